@@ -1,0 +1,1 @@
+"""Neural architecture search over weight-sharing CNNs (Deep Anchored CNNs)."""

@@ -1,0 +1,35 @@
+"""What all commands share: errors become one line on stderr and an exit code, never a traceback."""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+
+from dacnn_search.errors import DacnnSearchError
+
+__all__ = ["command"]
+
+
+def command(main: Callable[..., int | None]) -> Callable[..., None]:
+    """Make `main(arguments=None)` a command: it ends the process with main's exit code, or, for an error of ours,
+    prints its message and exits with the error's code."""
+
+    @functools.wraps(main)
+    def run(arguments: Sequence[str] | None = None) -> None:
+        try:
+            code = main(arguments)
+            sys.stdout.flush()
+        except DacnnSearchError as error:
+            sys.exit(_fail(str(error), error.exit_code))
+        except KeyboardInterrupt:
+            sys.exit(_fail("interrupted", 130))
+        except BrokenPipeError:  # the reader of a pipe, such as head, has left
+            sys.stderr.close()
+            sys.exit(0)
+        sys.exit(code or 0)
+
+    return run
+
+
+def _fail(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code

@@ -1,0 +1,60 @@
+"""Every error this package raises on purpose.
+
+DacnnSearchError              exit code 1
+├── InputError                exit code 2: something the user gave breaks a rule
+│   ├── YamlError             a YAML file that can't be read safely
+│   ├── SpaceError            a search space or a training config that breaks a rule
+│   ├── ArchitectureError     a network that can't be built
+│   ├── DataError             images, labels or splits that can't be used
+│   └── RunDirectoryError     a run directory that is in use, damaged or of another search
+└── TrainingError             a training that can't go on: a loss that is not finite, no memory left
+
+A command prints the message alone, without a traceback, and exits with the code.
+"""
+
+__all__ = [
+    "ArchitectureError",
+    "DacnnSearchError",
+    "DataError",
+    "InputError",
+    "RunDirectoryError",
+    "SpaceError",
+    "TrainingError",
+    "YamlError",
+]
+
+
+class DacnnSearchError(Exception):
+    """Root of all errors of this package."""
+
+    exit_code = 1
+
+
+class InputError(DacnnSearchError):
+    """Something the user gave breaks a rule; the message states the rule and the value."""
+
+    exit_code = 2
+
+
+class YamlError(InputError):
+    """A YAML file that can't be read safely: syntax, size, depth, duplicate keys, tags."""
+
+
+class SpaceError(InputError):
+    """A search space or training config that breaks rules: one line per broken rule, with `file:line`."""
+
+
+class ArchitectureError(InputError):
+    """A network that can't be built."""
+
+
+class DataError(InputError):
+    """Images, labels or splits that are missing, damaged or can't be used."""
+
+
+class RunDirectoryError(InputError):
+    """A run directory that is in use, damaged, of another search or of an unknown format."""
+
+
+class TrainingError(DacnnSearchError):
+    """A training that can't go on: a loss that is not finite, no memory left."""

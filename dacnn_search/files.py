@@ -1,0 +1,101 @@
+"""Files that are whole or not there, and one process at a time per run directory.
+
+The only place of the package that replaces a file.
+"""
+
+import fcntl
+import hashlib
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dacnn_search.errors import RunDirectoryError
+
+__all__ = ["lock", "sha256_of", "sync_folder", "write_atomic"]
+
+LOCK_NAME = ".lock"
+
+_held: set[int] = set()  # descriptors of the locks of this process
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Replace `path` by `data` (text as UTF-8): after a crash it's the old file or the new one, never a part.
+
+    The data is on disk when this returns. Raises OSError (no space, no permission) and leaves no other file.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)  # noqa: PTH105 (named as in the rule above)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in `folder` on disk: a new or replaced file survives a power cut only after this."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hex digits; reads it in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process alone; raise RunDirectoryError at once if another one holds it.
+
+    The kernel frees the lock when the holder ends, however it ends. `<folder>/.lock` names the last holder;
+    it stays, because removing it would let two processes lock two files of that name. Children don't share
+    the lock: a started program doesn't inherit the descriptor, and a forked one closes it.
+    """
+    try:
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise RunDirectoryError(f"{folder} can't be locked: {error.strerror}") from error
+    _held.add(descriptor)
+    try:
+        _take(descriptor, folder)
+        yield
+    finally:
+        if descriptor in _held:
+            _held.remove(descriptor)
+            os.close(descriptor)  # without LOCK_UN, which would also free the lock of a parent from its child
+
+
+def _take(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        process, _, host = os.pread(descriptor, 1000, 0).decode(errors="replace").strip().partition(" ")
+        holder = f"process {process} on {host}" if host else "another process"
+        raise RunDirectoryError(
+            f"{folder} is in use by {holder}; one process at a time may write a run directory"
+        ) from None
+    except OSError as error:
+        raise RunDirectoryError(f"{folder} can't be locked: {error.strerror}") from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+
+
+def _drop_inherited() -> None:
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_drop_inherited)

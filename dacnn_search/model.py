@@ -1,0 +1,103 @@
+"""`Architecture` -> `torch.nn.Module`."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dacnn_search.architecture import Architecture, Block, Layer
+
+__all__ = ["Network", "build"]
+
+
+def build(architecture: Architecture, num_classes: int, in_channels: int = 3) -> "Network":
+    """The network of an architecture, freshly initialised, on torch's default device."""
+    return Network(architecture, in_channels, num_classes)
+
+
+class Network(nn.Module):
+    """A weight-sharing CNN: images (N, in_channels, H, W) -> logits (N, num_classes).
+
+    Each 3x3 kernel is one parameter of `kernels`, registered once and used by every layer that shares it; the names
+    and shapes of all parameters are those of `dacnn_search.cost.tensor_shapes`. H and W must allow one halving per
+    pooling (`Architecture.check_image_size`).
+    """
+
+    def __init__(self, architecture: Architecture, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.in_channels = in_channels
+        self.num_classes = num_classes
+        first, last = architecture.sections[0].width, architecture.sections[-1].width
+        self.kernels = nn.ParameterDict({"stem": _kernel(in_channels, first)})
+        for block in architecture.blocks:
+            for layer in block.layers:
+                if layer.kernel not in self.kernels:
+                    self.kernels[layer.kernel] = _kernel(layer.in_width, layer.width)
+        self.stem_norm = _norm(first, architecture.batch_norm)
+        self.blocks = nn.ModuleList(BlockModule(block, architecture.batch_norm) for block in architecture.blocks)
+        self.classifier = nn.Linear(last, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.relu(self.stem_norm(F.conv2d(images, self.kernels["stem"], padding=1)))
+        for block in self.blocks:
+            x = block(x, self.kernels)
+        return self.classifier(x.mean(dim=(2, 3)))
+
+
+class BlockModule(nn.Module):
+    """One or two layers with, in a residual network, a shortcut around them (the paper's Figure 2)."""
+
+    def __init__(self, block: Block, batch_norm: bool) -> None:
+        super().__init__()
+        self.pool = block.pool
+        self.residual = block.shortcut != "none"
+        self.layers = nn.ModuleList(LayerModule(layer, batch_norm) for layer in block.layers)
+        self.projection: nn.Module | None = None
+        if block.shortcut == "projection":
+            self.projection = Pointwise(block.layers[0].in_width, block.layers[-1].width, batch_norm)
+
+    def forward(self, x: Tensor, kernels: nn.ParameterDict) -> Tensor:
+        if self.pool:
+            x = F.max_pool2d(x, 2)
+        shortcut = None
+        if self.residual:
+            shortcut = x if self.projection is None else self.projection(x)
+        for layer in self.layers[:-1]:
+            x = layer(x, kernels)
+        return self.layers[-1](x, kernels, shortcut)
+
+
+class LayerModule(nn.Module):
+    """3x3 convolution with a kernel that others may share, batch norm of its own, ReLU, perhaps a regulator."""
+
+    def __init__(self, layer: Layer, batch_norm: bool) -> None:
+        super().__init__()
+        self.kernel = layer.kernel
+        self.norm = _norm(layer.width, batch_norm)
+        self.regulator = Pointwise(layer.width, layer.width, batch_norm) if layer.regulator else None
+
+    def forward(self, x: Tensor, kernels: nn.ParameterDict, shortcut: Tensor | None = None) -> Tensor:
+        x = self.norm(F.conv2d(x, kernels[self.kernel], padding=1))
+        x = F.relu(x if shortcut is None else x + shortcut)
+        return x if self.regulator is None else F.relu(self.regulator(x))
+
+
+class Pointwise(nn.Module):
+    """1x1 convolution and batch norm: the projection of a shortcut, or, with a ReLU after it, a regulator."""
+
+    def __init__(self, in_width: int, width: int, batch_norm: bool) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(in_width, width, 1, bias=False)
+        self.norm = _norm(width, batch_norm)
+        nn.init.kaiming_normal_(self.convolution.weight, mode="fan_out")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.convolution(x))
+
+
+def _kernel(in_width: int, width: int) -> nn.Parameter:
+    return nn.Parameter(nn.init.kaiming_normal_(torch.empty(width, in_width, 3, 3), mode="fan_out"))
+
+
+def _norm(width: int, batch_norm: bool) -> nn.Module:
+    return nn.BatchNorm2d(width) if batch_norm else nn.Identity()

@@ -1,0 +1,77 @@
+"""The Pareto front of accuracy against parameters, its hypervolume, and choosing from it.
+
+A record is one line of the ledger: a mapping with at least `sequence`, `state`, `parameters` and `accuracy`.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import moocore
+import numpy as np
+
+__all__ = ["Record", "Scale", "best_under", "front_of", "spread"]
+
+Record = Mapping[str, Any]
+
+
+def front_of(records: Iterable[Record]) -> list[Record]:
+    """The COMPLETE records that no other COMPLETE record beats, from few parameters to many.
+
+    One record beats another if it is no worse in both objectives and better in one; of equals the first in the
+    ledger stays. Accuracy rises strictly along the front. Records without a finite accuracy are left out.
+    """
+    finished = [r for r in records if r["state"] == "COMPLETE" and math.isfinite(r["accuracy"])]
+    finished.sort(key=lambda r: (r["parameters"], -r["accuracy"], r["sequence"]))
+    front: list[Record] = []
+    for record in finished:
+        if not front or record["accuracy"] > front[-1]["accuracy"]:
+            front.append(record)
+    return front
+
+
+def spread(front: Sequence[Record], count: int) -> list[Record]:
+    """At most `count` records of a front, evenly spread over its range of log parameters, both ends included
+    (of one record alone, the most accurate). The order of the front is kept."""
+    if count >= len(front):
+        return list(front)
+    if count <= 1:
+        return list(front[-count:]) if count else []
+    logs = np.log([r["parameters"] for r in front])
+    chosen: list[int] = []
+    for target in np.linspace(logs[0], logs[-1], count):
+        free = [i for i in range(len(front)) if i not in chosen]
+        chosen.append(min(free, key=lambda i: abs(logs[i] - target)))
+    return [front[i] for i in sorted(chosen)]
+
+
+def best_under(front: Sequence[Record], max_parameters: int) -> Record | None:
+    """The most accurate record of a front with at most that many parameters; None if all are larger."""
+    fitting = [r for r in front if r["parameters"] <= max_parameters]
+    return max(fitting, key=lambda r: r["accuracy"], default=None)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What hypervolume is measured in: accuracy from chance to 1, log10 parameters from `least` to `most`.
+
+    least, most: parameters of the smallest and of the largest network of the space. chance: accuracy of guessing.
+    """
+
+    least: int
+    most: int
+    chance: float
+
+    def hypervolume(self, front: Iterable[Record]) -> float:
+        """Share of the box that a front dominates, in [0, 1]; 1 would be accuracy 1 with `least` parameters."""
+        width = max(math.log10(self.most) - math.log10(self.least), 1e-9)
+        points = [
+            ((math.log10(r["parameters"]) - math.log10(self.least)) / width, 1.0 - r["accuracy"]) for r in front
+        ]
+        if not points:
+            return 0.0
+        # A little beyond 1, so that the largest network counts as well.
+        reference = (1.05, 1.0 - self.chance)
+        box = 1.05 * (1.0 - self.chance)
+        return float(moocore.hypervolume(np.array(points), ref=reference)) / box

@@ -1,0 +1,127 @@
+"""What a search space holds, in text, before anything is trained; in a moment, without torch or ray."""
+
+import argparse
+import json
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dacnn_search.architecture import Architecture
+from dacnn_search.commands import command
+from dacnn_search.cost import Cost, training_seconds
+from dacnn_search.drawing import LEGEND, draw
+from dacnn_search.settings import SpaceSettings
+from dacnn_search.space import SearchSpace
+from dacnn_search.space_size import count_networks
+from dacnn_search.units import format_count, format_duration
+
+__all__ = ["main", "preview"]
+
+FEW = 2_000  # spaces up to this size are listed in full, larger ones are sampled
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some networks of a space and their costs; `complete`: all there are, each once."""
+
+    costs: list[Cost]
+    feasible: list[bool]
+    example: Architecture
+    complete: bool
+
+
+def preview(space: SearchSpace, seed: int = 0) -> str:
+    """Number of distinct networks, share that meets the constraints, range and histogram of parameters and MACs, an
+    example, and about how long the search takes."""
+    networks = count_networks(space)
+    sample = _sample(space, networks, random.Random(seed))
+    feasible = sum(sample.feasible)
+    costs = [cost for cost, fits in zip(sample.costs, sample.feasible, strict=True) if fits]
+    least, most = space.extremes()
+    lines = [_data_line(space), "", f"distinct networks   {networks:,}"]
+    if any(limit is not None for limit in (space.settings.constraints.parameters, space.settings.constraints.macs)):
+        exact = f"{feasible:,} of {len(sample.feasible):,}"
+        about = f"about {feasible / len(sample.feasible):.1%}, of {len(sample.feasible):,} drawn"
+        lines.append(f"meet constraints    {exact if sample.complete else about}")
+    lines.append(f"parameters          {least.parameters:,} to {most.parameters:,}")
+    macs = sorted(cost.macs for cost in costs) or [least.macs]
+    lines.append(f"MACs                {format_count(macs[0])} to {format_count(macs[-1])}" + _drawn(sample))
+    lines += ["", *_histogram("parameters", [c.parameters for c in costs])]
+    lines += ["", *_histogram("MACs", [c.macs for c in costs]), "", _example(space, sample.example), ""]
+    return "\n".join([*lines, _duration_line(space, costs or [least])])
+
+
+def _sample(space: SearchSpace, networks: int, generator: random.Random) -> Sample:
+    if networks <= FEW:
+        unconstrained = space.without_constraints()
+        found = [architecture for architecture, _ in unconstrained.networks()]
+        complete = True
+    else:
+        found, complete = space.draw_descriptions(generator, FEW), False
+    fits = [space.meets_constraints(architecture) for architecture in found]
+    example = generator.choice([a for a, fit in zip(found, fits, strict=True) if fit] or [space.draw(generator)[0]])
+    return Sample([space.cost(a) for a in found], fits, example, complete)
+
+
+def _data_line(space: SearchSpace) -> str:
+    data, (channels, height, width) = space.summary, space.input_shape
+    sizes = f"{data.train_size:,} train, {data.validation_size:,} validation, {data.test_size:,} test"
+    return f"{space.settings.data.name}: {channels}x{height}x{width} images, {data.num_classes} classes; {sizes}"
+
+
+def _drawn(sample: Sample) -> str:
+    return "" if sample.complete else f" (of {len(sample.costs):,} drawn)"
+
+
+def _histogram(title: str, values: Sequence[int], rows: int = 8, width: int = 40) -> list[str]:
+    """Counts over log-spaced intervals, one line each."""
+    if len(set(values)) < 2:
+        return []
+    edges = np.geomspace(min(values), max(values), rows + 1)
+    counts = np.histogram(np.log(values), np.log(edges))[0]
+    lines = [f"{title:>19}"]
+    for low, high, count in zip(edges, edges[1:], counts, strict=False):
+        bar = "█" * round(width * count / max(counts))
+        lines.append(f"{format_count(low):>7} to {format_count(high):>7}  {bar} {count / len(values):.0%}")
+    return lines
+
+
+def _example(space: SearchSpace, architecture: Architecture) -> str:
+    cost = space.cost(architecture)
+    title = f"for example, {cost.parameters:,} parameters, {format_count(cost.macs)} MACs: {architecture}"
+    return f"{title}\n\n{draw(architecture, space.input_shape)}\n\n{LEGEND}"
+
+
+def _duration_line(space: SearchSpace, costs: Sequence[Cost]) -> str:
+    settings = space.settings
+    images = settings.recipe.epochs * space.summary.train_size
+    seconds = float(np.mean([training_seconds(cost, images) for cost in costs]))
+    cores = os.cpu_count() or 1
+    whole = settings.search.trials * seconds / cores
+    return (
+        f"{settings.search.trials} trials of {settings.recipe.epochs} epochs: about {format_duration(whole)} on the "
+        f"{cores} CPU cores here, {format_duration(seconds)} each (a rough estimate; a GPU is faster)"
+    )
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Preview a search space."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dacnn_search.space",
+        description="Check a search space and show what it holds, without training anything.",
+    )
+    parser.add_argument("space", nargs="?", type=Path, help="YAML file, such as search_spaces/default.yaml")
+    parser.add_argument("--seed", type=int, default=0, help="of the networks drawn (default 0)")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of search spaces for editors")
+    options = parser.parse_args(arguments)
+    if options.schema:
+        print(json.dumps(SpaceSettings.model_json_schema(), indent=2))
+    elif options.space is None:
+        parser.error("a YAML file is needed, such as search_spaces/default.yaml")
+    else:
+        print(preview(SearchSpace.from_yaml(options.space), options.seed))

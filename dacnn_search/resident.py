@@ -1,0 +1,81 @@
+"""A data set as tensors on the device that trains on it, from which batches are gathered without per-image Python."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dacnn_search.data import ImageData, Split
+
+__all__ = ["Part", "ResidentData", "ResidentSplit", "pick_device"]
+
+Part = Literal["train", "validation", "test"]
+
+# A data set that takes more of a GPU's free memory stays in host memory: other workers may want theirs there too.
+MOST_OF_FREE_MEMORY = 0.25
+
+
+def pick_device() -> torch.device:
+    """The current CUDA device where there is one, else the CPU."""
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
+
+
+@dataclass(frozen=True)
+class ResidentSplit:
+    """One part of a data set: images (N, H, W, C) uint8 and labels (N,) int64, on one device."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class ResidentData:
+    """An `ImageData` moved once to a device (`pick_device` by default), for any number of trainings there.
+
+    On the CPU the arrays are used in place, never copied or written to. A data set that would take more than a
+    quarter of a GPU's free memory stays in host memory and moves there batch by batch.
+    """
+
+    def __init__(self, data: ImageData, device: torch.device | str | None = None) -> None:
+        self.device = pick_device() if device is None else torch.device(device)
+        self.input_shape = data.input_shape
+        self.num_classes = data.num_classes
+        self.flip = data.flip
+        size = sum(split.images.nbytes for split in (data.train, data.validation, data.test))
+        home = self.device if _fits(size, self.device) else torch.device("cpu")
+        self.train = _to_tensors(data.train, home)
+        self.validation = _to_tensors(data.validation, home)
+        self.test = _to_tensors(data.test, home)
+        mean, std = (
+            torch.tensor(values, device=self.device).view(1, -1, 1, 1) for values in (data.mean, data.std)
+        )
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+
+    def batch(self, split: ResidentSplit, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Images (n, C, H, W), normalised float32 in channels_last memory, and labels (n,), on `device`.
+
+        index: (n,) int64, best where the split is, or a slice.
+        """
+        images, labels = split.images[index], split.labels[index]
+        if images.device != self.device:
+            images, labels = (t.pin_memory().to(self.device, non_blocking=True) for t in (images, labels))
+        return images.permute(0, 3, 1, 2).to(torch.float32).mul_(self._scale).add_(self._shift), labels
+
+
+def _fits(size: int, device: torch.device) -> bool:
+    return device.type != "cuda" or size <= MOST_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]
+
+
+def _to_tensors(split: Split, device: torch.device) -> ResidentSplit:
+    with warnings.catch_warnings():  # arrays in shared memory are read-only; nothing here writes to them
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
+    return ResidentSplit(images.to(device), labels.to(device))

@@ -1,0 +1,330 @@
+"""The models behind the YAML files: what a search space and a training config may say, and how mistakes are told.
+
+Each free part of an architecture is a fixed value, `{choice: [...]}` or `{range: {low:, high:, step:}}`.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic.functional_validators import AfterValidator, BeforeValidator, model_validator
+
+from dacnn_search.architecture import MOST_DEPTH, MOST_SECTIONS, MOST_WIDTH, Architecture, Regulators, Sharing
+from dacnn_search.data import DataConfig
+from dacnn_search.errors import SpaceError
+from dacnn_search.recipe import Recipe
+from dacnn_search.units import parse_count, parse_duration
+from dacnn_search.yaml_io import Document, parse_yaml
+
+__all__ = [
+    "ArchitectureSettings",
+    "Constraints",
+    "RetrainSettings",
+    "SearchSettings",
+    "SpaceSettings",
+    "TrainSettings",
+    "options_of",
+    "read_settings",
+    "validate",
+]
+
+T = TypeVar("T")
+MOST_OPTIONS = 1000
+
+
+class Settings(BaseModel):
+    """Base of all parts: no unknown keys, no silent conversions, no changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Choice(Settings, Generic[T]):
+    """One of the listed values."""
+
+    choice: list[T] = Field(min_length=1, max_length=MOST_OPTIONS, description="The values to choose from.")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Choice[T]":
+        if len({json.dumps(value) for value in self.choice}) < len(self.choice):
+            raise ValueError(f"the values of a choice must differ, but are {self.choice}")
+        return self
+
+
+class Bounds(Settings, Generic[T]):
+    """low, low + step, ... up to high."""
+
+    low: T = Field(description="The smallest value.")
+    high: T = Field(description="The largest value, if a whole number of steps leads there.")
+    step: T = Field(default=1, description="From one value to the next.")  # type: ignore[assignment]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Bounds[T]":
+        low, high, step = self.low, self.high, self.step
+        if not low <= high:  # type: ignore[operator]
+            raise ValueError(f"low <= high must hold, but got (low={low}, high={high})")
+        if not step > 0:  # type: ignore[operator]
+            raise ValueError(f"step > 0 must hold, but got (step={step})")
+        if (high - low) / step > MOST_OPTIONS:  # type: ignore[operator]
+            raise ValueError(f"a range may have {MOST_OPTIONS} steps, but {low} to {high} by {step} has more")
+        return self
+
+
+class Range(Settings, Generic[T]):
+    """Evenly spaced numbers."""
+
+    range: Bounds[T] = Field(description="The bounds, both included, and the step.")
+
+
+def _kind(value: Any) -> str | None:
+    if isinstance(value, dict):
+        return next((key for key in ("choice", "range") if key in value), None)
+    return "list" if isinstance(value, list) else "value"
+
+
+ONE_OR_MANY = Discriminator(
+    _kind,
+    custom_error_type="one_or_many",
+    custom_error_message="must be a value, {choice: [...]} or {range: {low:, high:, step:}}",
+)
+
+
+Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int | str), Field(ge=1)]
+Seconds = Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=float | str), Field(gt=0)]
+SectionCount = Annotated[int, Field(ge=1, le=MOST_SECTIONS)]
+Depth = Annotated[int, Field(ge=1, le=MOST_DEPTH)]
+Width = Annotated[int, Field(ge=1, le=MOST_WIDTH)]
+Growth = Annotated[float, Field(gt=0, le=16)]
+Anchors = Annotated[int, Field(ge=1, le=MOST_DEPTH)]
+Residual = Literal["auto", True, False]
+
+Numbers = Annotated[
+    Annotated[T, Tag("value")] | Annotated[Choice[T], Tag("choice")] | Annotated[Range[T], Tag("range")],
+    ONE_OR_MANY,
+]
+Names = Annotated[Annotated[T, Tag("value")] | Annotated[Choice[T], Tag("choice")], ONE_OR_MANY]
+NumbersPerSection = Annotated[
+    Annotated[T, Tag("value")]
+    | Annotated[Choice[T], Tag("choice")]
+    | Annotated[Range[T], Tag("range")]
+    | Annotated[list[Numbers[T]], Tag("list")],
+    ONE_OR_MANY,
+]
+NamesPerSection = Annotated[
+    Annotated[T, Tag("value")] | Annotated[Choice[T], Tag("choice")] | Annotated[list[Names[T]], Tag("list")],
+    ONE_OR_MANY,
+]
+
+
+class ArchitectureSettings(Settings):
+    """The space of networks. `depth` and `regulators` are drawn anew for each section, or listed one per section."""
+
+    sections: Numbers[SectionCount] = Field(description="How many sections; 2x2 max pooling stands between them.")
+    depth: NumbersPerSection[Depth] = Field(description="How often a shared kernel is applied in a section.")
+    width: Numbers[Width] = Field(description="Channels of the first section.")
+    growth: Numbers[Growth] = Field(
+        default=1.0,
+        description="Width of a section over that of the one before, rounded to whole channels. "
+        "Not used under `sharing: network`, where all sections have one width.",
+    )
+    sharing: Names[Sharing] = Field(
+        default="section",
+        description="Who shares an anchor: the whole network (plain), each section (mixed), or none (free weights).",
+    )
+    anchors: Numbers[Anchors] = Field(
+        default=1, description="How many anchors the layers of that scope use in turn. Not used without sharing."
+    )
+    residual: Names[Residual] = Field(
+        default="auto", description="Shortcuts around blocks of two layers; auto: in networks deeper than 17 layers."
+    )
+    regulators: NamesPerSection[Regulators] = Field(
+        default="none", description="1x1 convolutions with weights of their own: none, one per block or one per layer."
+    )
+    batch_norm: Names[bool] = Field(default=True, description="Batch norm after each convolution, or none anywhere.")
+
+
+class Maximum(Settings):
+    """An upper limit."""
+
+    max: Count = Field(description="The largest value allowed, such as 50000, 50k or 1.5M.")
+
+
+class Constraints(Settings):
+    """Hard limits: no network beyond them is ever trained."""
+
+    parameters: Maximum | None = Field(default=None, description="Trainable scalars, a shared kernel counted once.")
+    macs: Maximum | None = Field(default=None, description="Multiply-accumulates of one image's forward pass.")
+
+
+class SearchSettings(Settings):
+    """How the search is run; the command line overrides each."""
+
+    trials: Annotated[int, Field(ge=1)] = Field(default=64, description="Finished trials after which it ends.")
+    time_budget: Seconds | None = Field(default=None, description="Start no trial after this time: 90s, 30m, 2h.")
+    sampler: Literal["auto", "tpe", "nsga2", "nsga3", "gp", "random", "qmc"] = Field(
+        default="auto", description="Which Optuna sampler proposes networks."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="Of proposals, weights and shuffling.")
+    concurrency: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Trials at once; by default one per CPU core, or as many as the GPUs hold."
+    )
+    gpus_per_trial: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Share of a GPU that one trial takes; by default a quarter where there is a GPU."
+    )
+
+
+class RetrainSettings(Settings):
+    """The full training of chosen networks of the front, on the training and validation images together."""
+
+    top: Annotated[int, Field(ge=0)] = Field(default=3, description="How many, spread over the front by parameters.")
+    epochs: Annotated[int, Field(ge=1)] | None = Field(default=None, description="By default twice the search's.")
+    seeds: Annotated[int, Field(ge=1, le=100)] = Field(default=1, description="Trainings of each, averaged.")
+    recipe: Recipe | None = Field(default=None, description="By default the search's recipe.")
+
+
+class Reference(Settings):
+    """A known network to compare the front with in the dashboard."""
+
+    name: str = Field(min_length=1, max_length=100)
+    parameters: Count
+    accuracy: Annotated[float, Field(ge=0, le=1)]
+
+
+def _plain_name(name: str) -> str:
+    if name != name.strip() or name.startswith(".") or any(c in "/\\" or not c.isprintable() for c in name):
+        raise ValueError(f"a name is one printable folder name that does not start with a dot, but is {name!r}")
+    return name
+
+
+class SpaceSettings(Settings):
+    """A search space: which data, which networks, how they are trained and searched."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_plain_name)] | None = Field(
+        default=None, description="Name of the run directory; by default the file's name."
+    )
+    description: str = Field(default="", description="A sentence for the dashboard.")
+    data: DataConfig = Field(description="The data set and its split.")
+    architecture: ArchitectureSettings = Field(description="The space of networks.")
+    constraints: Constraints = Field(default=Constraints(), description="Hard limits.")
+    recipe: Recipe = Field(default_factory=Recipe, description="How a trial is trained.")
+    search: SearchSettings = Field(default=SearchSettings(), description="How the search is run.")
+    retrain: RetrainSettings = Field(default=RetrainSettings(), description="What happens to the front afterwards.")
+    references: list[Reference] = Field(default=[], description="Known networks, shown in the dashboard.")
+
+
+class TrainSettings(Settings):
+    """One network with its data and recipe: the `config.yaml` of an exported network."""
+
+    architecture: Annotated[Any, AfterValidator(Architecture.from_dict)] = Field(description="The network.")
+    data: DataConfig = Field(description="The data set and its split.")
+    recipe: Recipe = Field(default_factory=Recipe, description="How it is trained.")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="Of weights and shuffling.")
+    name: str | None = Field(default=None, description="Shown in reports.")
+
+
+def options_of(part: Any) -> tuple[Any, ...]:
+    """The values that a fixed value, a choice or a range stands for, in their order."""
+    if isinstance(part, Choice):
+        return tuple(part.choice)
+    if isinstance(part, Range):
+        low, high, step = part.range.low, part.range.high, part.range.step
+        values = [low + i * step for i in range(int((high - low) / step + 1e-9) + 1)]
+        return tuple(v if isinstance(v, int) else round(v, 10) for v in values)
+    return (part,)
+
+
+def read_settings(path: Path | str, model: type[Settings]) -> tuple[Any, Document]:
+    """Read a YAML file as `model`, with the document for messages that need its lines.
+
+    Raises YamlError if it can't be read, SpaceError with a line per mistake (`file:line: key: rule and value`).
+    """
+    document, problems = parse_yaml(Path(path))
+    values, found = validate(document.data, model)
+    problems += [(document.line(where), message) for where, message in found]
+    raise_problems(document, problems)
+    return model.model_construct(**values), document
+
+
+def raise_problems(document: Document, problems: Sequence[tuple[int, str]]) -> None:
+    """Raise SpaceError with one `file:line: message` per problem, in the order of lines, if there are any."""
+    if problems:
+        raise SpaceError("\n".join(f"{document.path}:{line}: {message}" for line, message in sorted(set(problems))))
+
+
+def validate(
+    data: Any, model: type[Settings]
+) -> tuple[dict[str, Any], list[tuple[tuple[str | int, ...], str]]]:
+    """The parts of `data` that are valid, by key, and all mistakes as (path in the data, message).
+
+    Each part is validated on its own, so that a mistake in one does not hide those in another.
+    """
+    if not isinstance(data, dict):
+        return {}, [((), f"the file must be a mapping, but is {_short(data)}")]
+    values: dict[str, Any] = {}
+    problems: list[tuple[tuple[str | int, ...], str]] = []
+    for key in data.keys() - model.model_fields.keys():
+        problems.append(((key,), _unknown(key, model.model_fields)))
+    for key, field in model.model_fields.items():
+        if key not in data:
+            if field.is_required():
+                problems.append(((), f"{key} is missing"))
+            else:
+                values[key] = field.get_default(call_default_factory=True)
+            continue
+        try:
+            values[key] = _adapter(model, key).validate_json(json.dumps(data[key]))
+        except ValidationError as error:
+            problems += [_problem(data, model, key, e) for e in error.errors()]
+        except Exception as error:  # from our own validators, such as ArchitectureError
+            problems.append(((key,), f"{key}: {error}"))
+    return values, problems
+
+
+def _adapter(model: type[Settings], key: str) -> TypeAdapter[Any]:
+    field = model.model_fields[key]
+    return TypeAdapter(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation)
+
+
+def _problem(data: Any, model: type[Settings], key: str, error: Any) -> tuple[tuple[str | int, ...], str]:
+    """One pydantic error as (path, message). Its `loc` also holds names of union members, which are no keys."""
+    path: list[str | int] = [key]
+    node = data[key]
+    for item in error["loc"]:
+        if isinstance(node, dict) and item in node:
+            node = node[item]
+        elif isinstance(node, list) and isinstance(item, int) and item < len(node):
+            node = node[item]
+        elif error["type"] != "missing" or item != error["loc"][-1]:
+            continue
+        path.append(item)
+    dotted = ".".join(str(item) for item in path)
+    if error["type"] == "missing":
+        return tuple(path[:-1]), f"{dotted} is missing"
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(model).get(str(path[-2]), ())
+        return tuple(path), f"{'.'.join(map(str, path[:-1]))}: {_unknown(str(path[-1]), known)}"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] != "value_error":
+        message = f"{message[0].lower()}{message[1:]}, but is {_short(error['input'])}"
+    return tuple(path), f"{dotted}: {message.replace('input should be', 'must be')}"
+
+
+def _known_keys(model: type[Settings]) -> dict[str, Iterable[str]]:
+    """What may stand below each key."""
+    parts = {key: field.annotation for key, field in model.model_fields.items()}
+    known: dict[str, Iterable[str]] = {
+        key: part.model_fields for key, part in parts.items() if isinstance(part, type) and issubclass(part, BaseModel)
+    }
+    return known | {"range": Bounds.model_fields, "parameters": Maximum.model_fields, "macs": Maximum.model_fields}
+
+
+def _unknown(key: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."

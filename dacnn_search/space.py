@@ -1,0 +1,371 @@
+"""`SearchSpace`: the networks that a YAML file describes. `python -m dacnn_search.space FILE` previews one.
+
+An architecture is drawn by a sequence of choices, each asked only where it applies: `sections`, `sharing`,
+`residual`, `batch_norm`, `width`, `growth`, `anchors`, then `depth_1`, `regulators_1`, `depth_2`, ... What is fixed
+is not asked. Whoever answers decides: an Optuna trial (`suggest`), a random generator (`draw`), a record of earlier
+answers (`replay`) or an enumeration (`networks`).
+
+Parameters and MACs never fall when a depth or a regulator placement grows, so that the smallest completion of a
+beginning tells whether any completion meets the constraints.
+"""
+
+import functools
+import itertools
+import math
+import random
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dacnn_search.architecture import MOST_WIDTH, Architecture, Section, most_sections
+from dacnn_search.cost import Cost, estimate_cost
+from dacnn_search.data import DataSummary, summarise
+from dacnn_search.errors import SpaceError
+from dacnn_search.settings import Constraints, SpaceSettings, options_of, raise_problems, read_settings
+
+__all__ = ["Options", "SearchSpace"]
+
+REGULATOR_ORDER = ("none", "block", "layer")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The values of one choice; `ordered`: evenly spaced numbers rather than a list."""
+
+    values: tuple[Any, ...]
+    ordered: bool
+
+
+Choices = Mapping[str, Any]
+Choose = Callable[[str, Options], Any]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """All but depths and regulators of an architecture."""
+
+    widths: tuple[int, ...]
+    sharing: Any
+    anchors: int
+    residual: Any
+    batch_norm: bool
+
+    def architecture(self, sections: list[tuple[int, Any]]) -> Architecture:
+        """With a (depth, regulators) for each section."""
+        parts = [Section(depth, width, r) for width, (depth, r) in zip(self.widths, sections, strict=True)]
+        return Architecture(tuple(parts), self.sharing, self.anchors, self.residual, self.batch_norm)
+
+
+class SearchSpace:
+    """The networks of `settings` for images of `summary`.
+
+    Raises SpaceError if no network can be built or none meets the constraints.
+    """
+
+    def __init__(self, settings: SpaceSettings, summary: DataSummary) -> None:
+        self.settings = settings
+        self.summary = summary
+        problems = list(self._problems())
+        if problems:
+            raise SpaceError("\n".join(f"{'.'.join(path)}: {message}" for path, message in problems))
+
+    @classmethod
+    def from_yaml(cls, path: Path | str) -> "SearchSpace":
+        """Read and check a file. Raises YamlError or SpaceError with a `file:line` per mistake, DataError if the data
+        it names are not there."""
+        settings, document = read_settings(path, SpaceSettings)
+        space = cls.__new__(cls)
+        space.settings, space.summary = settings, summarise(settings.data)
+        raise_problems(
+            document, [(document.line(where), f"{'.'.join(where)}: {message}") for where, message in space._problems()]
+        )
+        return space
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        return self.summary.input_shape
+
+    @property
+    def num_classes(self) -> int:
+        return self.summary.num_classes
+
+    def cost(self, architecture: Architecture) -> Cost:
+        """The cost of a network on this space's images."""
+        return estimate_cost(architecture, self.input_shape, self.num_classes)
+
+    def meets_constraints(self, architecture: Architecture) -> bool:
+        """Whether parameters and MACs are within the limits."""
+        limits = self.settings.constraints
+        if limits.parameters is None and limits.macs is None:
+            return True
+        cost = self.cost(architecture)
+        return (limits.parameters is None or cost.parameters <= limits.parameters.max) and (
+            limits.macs is None or cost.macs <= limits.macs.max
+        )
+
+    def suggest(self, trial: Any) -> Architecture:
+        """The canonical architecture that an Optuna trial's suggestions describe."""
+
+        def choose(name: str, options: Options) -> Any:
+            if not options.ordered:
+                return trial.suggest_categorical(name, options.values)
+            low, high, step = options.values[0], options.values[-1], options.values[1] - options.values[0]
+            suggest = trial.suggest_int if isinstance(low, int) else trial.suggest_float
+            return suggest(name, low, high, step=step)
+
+        return self._build(choose)
+
+    def replay(self, choices: Choices) -> tuple[Architecture, dict[str, Options]]:
+        """The canonical architecture of recorded choices, and the options each was chosen from.
+
+        Raises SpaceError if a choice is missing or not one of the options.
+        """
+        asked: dict[str, Options] = {}
+
+        def choose(name: str, options: Options) -> Any:
+            if name not in choices or choices[name] not in options.values:
+                raise SpaceError(f"{name} must be one of {list(options.values)}, but is {choices.get(name)!r}")
+            asked[name] = options
+            return choices[name]
+
+        return self._build(choose), asked
+
+    def draw(self, generator: random.Random) -> tuple[Architecture, dict[str, Any]]:
+        """A random network that meets the constraints, canonical, and the choices that lead to it.
+
+        At each choice, the values from which some network that meets the constraints can be reached are equally
+        likely.
+        """
+        choices: dict[str, Any] = {}
+
+        def choose(name: str, options: Options) -> Any:
+            able = [v for v in options.values if self._completable({**choices, name: v})]
+            choices[name] = generator.choice(able)
+            return choices[name]
+
+        return self._build(choose), choices
+
+    def networks(self, known: Container[str] = ()) -> Iterator[tuple[Architecture, dict[str, Any]]]:
+        """Every distinct network that meets the constraints and whose fingerprint is not in `known`, canonical, with
+        the choices that lead to it."""
+        seen: set[str] = set()
+        for frame, choices in self._frames:
+            for sections in self._completions(frame, []):
+                architecture = frame.architecture(sections)
+                if architecture.fingerprint not in seen and architecture.fingerprint not in known:
+                    seen.add(architecture.fingerprint)
+                    yield architecture.canonical(), {**choices, **self._section_choices(sections)}
+
+    def draw_descriptions(self, generator: random.Random, count: int) -> list[Architecture]:
+        """Networks drawn uniformly from all descriptions, whether or not they meet the constraints."""
+        frames = self.frames()
+        sections = [len(frame.widths) for frame in frames]
+        ways = [math.prod(len(self.depths(i)) * len(self.regulators(i)) for i in range(n)) for n in range(max(sections) + 1)]
+        return [
+            frame.architecture(
+                [
+                    (generator.choice(self.depths(i)), generator.choice(self.regulators(i)))
+                    for i in range(len(frame.widths))
+                ]
+            )
+            for frame in generator.choices(frames, [ways[n] for n in sections], k=count)
+        ]
+
+    def without_constraints(self) -> "SearchSpace":
+        """The same space with no limits."""
+        return SearchSpace(self.settings.model_copy(update={"constraints": Constraints()}), self.summary)
+
+    def extremes(self) -> tuple[Cost, Cost]:
+        """The cost of the network with the fewest and of the one with the most parameters, within the constraints
+        (for the most, no more than the constraint if that binds)."""
+        least = min((self.cost(self._smallest(frame)) for frame, _ in self._frames), key=lambda c: c.parameters)
+        most = max((self.cost(self._largest(frame)) for frame, _ in self._frames), key=lambda c: c.parameters)
+        limit = self.settings.constraints.parameters
+        if limit is not None and limit.max < most.parameters:
+            most = Cost(limit.max, most.macs, most.activations, most.file_bytes)
+        return least, most
+
+    def frames(self) -> list[Frame]:
+        """Every combination of all choices but depths and regulators, whether or not it can meet the constraints."""
+        return [frame for frame, _ in self._all_frames]
+
+    def depths(self, section: int) -> tuple[int, ...]:
+        """The depths that a section, counted from 0, may have, the least first."""
+        return tuple(sorted(options_of(self._part("depth", section))))
+
+    def regulators(self, section: int) -> tuple[str, ...]:
+        """The regulator placements that a section, counted from 0, may have, the one with fewest parameters first."""
+        return tuple(sorted(options_of(self._part("regulators", section)), key=REGULATOR_ORDER.index))
+
+    # Building an architecture by choices.
+
+    def _build(self, choose: Choose) -> Architecture:
+        frame = self._build_frame(choose)
+        sections = []
+        for number in range(1, len(frame.widths) + 1):
+            depth = _ask(choose, f"depth_{number}", self._part("depth", number - 1))
+            sections.append((depth, _ask(choose, f"regulators_{number}", self._part("regulators", number - 1))))
+        return frame.architecture(sections).canonical()
+
+    def _build_frame(self, choose: Choose) -> Frame:
+        parts = self.settings.architecture
+        sections = _ask(choose, "sections", parts.sections)
+        sharing = _ask(choose, "sharing", parts.sharing)
+        residual = _ask(choose, "residual", parts.residual)
+        batch_norm = _ask(choose, "batch_norm", parts.batch_norm)
+        width = _ask(choose, "width", parts.width)
+        growth = _ask(choose, "growth", parts.growth) if sections > 1 and sharing != "network" else 1
+        anchors = _ask(choose, "anchors", parts.anchors) if sharing != "none" else 1
+        return Frame(_widths(width, growth, sections), sharing, anchors, residual, batch_norm)
+
+    def _part(self, name: str, section: int) -> Any:
+        """What the settings say of `depth` or `regulators` in a section counted from 0."""
+        part = getattr(self.settings.architecture, name)
+        return part[section] if isinstance(part, list) else part
+
+    def _section_choices(self, sections: list[tuple[int, Any]]) -> dict[str, Any]:
+        choices = {}
+        for i, values in enumerate(sections):
+            for name, value in zip(("depth", "regulators"), values, strict=True):
+                if len(options_of(self._part(name, i))) > 1:
+                    choices[f"{name}_{i + 1}"] = value
+        return choices
+
+    # What can be reached.
+
+    @functools.cached_property
+    def _frames(self) -> list[tuple[Frame, dict[str, Any]]]:
+        """Every frame from which some network that meets the constraints can be reached, with its choices."""
+        return [pair for pair in self._all_frames if self.meets_constraints(self._smallest(pair[0]))]
+
+    @functools.cached_property
+    def _all_frames(self) -> list[tuple[Frame, dict[str, Any]]]:
+        return list(_enumerate(self._build_frame))
+
+    def _completable(self, choices: Choices) -> bool:
+        """Whether some completion of these choices meets the constraints."""
+        limits = self.settings.constraints
+        if limits.parameters is None and limits.macs is None:
+            return True
+        frames = [frame for frame, chosen in self._frames if chosen.items() <= choices.items()]
+        if not frames:  # the frame itself is not complete yet
+            return any(all(chosen.get(k, v) == v for k, v in choices.items()) for _, chosen in self._frames)
+        return any(self.meets_constraints(self._smallest(frame, choices)) for frame in frames)
+
+    def _completions(self, frame: Frame, begun: list[tuple[int, Any]]) -> Iterator[list[tuple[int, Any]]]:
+        """All ways to fill in the sections of a frame that meet the constraints."""
+        if len(begun) == len(frame.widths):
+            yield begun
+            return
+        index = len(begun)
+        for pair in itertools.product(self.depths(index), self.regulators(index)):
+            rest = [self._least(i) for i in range(index + 1, len(frame.widths))]
+            if self.meets_constraints(frame.architecture([*begun, pair, *rest])):
+                yield from self._completions(frame, [*begun, pair])
+
+    def _smallest(self, frame: Frame, choices: Choices | None = None) -> Architecture:
+        """The smallest network of a frame, given some of the choices for its sections."""
+        choices = choices or {}
+        sections = []
+        for i in range(len(frame.widths)):
+            depth, regulators = self._least(i)
+            number = i + 1
+            sections.append((choices.get(f"depth_{number}", depth), choices.get(f"regulators_{number}", regulators)))
+        return frame.architecture(sections)
+
+    def _largest(self, frame: Frame) -> Architecture:
+        return frame.architecture([(self.depths(i)[-1], self.regulators(i)[-1]) for i in range(len(frame.widths))])
+
+    def _least(self, section: int) -> tuple[int, str]:
+        return self.depths(section)[0], self.regulators(section)[0]
+
+    # What can't be.
+
+    def _problems(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Rules that several keys break together, as (path, message)."""
+        parts = self.settings.architecture
+        found = False
+        _, height, width = self.input_shape
+        most = most_sections(height, width)
+        sections = max(options_of(parts.sections))
+        if sections > most:
+            found = True
+            yield (
+                ("architecture", "sections"),
+                f"sections - 1 <= halvings of the image must hold, but {sections} sections need {sections - 1} "
+                f"poolings and {height}x{width} pixels allow {most - 1}",
+            )
+        for name in ("depth", "regulators"):
+            part = getattr(parts, name)
+            if isinstance(part, list) and len(part) < sections:
+                found = True
+                yield ("architecture", name), f"a list needs an entry for each of {sections} sections, but has {len(part)}"
+        for width_, growth in itertools.product(options_of(parts.width), options_of(parts.growth)):
+            widths = _widths(width_, growth, sections)
+            if not found and not 1 <= min(widths) <= max(widths) <= MOST_WIDTH:
+                found = True
+                yield (
+                    ("architecture", "growth"),
+                    f"all widths must lie in [1, {MOST_WIDTH}], but width {width_} and growth {growth} give {widths}",
+                )
+        if not found:
+            yield from self._unmet_constraints()
+
+    def _unmet_constraints(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        if self._frames:
+            return
+        costs = [self.cost(self._smallest(frame)) for frame in self.frames()]
+        alone = False
+        for name in ("parameters", "macs"):
+            limit = getattr(self.settings.constraints, name)
+            least = min(getattr(cost, name) for cost in costs)
+            if limit is not None and least > limit.max:
+                alone = True
+                yield (
+                    ("constraints", name, "max"),
+                    f"some network must meet the constraint, but the smallest has {least:,} {name} and max is "
+                    f"{limit.max:,}",
+                )
+        if not alone:
+            yield ("constraints",), "some network must meet both constraints, but each network breaks one of them"
+
+
+def _ask(choose: Choose, name: str, part: Any) -> Any:
+    """The value of a part: chosen where there are several."""
+    values = options_of(part)
+    return values[0] if len(values) == 1 else choose(name, Options(values, hasattr(part, "range")))
+
+
+def _widths(width: int, growth: float, sections: int) -> tuple[int, ...]:
+    """Whole channels of each section: width * growth^i, rounded half up."""
+    return tuple(int(width * growth**i + 0.5) for i in range(sections))
+
+
+def _enumerate(build: Callable[[Choose], Frame]) -> Iterator[tuple[Frame, dict[str, Any]]]:
+    """All results of `build`, answering its questions in every way, each with the answers."""
+    script: list[int] = []
+    while True:
+        sizes: list[int] = []
+        answers: dict[str, Any] = {}
+
+        def choose(name: str, options: Options, sizes: list[int] = sizes, answers: dict[str, Any] = answers) -> Any:
+            position = len(sizes)
+            sizes.append(len(options.values))
+            if position == len(script):
+                script.append(0)
+            answers[name] = options.values[script[position]]
+            return answers[name]
+
+        yield build(choose), answers
+        while script and script[-1] == sizes[len(script) - 1] - 1:
+            script.pop()
+        if not script:
+            return
+        script[-1] += 1
+
+
+if __name__ == "__main__":
+    from dacnn_search.preview import main
+
+    main()

@@ -1,0 +1,277 @@
+"""Training of one network, epoch by epoch, so that it can be watched, stopped and carried on."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dacnn_search import augmentation
+from dacnn_search.architecture import Architecture
+from dacnn_search.cost import training_bytes
+from dacnn_search.data import ImageData
+from dacnn_search.errors import DataError, TrainingError
+from dacnn_search.evaluation import (
+    Evaluation,
+    autocast,
+    check_suits,
+    choose_precision,
+    evaluate,
+    evaluate_split,
+)
+from dacnn_search.model import Network, build
+from dacnn_search.recipe import Recipe, learning_rate_at
+from dacnn_search.resident import ResidentData, pick_device
+from dacnn_search.units import format_bytes
+
+__all__ = [
+    "EpochResult",
+    "Evaluation",
+    "ResidentData",
+    "Training",
+    "build_seeded",
+    "choose_precision",
+    "evaluate",
+    "pick_device",
+    "train",
+]
+
+STATES_PER_WEIGHT = {"sgd": 1, "adagrad": 1, "adamw": 2}
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch gave; the validation figures are None where there are no validation images.
+
+    train_loss: mean over the images as they were trained on: augmented, labels smoothed, before each step.
+    validation_loss: mean cross-entropy in nats. learning_rate: of the last step.
+    images_per_second: of the training alone. seconds: with validation.
+    """
+
+    epoch: int  # from 1
+    train_loss: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    learning_rate: float
+    images_per_second: float
+    seconds: float
+
+
+class Training:
+    """One training of a model by a recipe, that can be stopped after any epoch and carried on.
+
+    The model is moved to the device of the data and trained in place. One seed gives the same numbers on the same
+    machine; it covers order and augmentation, not the weights the model came with (for those: `build_seeded`).
+
+    data: a `ResidentData` can serve any number of trainings; `device` is where an `ImageData` is moved.
+    Raises DataError for fewer than 2 training images and for data that do not suit the model, ArchitectureError for
+    images too small for it, TrainingError if there is no memory for it.
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        data: ImageData | ResidentData,
+        recipe: Recipe,
+        *,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+    ) -> None:
+        check_suits(model, data)
+        if len(data.train) < 2:
+            raise DataError(f"a training needs at least 2 images, but got {len(data.train)}")
+        self.model = model
+        self.recipe = recipe
+        self.seed = seed
+        self.epoch = 0  # epochs done
+        with self._telling_memory(data):
+            self.data = data if isinstance(data, ResidentData) else ResidentData(data, device)
+            model.to(self.data.device, memory_format=torch.channels_last)
+        if self.data.device.type == "cuda":
+            torch.backends.cudnn.deterministic = True  # the default sums gradients in varying order
+        self.precision = choose_precision(recipe.precision, model.architecture, self.data.device)
+        self._optimizer = _build_optimizer(model, recipe)
+        # Of batch_size images at most, but never of a single one, whose variance batch norm could not take.
+        self._batches = min(math.ceil(len(data.train) / recipe.batch_size), len(data.train) // 2)
+
+    @property
+    def finished(self) -> bool:
+        return self.epoch >= self.recipe.epochs
+
+    def run_epoch(self) -> EpochResult:
+        """Train on every training image once, then evaluate on the validation images.
+
+        Raises TrainingError if a loss is not finite or memory runs out; the training is of no use then.
+        """
+        if self.finished:
+            raise RuntimeError(f"a training of {self.recipe.epochs} epochs has no epoch {self.epoch + 1}")
+        start = time.perf_counter()
+        with self._telling_memory(self.data):
+            train_loss = self._train_epoch()
+            trained = time.perf_counter()
+            validation = None
+            if len(self.data.validation):
+                validation = evaluate_split(self.model, self.data, self.data.validation, self.precision)
+        self.epoch += 1
+        _check_finite("training", train_loss, self.epoch)
+        if validation:
+            _check_finite("validation", validation.loss, self.epoch)
+        return EpochResult(
+            epoch=self.epoch,
+            train_loss=train_loss,
+            validation_loss=validation.loss if validation else None,
+            validation_accuracy=validation.accuracy if validation else None,
+            learning_rate=self._optimizer.param_groups[0]["lr"],
+            images_per_second=len(self.data.train) / (trained - start),
+            seconds=time.perf_counter() - start,
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies, on the CPU and contiguous, of all that an epoch changes; flat, as safetensors stores it.
+
+        `model.<name>`: weights and buffers; `optimizer.<parameter>.<name>`: the optimiser's; `epoch`: epochs done.
+        Random numbers have no state, as each epoch seeds its own.
+        """
+        state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            for key, tensor in self._optimizer.state[parameter].items():
+                state[f"optimizer.{name}.{key}"] = tensor
+        state["epoch"] = torch.tensor(self.epoch)
+        return {
+            name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+            for name, tensor in state.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Carry on where `state_dict` was taken: with the same model, data, recipe and seed the rest of the training
+        is then the same to the last bit. Raises TrainingError for a state of another network."""
+        try:
+            self.model.load_state_dict(_below("model.", state))
+        except RuntimeError as error:
+            raise TrainingError(f"the state must be of the same network, but: {error}") from error
+        for name, parameter in self.model.named_parameters():
+            stored = _below(f"optimizer.{name}.", state)
+            self._optimizer.state[parameter] = {key: _like(parameter, value) for key, value in stored.items()}
+        self.epoch = int(state["epoch"])
+
+    def _train_epoch(self) -> float:
+        """One pass over the training images; the mean loss. The host waits for the device once, at its end."""
+        device, train = self.data.device, self.data.train
+        random = torch.Generator(device).manual_seed(_epoch_seed(self.seed, self.epoch))
+        order = torch.randperm(len(train), generator=random, device=device).to(train.images.device)
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        self.model.train()
+        for number, index in enumerate(order.tensor_split(self._batches)):
+            images, labels = self.data.batch(train, index)
+            images = self._augment(images, random)
+            with autocast(device, self.precision):
+                logits = self.model(images)
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+            self._optimizer.zero_grad()
+            loss.backward()
+            self._set_learning_rate(self.epoch * self._batches + number)
+            self._optimizer.step()
+            total += loss.detach() * len(index)
+        return total.item() / len(train)
+
+    def _augment(self, images: Tensor, random: torch.Generator) -> Tensor:
+        recipe = self.recipe
+        if recipe.crop:
+            images = augmentation.crop(images, recipe.crop, random)
+        if self.data.flip if recipe.flip == "auto" else recipe.flip:
+            images = augmentation.flip(images, random)
+        if recipe.cutout:
+            images = augmentation.cutout(images, recipe.cutout, random)
+        return images
+
+    def _set_learning_rate(self, step: int) -> None:
+        rate = learning_rate_at(self.recipe, step, self.recipe.epochs * self._batches)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+
+    @contextlib.contextmanager
+    def _telling_memory(self, data: ImageData | ResidentData) -> Iterator[None]:
+        """Raise running out of memory as TrainingError."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"out of memory: a step with {self.recipe.batch_size} images needs about "
+                f"{format_bytes(_step_bytes(self.model.architecture, data, self.recipe))}"
+            ) from error
+
+
+def train(
+    model: Network,
+    data: ImageData | ResidentData,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    state: Mapping[str, Tensor] | None = None,
+) -> Iterator[EpochResult]:
+    """One result per epoch of a `Training`, from its beginning or from `state`, its `state_dict`, on."""
+    training = Training(model, data, recipe, seed=seed, device=device)
+    if state is not None:
+        training.load_state_dict(state)
+    while not training.finished:
+        yield training.run_epoch()
+
+
+def build_seeded(architecture: Architecture, num_classes: int, in_channels: int, seed: int) -> Network:
+    """A network with weights drawn by that seed; the global random numbers stay as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return build(architecture, num_classes, in_channels)
+
+
+def _build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser; kernels and classifier decay, norms and biases do not."""
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    rate, momentum = recipe.learning_rate, recipe.momentum
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, rate, momentum, nesterov=momentum > 0, foreach=True)
+    if recipe.optimizer == "adagrad":
+        return torch.optim.Adagrad(groups, rate, foreach=True)
+    return torch.optim.AdamW(groups, rate, foreach=True)
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+
+
+def _check_finite(name: str, loss: float, epoch: int) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(f"{name} loss is {loss} in epoch {epoch}")
+
+
+def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _like(parameter: Tensor, value: Tensor) -> Tensor:
+    """A copy of an optimiser's tensor, placed and laid out as its parameter; a count of steps stays on the CPU."""
+    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value.clone()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Of a GPU or, where torch raises a plain RuntimeError, of the CPU."""
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(words in str(error) for words in ("out of memory", "can't allocate memory"))
+
+
+def _step_bytes(architecture: Architecture, data: ImageData | ResidentData, recipe: Recipe) -> int:
+    states = STATES_PER_WEIGHT[recipe.optimizer]
+    return training_bytes(
+        architecture, data.input_shape, data.num_classes, recipe.batch_size, optimizer_states=states
+    )

@@ -1,0 +1,223 @@
+import itertools
+import json
+import random
+import subprocess
+import sys
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import space_parts
+
+from dacnn_search.data import DataSummary
+from dacnn_search.errors import InputError, SpaceError
+from dacnn_search.preview import preview
+from dacnn_search.settings import SpaceSettings, validate
+from dacnn_search.space import SearchSpace, _enumerate
+from dacnn_search.space_size import count_networks
+
+GREY = DataSummary((1, 8, 8), 10, 1000, 400, 300)
+
+
+def make_space(parts, constraints=None, summary=GREY):
+    data = {"data": {"name": "digits"}, "architecture": parts, "constraints": constraints or {}}
+    values, problems = validate(data, SpaceSettings)
+    assert not problems
+    return SearchSpace(SpaceSettings.model_construct(**values), summary)
+
+
+def all_fingerprints(space):
+    """By brute force: every answer to every question."""
+    return {architecture.fingerprint for architecture, _ in _enumerate(space._build)}
+
+
+@given(space_parts())
+@settings(max_examples=120)
+def test_count_equals_enumeration(parts):
+    space = make_space(parts)
+    fingerprints = all_fingerprints(space)
+    assert count_networks(space) == len(fingerprints)
+    assert {architecture.fingerprint for architecture, _ in space.networks()} == fingerprints
+
+
+@given(space_parts(), st.integers(0, 3), st.sampled_from(["parameters", "macs"]))
+@settings(max_examples=60)
+def test_only_networks_within_constraints_are_drawn_and_listed(parts, seed, name):
+    free = make_space(parts)
+    costs = sorted(getattr(free.cost(a), name) for a, _ in free.networks())
+    limit = costs[len(costs) // 10]
+    space = make_space(parts, {name: {"max": limit}})
+    listed = [a for a, _ in space.networks()]
+    assert len(listed) == sum(cost <= limit for cost in costs)
+    assert all(getattr(space.cost(a), name) <= limit for a in listed)
+    generator = random.Random(seed)
+    for _ in range(10):
+        architecture, choices = space.draw(generator)
+        assert getattr(space.cost(architecture), name) <= limit
+        assert space.replay(choices)[0] == architecture
+
+
+@given(space_parts())
+@settings(max_examples=60)
+def test_extremes_bound_all_networks(parts):
+    space = make_space(parts)
+    sizes = [space.cost(a).parameters for a, _ in space.networks()]
+    least, most = space.extremes()
+    assert (least.parameters, most.parameters) == (min(sizes), max(sizes))
+
+
+@given(space_parts(), st.integers(0, 5))
+@settings(max_examples=40)
+def test_optuna_suggests_what_replay_reads(parts, seed):
+    space = make_space(parts)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    trial = study.ask()
+    architecture = space.suggest(trial)
+    replayed, asked = space.replay(trial.params)
+    assert replayed == architecture == architecture.canonical()
+    assert set(asked) == set(trial.params)
+
+
+def test_a_fixed_space_has_one_network_and_asks_nothing():
+    space = make_space({"sections": 4, "depth": 8, "width": 12, "growth": 1.5, "sharing": "section"})
+    assert count_networks(space) == 1
+    (architecture, choices), = space.networks()
+    assert choices == {}
+    assert [s.width for s in architecture.sections] == [12, 18, 27, 41]
+    assert architecture.is_residual
+
+
+def test_growth_is_not_asked_where_it_does_not_apply():
+    parts = {"sections": 2, "depth": 1, "width": 4, "growth": {"choice": [1, 2]}, "sharing": "network"}
+    assert all(choices == {} for _, choices in make_space(parts).networks())
+
+
+def test_lists_say_each_section_alone():
+    parts = {
+        "sections": {"choice": [1, 2]},
+        "depth": [3, {"range": {"low": 1, "high": 5, "step": 2}}],
+        "regulators": ["none", {"choice": ["block", "layer"]}],
+        "width": 4,
+    }
+    found = {tuple((s.depth, s.regulators) for s in a.sections) for a, _ in make_space(parts).networks()}
+    second = set(itertools.product([1, 3, 5], ["block", "layer"])) - {(1, "layer")}
+    assert found == {((3, "none"),)} | {((3, "none"), s) for s in second}
+
+
+def test_a_constraint_that_no_network_meets():
+    parts = {"sections": {"choice": [1, 2]}, "depth": 1, "width": {"choice": [8, 16]}}
+    with pytest.raises(SpaceError, match="the smallest has 770 parameters and max is 500"):
+        make_space(parts, {"parameters": {"max": 500}})
+
+
+BROKEN = """\
+name: ../up
+data: {name: digits, colour: red}
+architecture:
+  sections: {choice: []}
+  depht: 3
+  depth: {range: {low: 5, high: 2}}
+  width: 8
+  growth: {choise: [1, 2]}
+  sharing: layers
+  anchors: {choice: [1, 1]}
+  residual: maybe
+  width: 9
+constraints: {parameters: {max: -3}}
+recipe: {epochs: 0}
+search: {trials: 1.5}
+speed: fast
+"""
+
+
+def test_all_mistakes_of_a_file_are_told_at_once_with_their_lines(space_file):
+    path = space_file(BROKEN)
+    with pytest.raises(SpaceError) as error:
+        SearchSpace.from_yaml(path)
+    lines = str(error.value).splitlines()
+    told = {int(line.removeprefix(f"{path}:").split(":")[0]): line for line in lines}
+    assert set(told) == {1, 2, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15, 16}
+    assert "unknown key 'depht'; did you mean 'depth'?" in told[5]
+    assert "low <= high must hold, but got (low=5, high=2)" in told[6]
+    assert "keys must differ" in told[12]
+    assert "architecture.sharing: must be 'network', 'section' or 'none', but is \"layers\"" in told[9]
+    assert "{choice: [...]}" in told[8]
+    assert "unknown key 'speed'" in told[16]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("", 1, "must be a mapping"),
+        ("data: {name: digits}", 1, "architecture is missing"),
+        (
+            "data: {name: digits}\narchitecture: {sections: 5, depth: 1, width: 4}",
+            2,
+            "5 sections need 4 poolings and 8x8 pixels allow 3",
+        ),
+        (
+            "data: {name: digits}\narchitecture:\n  sections: 3\n  depth: [1, 2]\n  width: 4",
+            4,
+            "a list needs an entry for each of 3 sections, but has 2",
+        ),
+        (
+            "data: {name: digits}\narchitecture: {sections: 1, depth: 1, width: 4}\n"
+            "constraints:\n  parameters: {max: 10}",
+            4,
+            "some network must meet the constraint, but the smallest has 246 parameters and max is 10",
+        ),
+        (
+            "data: {name: digits}\narchitecture: {sections: 3, depth: 1, width: 900, growth: 9}",
+            2,
+            "all widths must lie in",
+        ),
+    ],
+)
+def test_one_mistake(space_file, text, line, message):
+    path = space_file(text)
+    with pytest.raises(InputError) as error:
+        SearchSpace.from_yaml(path)
+    assert str(error.value).startswith(f"{path}:{line}: ")
+    assert message in str(error.value)
+
+
+def test_two_constraints_that_exclude_each_other():
+    """The plain network has fewer parameters, the mixed one, narrow behind its transition, fewer MACs."""
+    parts = {"sections": 2, "depth": 1, "width": 8, "growth": 0.25, "sharing": {"choice": ["network", "section"]}}
+    plain, mixed = (make_space({**parts, "sharing": s}).extremes()[0] for s in ("network", "section"))
+    with pytest.raises(SpaceError, match="each network breaks one of them"):
+        make_space(parts, {"parameters": {"max": plain.parameters}, "macs": {"max": mixed.macs}})
+
+
+def test_preview_states_the_exact_number_and_share(space_file):
+    parts = {"sections": {"choice": [1, 2]}, "depth": {"range": {"low": 1, "high": 3}}, "width": {"choice": [4, 8]}}
+    space = make_space(parts, {"parameters": {"max": 900}})
+    fits = sum(1 for _ in space.networks())
+    text = preview(space)
+    assert f"distinct networks   {count_networks(space)}\n" in text
+    assert f"meet constraints    {fits} of {count_networks(space)}\n" in text
+    assert "section 1" in text
+
+
+def run_command(*arguments):
+    command = [sys.executable, "-m", "dacnn_search.space", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_command_previews_or_tells_the_mistakes(space_file):
+    good = run_command("search_spaces/default.yaml")
+    assert good.returncode == 0
+    assert "distinct networks" in good.stdout
+    bad = run_command(space_file(BROKEN))
+    assert bad.returncode == 2
+    assert "Traceback" not in bad.stderr
+    assert len(bad.stderr.splitlines()) == 14
+    missing = run_command("search_spaces/no such.yaml")
+    assert (missing.returncode, missing.stderr) == (2, "search_spaces/no such.yaml: no such file\n")
+
+
+def test_schema_is_json_and_knows_the_keys():
+    schema = json.loads(run_command("--schema").stdout)
+    assert set(schema["properties"]) == set(SpaceSettings.model_fields)
+    assert schema["additionalProperties"] is False
