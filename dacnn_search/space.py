@@ -23,6 +23,7 @@ from dacnn_search.cost import Cost, estimate_cost
 from dacnn_search.data import DataSummary, summarise
 from dacnn_search.errors import SpaceError
 from dacnn_search.settings import Constraints, SpaceSettings, options_of, raise_problems, read_settings
+from dacnn_search.yaml_io import Document, dump_yaml
 
 __all__ = ["Options", "SearchSpace"]
 
@@ -63,24 +64,34 @@ class SearchSpace:
     Raises SpaceError if no network can be built or none meets the constraints.
     """
 
-    def __init__(self, settings: SpaceSettings, summary: DataSummary) -> None:
+    def __init__(self, settings: SpaceSettings, summary: DataSummary, document: Document | None = None) -> None:
         self.settings = settings
         self.summary = summary
-        problems = list(self._problems())
-        if problems:
-            raise SpaceError("\n".join(f"{'.'.join(path)}: {message}" for path, message in problems))
+        self.document = document
+        problems = [(path, f"{'.'.join(path)}: {message}") for path, message in self._problems()]
+        if document is not None:
+            raise_problems(document, [(document.line(path), message) for path, message in problems])
+        elif problems:
+            raise SpaceError("\n".join(message for _, message in problems))
 
     @classmethod
     def from_yaml(cls, path: Path | str) -> "SearchSpace":
         """Read and check a file. Raises YamlError or SpaceError with a `file:line` per mistake, DataError if the data
         it names are not there."""
         settings, document = read_settings(path, SpaceSettings)
-        space = cls.__new__(cls)
-        space.settings, space.summary = settings, summarise(settings.data)
-        raise_problems(
-            document, [(document.line(where), f"{'.'.join(where)}: {message}") for where, message in space._problems()]
-        )
-        return space
+        return cls(settings, summarise(settings.data), document)
+
+    @property
+    def name(self) -> str:
+        """That of the settings, or the file's."""
+        return self.settings.name or (self.document.path.stem if self.document else "space")
+
+    @property
+    def text(self) -> str:
+        """The file it was read from, as given; for a space made in Python the same settings as YAML."""
+        if self.document is not None:
+            return self.document.path.read_text(encoding="utf-8")
+        return dump_yaml(self.settings.model_dump(mode="json", exclude_defaults=True))
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -96,7 +96,7 @@ function box(boxes, x, height, kernel, title) {
   const fillColor = kernel?.color;
   boxes.push(svg("g", {}, svg("title", {}, title),
     svg("rect", { x, y: AXIS - height / 2, width: BOX, height, rx: 3, class: fillColor ? "layer shared" : "layer",
-      fill: fillColor }),
+      fill: fillColor ?? "var(--panel)" }),
     kernel?.letter && svg("text", { x: x + BOX / 2, y: AXIS + 4, class: fillColor ? "letter on" : "letter" }, kernel.letter)));
   return x + BOX;
 }

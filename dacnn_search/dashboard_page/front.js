@@ -1,0 +1,186 @@
+// The plot of the front: accuracy against parameters.
+
+function drawPlots() {
+  // The front at once, the others one by one, so that the page stays responsive.
+  if (!trials.length) return;
+  drawFront();
+  const rest = [drawCurve, drawHypervolume, drawCurves, drawDensity, drawTimes, drawImportance, drawParallel];
+  const next = () => {
+    rest.shift()?.();
+    if (rest.length) setTimeout(next);
+    else document.documentElement.dataset.drawn = "all";
+  };
+  setTimeout(next);
+}
+
+function drawFront() {
+  if (typeof Plotly === "undefined" || !trials.length) return;
+  const shown = new Set(shownTrials());
+  const is = (code) => trials.filter((trial) => trial.state === code && (code === FAIL || trial.accuracy != null));
+  const finished = is(COMPLETE).filter((trial) => !trial.onFront);
+  const traces = [
+    frontTrace(is(PRUNED), shown, { symbol: "triangle-down", size: 7, color: color("stopped") }, (t) => 0.25 + 0.5 * fidelity(t)),
+    frontTrace(finished, shown, { symbol: "circle", size: 7, color: color("finished"), line: { width: 1, color: color("panel") } }, () => 0.75),
+    { ...frontTrace(is(FAIL), shown, { symbol: "x-thin", size: 7, line: { width: 1.5, color: color("failed") } }, () => 0.8), y: is(FAIL).map(() => 0.02), yaxis: "y2" },
+    { x: front.map((t) => t.parameters), y: front.map((t) => height(t.accuracy)), mode: "lines", line: { shape: "hv", width: 2, color: color("front") }, hoverinfo: "skip" },
+    frontTrace(front, shown, { symbol: "diamond", size: 11, color: color("front"), line: { width: 1.5, color: color("panel") } }, () => 1),
+    ...testTraces(), ...referenceTraces(), runningTrace(),
+  ];
+  const [least, most] = sizeRange();
+  const layout = {
+    xaxis: logAxis("parameters (log scale)", least, most), yaxis: accuracyAxis(),
+    yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true }, hoverdistance: 24,
+    shapes: frontShapes(), annotations: limitAnnotation(), margin: { l: 58, r: 12, t: 12, b: 46 },
+  };
+  if (state.zoom?.mode === state.mode) {
+    layout.xaxis.range = state.zoom.x;
+    layout.yaxis.range = state.zoom.y;
+  }
+  draw("front", traces, layout);
+  setUpFrontEvents();
+  renderModes();
+}
+
+const fidelity = (trial) => Math.min(trial.epochs / (payload.run.epochs || trial.epochs || 1), 1);
+
+function height(accuracy) {
+  // Where an accuracy stands on the vertical axis: itself, or minus the logarithm of the error.
+  return state.mode === "error" ? -Math.log10(Math.max(1 - accuracy, leastError())) : accuracy;
+}
+
+const leastError = () => 0.5 / (payload.run.data?.validation ?? 1000);
+
+function frontTrace(group, shown, marker, opacity) {
+  return {
+    x: group.map((t) => t.parameters), y: group.map((t) => height(t.accuracy)), customdata: group.map((t) => t.index), mode: "markers",
+    marker: { ...marker, opacity: group.map((t) => (shown.has(t) ? opacity(t) : 0.08)) }, hoverinfo: "text", text: group.map(hoverOf),
+  };
+}
+
+function hoverOf(trial) {
+  const test = testOf(trial.index);
+  const how = trial.state === COMPLETE ? "" : trial.state === PRUNED ? `stopped after ${trial.epochs} of ${payload.run.epochs ?? "?"} epochs` : `failed: ${(trial.reason ?? "").slice(0, 80)}`;
+  return hover([
+    `Trial ${trial.trial}${trial.onFront ? ", on the front" : ""}`, trial.accuracy != null && `${percent(trial.accuracy, accuracyDigits())} validation accuracy`,
+    test && `${percent(test.mean, accuracyDigits())} test accuracy`, `${short(trial.parameters)} parameters (${bytes(trial.parameters)})`, how, ...trial.network.match(/.{1,56}(,|$)/g),
+  ]);
+}
+
+function testTraces() {
+  // Test accuracy of the retrained networks, with the range of the seeds, joined to what the search had measured.
+  const tested = [...tests].filter(([, test]) => test).map(([index, test]) => ({ trial: trials[index], test }));
+  if (!tested.length) return [];
+  const joins = tested.flatMap(({ trial, test }) => [[trial.parameters, height(trial.accuracy)], [trial.parameters, height(test.mean)], [null, null]]);
+  const error = { type: "data", symmetric: false, array: tested.map(({ test }) => height(test.most) - height(test.mean)),
+    arrayminus: tested.map(({ test }) => height(test.mean) - height(test.least)), color: color("test"), thickness: 1.5, width: 5 };
+  return [
+    { x: joins.map((p) => p[0]), y: joins.map((p) => p[1]), mode: "lines", line: { width: 1, dash: "dot", color: color("test") }, hoverinfo: "skip" },
+    { x: tested.map(({ trial }) => trial.parameters), y: tested.map(({ test }) => height(test.mean)), customdata: tested.map(({ trial }) => trial.index), error_y: error, mode: "markers",
+      marker: { symbol: "square", size: 9, color: color("test"), line: { width: 1.5, color: color("panel") } }, hoverinfo: "text", text: tested.map(({ trial }) => hoverOf(trial)) },
+  ];
+}
+
+function referenceTraces() {
+  const known = payload.references.filter((reference) => reference.parameters > 0 && reference.accuracy != null);
+  if (!known.length) return [];
+  return [{
+    x: known.map((r) => r.parameters), y: known.map((r) => height(r.accuracy)), mode: "markers+text", marker: { symbol: "star", size: 12, color: color("reference") },
+    text: known.map((r) => plotText(String(r.name).slice(0, 40))), textposition: known.map((r) => (Math.log10(r.parameters) > sizeRange().map(Math.log10).reduce((a, b) => 0.25 * a + 0.75 * b) ? "bottom left" : "bottom right")),
+    textfont: { size: 11, color: color("reference") }, hoverinfo: "text",
+    hovertext: known.map((r) => hover([r.name, `${percent(r.accuracy, 2)}, ${short(r.parameters)} parameters`, "reference, not of this search"])),
+  }];
+}
+
+function runningTrace() {
+  const running = live ? payload.status.running ?? [] : [];
+  return {
+    x: running.map((r) => r.parameters), y: running.map(() => 0.05), yaxis: "y2", mode: "markers", hoverinfo: "text",
+    marker: { symbol: "circle-open-dot", size: 10, color: color("budget") }, text: running.map((r) => hover([`Trial ${r.trial}, training`, `epoch ${r.epoch} of ${r.epochs}`, `${short(r.parameters)} parameters`])),
+  };
+}
+
+// Axes -----------------------------------------------------------------------------------------------------------------
+
+function sizeRange() {
+  const sizes = [...trials.map((t) => t.parameters), ...payload.references.map((r) => r.parameters).filter((p) => p > 0)];
+  const [least, most] = [sizes.reduce((a, b) => Math.min(a, b)), sizes.reduce((a, b) => Math.max(a, b))];
+  const margin = Math.max((most / least) ** 0.04, 1.15);
+  return [least / margin, most * margin];
+}
+
+function accuracyRange() {
+  // Around the front, or around all trials; in accuracy.
+  const measured = trials.filter((t) => t.accuracy != null).map((t) => t.accuracy);
+  const beside = [...payload.references.map((r) => r.accuracy), ...[...tests.values()].filter(Boolean).map((test) => test.mean)].filter((a) => a != null);
+  if (!measured.length) return [0, 1];
+  const inside = state.mode === "all" || !front.length ? measured : [...front.map((t) => t.accuracy), ...beside, ...measured.filter((a) => a > front[0].accuracy)];
+  const low = inside.reduce((a, b) => Math.min(a, b)), high = [...measured, ...beside].reduce((a, b) => Math.max(a, b));
+  const margin = Math.max(high - low, 0.01);
+  return [Math.max(low - 0.12 * margin, -0.02), high + 0.07 * margin];
+}
+
+function accuracyAxis() {
+  const [low, high] = accuracyRange();
+  if (state.mode !== "error") {
+    const digits = high - low < 0.03 ? ".1%" : ".0%";
+    return axis("accuracy", { range: [low, high], tickformat: digits, nticks: 8 });
+  }
+  const errors = [0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0001].filter((error) => error >= leastError() * 0.9);
+  const top = -Math.log10(Math.max(1 - high, leastError()));
+  const bottom = -Math.log10(Math.min(1 - low, 0.95));
+  return axis("accuracy (log scale of the error)", { range: [bottom, top + 0.05 * (top - bottom) + 0.02], tickvals: errors.map((e) => -Math.log10(e)), ticktext: errors.map((e) => `${significant(100 * (1 - e), 4)}%`) });
+}
+
+// Lines and the ring around the selected point ----------------------------------------------------------------------------
+
+function frontShapes() {
+  const shapes = [];
+  const vertical = (x, line) => ({ type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line, layer: "below" });
+  const limit = payload.run.space?.constraints?.parameters;
+  if (limit) shapes.push(vertical(limit, { color: color("failed"), width: 1.5, dash: "dash" }));
+  if (state.budget && front.length) {
+    shapes.push({ type: "rect", x0: 1, x1: state.budget, y0: 0, y1: 1, yref: "paper", fillcolor: color("budget"), opacity: 0.07, line: { width: 0 }, layer: "below" });
+    shapes.push(vertical(state.budget, { color: color("budget"), width: 1.5 }));
+  }
+  const trial = trials[state.selected];
+  if (trial) {
+    const failed = trial.accuracy == null;
+    shapes.push({ type: "circle", xsizemode: "pixel", ysizemode: "pixel", xanchor: trial.parameters, yanchor: failed ? 0.02 : height(trial.accuracy), yref: failed ? "y2" : "y",
+      x0: -11, x1: 11, y0: -11, y1: 11, line: { color: color("ink"), width: 2.5 } });
+  }
+  return shapes;
+}
+
+function limitAnnotation() {
+  const limit = payload.run.space?.constraints?.parameters;
+  if (!limit) return [];
+  return [{ x: Math.log10(limit), y: 1, yref: "paper", text: `limit ${short(limit)}`, showarrow: false, xanchor: "right", yanchor: "top", font: { size: 11, color: color("failed") } }];
+}
+
+function plotSelected() {
+  if (typeof Plotly === "undefined" || !byId("front").data) return;
+  Plotly.relayout("front", { shapes: frontShapes() });
+  drawCurve();
+}
+
+function setUpFrontEvents() {
+  const plot = byId("front");
+  if (plot.dataset.ready) return;
+  plot.dataset.ready = "yes";
+  plot.on("plotly_click", ({ points }) => points[0].customdata != null && choose(points[0].customdata));
+  plot.on("plotly_relayout", (change) => {
+    if (!Object.keys(change).some((key) => key.startsWith("xaxis") || key.startsWith("yaxis"))) return;
+    state.zoom = { mode: state.mode, x: [...plot.layout.xaxis.range], y: [...plot.layout.yaxis.range] };
+    save();
+  });
+  for (const button of document.querySelectorAll("[data-mode]")) {
+    button.addEventListener("click", () => { Object.assign(state, { mode: button.dataset.mode, zoom: null }); drawFront(); save(); });
+  }
+}
+
+function renderModes() {
+  for (const button of document.querySelectorAll("[data-mode]")) button.setAttribute("aria-pressed", button.dataset.mode === state.mode);
+  const [low] = accuracyRange();
+  const hidden = state.mode === "front" ? trials.filter((t) => t.accuracy != null && t.accuracy < low).length : 0;
+  byId("hidden-below").textContent = hidden ? `${plural(hidden, "trial")} lie${hidden === 1 ? "s" : ""} below the picture.` : "";
+}

@@ -1,0 +1,223 @@
+"""`RunDirectory`: the folder in which one search keeps everything (see `results/README.md`)."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from dacnn_search.errors import RunDirectoryError
+from dacnn_search.files import sync_folder, write_atomic
+from dacnn_search.ledger import read_ledger
+from dacnn_search.pareto import Record, Scale, front_of
+from dacnn_search.space import SearchSpace
+from dacnn_search.space_size import count_networks
+
+__all__ = ["FORMAT", "RunDirectory", "now"]
+
+FORMAT = 1  # of the files in a run directory; a run of a later format is refused
+PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "plotly", "dacnn-search")
+
+
+class RunDirectory:
+    """One run directory; the properties read its files anew each time.
+
+    Raises RunDirectoryError if the folder is not a run directory or of a later format.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        if not self.space_file.is_file() or not self.environment_file.is_file():
+            raise RunDirectoryError(
+                f"{self.folder}: a run directory must hold space.yaml and environment.json, but this one "
+                f"{'does not' if self.folder.is_dir() else 'does not exist'}"
+            )
+        found = self.environment.get("format")
+        if not isinstance(found, int) or not 1 <= found <= FORMAT:
+            raise RunDirectoryError(
+                f"{self.folder}: the format must be 1 to {FORMAT}, but is {found!r}; "
+                f"it was written by dacnn-search {self.environment.get('versions', {}).get('dacnn-search')}"
+            )
+
+    @classmethod
+    def create(cls, results: Path, name: str | None, space: SearchSpace, settings: dict[str, Any]) -> "RunDirectory":
+        """A fresh run directory for a space read from a file.
+
+        With no `name` it gets that of the space, numbered if it is taken. settings: the search's, kept in
+        `environment.json`. Raises RunDirectoryError if a `name` given is taken or the folder can't be made.
+        """
+        folder = _make_folder(results, name, space)
+        run = cls.__new__(cls)
+        run.folder = folder
+        write_atomic(run.space_file, space.text)
+        write_atomic(run.environment_file, json.dumps(_environment(folder.name, space, settings), indent=2) + "\n")
+        return run
+
+    @property
+    def space_file(self) -> Path:
+        return self.folder / "space.yaml"
+
+    @property
+    def environment_file(self) -> Path:
+        return self.folder / "environment.json"
+
+    @property
+    def trials_file(self) -> Path:
+        return self.folder / "trials.jsonl"
+
+    @property
+    def retrained_file(self) -> Path:
+        return self.folder / "retrained.jsonl"
+
+    def weights_file(self, fingerprint: str, seed: int) -> Path:
+        """Where retraining keeps the weights of a network."""
+        return self.folder / "retrained" / f"{fingerprint}-{seed}.safetensors"
+
+    @property
+    def space(self) -> SearchSpace:
+        return SearchSpace.from_yaml(self.space_file)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        try:
+            values = json.loads(self.environment_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunDirectoryError(f"{self.environment_file}: must be readable JSON, but: {error}") from error
+        if not isinstance(values, dict):
+            raise RunDirectoryError(f"{self.environment_file}: must be a JSON object, but is {type(values).__name__}")
+        return values
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The finished trials, in the order they finished."""
+        return read_ledger(self.trials_file) if self.trials_file.exists() else []
+
+    @property
+    def retrained(self) -> list[dict[str, Any]]:
+        """The finished retrainings, one record per network and seed."""
+        return read_ledger(self.retrained_file) if self.retrained_file.exists() else []
+
+    @property
+    def front(self) -> list[Record]:
+        """The Pareto front of the finished trials, from few parameters to many."""
+        return front_of(self.records)
+
+    @property
+    def scale(self) -> Scale:
+        """What this run's hypervolume is measured in."""
+        values = self.environment
+        return Scale(values["space"]["least"], values["space"]["most"], 1 / values["data"]["num_classes"])
+
+
+def now() -> str:
+    """The time as ISO 8601 in UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _make_folder(results: Path, name: str | None, space: SearchSpace) -> Path:
+    wanted = name or space.name
+    folder, number = results / wanted, 1
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:
+                if name is not None:
+                    raise RunDirectoryError(
+                        f"{folder}: a new run needs a name that is not taken; to go on with this one: --resume {folder}"
+                    ) from None
+                number += 1
+                folder = results / f"{wanted}-{number}"
+        sync_folder(results)
+    except OSError as error:
+        raise RunDirectoryError(f"{folder}: the run directory can't be made: {error.strerror}") from error
+    return folder
+
+
+def _environment(name: str, space: SearchSpace, settings: dict[str, Any]) -> dict[str, Any]:
+    least, most = space.extremes()
+    data = space.settings.data
+    constraints = space.settings.constraints
+    return {
+        "format": FORMAT,
+        "name": name,
+        "description": space.settings.description,
+        "started": now(),
+        **settings,
+        "command": sys.argv,
+        "versions": {"python": platform.python_version(), **_versions()},
+        "machine": {
+            "host": platform.node(),
+            "platform": platform.platform(),
+            "cpu": _processor(),
+            "cpus": os.cpu_count(),
+            "gpus": _gpus(),
+        },
+        "git_commit": _git_commit(),
+        "data": {
+            "name": data.name if data.root is None else f"{data.name} {data.root}",
+            "input_shape": space.input_shape,
+            "num_classes": space.num_classes,
+            "train": space.summary.train_size,
+            "validation": space.summary.validation_size,
+            "test": space.summary.test_size,
+        },
+        "space": {
+            "networks": count_networks(space),
+            "least": least.parameters,
+            "most": most.parameters,
+            "constraints": {
+                key: limit.max if (limit := getattr(constraints, key)) else None for key in ("parameters", "macs")
+            },
+        },
+        "epochs": space.settings.recipe.epochs,
+        "recipe": space.settings.recipe.model_dump(mode="json"),
+        "references": [reference.model_dump(mode="json") for reference in space.settings.references],
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+def _processor() -> str:
+    """The processor's name where Linux tells it, else what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _gpus() -> list[str]:
+    return _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").splitlines()
+
+
+def _git_commit() -> str | None:
+    """The commit of this package's checkout, if it is run from one."""
+    return _output("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD") or None
+
+
+def _output(*command: str) -> str:
+    """What a program prints; nothing if it is not there or fails."""
+    if shutil.which(command[0]) is None:
+        return ""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
