@@ -16,6 +16,7 @@ A regulator (1x1 convolution, batch norm, ReLU) follows each block or each layer
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ class Architecture:
     def layers(self) -> int:
         """Layers with weights as VGG and ResNet count them: stem, transitions, shared layers, classifier."""
         widths = [section.width for section in self.sections]
-        transitions = sum(a != b for a, b in zip(widths, widths[1:], strict=False))
+        transitions = sum(a != b for a, b in itertools.pairwise(widths))
         return 1 + transitions + self.depth + 1
 
     @property

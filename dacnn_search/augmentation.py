@@ -1,7 +1,7 @@
 """Random changes to a batch of training images, on its device, drawn anew for each image.
 
-Images are (N, C, H, W), normalised, so that 0 is the mean colour; quickest in channels_last memory, which results
-keep, as they do type and device.
+Images are (N, C, H, W), normalised, so that 0 is the mean colour, best in channels_last memory. Results keep
+shape, type, device and that memory format.
 """
 
 import torch
@@ -18,7 +18,7 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Pad each image with `padding` pixels of 0 on all sides and cut its size out of that at a random place."""
+    """Pad each image with `padding` pixels of 0 on all sides, then cut its size out at a random place."""
     n, _, height, width = images.shape
     top, left = torch.randint(2 * padding + 1, (2, n), generator=generator, device=images.device)
     padded = F.pad(images, (padding, padding, padding, padding)).permute(0, 2, 3, 1)

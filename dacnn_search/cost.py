@@ -12,7 +12,16 @@ from dataclasses import dataclass
 
 from dacnn_search.architecture import Architecture, Block, Layer
 
-__all__ = ["Cost", "InputShape", "count_macs", "count_parameters", "estimate_cost", "tensor_shapes", "training_bytes", "training_seconds"]
+__all__ = [
+    "Cost",
+    "InputShape",
+    "count_macs",
+    "count_parameters",
+    "estimate_cost",
+    "tensor_shapes",
+    "training_bytes",
+    "training_seconds",
+]
 
 InputShape = tuple[int, int, int]  # channels, height, width
 

@@ -1,55 +1,153 @@
-"""`dashboard.html`: one self-contained page per run, made from its ledger; an index of runs; a comparison of runs.
+"""`dashboard.html`, one self-contained page per run made from its ledger; the index of all runs; comparisons.
 
-A page makes no request and runs under a content-security policy that names its own scripts by hash. Whatever a user
-or an error message wrote enters it as JSON and is shown as text only.
+A page makes no request and runs under a content-security policy that names its own scripts by hash. Whatever a
+user or an error message wrote enters it as JSON and is shown as text only.
 """
 
+import argparse
 import base64
 import functools
 import hashlib
 import html
 import json
+import webbrowser
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from dacnn_search.dashboard_data import read_run, run_payload
+from dacnn_search.commands import command
+from dacnn_search.dashboard_compare import comparison_payload
+from dacnn_search.dashboard_data import Run, read_run, run_payload
+from dacnn_search.dashboard_figure import front_figure, thumbnail
+from dacnn_search.dashboard_server import make_server
+from dacnn_search.errors import InputError, RunDirectoryError
 from dacnn_search.files import write_atomic
+from dacnn_search.units import format_count
 
-__all__ = ["content_security_policy", "write_comparison", "write_dashboard", "write_index"]
+__all__ = ["main", "write_comparison", "write_dashboard", "write_figure", "write_index"]
 
 ASSETS = Path(__file__).parent / "dashboard_page"
 RUN_SCRIPTS = ("base.js", "network.js", "card.js", "table.js", "front.js", "plots.js", "main.js")
+COMPARISON_SCRIPTS = ("base.js", "comparison.js")
 
 
 def write_dashboard(folder: Path) -> Path:
     """Write `dashboard.html` of a run directory, whole or not at all, and return its path.
 
-    Cheap enough to be called during a run. Raises RunDirectoryError if `folder` is not a run directory or is damaged.
+    Cheap enough to be called during a run. Raises RunDirectoryError if `folder` is not a run directory or is
+    damaged.
     """
     run = read_run(folder)
-    path = folder / "dashboard.html"
-    write_atomic(path, _page("page.html", run.name, run_payload(run), RUN_SCRIPTS))
+    return _write(folder / "dashboard.html", _page("page.html", run.name, run_payload(run), RUN_SCRIPTS))
+
+
+def write_comparison(folders: Sequence[Path], out: Path) -> Path:
+    """Write a page that compares runs to `out` and return it. Raises RunDirectoryError as `write_dashboard` does."""
+    runs = [read_run(folder) for folder in folders]
+    title = f"{len(runs)} runs compared"
+    return _write(out, _page("comparison.html", title, comparison_payload(runs), COMPARISON_SCRIPTS))
+
+
+def write_index(results: Path) -> Path:
+    """Write `index.html`, a page that lists the runs in `results`, latest first, and return its path.
+
+    A run that is damaged is listed with what is wrong. Raises RunDirectoryError if there is no run.
+    """
+    folders = [file.parent for file in results.glob("*/environment.json")]
+    if not folders:
+        raise RunDirectoryError(f"{results}: a folder of runs must hold a run directory, but this one holds none")
+    rows = sorted((_index_row(folder) for folder in folders), reverse=True)
+    values = {
+        "policy": html.escape(_policy([])),
+        "style": _asset("page.css"),
+        "rows": "\n".join(row for _, row in rows),
+    }
+    return _write(results / "index.html", _fill(_asset("index.html"), values))
+
+
+def write_figure(folder: Path, out: Path) -> Path:
+    """Write the front of a run as an SVG to `out` and return it. Raises InputError for other kinds of file."""
+    if out.suffix != ".svg":
+        raise InputError(
+            f"--image must end in .svg, but is {out}; for a PNG use the camera above the front in the dashboard"
+        )
+    return _write(out, front_figure(read_run(folder)))
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the dashboard of a run, the comparison of several, or the index of a folder of runs."""
+    options = _parser().parse_args(arguments)
+    folders: list[Path] = options.runs
+    if options.image:
+        if len(folders) > 1:
+            raise InputError(f"--image draws one run, but got {len(folders)}")
+        print(write_figure(folders[0], options.image))
+        return
+
+    def build() -> Path:
+        if len(folders) > 1:
+            return write_comparison(folders, options.out or folders[0].parent / "comparison.html")
+        if not (folders[0] / "trials.jsonl").exists() and any(folders[0].glob("*/trials.jsonl")):
+            return write_index(folders[0])
+        return write_dashboard(folders[0])
+
+    page = build()
+    print(page)
+    if options.serve is not None:
+        with make_server(build, options.serve) as server:
+            address = f"http://127.0.0.1:{server.server_port}/"
+            print(f"Serving {address} until Ctrl-C", flush=True)
+            if options.open:
+                webbrowser.open(address)
+            server.serve_forever()
+    elif options.open:
+        webbrowser.open(page.resolve().as_uri())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dacnn_search.dashboard",
+        description="Rebuild the dashboard of a run from its ledger; of several runs, write a page that compares them; "
+        "of a folder of runs, its index.",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directory, such as results/digits")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    parser.add_argument(
+        "--serve", nargs="?", type=int, const=8000, metavar="PORT",
+        help="serve the page to this machine only, rebuilt for each visit (default port 8000; 0: any free one)",
+    )  # fmt: skip
+    parser.add_argument("--image", type=Path, metavar="FILE.svg", help="write the front as a figure for papers instead")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write a comparison")
+    return parser
+
+
+def _write(path: Path, content: str) -> Path:
+    try:
+        write_atomic(path, content)
+    except OSError as error:
+        raise InputError(f"{path} can't be written: {error.strerror}") from error
     return path
 
 
 def _page(template: str, title: str, payload: Mapping[str, Any], scripts: Sequence[str]) -> str:
-    """A page with its scripts: first ours, which fills in everything but the plots; then Plotly; then the plots."""
+    """A page with its scripts: ours, which fill in everything but the plots; then Plotly; then the plots."""
     own = "\n".join(_asset(name) for name in scripts)
     parts = [f"{own}\nstart();\n", _plotly(), "drawPlots();"]
-    policy = content_security_policy([_script_hash(part) for part in parts])
+    text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     values = {
-        "policy": html.escape(policy),
+        "policy": html.escape(_policy([_script_hash(part) for part in parts])),
         "title": html.escape(title),
         "style": _asset("page.css"),
-        "payload": json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
+        "payload": text.replace("<", "\\u003c"),
         "scripts": "\n".join(f"<script>{part}</script>" for part in parts),
     }
     return _fill(_asset(template), values)
 
 
-def content_security_policy(script_hashes: Sequence[str]) -> str:
-    """What a page may do: run the scripts with these hashes, style itself, show images that it made. Nothing else."""
+def _policy(script_hashes: Sequence[str]) -> str:
+    """What a page may do: run the scripts with these hashes, style itself, show images it made. Nothing else."""
     scripts = " ".join(f"'{one}'" for one in script_hashes) or "'none'"
     return (
         f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -59,12 +157,41 @@ def content_security_policy(script_hashes: Sequence[str]) -> str:
 
 def _fill(template: str, values: Mapping[str, str]) -> str:
     """Replace each `{{name}}`, in one pass: what is filled in is not looked at again."""
-    pieces = template.split("{{")
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        name, rest = piece.split("}}", 1)
-        filled += [values[name], rest]
-    return "".join(filled)
+    first, *others = template.split("{{")
+    pieces = [first]
+    for other in others:
+        name, rest = other.split("}}", 1)
+        pieces += [values[name], rest]
+    return "".join(pieces)
+
+
+def _index_row(folder: Path) -> tuple[str, str]:
+    """When a run started, and its row of the index."""
+    try:
+        run = read_run(folder)
+    except RunDirectoryError as error:
+        return "", _row(html.escape(folder.name), "", "", f'<span class="bad">{html.escape(str(error))}</span>', "")
+    started = str(run.environment.get("started") or "")
+    target = "dashboard.html" if (folder / "dashboard.html").exists() else ""
+    link = f'<a href="{html.escape(quote(folder.name))}/{target}">{html.escape(run.name)}</a>'
+    state = f'<span class="pill">{html.escape(run.state)}</span>'
+    trials = f"{len(run.records):,} trials<br>{html.escape(started[:16].replace('T', ' '))}"
+    return started, _row(
+        f"{link}<br>{html.escape(str(run.data.get('name', '')))}", state, trials, _best(run), thumbnail(run)
+    )
+
+
+def _row(*cells: str) -> str:
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _best(run: Run) -> str:
+    """The smallest, a middle and the most accurate network of the front."""
+    if not run.front:
+        return "no front yet"
+    chosen = {0: None, len(run.front) // 2: None, len(run.front) - 1: None}
+    lines = [f"{100 * run.front[i]['accuracy']:.1f}% with {format_count(run.front[i]['parameters'])}" for i in chosen]
+    return "<br>".join(lines)
 
 
 @functools.cache
@@ -74,7 +201,7 @@ def _asset(name: str) -> str:
 
 @functools.cache
 def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
+    from plotly.offline import get_plotlyjs  # not at the top: --help answers without it
 
     return str(get_plotlyjs())
 
@@ -82,3 +209,7 @@ def _plotly() -> str:
 @functools.lru_cache(maxsize=16)
 def _script_hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+if __name__ == "__main__":
+    main()

@@ -38,9 +38,7 @@ class DataConfig(BaseModel):
         le=256,
         description="Only for folder, required there: images are resized and cropped to this square size.",
     )
-    channels: Literal[1, 3] = Field(
-        default=3, description="Only for folder: 1 reads images as grey, 3 as colour."
-    )
+    channels: Literal[1, 3] = Field(default=3, description="Only for folder: 1 reads images as grey, 3 as colour.")
     validation: float = Field(
         default=0.2,
         ge=0,
@@ -132,9 +130,7 @@ class ImageData:
             np.concatenate([self.train.images, self.validation.images]),
             np.concatenate([self.train.labels, self.validation.labels]),
         )
-        return replace(
-            self, train=joined, validation=Split(self.validation.images[:0], self.validation.labels[:0])
-        )
+        return replace(self, train=joined, validation=Split(self.validation.images[:0], self.validation.labels[:0]))
 
 
 @dataclass(frozen=True)
@@ -176,9 +172,7 @@ def summarise(config: DataConfig) -> DataSummary:
     else:
         source = _open(config)
         labels, input_shape, class_names = source.labels, source.input_shape, source.class_names
-    sizes = {
-        f"{part}_size": len(indices) for part, (_, indices) in _divide(config, labels, class_names).items()
-    }
+    sizes = {f"{part}_size": len(indices) for part, (_, indices) in _divide(config, labels, class_names).items()}
     return DataSummary(input_shape, len(class_names), **sizes)
 
 
@@ -203,9 +197,7 @@ def _divide(
     `labels` has the pool "train" and those of "validation" and "test" that the set brings; they stay as they
     are. Others are held out of "train", the test first: neither `subset` nor `validation` changes it.
     """
-    divided: dict[str, tuple[str, np.ndarray]] = {
-        pool: (pool, np.arange(len(of))) for pool, of in labels.items()
-    }
+    divided: dict[str, tuple[str, np.ndarray]] = {pool: (pool, np.arange(len(of))) for pool, of in labels.items()}
     train = np.arange(len(labels["train"]))
     if "test" not in labels:
         train, test = _hold_out("test", config.test, train, labels["train"], class_names, config.split_seed)

@@ -83,9 +83,7 @@ def open_known(name: str, root: Path) -> Source:
             raise DataError(f"{root}: {pool} images of '{name}' must be uint8 {expected}, but are {found}")
         wrong = labels[(labels < 0) | (labels >= classes)]
         if len(wrong):
-            raise DataError(
-                f"{root}: {pool} labels of '{name}' must be below {classes}, but one is {wrong[0]}"
-            )
+            raise DataError(f"{root}: {pool} labels of '{name}' must be below {classes}, but one is {wrong[0]}")
     return Source(
         name=name,
         class_names=class_names,
@@ -109,9 +107,7 @@ def _read_digits() -> tuple[tuple[str, ...], Pools]:
 
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    return tuple(str(name) for name in digits.target_names), {
-        "train": (images, digits.target.astype(np.int64))
-    }
+    return tuple(str(name) for name in digits.target_names), {"train": (images, digits.target.astype(np.int64))}
 
 
 def _read_torchvision(name: str, root: Path) -> tuple[tuple[str, ...], Pools]:
@@ -167,9 +163,7 @@ def _explain_missing(name: str, root: Path, error: Exception) -> str:
 
     files = _expected_files(name)
     missing = [file for file in files if not (root / file).is_file()]
-    damaged = [
-        file for file, md5 in files.items() if file not in missing and not check_integrity(root / file, md5)
-    ]
+    damaged = [file for file, md5 in files.items() if file not in missing and not check_integrity(root / file, md5)]
     facts = [f"data set '{name}' must be in the folder {root} as the files {', '.join(files)}"]
     if missing:
         facts.append(f"missing: {'all of them' if len(missing) == len(files) else ', '.join(missing)}")

@@ -7,6 +7,7 @@ DacnnSearchError              exit code 1
 │   ├── ArchitectureError     a network that can't be built
 │   ├── DataError             images, labels or splits that can't be used
 │   └── RunDirectoryError     a run directory that is in use, damaged or of another search
+├── ExportError               an exported file that does not do what its network does
 └── TrainingError             a training that can't go on: a loss that is not finite, no memory left
 
 A command prints the message alone, without a traceback, and exits with the code.
@@ -16,6 +17,7 @@ __all__ = [
     "ArchitectureError",
     "DacnnSearchError",
     "DataError",
+    "ExportError",
     "InputError",
     "RunDirectoryError",
     "SpaceError",
@@ -54,6 +56,10 @@ class DataError(InputError):
 
 class RunDirectoryError(InputError):
     """A run directory that is in use, damaged, of another search or of an unknown format."""
+
+
+class ExportError(DacnnSearchError):
+    """A network that can't be exported, or an exported file that does not do what its network does."""
 
 
 class TrainingError(DacnnSearchError):

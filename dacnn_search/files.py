@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from dacnn_search.errors import RunDirectoryError
 
-__all__ = ["lock", "sha256_of", "sync_folder", "write_atomic"]
+__all__ = ["lock", "replace_folder", "sha256_of", "sync_folder", "write_atomic"]
 
 LOCK_NAME = ".lock"
 
@@ -38,6 +39,27 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder` to fill, which takes its place at the end; after an error all is as before.
+
+    Between the two renames of that end a crash can leave neither, never a part. Raises OSError.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = folder.parent / f".tmp-{secrets.token_hex(8)}"
+    old = folder.parent / f".tmp-{secrets.token_hex(8)}"
+    new.mkdir()
+    try:
+        yield new
+        if folder.exists():
+            os.replace(folder, old)  # noqa: PTH105
+        os.replace(new, folder)  # noqa: PTH105
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

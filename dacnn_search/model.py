@@ -4,13 +4,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dacnn_search import zoo
 from dacnn_search.architecture import Architecture, Block, Layer
 
 __all__ = ["Network", "build"]
 
 
-def build(architecture: Architecture, num_classes: int, in_channels: int = 3) -> "Network":
-    """The network of an architecture, freshly initialised, on torch's default device."""
+def build(architecture: Architecture | str, num_classes: int, in_channels: int = 3) -> "Network":
+    """The network of an architecture or of a name of the zoo, freshly initialised, on torch's default device.
+
+    Raises ArchitectureError for an unknown name.
+    """
+    if isinstance(architecture, str):
+        architecture = zoo.get(architecture)
     return Network(architecture, in_channels, num_classes)
 
 

@@ -66,9 +66,7 @@ class Scale:
     def hypervolume(self, front: Iterable[Record]) -> float:
         """Share of the box that a front dominates, in [0, 1]; 1 would be accuracy 1 with `least` parameters."""
         width = max(math.log10(self.most) - math.log10(self.least), 1e-9)
-        points = [
-            ((math.log10(r["parameters"]) - math.log10(self.least)) / width, 1.0 - r["accuracy"]) for r in front
-        ]
+        points = [((math.log10(r["parameters"]) - math.log10(self.least)) / width, 1.0 - r["accuracy"]) for r in front]
         if not points:
             return 0.0
         # A little beyond 1, so that the largest network counts as well.

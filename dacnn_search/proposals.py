@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from dacnn_search.architecture import Architecture
 from dacnn_search.cost import Cost
-from dacnn_search.samplers import distribution_of, make_sampler
+from dacnn_search.samplers import distribution_of, make_sampler, quiet_optuna
 from dacnn_search.space import SearchSpace
 
 __all__ = ["Proposal", "Proposals", "frozen_trial"]
 
-DIRECTIONS = ("maximize", "minimize")  # accuracy, parameters
+DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)  # accuracy, parameters
 MOST_REJECTIONS = 64  # in a row, before we stop asking the sampler and draw by ourselves
 
 
@@ -38,11 +39,10 @@ class Proposals:
     records give the same proposals.
     """
 
-    def __init__(
-        self, space: SearchSpace, sampler: str, seed: int, records: Iterable[Mapping[str, Any]] = ()
-    ) -> None:
+    def __init__(self, space: SearchSpace, sampler: str, seed: int, records: Iterable[Mapping[str, Any]] = ()) -> None:
         self.space = space
-        self._study = optuna.create_study(directions=DIRECTIONS)
+        with quiet_optuna():
+            self._study = optuna.create_study(directions=DIRECTIONS)
         self._known: set[str] = set()
         self._open: dict[int, optuna.Trial] = {}
         self._next_trial = 0
@@ -77,7 +77,7 @@ class Proposals:
     def tell(self, proposal: Proposal, state: str, accuracy: float | None) -> None:
         """Report how a trial ended: COMPLETE with its accuracy, PRUNED or FAIL."""
         trial = self._open.pop(proposal.trial)
-        if state == "COMPLETE":
+        if accuracy is not None and state == "COMPLETE":
             self._study.tell(trial, (accuracy, proposal.cost.parameters))
         else:
             self._study.tell(trial, state=TrialState[state])

@@ -11,8 +11,8 @@ __all__ = ["PRESETS", "Recipe", "learning_rate_at"]
 # What each preset has other than the defaults of `Recipe`, which are those of `fast`.
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {},
-    # Huang, Dwivedi and Roig, section 4.1: on CIFAR 90 epochs, at 0.1 and from the 45th at 0.01, images mirrored on
-    # CIFAR-100. Their SVHN: 60 epochs, milestones 1/3 and 2/3. The batch size is not given.
+    # Huang, Dwivedi and Roig, section 4.1: on CIFAR 90 epochs, at 0.1 and from the 45th at 0.01, mirrored on
+    # CIFAR-100. Their SVHN: 60 epochs, milestones 1/3 and 2/3. They do not give the batch size.
     "paper": {
         "epochs": 90,
         "batch_size": 128,
@@ -24,7 +24,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-# One cycle: a linear rise from this share of the highest rate, over this share of the steps, then half a cosine to 0.
+# One cycle: a linear rise from a share of the rate, over a share of the steps, then half a cosine to 0.
 FIRST_SHARE, RISE = 0.04, 0.3
 STEP_FACTOR = 0.1
 
@@ -36,15 +36,13 @@ class Recipe(BaseModel):
 
     name: Literal["fast", "paper"] = Field(
         default="fast",
-        description="Where the values of fields that are not given come from: fast, for short trials, or paper.",
+        description="Gives the values of all fields left out: fast, for short trials, or paper.",
     )
-    epochs: int = Field(
-        default=12, ge=1, le=10_000, description="Passes over the training images (paper: 90)."
-    )
+    epochs: int = Field(default=12, ge=1, le=10_000, description="Passes over the training images (paper: 90).")
     batch_size: int = Field(default=64, ge=2, le=65_536, description="Images per step, at most (paper: 128).")
     optimizer: Literal["sgd", "adamw", "adagrad"] = Field(
         default="adamw",
-        description="sgd has Nesterov's momentum (paper: adagrad). Other than the preset's, it needs a learning_rate.",
+        description="sgd has Nesterov's momentum (paper: adagrad). One that is not the preset's needs a learning_rate.",
     )
     learning_rate: float = Field(
         default=0.01, gt=0, le=100, description="The highest rate of the schedule (paper: 0.1)."
@@ -58,8 +56,8 @@ class Recipe(BaseModel):
     )
     schedule: Literal["one_cycle", "step", "constant"] = Field(
         default="one_cycle",
-        description="one_cycle rises for 30% of the steps and falls to 0; step divides by 10 at each of the milestones "
-        "(paper: step).",
+        description="one_cycle rises for 30% of the steps, then falls to 0; step divides by 10 at each "
+        "milestone (paper: step).",
     )
     milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         default=(0.5,),
@@ -74,12 +72,8 @@ class Recipe(BaseModel):
         default="auto",
         description="Mirror half of the images; auto: where the data set says that this keeps the label.",
     )
-    crop: int = Field(
-        default=0, ge=0, le=64, description="Shift images by up to this many pixels; 0 for none."
-    )
-    cutout: int = Field(
-        default=0, ge=0, le=256, description="Blank a square of this side in pixels; 0 for none."
-    )
+    crop: int = Field(default=0, ge=0, le=64, description="Shift images by up to this many pixels; 0 for none.")
+    cutout: int = Field(default=0, ge=0, le=256, description="Blank a square of this side in pixels; 0 for none.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="Of the convolutions; weights stay float32. auto: bfloat16 where it is faster.",
@@ -97,7 +91,8 @@ class Recipe(BaseModel):
         optimizer = given.get("optimizer", usual)
         if optimizer != usual and "learning_rate" not in given:
             raise ValueError(
-                f"an optimizer other than the preset's {usual} needs a learning_rate beside it, but {optimizer} has none"
+                f"an optimizer other than the preset's {usual} needs a learning_rate beside it, "
+                f"but {optimizer} has none"
             )
         return {**preset, **given}
 

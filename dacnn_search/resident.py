@@ -1,4 +1,4 @@
-"""A data set as tensors on the device that trains on it, from which batches are gathered without per-image Python."""
+"""A data set as tensors on the device that trains on it, from which whole batches are gathered at once."""
 
 import warnings
 from dataclasses import dataclass
@@ -13,17 +13,13 @@ __all__ = ["Part", "ResidentData", "ResidentSplit", "pick_device"]
 
 Part = Literal["train", "validation", "test"]
 
-# A data set that takes more of a GPU's free memory stays in host memory: other workers may want theirs there too.
+# A data set that takes more of a GPU's free memory stays in host memory: other workers keep theirs there too.
 MOST_OF_FREE_MEMORY = 0.25
 
 
 def pick_device() -> torch.device:
     """The current CUDA device where there is one, else the CPU."""
-    return (
-        torch.device("cuda", torch.cuda.current_device())
-        if torch.cuda.is_available()
-        else torch.device("cpu")
-    )
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -40,8 +36,8 @@ class ResidentSplit:
 class ResidentData:
     """An `ImageData` moved once to a device (`pick_device` by default), for any number of trainings there.
 
-    On the CPU the arrays are used in place, never copied or written to. A data set that would take more than a
-    quarter of a GPU's free memory stays in host memory and moves there batch by batch.
+    On the CPU the arrays are used in place, neither copied nor written to. A data set that would take more
+    than a quarter of a GPU's free memory stays in host memory, and batches are moved.
     """
 
     def __init__(self, data: ImageData, device: torch.device | str | None = None) -> None:
@@ -54,9 +50,7 @@ class ResidentData:
         self.train = _to_tensors(data.train, home)
         self.validation = _to_tensors(data.validation, home)
         self.test = _to_tensors(data.test, home)
-        mean, std = (
-            torch.tensor(values, device=self.device).view(1, -1, 1, 1) for values in (data.mean, data.std)
-        )
+        mean, std = (torch.tensor(values, device=self.device).view(1, -1, 1, 1) for values in (data.mean, data.std))
         self._scale, self._shift = 1 / (255 * std), -mean / std
 
     def batch(self, split: ResidentSplit, index: Tensor | slice) -> tuple[Tensor, Tensor]:

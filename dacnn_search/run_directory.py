@@ -11,14 +11,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dacnn_search.architecture import Architecture
+from dacnn_search.cost import estimate_cost
 from dacnn_search.errors import RunDirectoryError
 from dacnn_search.files import sync_folder, write_atomic
 from dacnn_search.ledger import read_ledger
+from dacnn_search.networks import TrainedNetwork, best_networks, group_retrained
 from dacnn_search.pareto import Record, Scale, front_of
 from dacnn_search.space import SearchSpace
 from dacnn_search.space_size import count_networks
 
-__all__ = ["FORMAT", "RunDirectory", "now"]
+__all__ = ["FORMAT", "RunDirectory", "load_run", "now", "package_versions"]
 
 FORMAT = 1  # of the files in a run directory; a run of a later format is refused
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "plotly", "dacnn-search")
@@ -108,10 +111,51 @@ class RunDirectory:
         return front_of(self.records)
 
     @property
+    def networks(self) -> list[TrainedNetwork]:
+        """The networks that were trained in full, from few parameters to many."""
+        data = self.environment["data"]
+        shape, classes = tuple(data["input_shape"]), data["num_classes"]
+        networks = []
+        for rank, records in enumerate(group_retrained(self.retrained), start=1):
+            cost = estimate_cost(Architecture.from_dict(records[0]["architecture"]), shape, classes)
+            folder = self.folder / "best" / f"{rank:02d}-{cost.parameters}"
+            networks.append(TrainedNetwork(folder, rank, records, cost.file_bytes))
+        return networks
+
+    def best(
+        self,
+        *,
+        max_parameters: int | None = None,
+        max_macs: int | None = None,
+        max_bytes: int | None = None,
+        min_accuracy: float | None = None,
+        trial: int | None = None,
+        top: int | None = None,
+    ) -> list[TrainedNetwork]:
+        """The networks trained in full that keep all the limits given, the most accurate first; at most `top` of them.
+
+        Accuracy is that of the test images, in [0, 1]; bytes are those of the float32 weight file.
+        """
+        return best_networks(
+            self.networks,
+            max_parameters=max_parameters,
+            max_macs=max_macs,
+            max_bytes=max_bytes,
+            min_accuracy=min_accuracy,
+            trial=trial,
+            top=top,
+        )
+
+    @property
     def scale(self) -> Scale:
         """What this run's hypervolume is measured in."""
         values = self.environment
         return Scale(values["space"]["least"], values["space"]["most"], 1 / values["data"]["num_classes"])
+
+
+def load_run(folder: Path | str) -> RunDirectory:
+    """The run directory of a search. Raises RunDirectoryError if the folder is none or of a later format."""
+    return RunDirectory(folder)
 
 
 def now() -> str:
@@ -152,7 +196,7 @@ def _environment(name: str, space: SearchSpace, settings: dict[str, Any]) -> dic
         "started": now(),
         **settings,
         "command": sys.argv,
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **package_versions()},
         "machine": {
             "host": platform.node(),
             "platform": platform.platform(),
@@ -183,7 +227,8 @@ def _environment(name: str, space: SearchSpace, settings: dict[str, Any]) -> dic
     }
 
 
-def _versions() -> dict[str, str | None]:
+def package_versions() -> dict[str, str | None]:
+    """The installed versions of what results may depend on; None for what is not installed."""
     versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:

@@ -1,7 +1,8 @@
 """Optuna samplers by name, for the objectives (maximise accuracy, minimise parameters)."""
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import optuna
@@ -15,7 +16,7 @@ from optuna.samplers import BaseSampler
 
 from dacnn_search.space import Options
 
-__all__ = ["SAMPLERS", "distribution_of", "make_sampler"]
+__all__ = ["SAMPLERS", "distribution_of", "make_sampler", "quiet_optuna"]
 
 
 def _tpe(seed: int) -> BaseSampler:
@@ -36,9 +37,21 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
 def make_sampler(name: str, seed: int) -> BaseSampler:
     """A fresh sampler. `auto` is TPE, multivariate and grouped: parts that are asked together are modelled together,
     and running trials count as bad ones, so that parallel workers do not flock."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with quiet_optuna():
         return SAMPLERS[name](seed)
+
+
+@contextlib.contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Keep Optuna from announcing studies and from calling features experimental that we chose knowingly."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def distribution_of(options: Options) -> BaseDistribution:

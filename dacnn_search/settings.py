@@ -134,13 +134,16 @@ class ArchitectureSettings(Settings):
         description="Who shares an anchor: the whole network (plain), each section (mixed), or none (free weights).",
     )
     anchors: Numbers[Anchors] = Field(
-        default=1, description="How many anchors the layers of that scope use in turn. Not used without sharing."
+        default=1,
+        description="How many anchors the layers of that scope use in turn. Not used without sharing.",
     )
     residual: Names[Residual] = Field(
-        default="auto", description="Shortcuts around blocks of two layers; auto: in networks deeper than 17 layers."
+        default="auto",
+        description="Shortcuts around blocks of two layers; auto: in networks deeper than 17 layers.",
     )
     regulators: NamesPerSection[Regulators] = Field(
-        default="none", description="1x1 convolutions with weights of their own: none, one per block or one per layer."
+        default="none",
+        description="1x1 convolutions with weights of their own: none, one per block or one per layer.",
     )
     batch_norm: Names[bool] = Field(default=True, description="Batch norm after each convolution, or none anywhere.")
 
@@ -171,7 +174,8 @@ class SearchSettings(Settings):
         default=None, description="Trials at once; by default one per CPU core, or as many as the GPUs hold."
     )
     gpus_per_trial: Annotated[float, Field(ge=0)] | None = Field(
-        default=None, description="Share of a GPU that one trial takes; by default a quarter where there is a GPU."
+        default=None,
+        description="Share of a GPU that one trial takes; by default a quarter where there is a GPU.",
     )
 
 
@@ -253,9 +257,7 @@ def raise_problems(document: Document, problems: Sequence[tuple[int, str]]) -> N
         raise SpaceError("\n".join(f"{document.path}:{line}: {message}" for line, message in sorted(set(problems))))
 
 
-def validate(
-    data: Any, model: type[Settings]
-) -> tuple[dict[str, Any], list[tuple[tuple[str | int, ...], str]]]:
+def validate(data: Any, model: type[Settings]) -> tuple[dict[str, Any], list[tuple[tuple[str | int, ...], str]]]:
     """The parts of `data` that are valid, by key, and all mistakes as (path in the data, message).
 
     Each part is validated on its own, so that a mistake in one does not hide those in another.
@@ -284,7 +286,8 @@ def validate(
 
 def _adapter(model: type[Settings], key: str) -> TypeAdapter[Any]:
     field = model.model_fields[key]
-    return TypeAdapter(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation)
+    kind: Any = field.annotation
+    return TypeAdapter(Annotated[kind, *field.metadata] if field.metadata else kind)
 
 
 def _problem(data: Any, model: type[Settings], key: str, error: Any) -> tuple[tuple[str | int, ...], str]:
@@ -292,9 +295,9 @@ def _problem(data: Any, model: type[Settings], key: str, error: Any) -> tuple[tu
     path: list[str | int] = [key]
     node = data[key]
     for item in error["loc"]:
-        if isinstance(node, dict) and item in node:
-            node = node[item]
-        elif isinstance(node, list) and isinstance(item, int) and item < len(node):
+        if (isinstance(node, dict) and item in node) or (
+            isinstance(node, list) and isinstance(item, int) and item < len(node)
+        ):
             node = node[item]
         elif error["type"] != "missing" or item != error["loc"][-1]:
             continue
@@ -317,7 +320,11 @@ def _known_keys(model: type[Settings]) -> dict[str, Iterable[str]]:
     known: dict[str, Iterable[str]] = {
         key: part.model_fields for key, part in parts.items() if isinstance(part, type) and issubclass(part, BaseModel)
     }
-    return known | {"range": Bounds.model_fields, "parameters": Maximum.model_fields, "macs": Maximum.model_fields}
+    return known | {
+        "range": Bounds.model_fields,
+        "parameters": Maximum.model_fields,
+        "macs": Maximum.model_fields,
+    }
 
 
 def _unknown(key: str, known: Iterable[str]) -> str:

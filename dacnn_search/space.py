@@ -172,7 +172,9 @@ class SearchSpace:
         """Networks drawn uniformly from all descriptions, whether or not they meet the constraints."""
         frames = self.frames()
         sections = [len(frame.widths) for frame in frames]
-        ways = [math.prod(len(self.depths(i)) * len(self.regulators(i)) for i in range(n)) for n in range(max(sections) + 1)]
+        ways = [
+            math.prod(len(self.depths(i)) * len(self.regulators(i)) for i in range(n)) for n in range(max(sections) + 1)
+        ]
         return [
             frame.architecture(
                 [
@@ -311,7 +313,10 @@ class SearchSpace:
             part = getattr(parts, name)
             if isinstance(part, list) and len(part) < sections:
                 found = True
-                yield ("architecture", name), f"a list needs an entry for each of {sections} sections, but has {len(part)}"
+                yield (
+                    ("architecture", name),
+                    f"a list needs an entry for each of {sections} sections, but has {len(part)}",
+                )
         for width_, growth in itertools.product(options_of(parts.width), options_of(parts.growth)):
             widths = _widths(width_, growth, sections)
             if not found and not 1 <= min(widths) <= max(widths) <= MOST_WIDTH:
@@ -339,7 +344,10 @@ class SearchSpace:
                     f"{limit.max:,}",
                 )
         if not alone:
-            yield ("constraints",), "some network must meet both constraints, but each network breaks one of them"
+            yield (
+                ("constraints",),
+                "some network must meet both constraints, but each network breaks one of them",
+            )
 
 
 def _ask(choose: Choose, name: str, part: Any) -> Any:

@@ -12,6 +12,7 @@ do depends on the depths only through their sum and their maximum:
 So sections are added one by one, counting the ways to reach each (sum, maximum).
 """
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
@@ -30,7 +31,7 @@ def count_networks(space: SearchSpace) -> int:
     ways: dict[tuple[bool, ...], Counter[tuple[int, int]]] = {}
     total = 0
     for (widths, _), sharing in schemes.items():
-        transitions = (False, *(a != b for a, b in zip(widths, widths[1:], strict=False)))
+        transitions = (False, *(a != b for a, b in itertools.pairwise(widths)))
         if transitions not in ways:
             ways[transitions] = _ways(space, transitions)
         for (depth, deepest), count in ways[transitions].items():

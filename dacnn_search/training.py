@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dacnn_search import augmentation
 from dacnn_search.architecture import Architecture
@@ -65,12 +65,12 @@ class EpochResult:
 class Training:
     """One training of a model by a recipe, that can be stopped after any epoch and carried on.
 
-    The model is moved to the device of the data and trained in place. One seed gives the same numbers on the same
-    machine; it covers order and augmentation, not the weights the model came with (for those: `build_seeded`).
+    The model is moved to the device of the data and trained in place. One seed gives the same numbers on the
+    same machine; it covers order and augmentation, not the weights the model has (for those: `build_seeded`).
 
     data: a `ResidentData` can serve any number of trainings; `device` is where an `ImageData` is moved.
-    Raises DataError for fewer than 2 training images and for data that do not suit the model, ArchitectureError for
-    images too small for it, TrainingError if there is no memory for it.
+    Raises DataError for fewer than 2 training images and for data that do not suit the model,
+    ArchitectureError for images too small for it, TrainingError if there is no memory for it.
     """
 
     def __init__(
@@ -91,10 +91,11 @@ class Training:
         self.epoch = 0  # epochs done
         with self._telling_memory(data):
             self.data = data if isinstance(data, ResidentData) else ResidentData(data, device)
-            model.to(self.data.device, memory_format=torch.channels_last)
+            model.to(self.data.device).to(memory_format=torch.channels_last)
         if self.data.device.type == "cuda":
             torch.backends.cudnn.deterministic = True  # the default sums gradients in varying order
-        self.precision = choose_precision(recipe.precision, model.architecture, self.data.device)
+        size = data.input_shape[1:]
+        self.precision = choose_precision(recipe.precision, model.architecture, size, self.data.device)
         self._optimizer = _build_optimizer(model, recipe)
         # Of batch_size images at most, but never of a single one, whose variance batch norm could not take.
         self._batches = min(math.ceil(len(data.train) / recipe.batch_size), len(data.train) // 2)
@@ -134,8 +135,8 @@ class Training:
     def state_dict(self) -> dict[str, Tensor]:
         """Copies, on the CPU and contiguous, of all that an epoch changes; flat, as safetensors stores it.
 
-        `model.<name>`: weights and buffers; `optimizer.<parameter>.<name>`: the optimiser's; `epoch`: epochs done.
-        Random numbers have no state, as each epoch seeds its own.
+        `model.<name>` are weights and buffers, `optimizer.<parameter>.<name>` is what the optimiser keeps,
+        `epoch` counts the epochs done. Random numbers have no state, as each epoch seeds its own.
         """
         state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
@@ -148,19 +149,23 @@ class Training:
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Carry on where `state_dict` was taken: with the same model, data, recipe and seed the rest of the training
-        is then the same to the last bit. Raises TrainingError for a state of another network."""
+        """Carry on where `state_dict` was taken.
+
+        With the same architecture, data, recipe and seed the rest of the training is the same to the last
+        bit on the same machine. Raises TrainingError for a state of another network.
+        """
         try:
             self.model.load_state_dict(_below("model.", state))
         except RuntimeError as error:
             raise TrainingError(f"the state must be of the same network, but: {error}") from error
+        fused = self._optimizer.defaults["fused"]
         for name, parameter in self.model.named_parameters():
             stored = _below(f"optimizer.{name}.", state)
-            self._optimizer.state[parameter] = {key: _like(parameter, value) for key, value in stored.items()}
+            self._optimizer.state[parameter] = {k: _like(parameter, value, fused) for k, value in stored.items()}
         self.epoch = int(state["epoch"])
 
     def _train_epoch(self) -> float:
-        """One pass over the training images; the mean loss. The host waits for the device once, at its end."""
+        """One pass over the training images; the mean loss. The host waits for the device only at the end."""
         device, train = self.data.device, self.data.train
         random = torch.Generator(device).manual_seed(_epoch_seed(self.seed, self.epoch))
         order = torch.randperm(len(train), generator=random, device=device).to(train.images.device)
@@ -232,7 +237,7 @@ def build_seeded(architecture: Architecture, num_classes: int, in_channels: int,
         return build(architecture, num_classes, in_channels)
 
 
-def _build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _build_optimizer(model: Network, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimiser; kernels and classifier decay, norms and biases do not."""
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
@@ -240,10 +245,11 @@ def _build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     ]
     rate, momentum = recipe.learning_rate, recipe.momentum
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, rate, momentum, nesterov=momentum > 0, foreach=True)
-    if recipe.optimizer == "adagrad":
-        return torch.optim.Adagrad(groups, rate, foreach=True)
-    return torch.optim.AdamW(groups, rate, foreach=True)
+        return torch.optim.SGD(groups, rate, momentum, nesterov=momentum > 0, fused=True)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, rate, fused=True)
+    fused = model.classifier.weight.device.type == "cpu"  # on GPUs not in every version of torch
+    return torch.optim.Adagrad(groups, rate, fused=fused, foreach=not fused)
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
@@ -259,9 +265,12 @@ def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-def _like(parameter: Tensor, value: Tensor) -> Tensor:
-    """A copy of an optimiser's tensor, placed and laid out as its parameter; a count of steps stays on the CPU."""
-    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value.clone()
+def _like(parameter: Tensor, value: Tensor, fused: bool) -> Tensor:
+    """A copy of what an optimiser keeps of a parameter: tensors of its shape lie in memory as it does; a
+    count of steps is on its device if the optimiser is fused, else on the CPU."""
+    if value.shape == parameter.shape:
+        return torch.empty_like(parameter).copy_(value)
+    return value.to(parameter.device if fused else "cpu", copy=True)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -272,6 +281,4 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _step_bytes(architecture: Architecture, data: ImageData | ResidentData, recipe: Recipe) -> int:
     states = STATES_PER_WEIGHT[recipe.optimizer]
-    return training_bytes(
-        architecture, data.input_shape, data.num_classes, recipe.batch_size, optimizer_states=states
-    )
+    return training_bytes(architecture, data.input_shape, data.num_classes, recipe.batch_size, optimizer_states=states)

@@ -121,9 +121,7 @@ def _pool_folders(root: Path) -> dict[str, Path]:
             raise DataError("only one of the folders val and validation may be there, but both are")
         return {pool: root / name for name, pool in POOLS_BY_FOLDER.items() if name in names}
     if names and set(names) <= set(POOLS_BY_FOLDER):
-        raise DataError(
-            f"there must be a folder train with one folder per class, but there is {', '.join(names)}"
-        )
+        raise DataError(f"there must be a folder train with one folder per class, but there is {', '.join(names)}")
     return {"train": root}
 
 
@@ -204,9 +202,7 @@ def _read_labels(archive: zipfile.ZipFile, key: str, count: int) -> np.ndarray:
     if dtype.kind not in "iu":
         raise DataError(f"{key} must be integers, but are {dtype}")
     if shape not in ((count,), (count, 1)):
-        raise DataError(
-            f"{key} must have the shape ({count},) or ({count}, 1) like its images, but has {shape}"
-        )
+        raise DataError(f"{key} must have the shape ({count},) or ({count}, 1) like its images, but has {shape}")
     labels = _read_array(archive, key).reshape(count)
     if labels.min() < 0 or labels.max() > np.iinfo(np.int64).max:
         raise DataError(f"{key} must lie in [0, 2**63), but range from {labels.min()} to {labels.max()}")
@@ -221,8 +217,7 @@ def _class_names(archive: zipfile.ZipFile, labels: dict[str, np.ndarray]) -> tup
     if len(trained) < count:
         absent = next(label for label in range(count) if label not in trained)
         raise DataError(
-            f"every class from 0 to {count - 1}, the highest label, must be in train_labels, "
-            f"but {absent} is not"
+            f"every class from 0 to {count - 1}, the highest label, must be in train_labels, but {absent} is not"
         )
     if "class_names.npy" not in archive.namelist():
         return tuple(str(label) for label in range(count))

@@ -1,6 +1,7 @@
 """The weights of a trained network as named tensors: exactly its parameters, each shared kernel once.
 
-Batch norm in use is a scale and a shift per channel: scale = weight / sqrt(variance + eps), shift = bias - mean * scale.
+In use, batch norm is a scale and a shift per channel: scale = weight / sqrt(variance + eps),
+shift = bias - scale * mean.
 Stored are scale and shift under the names of weight and bias, so that a file holds as many scalars as the network has
 parameters. They are not multiplied into the convolutions: layers that share a kernel differ in just these.
 """
@@ -24,9 +25,10 @@ def trained_weights(model: Network) -> dict[str, Tensor]:
     on the CPU. Their number of scalars is the network's parameter count."""
     tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
     for name, norm in _norms(model):
-        scale = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
+        mean, variance = _statistics(norm)
+        scale = norm.weight.detach() / torch.sqrt(variance + norm.eps)
         tensors[f"{name}.weight"] = scale
-        tensors[f"{name}.bias"] = norm.bias.detach() - norm.running_mean * scale
+        tensors[f"{name}.bias"] = norm.bias.detach() - mean * scale
     return {
         name: tensor.to("cpu", torch.float32, copy=True, memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
@@ -51,8 +53,9 @@ def load_weights(model: Network, tensors: Mapping[str, Tensor]) -> Network:
         for name, parameter in own.items():
             parameter.copy_(tensors[name])
         for _, norm in _norms(model):
-            norm.running_mean.zero_()
-            norm.running_var.fill_(1 - norm.eps)
+            mean, variance = _statistics(norm)
+            mean.zero_()
+            variance.fill_(1 - norm.eps)
     return model.eval()
 
 
@@ -69,3 +72,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def _norms(model: Network) -> list[tuple[str, nn.BatchNorm2d]]:
     return [(name, module) for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def _statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Running mean and variance."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean, norm.running_var

@@ -101,9 +101,7 @@ def parse_yaml(path: Path) -> tuple[Document, list[tuple[int, str]]]:
         builder.stop(line, f"not valid YAML: {_syntax_problem(error)}")
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        builder.stop(
-            line, f"control characters must be escaped, but U+{ord(text[error.position]):04X} is not"
-        )
+        builder.stop(line, f"control characters must be escaped, but U+{ord(text[error.position]):04X} is not")
     except (YAMLError, ValueError, OverflowError, AssertionError) as error:  # for odd escapes and versions
         builder.stop(builder.line, f"not valid YAML: {error}")
     return Document(path, builder.root, builder.lines), builder.problems
@@ -135,9 +133,7 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         raise YamlError(f"{path}: can't be read: {error.strerror}") from error
     if len(content) > MAX_BYTES:
-        raise YamlError(
-            f"{path}: a file may have at most {MAX_BYTES:,} bytes, but has {path.stat().st_size:,}"
-        )
+        raise YamlError(f"{path}: a file may have at most {MAX_BYTES:,} bytes, but has {path.stat().st_size:,}")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -195,9 +191,7 @@ class _Builder:
             self.stop(self.line, f"reading stopped here, after {MAX_PROBLEMS} problems")
 
     def stop(self, line: int, rule: str) -> NoReturn:
-        raise YamlError(
-            "\n".join(f"{self.file}:{line}: {rule}" for line, rule in [*self.problems, (line, rule)])
-        )
+        raise YamlError("\n".join(f"{self.file}:{line}: {rule}" for line, rule in [*self.problems, (line, rule)]))
 
     def _take_node(self, event: NodeEvent) -> None:
         self._nodes += 1
@@ -216,9 +210,7 @@ class _Builder:
             value: dict[str, Any] | list[Any] = {} if isinstance(event, MappingStartEvent) else []
             self._open.append(_Open(value, self._place(value, parent)))
             if len(self._open) > MAX_DEPTH:
-                self.stop(
-                    self.line, f"mappings and lists may be nested {MAX_DEPTH} deep, but these are deeper"
-                )
+                self.stop(self.line, f"mappings and lists may be nested {MAX_DEPTH} deep, but these are deeper")
 
     def _refuse_extras(self, event: NodeEvent) -> None:
         if isinstance(event, AliasEvent):
@@ -237,9 +229,7 @@ class _Builder:
         else:
             key = self._scalar(event)
             if not isinstance(key, str):
-                self.report(
-                    f"keys must be strings, but this one is {_short(event.value) or 'empty'} without quotes"
-                )
+                self.report(f"keys must be strings, but this one is {_short(event.value) or 'empty'} without quotes")
                 key = event.value
         path = (*parent.path, key)
         if key in parent.value:
@@ -283,9 +273,7 @@ def _plain(text: str) -> Any:
     based = _BASED.fullmatch(text)
     if based or _INTEGER.fullmatch(text):
         if len(text) > MAX_DIGITS:
-            raise ValueError(
-                f"whole numbers may have at most {MAX_DIGITS} digits, but this has {len(text):,}"
-            )
+            raise ValueError(f"whole numbers may have at most {MAX_DIGITS} digits, but this has {len(text):,}")
         return int(text, 0 if based else 10)
     if _FLOAT.fullmatch(text):
         value = float(text)

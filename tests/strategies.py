@@ -32,7 +32,10 @@ def architectures(draw, most_sections=3, most_depth=4):
 
 def one_or_many(values, least=1):
     """A fixed value, a choice, or, for whole numbers, a range, as in the YAML."""
-    forms = [st.sampled_from(values), st.lists(st.sampled_from(values), min_size=least, unique=True).map(lambda v: {"choice": v})]
+    forms = [
+        st.sampled_from(values),
+        st.lists(st.sampled_from(values), min_size=least, unique=True).map(lambda v: {"choice": v}),
+    ]
     return st.one_of(*forms)
 
 

@@ -42,7 +42,10 @@ def test_one_fingerprint_means_one_canonical_form(a, b):
         (plain([3], anchors=3), plain([3], sharing="none")),
         (plain([3], anchors=7), plain([3], sharing="none", anchors=2)),
         (plain([1, 1], sharing="section"), plain([1, 1], anchors=2)),
-        (plain([2, 3], sharing="section", anchors=2), plain([2, 3], sharing="section", anchors=2, residual=False)),
+        (
+            plain([2, 3], sharing="section", anchors=2),
+            plain([2, 3], sharing="section", anchors=2, residual=False),
+        ),
         (plain([1], regulators="block"), plain([1], regulators="layer")),
         (plain([1], regulators="block", residual=True), plain([1], regulators="layer", residual=True)),
     ],
@@ -100,9 +103,7 @@ def test_regulators_follow_blocks_or_layers():
     assert placed("layer") == [[True, True], [True]]
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "most"), [(8, 8, 4), (28, 28, 5), (32, 32, 6), (7, 64, 3), (1, 1, 1)]
-)
+@pytest.mark.parametrize(("height", "width", "most"), [(8, 8, 4), (28, 28, 5), (32, 32, 6), (7, 64, 3), (1, 1, 1)])
 def test_most_sections(height, width, most):
     assert most_sections(height, width) == most
 
@@ -132,7 +133,8 @@ def test_errors_state_rule_and_value(fields, message):
 
 
 @pytest.mark.parametrize(
-    "values", [[], {}, {"sections": 3}, {"sections": [{"depth": 1}]}, {"sections": [], "colour": 1}, {"sections": [1]}]
+    "values",
+    [[], {}, {"sections": 3}, {"sections": [{"depth": 1}]}, {"sections": [], "colour": 1}, {"sections": [1]}],
 )
 def test_from_dict_rejects(values):
     with pytest.raises(ArchitectureError):

@@ -45,7 +45,9 @@ def test_mixed_18_at_cifar_size():
     model, macs = on_meta(mixed, (3, 32, 32), 100)
     assert count_parameters(mixed, 3, 100) == sum(p.numel() for p in model.parameters())
     assert count_macs(mixed, (3, 32, 32), 100) == macs
-    assert count_parameters(mixed, 3, 100) == pytest.approx(4.90e6, rel=0.004)  # Table 3, which counts one weight per batch norm channel
+    assert count_parameters(mixed, 3, 100) == pytest.approx(
+        4.90e6, rel=0.004
+    )  # Table 3, which counts one weight per batch norm channel
 
 
 @given(architectures(), SHAPES)

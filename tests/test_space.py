@@ -82,7 +82,7 @@ def test_optuna_suggests_what_replay_reads(parts, seed):
 def test_a_fixed_space_has_one_network_and_asks_nothing():
     space = make_space({"sections": 4, "depth": 8, "width": 12, "growth": 1.5, "sharing": "section"})
     assert count_networks(space) == 1
-    (architecture, choices), = space.networks()
+    ((architecture, choices),) = space.networks()
     assert choices == {}
     assert [s.width for s in architecture.sections] == [12, 18, 27, 41]
     assert architecture.is_residual
@@ -184,14 +184,24 @@ def test_one_mistake(space_file, text, line, message):
 
 def test_two_constraints_that_exclude_each_other():
     """The plain network has fewer parameters, the mixed one, narrow behind its transition, fewer MACs."""
-    parts = {"sections": 2, "depth": 1, "width": 8, "growth": 0.25, "sharing": {"choice": ["network", "section"]}}
+    parts = {
+        "sections": 2,
+        "depth": 1,
+        "width": 8,
+        "growth": 0.25,
+        "sharing": {"choice": ["network", "section"]},
+    }
     plain, mixed = (make_space({**parts, "sharing": s}).extremes()[0] for s in ("network", "section"))
     with pytest.raises(SpaceError, match="each network breaks one of them"):
         make_space(parts, {"parameters": {"max": plain.parameters}, "macs": {"max": mixed.macs}})
 
 
 def test_preview_states_the_exact_number_and_share(space_file):
-    parts = {"sections": {"choice": [1, 2]}, "depth": {"range": {"low": 1, "high": 3}}, "width": {"choice": [4, 8]}}
+    parts = {
+        "sections": {"choice": [1, 2]},
+        "depth": {"range": {"low": 1, "high": 3}},
+        "width": {"choice": [4, 8]},
+    }
     space = make_space(parts, {"parameters": {"max": 900}})
     fits = sum(1 for _ in space.networks())
     text = preview(space)

@@ -8,13 +8,14 @@ const byId = (id) => document.getElementById(id);
 
 const whole = (value) => Math.round(value).toLocaleString("en-GB");
 const significant = (value, digits = 2) => value.toLocaleString("en-GB", { maximumSignificantDigits: digits });
+const scaled = (value) => value.toLocaleString("en-GB", { maximumFractionDigits: value < 99.95 ? 1 : 0 });
 const points = (difference) => `${(100 * difference).toFixed(1).replace(/^-0\.0$/, "0.0")} points`;
 const plural = (count, word, words = word + "s") => `${whole(count)} ${count === 1 ? word : words}`;
 
 function short(value) {
-  // 1,234 -> "1.2 k"; to be followed by a unit.
-  for (const [size, letter] of [[1e9, " G"], [1e6, " M"], [1e3, " k"]]) {
-    if (value >= size * 0.9995) return significant(value / size, value >= 100 * size ? 3 : 2) + letter;
+  // 1,234 -> "1.2 k"; to be followed by a unit. The space does not break.
+  for (const [size, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+    if (value >= size * 0.9995) return `${scaled(value / size)}\u00a0${letter}`;
   }
   return whole(value);
 }
@@ -22,8 +23,8 @@ function short(value) {
 function bytes(parameters) {
   // Size of that many 32-bit weights.
   const size = 4 * parameters;
-  for (const [unit, letter] of [[1e9, " GB"], [1e6, " MB"], [1e3, " kB"]]) {
-    if (size >= unit) return significant(size / unit, size >= 100 * unit ? 3 : 2) + letter;
+  for (const [unit, letter] of [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"]]) {
+    if (size >= unit) return `${scaled(size / unit)}\u00a0${letter}`;
   }
   return `${size} bytes`;
 }
@@ -98,7 +99,12 @@ function applyTheme(theme) {
 }
 
 function color(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  // A colour of the style sheet in the current theme, as the browser resolves it.
+  const probe = byId("theme");
+  probe.style.color = `var(--${name})`;
+  const resolved = getComputedStyle(probe).color;
+  probe.style.color = "";
+  return resolved;
 }
 
 // Plots ----------------------------------------------------------------------------------------------------------------

@@ -3,13 +3,14 @@
 function renderCard(trial, reason) {
   // reason: why this network is shown, a sentence; "" if someone chose it.
   const test = testOf(trial.index);
-  const digits = accuracyDigits();
+  const digits = accuracyDigits(), error = trial.accuracy && standardError(trial.accuracy);
   replace("card-kicker", reason || `Trial ${trial.trial}${trial.onFront ? ", on the front" : ""}`);
   replace("card-figures",
-    figure(percent(trial.accuracy, digits), trial.state === PRUNED ? `validation accuracy when stopped` : "validation accuracy"),
+    figure(percent(trial.accuracy, digits), "validation accuracy" + (trial.state === PRUNED ? " when stopped" : error ? ` (±${points(error)})` : "")),
     test && figure(percent(test.mean, digits), `test accuracy, ${plural(test.count, "seed")}${test.count > 1 ? ` (±${points(test.deviation)})` : ""}`),
     figure(short(trial.parameters), `parameters (${bytes(trial.parameters)})`),
-    figure(short(trial.macs), "multiply-accumulates per image"));
+    figure(short(trial.macs), "multiply-accumulates per image"),
+    trial.unshared > 1.05 * trial.parameters && figure(`${significant(trial.unshared / trial.parameters)}×`, "smaller than with a kernel per layer"));
   replace("card-network", trial.network);
   replace("card-facts", factsOf(trial).map((fact) => el("li", {}, fact)));
   replace("why", whyOf(trial).map((sentence) => el("li", {}, sentence)));
@@ -71,7 +72,7 @@ function whyPeers(trial) {
 
 function whySharing(trial) {
   const saved = trial.unshared / trial.parameters;
-  return saved > 1.05 ? [`With a kernel of its own in each layer it would have ${short(trial.unshared)} parameters: sharing makes it ${significant(saved, 2)} times smaller.`] : [];
+  return saved > 1.05 ? [`With a kernel of its own in each layer it would have ${short(trial.unshared)} parameters; sharing saves ${Math.round(100 - 100 / saved)}%.`] : [];
 }
 
 function whyChoices(trial) {

@@ -24,7 +24,7 @@ function drawFront() {
     { ...frontTrace(is(FAIL), shown, { symbol: "x-thin", size: 7, line: { width: 1.5, color: color("failed") } }, () => 0.8), y: is(FAIL).map(() => 0.02), yaxis: "y2" },
     { x: front.map((t) => t.parameters), y: front.map((t) => height(t.accuracy)), mode: "lines", line: { shape: "hv", width: 2, color: color("front") }, hoverinfo: "skip" },
     frontTrace(front, shown, { symbol: "diamond", size: 11, color: color("front"), line: { width: 1.5, color: color("panel") } }, () => 1),
-    ...testTraces(), ...referenceTraces(), runningTrace(),
+    ...testTraces(), ...referenceTraces(), runningTrace(), ringTrace(),
   ];
   const [least, most] = sizeRange();
   const layout = {
@@ -45,8 +45,10 @@ const fidelity = (trial) => Math.min(trial.epochs / (payload.run.epochs || trial
 
 function height(accuracy) {
   // Where an accuracy stands on the vertical axis: itself, or minus the logarithm of the error.
-  return state.mode === "error" ? -Math.log10(Math.max(1 - accuracy, leastError())) : accuracy;
+  return state.mode === "error" ? fromError(accuracy) : accuracy;
 }
+
+const fromError = (accuracy) => (accuracy == null ? null : -Math.log10(Math.max(1 - accuracy, leastError())));
 
 const leastError = () => 0.5 / (payload.run.data?.validation ?? 1000);
 
@@ -125,10 +127,14 @@ function accuracyAxis() {
     const digits = high - low < 0.03 ? ".1%" : ".0%";
     return axis("accuracy", { range: [low, high], tickformat: digits, nticks: 8 });
   }
+  const top = fromError(high), bottom = fromError(Math.max(low, 0.05));
+  return errorAxis("accuracy (log scale of the error)", { range: [bottom, top + 0.05 * (top - bottom) + 0.02] });
+}
+
+function errorAxis(title, more = {}) {
+  // For heights from `fromError`, with ticks that say the accuracy.
   const errors = [0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0001].filter((error) => error >= leastError() * 0.9);
-  const top = -Math.log10(Math.max(1 - high, leastError()));
-  const bottom = -Math.log10(Math.min(1 - low, 0.95));
-  return axis("accuracy (log scale of the error)", { range: [bottom, top + 0.05 * (top - bottom) + 0.02], tickvals: errors.map((e) => -Math.log10(e)), ticktext: errors.map((e) => `${significant(100 * (1 - e), 4)}%`) });
+  return axis(title, { tickvals: errors.map((e) => -Math.log10(e)), ticktext: errors.map((e) => `${significant(100 * (1 - e), 4)}%`), ...more });
 }
 
 // Lines and the ring around the selected point ----------------------------------------------------------------------------
@@ -142,13 +148,15 @@ function frontShapes() {
     shapes.push({ type: "rect", x0: 1, x1: state.budget, y0: 0, y1: 1, yref: "paper", fillcolor: color("budget"), opacity: 0.07, line: { width: 0 }, layer: "below" });
     shapes.push(vertical(state.budget, { color: color("budget"), width: 1.5 }));
   }
-  const trial = trials[state.selected];
-  if (trial) {
-    const failed = trial.accuracy == null;
-    shapes.push({ type: "circle", xsizemode: "pixel", ysizemode: "pixel", xanchor: trial.parameters, yanchor: failed ? 0.02 : height(trial.accuracy), yref: failed ? "y2" : "y",
-      x0: -11, x1: 11, y0: -11, y1: 11, line: { color: color("ink"), width: 2.5 } });
-  }
   return shapes;
+}
+
+function ringTrace() {
+  // The ring around the selected trial; a failed one stands at the bottom.
+  const trial = trials[state.selected];
+  const failed = trial?.accuracy == null;
+  return { x: trial ? [trial.parameters] : [], y: trial ? [failed ? 0.02 : height(trial.accuracy)] : [], yaxis: failed ? "y2" : "y",
+    mode: "markers", marker: { symbol: "circle-open", size: 20, color: color("ink"), line: { width: 2.5 } }, hoverinfo: "skip" };
 }
 
 function limitAnnotation() {
@@ -157,10 +165,17 @@ function limitAnnotation() {
   return [{ x: Math.log10(limit), y: 1, yref: "paper", text: `limit ${short(limit)}`, showarrow: false, xanchor: "right", yanchor: "top", font: { size: 11, color: color("failed") } }];
 }
 
+let frame = 0;
+
 function plotSelected() {
+  // At most once per frame, so that a dragged slider stays fluent.
   if (typeof Plotly === "undefined" || !byId("front").data) return;
-  Plotly.relayout("front", { shapes: frontShapes() });
-  drawCurve();
+  cancelAnimationFrame(frame);
+  frame = requestAnimationFrame(() => {
+    const { x, y, yaxis } = ringTrace();
+    Plotly.update("front", { x: [x], y: [y], yaxis: [yaxis] }, { shapes: frontShapes() }, [byId("front").data.length - 1]);
+    drawCurve();
+  });
 }
 
 function setUpFrontEvents() {

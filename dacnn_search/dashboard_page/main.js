@@ -56,7 +56,7 @@ function renderHeader() {
   const searched = run.space?.networks ? `${plural(run.space.networks, "possible network")}, ` : "";
   replace("summary", el("strong", {}, data.name ?? "unknown data"), ` (${size}${data.num_classes ?? "?"} classes${data.train ? `, ${whole(data.train)} to train on` : ""}). `,
     `${searched}${plural(trials.length, "trial")}: ${whole(counts[0])} finished, ${whole(counts[1])} stopped early, ${whole(counts[2])} failed`,
-    run.started ? `. ${moment(run.started)}` : "", status.elapsed ? `, ${duration(status.elapsed)}.` : ".");
+    run.started ? `. Started ${moment(run.started)}` : "", status.elapsed ? `, ${duration(status.elapsed)} of search.` : ".");
   if (data.class_names?.length) byId("summary").title = `Classes: ${data.class_names.slice(0, 50).join(", ")}`;
   renderLive();
 }

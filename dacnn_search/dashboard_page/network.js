@@ -2,7 +2,8 @@
 // Colour and letter mean a kernel that several layers share; a box without colour has a kernel of its own.
 
 const KERNEL_COLORS = ["#e69f00", "#56b4e9", "#2bb58c", "#f0e442", "#d98cb3", "#e57c45", "#a9b8ff", "#c9c9a3"];
-const BOX = 22, GAP = 8, BLOCK_GAP = 12, PAD = 14, AXIS = 112, TOP = 40;
+const LETTERS = "ABCDEFGHIJKLMNOPQRUVWXYZ"; // S is the stem, T a transition
+const BOX = 22, GAP = 8, BLOCK_GAP = 16, PAD = 16, AXIS = 114; // pixels
 
 function unfold(text) {
   // The sections of a drawing's text (see dashboard_data.py): blocks with layers {kernel, transition, regulator}.
@@ -30,7 +31,8 @@ function kernelsOf(sections, widths) {
     }
   });
   [...kernels.values()].filter((kernel) => kernel.uses > 1).forEach((kernel, index) => {
-    kernel.letter = String.fromCharCode(65 + (index % 26)) + (index < 26 ? "" : Math.floor(index / 26));
+    const turn = Math.floor(index / LETTERS.length);
+    kernel.letter = LETTERS[index % LETTERS.length] + (turn ? turn + 1 : "");
     kernel.color = KERNEL_COLORS[index % KERNEL_COLORS.length];
   });
   return kernels;
@@ -42,7 +44,7 @@ function drawNetwork(trial, mostWidth) {
   const widths = trial.config[0].map((section) => section[1]);
   const kernels = kernelsOf(sections, widths);
   const [channels, rows, columns] = payload.run.data?.input_shape ?? [1, 32, 32];
-  const height = (width) => 20 + 72 * Math.sqrt(width / mostWidth);
+  const height = (width) => 18 + 60 * Math.sqrt(width / mostWidth);
   const back = [], boxes = [];
   let x = 4;
   x = endpoint(boxes, x, "image", `${rows}×${columns}`, `${channels} ch.`);
@@ -50,8 +52,8 @@ function drawNetwork(trial, mostWidth) {
   sections.forEach((blocks, index) => {
     const size = [Math.floor(rows / 2 ** index), Math.floor(columns / 2 ** index)];
     if (index > 0) x = pooling(boxes, x);
-    const start = x;
-    x += PAD;
+    const start = x, inside = blocks.reduce((sum, block) => sum + blockWidth(block), -BLOCK_GAP);
+    x += Math.max(PAD, (84 - inside) / 2);
     for (const block of blocks) x = drawBlock(boxes, block, x, kernels, height(widths[index]), widths[index]);
     x = Math.max(x - BLOCK_GAP + PAD, start + 84);
     back.push(panel(start, x - start, size[0] / rows, index, size, widths[index]));
@@ -61,20 +63,24 @@ function drawNetwork(trial, mostWidth) {
   x = endpoint(boxes, x + GAP, "output", plural(payload.run.data?.num_classes ?? 10, "class", "classes"), "");
   const line = svg("line", { x1: 20, x2: x - 20, y1: AXIS, y2: AXIS, class: "wire" });
   const label = describeNetwork(trial);
-  return svg("svg", { viewBox: `0 0 ${x + 4} 196`, role: "img", "aria-label": label, class: "network",
-    style: `width: max(min(100%, ${Math.round(x * 1.35)}px), ${Math.round(x * 0.72)}px)` }, back, line, boxes);
+  return svg("svg", { viewBox: `0 0 ${x + 4} 178`, role: "img", "aria-label": label, class: "network",
+    style: `width: max(min(100%, ${Math.round(x * 1.15)}px), ${Math.round(x * 0.75)}px)` }, back, line, boxes);
 }
 
 function panel(x, width, share, index, size, channels) {
-  const height = 76 + 64 * share;
+  const above = 56 + 16 * share, below = 44 + 16 * share;
   const lines = [`Section ${index + 1}`, `${size[0]}×${size[1]} pixels`, `${channels} channels`];
   const text = lines.map((line, row) =>
     svg("text", { x: x + width / 2, y: 10 + 12 * row, class: row ? "label" : "label strong" }, line));
-  return svg("g", {}, svg("rect", { x, y: AXIS - height / 2 + 6, width, height, rx: 6, class: "section" }), text);
+  return svg("g", {}, svg("rect", { x, y: AXIS - above, width, height: above + below, rx: 6, class: "section" }), text);
+}
+
+function blockWidth(block) {
+  return block.layers.reduce((sum, layer) => sum + BOX + GAP + (layer.regulator ? 12 : 0), -GAP) + BLOCK_GAP;
 }
 
 function drawBlock(boxes, block, x, kernels, height, width) {
-  const start = x - 4;
+  const start = x - 6;
   for (const layer of block.layers) {
     const kernel = layer.transition ? { letter: "T" } : kernels.get(layer.kernel);
     const what = layer.transition ? `transition to ${width} channels, with a kernel of its own`
@@ -88,7 +94,7 @@ function drawBlock(boxes, block, x, kernels, height, width) {
     x += GAP;
   }
   x -= GAP;
-  if (block.shortcut !== "none") shortcut(boxes, start, x + 5, AXIS - height / 2 - 5, block.shortcut);
+  if (block.shortcut !== "none") shortcut(boxes, start, x + 6, AXIS - height / 2 - 12, block.shortcut);
   return x + BLOCK_GAP;
 }
 
@@ -101,8 +107,7 @@ function box(boxes, x, height, kernel, title) {
   return x + BOX;
 }
 
-function shortcut(boxes, from, to, y, kind) {
-  const top = Math.max(y - 14, TOP);
+function shortcut(boxes, from, to, top, kind) {
   const path = `M${from} ${AXIS} V${top + 8} Q${from} ${top} ${from + 8} ${top} H${to - 8} Q${to} ${top} ${to} ${top + 8} V${AXIS}`;
   boxes.push(svg("path", { d: path, class: `shortcut ${kind}` },
     svg("title", {}, kind === "identity" ? "shortcut" : "shortcut through a 1×1 convolution")));

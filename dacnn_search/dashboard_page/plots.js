@@ -26,7 +26,7 @@ function drawCurve() {
   const losses = [curve("loss", "validation loss", { yaxis: "y2", line: { color: color("test"), width: 1.5, dash: "dash" } }), curve("train_loss", "training loss", { yaxis: "y2", line: { color: color("muted"), width: 1.5, dash: "dot" } })];
   draw("curve", [accuracy, ...losses], {
     xaxis: axis("epoch", { rangemode: "tozero", fixedrange: true }), yaxis: axis("accuracy", { tickformat: ".0%", fixedrange: true }),
-    yaxis2: axis("loss", { overlaying: "y", side: "right", rangemode: "tozero", showgrid: false, fixedrange: true }),
+    yaxis2: axis("loss", { overlaying: "y", side: "right", rangemode: "tozero", showgrid: false, fixedrange: true, tickmode: "auto", nticks: 6 }),
     showlegend: true, legend: { orientation: "h", x: 0, y: 1.14, font: { size: 11 } }, margin: { l: 54, r: 52, t: 30, b: 40 },
   });
   byId("curve").setAttribute("aria-label", `Learning curve of trial ${trial}`);
@@ -35,8 +35,8 @@ function drawCurve() {
 function drawHypervolume() {
   const byTime = state.hypervolume === "time";
   const x = trials.map((trial, i) => (byTime ? trial.finished / 60 : i + 1));
-  const trace = { x, y: payload.hypervolume, mode: trials.length > 1 ? "lines" : "markers", line: { shape: "hv", color: color("front"), width: 2.5 }, fill: "tozeroy", fillcolor: color("wash"), hovertemplate: "%{y:.3f}<extra></extra>" };
-  draw("hypervolume", [trace], { xaxis: axis(byTime ? "minutes of search" : "finished trials", { rangemode: "tozero" }), yaxis: axis("hypervolume", { rangemode: "tozero", nticks: 6 }) });
+  const trace = { x, y: payload.hypervolume, mode: trials.length > 1 ? "lines" : "markers", line: { shape: "hv", color: color("front"), width: 2.5 }, hovertemplate: "%{y:.3f}<extra></extra>" };
+  draw("hypervolume", [trace], { xaxis: axis(byTime ? "minutes of search" : "finished trials", { rangemode: "tozero" }), yaxis: axis("hypervolume", { nticks: 6 }) });
   for (const button of document.querySelectorAll("[data-hypervolume]")) {
     button.setAttribute("aria-pressed", button.dataset.hypervolume === state.hypervolume);
     button.onclick = () => { state.hypervolume = button.dataset.hypervolume; drawHypervolume(); save(); };
@@ -45,14 +45,16 @@ function drawHypervolume() {
 
 function linesTrace(group, style) {
   // The accuracy curves of several trials as one trace, with gaps between them.
-  const x = [], y = [], customdata = [];
-  for (const { index } of group) {
+  const x = [], y = [], customdata = [], text = [];
+  for (const { index, trial } of group) {
     const values = unpack(payload.curves.accuracy[index]);
-    x.push(...epochsOf(index, values), null);
-    y.push(...values, null);
+    const epochs = epochsOf(index, values);
+    x.push(...epochs, null);
+    y.push(...values.map(fromError), null);
+    text.push(...values.map((value, i) => `trial ${trial}<br>epoch ${epochs[i]}: ${percent(value)}`), "");
     customdata.push(...values.map(() => index), null);
   }
-  return { x, y, customdata, mode: "lines", hovertemplate: "trial %{customdata}<br>epoch %{x}: %{y:.1%}<extra></extra>", ...style };
+  return { x, y, customdata, text, mode: "lines", hoverinfo: "text", ...style };
 }
 
 function drawCurves() {
@@ -61,7 +63,7 @@ function drawCurves() {
     linesTrace(having((t) => t.state !== COMPLETE), { line: { width: 1, color: color("stopped") }, opacity: 0.35 }),
     linesTrace(having((t) => t.state === COMPLETE && !t.onFront), { line: { width: 1, color: color("finished") }, opacity: 0.5 }),
     linesTrace(having((t) => t.onFront), { line: { width: 2, color: color("front") } }),
-  ], { xaxis: axis("epoch", { rangemode: "tozero" }), yaxis: axis("validation accuracy", { tickformat: ".0%" }) });
+  ], { xaxis: axis("epoch", { rangemode: "tozero" }), yaxis: errorAxis("accuracy (log scale of the error)") });
   selectOnClick("curves");
 }
 
@@ -85,7 +87,7 @@ function drawDensity() {
       text: edges.map(([a, b], i) => `${counts[i]} of the ${name}<br>${short(a)} to ${short(b)} parameters`), textposition: "none", hoverinfo: "text" };
   });
   draw("density", traces, { barmode: "stack", xaxis: logAxis("parameters (log scale)", least, most), yaxis: axis("trials", { rangemode: "tozero", nticks: 6 }),
-    showlegend: true, legend: { orientation: "h", x: 0, y: 1.12, font: { size: 11 } }, margin: { l: 54, r: 14, t: 26, b: 44 } });
+    showlegend: true, legend: { orientation: "h", traceorder: "normal", x: 0, y: 1.12, font: { size: 11 } }, margin: { l: 54, r: 14, t: 26, b: 44 } });
   const avoided = trials.reduce((sum, trial) => sum + (trial.duplicates ?? 0), 0);
   byId("duplicates").textContent = avoided ? `${plural(avoided, "proposal")} described a network that was known already and ${avoided === 1 ? "was" : "were"} not trained again.` : "No network was proposed twice.";
 }
@@ -113,7 +115,7 @@ function drawImportance() {
   const reach = Math.max(...shares.flatMap((entry) => entry.effects.map((e) => Math.abs(e.effect))), 0.001);
   replace("importance", shares.map((entry) => el("tr", {},
     el("th", { scope: "row" }, entry.choice),
-    el("td", {}, el("span", { class: "share" }, el("span", { style: `width:${(100 * entry.share) / most}%` })), ` ${significant(100 * entry.share)}%`),
+    el("td", {}, el("span", { class: "share" }, el("span", { style: `width:${(100 * entry.share) / most}%` })), entry.share < 0.01 ? " < 1%" : ` ${Math.round(100 * entry.share)}%`),
     el("td", {}, el("ul", { class: "effects" }, entry.effects.map((effect) => effectItem(effect, reach)))))));
 }
 
@@ -126,7 +128,7 @@ function effectItem({ value, effect, trials: count }, reach) {
 
 function drawParallel() {
   const names = Object.keys(payload.choices).filter((name) => new Set(payload.choices[name]).size > 1).slice(0, 10);
-  const axes = [...names.map((name) => choiceAxis(name)), numberAxis("parameters", (t) => Math.log10(t.parameters), (v) => short(10 ** v)), numberAxis("accuracy", (t) => height(t.accuracy), (v) => percent(state.mode === "error" ? 1 - 10 ** -v : v))];
+  const axes = [...names.map((name) => choiceAxis(name)), numberAxis("parameters", (t) => Math.log10(t.parameters), (v) => short(10 ** v)), numberAxis("accuracy", (t) => fromError(t.accuracy), (v) => percent(1 - 10 ** -v))];
   const finished = trials.filter((t) => t.state === COMPLETE);
   const others = sampled(finished.filter((t) => !t.onFront));
   const traces = [
@@ -138,7 +140,7 @@ function drawParallel() {
     ...one.ticks.map(([y, label]) => ({ x: i, y, text: plotText(label), showarrow: false, xanchor: "left", xshift: 4, font: { size: 10, color: color("muted") }, bgcolor: color("panel"), borderpad: 1, opacity: 0.9 })),
   ]);
   draw("parallel", traces, {
-    xaxis: { visible: false, range: [-0.15, axes.length - 1 + 0.45], fixedrange: true }, yaxis: { visible: false, range: [-0.05, 1.2], fixedrange: true }, annotations, margin: { l: 8, r: 8, t: 6, b: 6 },
+    xaxis: { visible: false, range: [-0.15, axes.length - 1 + 0.45], fixedrange: true }, yaxis: { visible: false, range: [-0.08, 1.2], fixedrange: true }, annotations, margin: { l: 8, r: 8, t: 6, b: 6 },
     shapes: axes.map((_, i) => ({ type: "line", x0: i, x1: i, y0: 0, y1: 1, line: { color: color("muted"), width: 1 }, layer: "below" })),
   });
   selectOnClick("parallel");
@@ -152,7 +154,7 @@ function choiceAxis(name) {
   return {
     name, ticks: values.filter((_, i) => i % step === 0 || i === values.length - 1).map((value) => [place.get(value), value == null ? "–" : String(value)]),
     // A fixed offset per trial keeps lines through the same values apart.
-    at: (trial) => place.get(column[trial.index]) + (((trial.index * 0.618) % 1) - 0.5) * (0.35 / Math.max(values.length, 2)),
+    at: (trial) => place.get(column[trial.index]) + (((trial.index * 0.618) % 1) - 0.5) * (0.2 / Math.max(values.length, 2)),
   };
 }
 

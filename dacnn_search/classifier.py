@@ -1,0 +1,96 @@
+"""`Classifier`: a trained network that takes raw pixels, as it is exported and used."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dacnn_search.architecture import Architecture
+from dacnn_search.errors import InputError
+from dacnn_search.files import sha256_of
+from dacnn_search.model import build
+from dacnn_search.model_folder import WEIGHTS, NetworkInput, read_architecture, read_input, read_metrics
+from dacnn_search.weights import load_weights, read_weights
+
+__all__ = ["Classifier", "load_model"]
+
+BATCH = 256
+
+
+class Classifier(nn.Module):
+    """Images (N, C, H, W) float32 with pixels in [0, 1] -> logits (N, classes).
+
+    Its parameters are exactly the tensors of a weight file, under the same names below `network.`: batch norm is
+    replaced by the scale and shift that the file has. For use, not for training.
+
+    weights: as `dacnn_search.weights.trained_weights` gives them. Raises InputError if they are not the architecture's.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, architecture: Architecture, weights: Mapping[str, Tensor], given: NetworkInput) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.input = given
+        self.network = load_weights(build(architecture, len(given.classes), given.shape[0]), weights)
+        _replace_norms(self.network)
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(given, name), dtype=torch.float32)
+            self.register_buffer(name, values.view(1, -1, 1, 1), persistent=False)
+        self.requires_grad_(False).eval()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names that the outputs stand for."""
+        return self.input.classes
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.network((pixels - self.mean) / self.std)
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """uint8 images (N, H, W, C) -> float32 logits (N, classes), in batches."""
+        parts = [torch.zeros(0, len(self.classes))]
+        with torch.inference_mode():
+            for start in range(0, len(images), BATCH):
+                batch = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH]))
+                parts.append(self(batch.permute(0, 3, 1, 2).float() / 255))
+        return torch.cat(parts).numpy()
+
+
+class ScaleShift(nn.Module):
+    """Batch norm in use: x (N, width, H, W) -> x * weight + bias, per channel."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.detach())
+        self.bias = nn.Parameter(bias.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
+
+
+def load_model(folder: Path | str) -> Classifier:
+    """The network of a folder such as `results/digits/best/01-3214`, ready for use.
+
+    Raises InputError if the folder is none, or if the weights are damaged or of another network.
+    """
+    folder = Path(folder)
+    given = read_input(folder)
+    architecture = read_architecture(folder)
+    architecture.check_image_size(*given.shape[1:])
+    weights = read_weights(folder / WEIGHTS)
+    expected = read_metrics(folder).get("files", {}).get(WEIGHTS, {}).get("sha256")
+    if expected != sha256_of(folder / WEIGHTS):
+        raise InputError(f"{folder / WEIGHTS}: the SHA-256 must be {expected}, as metrics.json says, but is not")
+    return Classifier(architecture, weights, given)
+
+
+def _replace_norms(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, ScaleShift(child.weight, child.bias))
+        else:
+            _replace_norms(child)

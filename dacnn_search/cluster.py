@@ -1,0 +1,112 @@
+"""Ray, quiet and lean: started on this machine or joined by address, and how many trials it holds at once."""
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# Ray reads these when it is imported. What the user has set stays.
+for _name, _value in {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial without an accuracy must not end the run
+    "TUNE_GLOBAL_CHECKPOINT_S": "600",
+    "MALLOC_ARENA_MAX": "2",  # workers that live long would grow without it
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402
+
+from dacnn_search.errors import InputError  # noqa: E402
+
+__all__ = ["Slots", "one_ray", "start_ray"]
+
+TRIALS_PER_GPU = 4
+
+_kept = False  # whether Ray outlives the `start_ray` that started it
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many trials run at once, and what each takes of the cluster."""
+
+    concurrency: int
+    cpus_per_trial: float
+    gpus_per_trial: float
+
+
+@contextlib.contextmanager
+def one_ray() -> Iterator[None]:
+    """Let every `start_ray` within use the Ray that the first one starts; it ends with this context."""
+    global _kept
+    _kept = True
+    try:
+        yield
+    finally:
+        _kept = False
+        if ray.is_initialized():
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def start_ray(
+    address: str | None = None,
+    concurrency: int | None = None,
+    gpus_per_trial: float | None = None,
+    verbose: bool = False,
+) -> Iterator[Slots]:
+    """Ray for the time of the context: that at `address`, the one already running in this process, or a new one.
+
+    concurrency: by default a trial per CPU core, or, where there are GPUs, as many as they hold.
+    gpus_per_trial: by default a quarter of a GPU where there is one.
+    Raises InputError if the cluster can't be reached or does not have what is asked for.
+    """
+    ours = not ray.is_initialized()
+    if ours:
+        _init(address, concurrency, verbose)
+    try:
+        yield _slots(concurrency, gpus_per_trial)
+    finally:
+        if ours and not _kept:
+            ray.shutdown()
+
+
+def _init(address: str | None, concurrency: int | None, verbose: bool) -> None:
+    level = logging.INFO if verbose else logging.ERROR
+    logging.getLogger("ray").setLevel(level)
+    # A new cluster has a CPU per trial, so that more trials than cores can be asked for.
+    cpus = None if address else max(concurrency or 0, os.cpu_count() or 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default" if verbose else "ignore")
+            ray.init(
+                address=address or "local",
+                num_cpus=cpus,
+                include_dashboard=False if address is None else None,
+                log_to_driver=verbose,
+                logging_level=level,
+            )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(f"a Ray cluster must answer at {address or 'this machine'}, but: {error}") from error
+
+
+def _slots(concurrency: int | None, gpus_per_trial: float | None) -> Slots:
+    resources = ray.cluster_resources()
+    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    if gpus_per_trial is None:
+        gpus_per_trial = 1 / TRIALS_PER_GPU if gpus else 0.0
+    if gpus_per_trial > gpus:
+        raise InputError(f"gpus per trial must be at most the {gpus:g} of the cluster, but is {gpus_per_trial:g}")
+    if concurrency is None:
+        concurrency = int(gpus / gpus_per_trial + 1e-9) if gpus_per_trial else max(1, int(cpus))
+    elif gpus_per_trial and concurrency * gpus_per_trial > gpus + 1e-9:
+        raise InputError(
+            f"concurrency times gpus per trial must be at most the {gpus:g} GPUs of the cluster, but is "
+            f"{concurrency} x {gpus_per_trial:g}"
+        )
+    return Slots(concurrency, min(1.0, cpus / concurrency), gpus_per_trial)

@@ -1,0 +1,55 @@
+"""Serves one page on this machine only, built anew for each visit."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from dacnn_search.errors import DacnnSearchError, InputError
+
+__all__ = ["make_server"]
+
+ADDRESS = "127.0.0.1"
+
+
+def make_server(build: Callable[[], Path], port: int) -> ThreadingHTTPServer:
+    """A server of the page that `build` writes, at `/` of 127.0.0.1; 0 chooses a free port. Not yet serving.
+
+    Nothing else is served, and only to requests for this address: a foreign name that points here is refused.
+    Raises InputError if the port can't be had.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            host = (self.headers.get("Host") or "").rsplit(":", 1)[0]
+            if host not in (ADDRESS, "localhost"):
+                self._answer(HTTPStatus.FORBIDDEN, b"Only for this machine.\n", "text/plain")
+            elif self.path.split("?")[0] != "/":
+                self._answer(HTTPStatus.NOT_FOUND, b"There is only one page here: /\n", "text/plain")
+            else:
+                self._page()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Visits are not worth a line."""
+
+        def _page(self) -> None:
+            try:
+                content = build().read_bytes()
+            except DacnnSearchError as error:
+                self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"{error}\n".encode(), "text/plain")
+            else:
+                self._answer(HTTPStatus.OK, content, "text/html")
+
+        def _answer(self, status: HTTPStatus, content: bytes, kind: str) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", f"{kind}; charset=utf-8")
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Cache-Control", "no-store")
+            self.send_header("X-Content-Type-Options", "nosniff")
+            self.end_headers()
+            self.wfile.write(content)
+
+    try:
+        return ThreadingHTTPServer((ADDRESS, port), Handler)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"--serve needs a port that is free, but {port} is not: {error}") from error

@@ -1,0 +1,149 @@
+"""The files of a run directory that follow from its ledgers and can be deleted: tables, Optuna study, dashboard."""
+
+import concurrent.futures
+import dataclasses
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+
+from dacnn_search.architecture import Architecture
+from dacnn_search.dashboard import write_dashboard, write_index
+from dacnn_search.files import write_atomic
+from dacnn_search.pareto import Record, front_of
+from dacnn_search.progress import Listener, Snapshot
+from dacnn_search.proposals import DIRECTIONS, frozen_trial
+from dacnn_search.run_directory import RunDirectory, now
+from dacnn_search.samplers import quiet_optuna
+from dacnn_search.space import SearchSpace
+
+__all__ = ["Derived", "write_study", "write_tables"]
+
+STATUS_SECONDS = 1.0  # between two writes of status.json
+SHARE = 0.05  # of the time may go into writing the other files
+LEAST_SECONDS = 3.0  # between two writes of the other files
+
+Records = Sequence[Mapping[str, Any]]
+
+
+class Derived:
+    """Keeps the derived files of a running search up to date, in a thread of its own, as often as is cheap.
+
+    A file that can't be written is told to the listener and costs the search nothing.
+    """
+
+    def __init__(self, run: RunDirectory, space: SearchSpace, listener: Listener) -> None:
+        self._run = run
+        self._listener = listener
+        self._space = space
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="derived")
+        self._pending: concurrent.futures.Future[float] | None = None
+        self._due = time.monotonic() + LEAST_SECONDS
+        self._status_due = 0.0
+        self._complaint: str | None = None
+
+    def refresh(self, records: Records) -> None:
+        """Bring tables, study and dashboard up to date if that is due."""
+        if self._pending is not None and self._pending.done():
+            self._due = time.monotonic() + max(LEAST_SECONDS, self._pending.result() / SHARE)
+            self._pending = None
+        if self._pending is None and time.monotonic() >= self._due:
+            self._pending = self._thread.submit(self._write, list(records))
+
+    def close(self, records: Records) -> None:
+        """Bring them up to date now."""
+        self._thread.submit(self._write, list(records)).result()
+        self._thread.shutdown()
+
+    def write_status(self, snapshot: Snapshot) -> None:
+        """Write `status.json`, at most once a second while the search goes on."""
+        if snapshot.state == "searching" and time.monotonic() < self._status_due:
+            return
+        self._status_due = time.monotonic() + STATUS_SECONDS
+        try:
+            write_status(self._run, snapshot)
+        except OSError as error:
+            self._complain(error)
+
+    def _write(self, records: Records) -> float:
+        """Write all; the seconds it took."""
+        start = time.monotonic()
+        try:
+            write_tables(self._run.folder, records)
+            write_study(self._run.folder, self._space, records)
+            write_dashboard(self._run.folder)
+            write_index(self._run.folder.parent)
+        except Exception as error:  # the search goes on: all of this can be written again from the ledger
+            self._complain(error)
+        return time.monotonic() - start
+
+    def _complain(self, error: Exception) -> None:
+        """Tell once what can't be written."""
+        message = f"{self._run.folder}: status, tables, study or dashboard can't be written: {error}"
+        if message != self._complaint:
+            self._complaint = message
+            self._listener.say(message)
+
+
+def write_status(run: RunDirectory, snapshot: Snapshot) -> None:
+    """`status.json`: the state of a run, for the dashboard and for other programs."""
+    values = {
+        "state": snapshot.state,
+        "message": snapshot.message,
+        "elapsed": round(snapshot.elapsed, 1),
+        "remaining": None if snapshot.remaining is None else round(snapshot.remaining, 1),
+        "finished": snapshot.finished,
+        "trials": snapshot.trials,
+        "running": [dataclasses.asdict(trial) for trial in snapshot.running],
+        "hypervolume": snapshot.hypervolume,
+        "updated": now(),
+    }
+    write_atomic(run.folder / "status.json", json.dumps(values, indent=2) + "\n")
+
+
+def write_tables(folder: Path, records: Records) -> None:
+    """`trials.csv` and `front.csv`: one row per trial, with its choices as columns."""
+    write_atomic(folder / "trials.csv", _table(records, ("sequence", "state", "loss", "epochs", "seconds", "reason")))
+    write_atomic(folder / "front.csv", _table(front_of(records), ()))
+
+
+def _table(records: Sequence[Record], further: Sequence[str]) -> str:
+    identity = ("trial", "fingerprint", "parameters", "macs", "accuracy")
+    rows = [
+        {
+            **{name: record[name] for name in (*identity, *further)},
+            **record["choices"],
+            "network": str(Architecture.from_dict(record["architecture"])),
+        }
+        for record in records
+    ]
+    choices = sorted({name for record in records for name in record["choices"]})
+    columns = [*identity, *further, *choices, "network"]
+    return pd.DataFrame(rows, columns=columns, dtype=object).to_csv(index=False)
+
+
+def write_study(folder: Path, space: SearchSpace, records: Records) -> None:
+    """`optuna.db`: the study as Optuna's own tools read it. What it lacks is added; one that does not fit the records
+    is written anew."""
+    path = folder / "optuna.db"
+    storage = f"sqlite:///{path.resolve()}"
+    study = None
+    if path.exists():
+        try:
+            study = optuna.load_study(study_name=folder.name, storage=storage)
+            stored = [trial.user_attrs.get("trial") for trial in study.get_trials(deepcopy=False)]
+            if stored != [record["trial"] for record in records[: len(stored)]]:
+                study = None
+        except Exception:  # whatever is wrong with the file, the ledger has everything
+            study = None
+    if study is None:
+        path.unlink(missing_ok=True)
+        with quiet_optuna():
+            study = optuna.create_study(study_name=folder.name, storage=storage, directions=DIRECTIONS)
+            study.set_metric_names(["accuracy", "parameters"])
+        stored = []
+    study.add_trials([frozen_trial(space, record) for record in records[len(stored) :]])

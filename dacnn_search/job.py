@@ -1,0 +1,49 @@
+"""The main job in order: search, retraining, export, dashboard, and what is told of it in the terminal."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dacnn_search.cluster import one_ray
+from dacnn_search.console import Terminal, front_table
+from dacnn_search.dashboard import write_dashboard, write_index
+from dacnn_search.exporting import write_best
+from dacnn_search.retrain import retrain
+from dacnn_search.run_directory import RunDirectory
+from dacnn_search.search import search
+
+__all__ = ["run_job"]
+
+
+def run_job(
+    space: Path | None,
+    *,
+    resume: Path | None,
+    results: Path,
+    name: str | None,
+    settings: Mapping[str, Any],
+    resources: Mapping[str, Any],
+    verbose: bool,
+) -> RunDirectory:
+    """Do what `dacnn_search.run` promises and return the run directory. Raises what `search` and `retrain` raise."""
+    with Terminal() as terminal, one_ray():
+        run = search(
+            space,
+            resume=resume,
+            results=results,
+            name=name,
+            listener=terminal,
+            verbose=verbose,
+            **settings,
+            **resources,
+        )
+        if run.front and run.space.settings.retrain.top:
+            retrain(run, listener=terminal, verbose=verbose, **resources)
+        best = write_best(run)
+        dashboard = write_dashboard(run.folder)
+        write_index(run.folder.parent)
+    terminal.table(front_table(run.front, run.retrained))
+    for title, path in (("networks", best[0].parent if best else None), ("dashboard", dashboard)):
+        if path is not None:
+            terminal.say(f"{title:<10} {path}")
+    return run

@@ -1,0 +1,94 @@
+"""The main job: search a space, retrain the front, export it. `python -m dacnn_search.run --space FILE`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from dacnn_search.commands import command
+from dacnn_search.units import parse_duration
+
+EPILOG = """\
+A run directory results/<name>/ keeps everything. A search that was interrupted goes on with --resume; with more
+--trials than before a finished one does as well. The settings of the search stand in the YAML file; what is given here
+counts instead.
+"""
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and run."""
+    options = _parser().parse_args(arguments)
+    settings = {name: getattr(options, name) for name in ("trials", "time_budget", "sampler", "seed")}
+
+    from dacnn_search.job import run_job
+
+    run_job(
+        options.space,
+        resume=options.resume,
+        results=options.results,
+        name=options.name,
+        settings=settings,
+        resources={name: getattr(options, name) for name in ("address", "concurrency", "gpus_per_trial")},
+        verbose=options.verbose,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dacnn_search.run",
+        description="Search a space of weight-sharing CNNs for the Pareto front of accuracy against parameters, "
+        "retrain the front in full and export it.",
+        epilog=EPILOG,
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--space", type=Path, help="YAML file, such as search_spaces/default.yaml")
+    what.add_argument("--resume", type=Path, metavar="FOLDER", help="run directory of a search to go on with")
+    parser.add_argument("--name", help="name of the run directory (default: the space's, numbered if taken)")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="where run directories are (results)")
+    search = parser.add_argument_group("search")
+    search.add_argument("--trials", type=_whole(1), help="end after this many finished trials")
+    search.add_argument("--time-budget", type=_duration, metavar="TIME", help="start no trial after 90s, 30m, 2h, ...")
+    search.add_argument("--sampler", help="auto, tpe, nsga2, nsga3, gp, random or qmc")
+    search.add_argument("--seed", type=_whole(0), help="of proposals, weights and shuffling")
+    resources = parser.add_argument_group("resources")
+    resources.add_argument("--concurrency", type=_whole(1), help="trials at once (default: one per core, 4 per GPU)")
+    resources.add_argument(
+        "--gpus-per-trial", type=_share, help="share of a GPU per trial (default 0.25 if there is one)"
+    )
+    resources.add_argument("--address", help="of a running Ray cluster (default: Ray on this machine)")
+    parser.add_argument("--verbose", action="store_true", help="show what Ray says")
+    return parser
+
+
+def _whole(least: int):  # type: ignore[no-untyped-def]
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, but is {text!r}")
+        return value
+
+    return parse
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0, but is {text!r}")
+    return value
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()
