@@ -22,15 +22,18 @@ from dacnn_search.units import format_bytes, format_count, format_duration
 
 __all__ = ["Terminal", "front_table"]
 
+PLAIN_WIDTH = 160  # of tables where there is no terminal
 SECONDS_PER_LINE = 10.0  # between two summaries where there is no terminal
 MOST_ROWS = 8  # of running trials, and of the front
 
 
 class Terminal(Listener):
-    """Shows a run on a stream and, once `log_to` is called, writes its lines to a log file too. A context manager."""
+    """Shows a run on a stream and writes its lines to the run directory's `log.txt`. A context manager."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._console = RichConsole(file=stream, highlight=False, soft_wrap=True)
+        if not self._console.is_terminal:
+            self._console.width = PLAIN_WIDTH
         self._live: Live | None = None
         self._log: TextIO | None = None
         self._next_line = 0.0
@@ -50,9 +53,9 @@ class Terminal(Listener):
         if self._log is not None:
             self._log.close()
 
-    def log_to(self, path: Path) -> None:
-        """Append the lines to this file as well, each with the time."""
-        self._log = path.open("a", encoding="utf-8", buffering=1)
+    def began(self, folder: Path) -> None:
+        """Keep the lines in the run directory's `log.txt` as well, each with the time."""
+        self._log = (folder / "log.txt").open("a", encoding="utf-8", buffering=1)
 
     def say(self, text: str) -> None:
         self._console.print(Text(text))
@@ -91,7 +94,7 @@ def front_table(front: Sequence[Record], retrained: Sequence[Mapping[str, Any]])
     table = Table(title="Pareto front", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for column in ("trial", "parameters", "float32", "MACs", "validation", "test"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("network")
+    table.add_column("network", no_wrap=True)
     for record in front:
         scores = tested.get(record["fingerprint"])
         table.add_row(

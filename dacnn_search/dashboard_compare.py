@@ -81,7 +81,9 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
     """What tells the groups apart: the sampler if that does, otherwise the names of the runs."""
     samplers = [str(group[0].environment.get("sampler")) for group in groups]
     if len(groups) > 1 and len(set(samplers)) == len(groups) and any(len(group) > 1 for group in groups):
-        return [f"{name} ({len(group)} seeds)" for name, group in zip(samplers, groups, strict=True)]
+        return [
+            f"{name} ({len(group)} seed{'s' * (len(group) > 1)})" for name, group in zip(samplers, groups, strict=True)
+        ]
     return [group[0].name + (f" and {len(group) - 1} more seeds" if len(group) > 1 else "") for group in groups]
 
 

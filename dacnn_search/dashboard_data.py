@@ -1,9 +1,9 @@
 """What the page of a run shows, computed from its directory: plain values for JSON, small enough for a page.
 
 Trials are columns (one list per field, in the order of the ledger), curves are whole numbers of 1e-4, and a
-network's drawing is a short text: sections are joined by `/`, blocks by a space, layers by `,`. A layer is `t` (a
-transition) or the number of its anchor, then `r` if a regulator follows; a block ends in `=` (identity shortcut),
-`+` (projection) or nothing.
+network's drawing is a short text: sections are joined by `/`, blocks by a space, layers by `,`. A layer is `t`
+(a transition) or the number of its anchor, then `r` if a regulator follows; a block ends in `=` (identity
+shortcut), `+` (projection) or nothing.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ from dacnn_search.cost import count_parameters, tensor_shapes
 from dacnn_search.errors import RunDirectoryError
 from dacnn_search.importance import importance
 from dacnn_search.ledger import read_ledger
+from dacnn_search.networks import group_retrained
 from dacnn_search.pareto import Record, Scale, front_of
 
 __all__ = ["Run", "hypervolumes", "read_run", "run_payload"]
@@ -210,22 +211,19 @@ def _thinned(values: Sequence[float | None] | None, most: int) -> list[int | Non
 
 def _retrained(run: Run, indices: Mapping[int, int]) -> list[dict[str, Any]]:
     """One entry per retrained network with its seeds, smallest network first."""
-    networks: dict[str, dict[str, Any]] = {}
-    for record in run.retrained:
-        if record["trial"] not in indices:
-            continue
-        config = run.folder / record["folder"] / "config.yaml"
-        entry = networks.setdefault(
-            record["fingerprint"],
+    networks = []
+    for rank, records in enumerate(group_retrained(run.retrained), 1):
+        folder = f"best/{rank:02d}-{records[0]['parameters']}"
+        config = run.folder / folder / "config.yaml"
+        networks.append(
             {
-                "index": indices[record["trial"]],
-                "folder": record["folder"],
-                "config": config.read_text(errors="replace")[:20_000] if config.is_file() else None,
-                "seeds": [],
-            },
+                "index": indices[records[0]["trial"]],
+                "folder": folder,
+                "config": config.read_text(errors="replace") if config.is_file() else None,
+                "seeds": [{key: r[key] for key in ("seed", "epochs", "test_accuracy")} for r in records],
+            }
         )
-        entry["seeds"].append({key: record.get(key) for key in ("seed", "epochs", "test_accuracy", "seconds")})
-    return sorted(networks.values(), key=lambda entry: run.records[entry["index"]]["parameters"])
+    return networks
 
 
 def _choices(records: Sequence[Record]) -> dict[str, list[Any]]:

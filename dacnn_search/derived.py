@@ -21,7 +21,7 @@ from dacnn_search.run_directory import RunDirectory, now
 from dacnn_search.samplers import quiet_optuna
 from dacnn_search.space import SearchSpace
 
-__all__ = ["Derived", "write_study", "write_tables"]
+__all__ = ["Derived", "write_end", "write_status", "write_study", "write_tables"]
 
 STATUS_SECONDS = 1.0  # between two writes of status.json
 SHARE = 0.05  # of the time may go into writing the other files
@@ -103,6 +103,15 @@ def write_status(run: RunDirectory, snapshot: Snapshot) -> None:
         "updated": now(),
     }
     write_atomic(run.folder / "status.json", json.dumps(values, indent=2) + "\n")
+
+
+def write_end(run: RunDirectory) -> None:
+    """`status.json` of a run that has done all it was to do."""
+    records = run.records
+    front = front_of(records)
+    elapsed = max((record["finished"] for record in records), default=0.0)
+    hypervolume = run.scale.hypervolume(front)
+    write_status(run, Snapshot("finished", None, elapsed, None, len(records), len(records), (), front, hypervolume))
 
 
 def write_tables(folder: Path, records: Records) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from dacnn_search.cluster import one_ray
 from dacnn_search.console import Terminal, front_table
 from dacnn_search.dashboard import write_dashboard, write_index
+from dacnn_search.derived import write_end
 from dacnn_search.exporting import write_best
 from dacnn_search.retrain import retrain
 from dacnn_search.run_directory import RunDirectory
@@ -40,10 +41,11 @@ def run_job(
         if run.front and run.space.settings.retrain.top:
             retrain(run, listener=terminal, verbose=verbose, **resources)
         best = write_best(run)
+        write_end(run)
         dashboard = write_dashboard(run.folder)
         write_index(run.folder.parent)
-    terminal.table(front_table(run.front, run.retrained))
-    for title, path in (("networks", best[0].parent if best else None), ("dashboard", dashboard)):
-        if path is not None:
-            terminal.say(f"{title:<10} {path}")
+        terminal.table(front_table(run.front, run.retrained))
+        if best:
+            terminal.say(f"networks   {best[0].parent}")
+        terminal.say(f"dashboard  {dashboard}")
     return run

@@ -23,6 +23,7 @@ from dacnn_search.errors import InputError
 from dacnn_search.files import sha256_of, write_atomic
 from dacnn_search.model_card import model_card
 from dacnn_search.run_directory import package_versions
+from dacnn_search.settings import TrainSettings, read_settings
 from dacnn_search.yaml_io import dump_yaml, read_yaml
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "config_text",
     "describe_network",
     "read_architecture",
+    "read_data_config",
     "read_input",
     "read_metrics",
     "write_metrics",
@@ -145,6 +147,15 @@ def read_architecture(folder: Path) -> Architecture:
         return Architecture.from_dict(values)  # type: ignore[arg-type]
     except InputError as error:
         raise InputError(f"{document.where(('architecture',))}: {error}") from error
+
+
+def read_data_config(folder: Path) -> DataConfig | None:
+    """The data that `config.yaml` names, None if it names none. Raises InputError with file and line."""
+    document = read_yaml(folder / CONFIG)
+    if not isinstance(document.data, dict) or "data" not in document.data:
+        return None
+    settings: TrainSettings = read_settings(folder / CONFIG, TrainSettings)[0]
+    return settings.data
 
 
 def _data_values(data: DataConfig) -> dict[str, Any]:

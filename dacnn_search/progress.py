@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dacnn_search.pareto import Record
@@ -42,6 +43,9 @@ class Snapshot:
 
 class Listener:
     """Told what happens in a run; this one does not care."""
+
+    def began(self, folder: Path) -> None:
+        """The run directory is there."""
 
     def update(self, snapshot: Snapshot) -> None:
         """Something has changed."""

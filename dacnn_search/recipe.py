@@ -10,8 +10,11 @@ __all__ = ["PRESETS", "Recipe", "learning_rate_at"]
 
 # What each preset has other than the defaults of `Recipe`, which are those of `fast`.
 PRESETS: dict[str, dict[str, Any]] = {
+    # 12 epochs of digits, 10 networks of 4 to 32 layers with and without shortcuts and batch norm, mean and worst
+    # accuracy in %: this 97 and 91; at rate 0.01 95 and 79; in batches of 64 94 and 60; without label smoothing too
+    # 94 and 70; sgd at 0.2 88 and 10 (97 and 83 where there is batch norm); adagrad at 0.03 in batches of 64 76 and 18.
     "fast": {},
-    # Huang, Dwivedi and Roig, section 4.1: on CIFAR 90 epochs, at 0.1 and from the 45th at 0.01, mirrored on
+    # Huang, Dwivedi and Roig: on CIFAR 90 epochs, at 0.1 and from the 45th at 0.01, mirrored on
     # CIFAR-100. Their SVHN: 60 epochs, milestones 1/3 and 2/3. They do not give the batch size.
     "paper": {
         "epochs": 90,
@@ -39,13 +42,13 @@ class Recipe(BaseModel):
         description="Gives the values of all fields left out: fast, for short trials, or paper.",
     )
     epochs: int = Field(default=12, ge=1, le=10_000, description="Passes over the training images (paper: 90).")
-    batch_size: int = Field(default=64, ge=2, le=65_536, description="Images per step, at most (paper: 128).")
+    batch_size: int = Field(default=32, ge=2, le=65_536, description="Images per step, at most (paper: 128).")
     optimizer: Literal["sgd", "adamw", "adagrad"] = Field(
         default="adamw",
         description="sgd has Nesterov's momentum (paper: adagrad). One that is not the preset's needs a learning_rate.",
     )
     learning_rate: float = Field(
-        default=0.01, gt=0, le=100, description="The highest rate of the schedule (paper: 0.1)."
+        default=0.02, gt=0, le=100, description="The highest rate of the schedule (paper: 0.1)."
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Of sgd; the others do not use it.")
     weight_decay: float = Field(
@@ -66,7 +69,7 @@ class Recipe(BaseModel):
         description="For step: the shares of the training after which the rate is divided by 10.",
     )
     label_smoothing: float = Field(
-        default=0.0, ge=0, lt=1, description="Share of a label that is spread over all classes (paper: 0)."
+        default=0.1, ge=0, lt=1, description="Share of a label that is spread over all classes (paper: 0)."
     )
     flip: Literal["auto", True, False] = Field(
         default="auto",

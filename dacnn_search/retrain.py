@@ -18,6 +18,7 @@ from dacnn_search.progress import Listener, RunningTrial, Snapshot
 from dacnn_search.recipe import Recipe
 from dacnn_search.run_directory import RunDirectory, now
 from dacnn_search.settings import RetrainSettings
+from dacnn_search.signals import orderly_end
 from dacnn_search.worker import train_fully
 
 import ray  # isort: skip  # after dacnn_search.cluster, which sets what Ray reads
@@ -60,7 +61,7 @@ def retrain(
     recipe = _recipe(settings, space.settings.recipe)
     if not run.front:
         raise InputError(f"{run.folder}: retraining needs a finished trial, but there is none")
-    with lock(run.folder), Ledger.open(run.retrained_file) as ledger:
+    with lock(run.folder), orderly_end(run.folder), Ledger.open(run.retrained_file) as ledger:
         jobs = _missing_jobs(run, settings, recipe, ledger.records)
         if jobs:
             data = load(space.settings.data).with_validation_in_train()

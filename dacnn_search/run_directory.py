@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from dacnn_search.pareto import Record, Scale, front_of
 from dacnn_search.space import SearchSpace
 from dacnn_search.space_size import count_networks
 
-__all__ = ["FORMAT", "RunDirectory", "load_run", "now", "package_versions"]
+__all__ = ["FORMAT", "RunDirectory", "load_run", "now", "package_versions", "processor_name"]
 
 FORMAT = 1  # of the files in a run directory; a run of a later format is refused
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "plotly", "dacnn-search")
@@ -48,7 +49,9 @@ class RunDirectory:
             )
 
     @classmethod
-    def create(cls, results: Path, name: str | None, space: SearchSpace, settings: dict[str, Any]) -> "RunDirectory":
+    def create(
+        cls, results: Path, name: str | None, space: SearchSpace, class_names: Sequence[str], settings: dict[str, Any]
+    ) -> "RunDirectory":
         """A fresh run directory for a space read from a file.
 
         With no `name` it gets that of the space, numbered if it is taken. settings: the search's, kept in
@@ -58,7 +61,9 @@ class RunDirectory:
         run = cls.__new__(cls)
         run.folder = folder
         write_atomic(run.space_file, space.text)
-        write_atomic(run.environment_file, json.dumps(_environment(folder.name, space, settings), indent=2) + "\n")
+        write_atomic(
+            run.environment_file, json.dumps(_environment(folder.name, space, class_names, settings), indent=2) + "\n"
+        )
         return run
 
     @property
@@ -185,7 +190,7 @@ def _make_folder(results: Path, name: str | None, space: SearchSpace) -> Path:
     return folder
 
 
-def _environment(name: str, space: SearchSpace, settings: dict[str, Any]) -> dict[str, Any]:
+def _environment(name: str, space: SearchSpace, class_names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
     least, most = space.extremes()
     data = space.settings.data
     constraints = space.settings.constraints
@@ -200,7 +205,7 @@ def _environment(name: str, space: SearchSpace, settings: dict[str, Any]) -> dic
         "machine": {
             "host": platform.node(),
             "platform": platform.platform(),
-            "cpu": _processor(),
+            "cpu": processor_name(),
             "cpus": os.cpu_count(),
             "gpus": _gpus(),
         },
@@ -209,6 +214,7 @@ def _environment(name: str, space: SearchSpace, settings: dict[str, Any]) -> dic
             "name": data.name if data.root is None else f"{data.name} {data.root}",
             "input_shape": space.input_shape,
             "num_classes": space.num_classes,
+            "class_names": list(class_names),
             "train": space.summary.train_size,
             "validation": space.summary.validation_size,
             "test": space.summary.test_size,
@@ -238,7 +244,7 @@ def package_versions() -> dict[str, str | None]:
     return versions
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """The processor's name where Linux tells it, else what Python knows."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -4,15 +4,13 @@ Who does what: `Search` is the driver's side and knows nothing of Ray; `TuneSear
 tell it results. A trial is in the ledger, on disk, before anyone else hears of it.
 """
 
-import contextlib
 import hashlib
 import math
 import shutil
-import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,23 +25,16 @@ from dacnn_search.pareto import front_of
 from dacnn_search.progress import Listener, RunningTrial, Snapshot
 from dacnn_search.proposals import Proposal, Proposals
 from dacnn_search.run_directory import RunDirectory, now
-from dacnn_search.settings import SearchSettings
+from dacnn_search.settings import SearchSettings, validate
+from dacnn_search.signals import orderly_end
 from dacnn_search.space import SearchSpace
 
 from ray import tune  # isort: skip
 from ray.tune.search import Searcher  # isort: skip
 
-__all__ = ["Interrupted", "Search", "search"]
+__all__ = ["Search", "search"]
 
 SAME_FAILURES = 5  # in a row, without a success between: the cause is not the networks
-
-
-class Interrupted(DacnnSearchError):
-    """A signal ended the run; what is finished is kept. The exit code is the shell's for that signal."""
-
-    def __init__(self, signal_number: int, folder: Path) -> None:
-        super().__init__(f"interrupted; go on with: python -m dacnn_search.run --resume {folder}")
-        self.exit_code = 128 + signal_number
 
 
 def search(
@@ -57,15 +48,15 @@ def search(
     verbose: bool = False,
     **settings: Any,
 ) -> RunDirectory:
-    """Search a space for the Pareto front of accuracy against parameters, and return the run directory.
+    """Search a space for the Pareto front of accuracy against parameters, and return its run directory.
 
     space: a `SearchSpace` or its YAML file; or `resume`: the run directory of a search to go on with.
     results, name: the run directory is results/name, by default named by the space.
     address: of a Ray cluster; by default Ray is started on this machine.
     settings: `trials`, `time_budget`, `sampler`, `seed`, `concurrency`, `gpus_per_trial` instead of the space's.
 
-    Raises InputError for anything wrong with space, data or folder, before any training; Interrupted after SIGINT or
-    SIGTERM; DacnnSearchError if trials fail one after the other for one reason.
+    Raises InputError for anything wrong with space, data or folder, before any training; signals.Interrupted after
+    SIGINT or SIGTERM; DacnnSearchError if trials fail one after the other for one reason.
     """
     if (space is None) == (resume is None):
         raise InputError("a search needs a space or a run directory to resume, one of the two")
@@ -78,9 +69,11 @@ def search(
     chosen = _merge(space.settings.search, run, settings)
     data = load(space.settings.data).without_test()
     if run is None:
-        run = RunDirectory.create(Path(results), name, space, chosen.model_dump(mode="json"))
-    with lock(run.folder), Ledger.open(run.trials_file) as ledger:
-        state = Search(run, space, chosen, ledger, listener or Listener())
+        run = RunDirectory.create(Path(results), name, space, data.class_names, chosen.model_dump(mode="json"))
+    listener = listener or Listener()
+    with lock(run.folder), orderly_end(run.folder), Ledger.open(run.trials_file) as ledger:
+        listener.began(run.folder)
+        state = Search(run, space, chosen, ledger, listener)
         if not state.over:
             with start_ray(address, chosen.concurrency, chosen.gpus_per_trial, verbose) as slots:
                 _drive(state, space, data, slots, verbose)
@@ -96,10 +89,10 @@ def _merge(settings: SearchSettings, run: RunDirectory | None, given: Mapping[st
             f"{run.folder}: a resumed search keeps its seed {kept['seed']}, but got {given['seed']}"
         )
     wanted = {key: value for key, value in given.items() if value is not None}
-    try:
-        return SearchSettings.model_validate({**settings.model_dump(), **kept, **wanted})
-    except ValueError as error:
-        raise InputError(f"search settings: {error}") from error
+    values, problems = validate({**settings.model_dump(mode="json"), **kept, **wanted}, SearchSettings)
+    if problems:
+        raise InputError("\n".join(message for _, message in problems))
+    return SearchSettings.model_construct(**values)
 
 
 @dataclass
@@ -332,7 +325,7 @@ class StopOnFailure(tune.Stopper):
 
 
 def _drive(state: Search, space: SearchSpace, data: ImageData, slots: Slots, verbose: bool) -> None:
-    """Run Tune until the search is over. Raises Interrupted or, if trials keep failing, DacnnSearchError."""
+    """Run Tune until the search is over. Raises KeyboardInterrupt or, if trials keep failing, DacnnSearchError."""
     from dacnn_search.worker import TrialWorker
 
     trainable = tune.with_parameters(TrialWorker, data=data, recipe=space.settings.recipe)
@@ -349,8 +342,7 @@ def _drive(state: Search, space: SearchSpace, data: ImageData, slots: Slots, ver
         run_config=tune.RunConfig(storage_path=storage, verbose=3 if verbose else 0, stop=StopOnFailure(state)),
     )
     try:
-        with _noticing_signals() as received:
-            tuner.fit()
+        tuner.fit()  # returns after SIGINT
     finally:
         shutil.rmtree(storage, ignore_errors=True)
     if state.failure:
@@ -358,27 +350,8 @@ def _drive(state: Search, space: SearchSpace, data: ImageData, slots: Slots, ver
         raise DacnnSearchError(f"{state.failure}; {len(state.run.records)} trials are in {state.run.trials_file}")
     if not state.complete:
         state.end("interrupted")
-        raise Interrupted(received[0] if received else signal.SIGINT, state.run.folder)
+        raise KeyboardInterrupt
     state.end("finished")
-
-
-@contextlib.contextmanager
-def _noticing_signals() -> Iterator[list[int]]:
-    """Let SIGTERM end Tune as SIGINT does: it leaves its loop after the first and at once after the second."""
-    received: list[int] = []
-
-    def pass_on(number: int, frame: object) -> None:
-        received.append(number)
-        signal.raise_signal(signal.SIGINT)
-
-    if threading.current_thread() is not threading.main_thread():  # only there signals can be handled
-        yield received
-        return
-    before = signal.signal(signal.SIGTERM, pass_on)
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _training_seed(seed: int, fingerprint: str) -> int:

@@ -10,14 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
+import safetensors.torch
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dacnn_search.errors import InputError
+from dacnn_search.files import write_atomic
 from dacnn_search.model import Network
 
-__all__ = ["load_weights", "read_weights", "trained_weights"]
+__all__ = ["load_weights", "read_weights", "trained_weights", "write_weights"]
 
 
 def trained_weights(model: Network) -> dict[str, Tensor]:
@@ -68,6 +70,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: no such file") from None
     except (safetensors.SafetensorError, OSError) as error:
         raise InputError(f"{path}: must be a safetensors file, but: {error}") from error
+
+
+def write_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file that `read_weights` reads back."""
+    write_atomic(path, safetensors.torch.save(dict(tensors)))
 
 
 def _norms(model: Network) -> list[tuple[str, nn.BatchNorm2d]]:

@@ -33,7 +33,9 @@ def write_small_run(results: Path) -> RunDirectory:
     results.mkdir(exist_ok=True)
     (results / "space.yaml").write_text(SPACE)
     space = SearchSpace.from_yaml(results / "space.yaml")
-    run = RunDirectory.create(results, None, space, {"seed": 0, "sampler": "tpe", "trials": 2})
+    run = RunDirectory.create(
+        results, None, space, [str(n) for n in range(10)], {"seed": 0, "sampler": "tpe", "trials": 2}
+    )
     with Ledger.open(run.trials_file) as trials, Ledger.open(run.retrained_file) as retrained:
         for trial, (architecture, seeds) in NETWORKS.items():
             architecture = architecture.canonical()

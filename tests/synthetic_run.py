@@ -6,6 +6,7 @@ import math
 import random
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +143,7 @@ def _choices(rng: random.Random, progress: float) -> dict[str, Any]:
     choices["width"] = rng.choice(widths)
     choices["growth"] = rng.choice([1, 2]) if sections > 1 else 1
     choices["sharing"] = (
-        rng.choice(["network", "section", "none"])
-        if choices["growth"] == 1
-        else rng.choice(["section", "none"])
+        rng.choice(["network", "section", "none"]) if choices["growth"] == 1 else rng.choice(["section", "none"])
     )
     if choices["sharing"] != "none":
         choices["anchors"] = rng.randint(1, 3)
@@ -158,9 +157,7 @@ def _build(choices: Mapping[str, Any]) -> Architecture:
         Section(choices[f"depth_{i + 1}"], choices["width"] * choices["growth"] ** i, choices["regulators"])
         for i in range(choices["sections"])
     )
-    return Architecture(
-        sections, choices["sharing"], choices.get("anchors", 1), choices["residual"]
-    ).canonical()
+    return Architecture(sections, choices["sharing"], choices.get("anchors", 1), choices["residual"]).canonical()
 
 
 def _trial(
@@ -174,19 +171,11 @@ def _trial(
     cost = estimate_cost(architecture, INPUT_SHAPE, 10)
     final = _accuracy(rng, cost.parameters, choices)
     failed = rng.random() < failing
-    stopped = (
-        not failed and number > 8 and final < _accuracy(None, cost.parameters, None) and rng.random() < 0.7
-    )
+    stopped = not failed and number > 8 and final < _accuracy(None, cost.parameters, None) and rng.random() < 0.7
     epochs = rng.randint(0, 4) if failed else rng.choice([2, 4, 6]) if stopped else EPOCHS
     curve = _curve(rng, final, epochs)
     state = "FAIL" if failed else "PRUNED" if stopped else "COMPLETE"
-    why = (
-        reason
-        if failed
-        else f"at epoch {epochs} no better than 3 networks that are smaller"
-        if stopped
-        else None
-    )
+    why = reason if failed else f"at epoch {epochs} no better than 3 networks that are smaller" if stopped else None
     return {
         "trial": number,
         "state": state,
@@ -235,28 +224,21 @@ def _retrained(folder: Path, records: Sequence[Mapping[str, Any]], seed: int) ->
     rng = random.Random(seed + 1)
     kept = ("trial", "fingerprint", "architecture", "parameters", "macs", "accuracy")
     lines: list[dict[str, Any]] = []
+    recipe = {"optimizer": "sgd", "learning_rate": 0.2, "epochs": 25}
     for rank, record in enumerate(spread(front_of(records), 3), 1):
         best = f"best/{rank:02d}-{record['parameters']}"
         (folder / best).mkdir(parents=True, exist_ok=True)
         (folder / best / "config.yaml").write_text("# The config of a retrained network.\ndata: digits\n")
         for repeat in range(2):
             test = round((record["accuracy"] + rng.gauss(0.001, 0.003)) * 360) / 360
-            line = {
-                "rank": rank,
-                "folder": best,
-                **{key: record[key] for key in kept},
-                "seed": repeat,
-                "epochs": 25,
-            }
+            line = {**{key: record[key] for key in kept}, "seed": repeat, "epochs": 25, "recipe": recipe}
             line |= {"test_accuracy": min(test, 1.0), "test_loss": 0.05, "seconds": 3 * record["seconds"]}
             line |= {"curve": {"train_loss": [round(2.3 * 0.8**epoch, 4) for epoch in range(25)]}}
             lines.append({"sequence": len(lines) + 1, **line, "time": "2026-03-14T10:00:00Z"})
     return lines
 
 
-def _status(
-    records: Sequence[Mapping[str, Any]], state: str, trials: int, space: Mapping[str, Any]
-) -> dict[str, Any]:
+def _status(records: Sequence[Mapping[str, Any]], state: str, trials: int, space: Mapping[str, Any]) -> dict[str, Any]:
     elapsed = max((r["finished"] for r in records), default=0.0)
     running: list[dict[str, Any]] = []
     if state == "searching":
@@ -279,5 +261,5 @@ def _status(
         "trials": trials * 2 if state == "searching" else trials,
         "running": running,
         "hypervolume": round(Scale(space["least"], space["most"], 0.1).hypervolume(front_of(records)), 4),
-        "updated": "2026-03-14T09:40:00Z",
+        "updated": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -58,9 +58,7 @@ def make_config(kind: str, folder: Path) -> DataConfig:
     return DataConfig(name="folder", root=str(folder / "mine"), image_size=8)
 
 
-@pytest.fixture(
-    params=["digits", "digits without test", "npz", "npz with parts", "folder", "folder with parts"]
-)
+@pytest.fixture(params=["digits", "digits without test", "npz", "npz with parts", "folder", "folder with parts"])
 def config(request, tmp_path: Path) -> DataConfig:
     return make_config(request.param, tmp_path)
 

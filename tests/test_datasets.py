@@ -160,9 +160,7 @@ def test_damaged_files_without_network(name: str, tmp_path: Path, monkeypatch, n
     write_set(name, tmp_path, monkeypatch)
     file = tmp_path / {"cifar10": "cifar-10-batches-py/data_batch_2", "svhn": "test_32x32.mat"}[name]
     file.write_bytes(file.read_bytes() + b"x")
-    with pytest.raises(
-        DataError, match=f"damaged, their checksum differs: .*{file.name}; the download failed"
-    ):
+    with pytest.raises(DataError, match=f"damaged, their checksum differs: .*{file.name}; the download failed"):
         open_known(name, tmp_path)
 
 
@@ -182,9 +180,7 @@ def test_damaged_files_without_network(name: str, tmp_path: Path, monkeypatch, n
 def test_broken_idx_images(content: bytes, tmp_path: Path, no_network):
     raw = write_fashion_mnist(tmp_path)
     (raw / "train-images-idx3-ubyte").write_bytes(content)
-    with pytest.raises(
-        DataError, match=r"they are there but damaged|images of 'fashion_mnist' must be uint8"
-    ):
+    with pytest.raises(DataError, match=r"they are there but damaged|images of 'fashion_mnist' must be uint8"):
         open_known("fashion_mnist", tmp_path)
 
 

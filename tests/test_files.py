@@ -119,8 +119,7 @@ def test_lock_is_refused_while_held_and_free_afterwards(tmp_path: Path) -> None:
         pass
     host = os.uname().nodename
     assert str(caught.value) == (
-        f"{tmp_path} is in use by process {os.getpid()} on {host}; "
-        "one process at a time may write a run directory"
+        f"{tmp_path} is in use by process {os.getpid()} on {host}; one process at a time may write a run directory"
     )
     with lock(tmp_path):
         pass

@@ -16,7 +16,7 @@ def test_a_preset_is_complete_and_survives_a_round_trip(name: str) -> None:
     assert Recipe(**recipe.model_dump()) == recipe
 
 
-def test_the_paper_trains_as_in_its_section_4_1() -> None:
+def test_the_paper_trains_on_cifar_as_published() -> None:
     recipe = Recipe(name="paper")
     assert (recipe.optimizer, recipe.epochs, recipe.crop, recipe.label_smoothing) == ("adagrad", 90, 0, 0)
     steps_per_epoch = 391

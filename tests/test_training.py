@@ -73,10 +73,10 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def test_a_small_network_learns_the_digits(digits: ImageData) -> None:
-    model = build_seeded(Architecture((Section(2, 16), Section(2, 16))), 10, 1, seed=0)
-    results = list(train(model, digits, Recipe(epochs=6), device="cpu"))
-    assert [result.epoch for result in results] == [1, 2, 3, 4, 5, 6]
-    assert results[-1].train_loss < results[0].train_loss / 3
+    model = build_seeded(Architecture((Section(2, 16),)), 10, 1, seed=0)
+    results = list(train(model, digits, Recipe(epochs=4), device="cpu"))
+    assert [result.epoch for result in results] == [1, 2, 3, 4]
+    assert results[-1].train_loss < results[0].train_loss / 2
     assert results[-1].validation_accuracy is not None
     assert results[-1].validation_accuracy > 0.9
     assert all(0 < result.images_per_second < math.inf and result.seconds > 0 for result in results)
@@ -286,6 +286,7 @@ def test_one_step_is_that_of_the_plain_optimiser(optimizer: str) -> None:
         schedule="constant",
         epochs=3,
         precision="float32",
+        label_smoothing=0.0,
     )
     model = build_seeded(SMALL, 3, 3, seed=0)
     kinds = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW, "adagrad": torch.optim.Adagrad}

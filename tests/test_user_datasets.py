@@ -175,9 +175,7 @@ def test_truncated_image_is_named(tmp_path: Path):
 def test_sixteen_bit_images_are_not_clipped(tmp_path: Path):
     tree(tmp_path, "a/1.png", "b/1.png")
     Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16)).save(tmp_path / "b" / "2.png")
-    with pytest.raises(
-        DataError, match=r"b/2.png: an image must have 8 bits per channel, but has PIL's mode I"
-    ):
+    with pytest.raises(DataError, match=r"b/2.png: an image must have 8 bits per channel, but has PIL's mode I"):
         read_all(open_folder(tmp_path, 8, 1))
 
 

@@ -65,7 +65,7 @@ function fill(element, attributes, children) {
 
 const el = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
 const svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
-const replace = (id, ...children) => byId(id).replaceChildren(...children.flat(Infinity).filter((c) => c != null));
+const replace = (id, ...children) => byId(id).replaceChildren(...children.flat(Infinity).filter((c) => c != null && c !== false));
 
 // What is remembered over a reload of this page ------------------------------------------------------------------------
 
@@ -131,6 +131,16 @@ function logAxis(title, low, high, more = {}) {
   }
   const range = [Math.log10(low), Math.log10(high)];
   return axis(title, { type: "log", range, tickvals: ticks, ticktext: ticks.map((tick) => short(tick)), ...more });
+}
+
+// The vertical axis of errors: minus the logarithm of the error, with ticks that say the accuracy.
+
+const leastError = () => 0.5 / (payload.run?.data?.validation ?? 5000);
+const fromError = (accuracy) => (accuracy == null ? null : -Math.log10(Math.max(1 - accuracy, leastError())));
+
+function errorAxis(title, more = {}) {
+  const errors = [0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0001].filter((error) => error >= leastError() * 0.9);
+  return axis(title, { tickvals: errors.map((e) => -Math.log10(e)), ticktext: errors.map((e) => `${significant(100 * (1 - e), 4)}%`), ...more });
 }
 
 function draw(id, traces, layout, config = {}) {

@@ -42,13 +42,13 @@ function drawPlots() {
 function drawFronts() {
   const sizes = payload.runs.flatMap((run) => run.front.map((point) => point[0]));
   const traces = payload.runs.map((run) => ({
-    x: run.front.map((point) => point[0]), y: run.front.map((point) => point[1]), mode: "lines+markers", hoverinfo: "text",
+    x: run.front.map((point) => point[0]), y: run.front.map((point) => fromError(point[1])), mode: "lines+markers", hoverinfo: "text",
     text: run.front.map(([parameters, accuracy, trial]) => hover([run.name, `trial ${trial}: ${percent(accuracy, 2)}`, `${short(parameters)} parameters (${bytes(parameters)})`])),
     line: { shape: "hv", width: 1.75, color: groupColor(run.group), dash: groupDash(run.group) },
     marker: { size: 8, symbol: SYMBOLS[run.group % SYMBOLS.length], color: groupColor(run.group), line: { width: 1, color: color("panel") } },
   }));
   const [least, most] = sizes.length ? [Math.min(...sizes) / 1.2, Math.max(...sizes) * 1.2] : [100, 1000];
-  draw("fronts", traces, { xaxis: logAxis("parameters (log scale)", least, most), yaxis: axis("validation accuracy", { tickformat: ".1%" }) });
+  draw("fronts", traces, { xaxis: logAxis("parameters (log scale)", least, most), yaxis: errorAxis("validation accuracy (log scale of the error)"), margin: { l: 64, r: 14, t: 10, b: 44 } });
 }
 
 function drawHypervolumes() {

@@ -2,7 +2,10 @@
 
 function drawPlots() {
   // The front at once, the others one by one, so that the page stays responsive.
-  if (!trials.length) return;
+  if (!trials.length) {
+    document.documentElement.dataset.drawn = "all";
+    return;
+  }
   drawFront();
   const rest = [drawCurve, drawHypervolume, drawCurves, drawDensity, drawTimes, drawImportance, drawParallel];
   const next = () => {
@@ -21,7 +24,7 @@ function drawFront() {
   const traces = [
     frontTrace(is(PRUNED), shown, { symbol: "triangle-down", size: 7, color: color("stopped") }, (t) => 0.25 + 0.5 * fidelity(t)),
     frontTrace(finished, shown, { symbol: "circle", size: 7, color: color("finished"), line: { width: 1, color: color("panel") } }, () => 0.75),
-    { ...frontTrace(is(FAIL), shown, { symbol: "x-thin", size: 7, line: { width: 1.5, color: color("failed") } }, () => 0.8), y: is(FAIL).map(() => 0.02), yaxis: "y2" },
+    { ...frontTrace(is(FAIL), shown, { symbol: "x-thin", size: 7, line: { width: 1.5, color: color("failed") } }, () => 0.8), y: is(FAIL).map(() => 0.03), yaxis: "y2" },
     { x: front.map((t) => t.parameters), y: front.map((t) => height(t.accuracy)), mode: "lines", line: { shape: "hv", width: 2, color: color("front") }, hoverinfo: "skip" },
     frontTrace(front, shown, { symbol: "diamond", size: 11, color: color("front"), line: { width: 1.5, color: color("panel") } }, () => 1),
     ...testTraces(), ...referenceTraces(), runningTrace(), ringTrace(),
@@ -47,10 +50,6 @@ function height(accuracy) {
   // Where an accuracy stands on the vertical axis: itself, or minus the logarithm of the error.
   return state.mode === "error" ? fromError(accuracy) : accuracy;
 }
-
-const fromError = (accuracy) => (accuracy == null ? null : -Math.log10(Math.max(1 - accuracy, leastError())));
-
-const leastError = () => 0.5 / (payload.run.data?.validation ?? 1000);
 
 function frontTrace(group, shown, marker, opacity) {
   return {
@@ -83,11 +82,13 @@ function testTraces() {
 }
 
 function referenceTraces() {
-  const known = payload.references.filter((reference) => reference.parameters > 0 && reference.accuracy != null);
+  const known = payload.references.filter((reference) => reference.parameters > 0 && reference.accuracy != null).sort((a, b) => a.parameters - b.parameters);
   if (!known.length) return [];
+  const [least, most] = sizeRange().map(Math.log10);
+  const beside = (reference, i) => `${i % 2 ? "top" : "bottom"} ${Math.log10(reference.parameters) > 0.4 * least + 0.6 * most ? "left" : "right"}`;
   return [{
     x: known.map((r) => r.parameters), y: known.map((r) => height(r.accuracy)), mode: "markers+text", marker: { symbol: "star", size: 12, color: color("reference") },
-    text: known.map((r) => plotText(String(r.name).slice(0, 40))), textposition: known.map((r) => (Math.log10(r.parameters) > sizeRange().map(Math.log10).reduce((a, b) => 0.25 * a + 0.75 * b) ? "bottom left" : "bottom right")),
+    text: known.map((r) => plotText(String(r.name).slice(0, 40))), textposition: known.map(beside),
     textfont: { size: 11, color: color("reference") }, hoverinfo: "text",
     hovertext: known.map((r) => hover([r.name, `${percent(r.accuracy, 2)}, ${short(r.parameters)} parameters`, "reference, not of this search"])),
   }];
@@ -106,7 +107,7 @@ function runningTrace() {
 function sizeRange() {
   const sizes = [...trials.map((t) => t.parameters), ...payload.references.map((r) => r.parameters).filter((p) => p > 0)];
   const [least, most] = [sizes.reduce((a, b) => Math.min(a, b)), sizes.reduce((a, b) => Math.max(a, b))];
-  const margin = Math.max((most / least) ** 0.04, 1.15);
+  const margin = most > 2 * least ? Math.max((most / least) ** 0.04, 1.15) : 2;
   return [least / margin, most * margin];
 }
 
@@ -117,7 +118,7 @@ function accuracyRange() {
   if (!measured.length) return [0, 1];
   const inside = state.mode === "all" || !front.length ? measured : [...front.map((t) => t.accuracy), ...beside, ...measured.filter((a) => a > front[0].accuracy)];
   const low = inside.reduce((a, b) => Math.min(a, b)), high = [...measured, ...beside].reduce((a, b) => Math.max(a, b));
-  const margin = Math.max(high - low, 0.01);
+  const margin = Math.max(high - low, 0.1);
   return [Math.max(low - 0.12 * margin, -0.02), high + 0.07 * margin];
 }
 
@@ -129,12 +130,6 @@ function accuracyAxis() {
   }
   const top = fromError(high), bottom = fromError(Math.max(low, 0.05));
   return errorAxis("accuracy (log scale of the error)", { range: [bottom, top + 0.05 * (top - bottom) + 0.02] });
-}
-
-function errorAxis(title, more = {}) {
-  // For heights from `fromError`, with ticks that say the accuracy.
-  const errors = [0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0001].filter((error) => error >= leastError() * 0.9);
-  return axis(title, { tickvals: errors.map((e) => -Math.log10(e)), ticktext: errors.map((e) => `${significant(100 * (1 - e), 4)}%`), ...more });
 }
 
 // Lines and the ring around the selected point ----------------------------------------------------------------------------
@@ -155,7 +150,7 @@ function ringTrace() {
   // The ring around the selected trial; a failed one stands at the bottom.
   const trial = trials[state.selected];
   const failed = trial?.accuracy == null;
-  return { x: trial ? [trial.parameters] : [], y: trial ? [failed ? 0.02 : height(trial.accuracy)] : [], yaxis: failed ? "y2" : "y",
+  return { x: trial ? [trial.parameters] : [], y: trial ? [failed ? 0.03 : height(trial.accuracy)] : [], yaxis: failed ? "y2" : "y",
     mode: "markers", marker: { symbol: "circle-open", size: 20, color: color("ink"), line: { width: 2.5 } }, hoverinfo: "skip" };
 }
 

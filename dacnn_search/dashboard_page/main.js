@@ -68,7 +68,8 @@ function renderLive() {
   if (!live) return replace("live-text", status.message);
   const total = status.trials ? ` of ${whole(status.trials)}` : "";
   const left = status.remaining ? `, about ${duration(status.remaining)} left` : "";
-  replace("live-text", `${whole(status.finished ?? trials.length)}${total} trials${left}. `, status.message);
+  const what = status.state === "searching" ? "trials" : "full trainings";
+  replace("live-text", `${whole(status.finished ?? trials.length)}${total} ${what}${left}. `, status.message);
   if (status.trials) byId("progress").value = status.finished / status.trials;
   byId("progress").hidden = !status.trials;
   replace("running", (status.running ?? []).map((trial) => el("li", {},
@@ -179,7 +180,7 @@ function choose(index) {
 }
 
 function selectionReason() {
-  if (!state.byBudget) return "";
+  if (!state.byBudget || !front.length) return "";
   if (!bestUnder(state.budget)) return `No finished network has at most ${whole(state.budget)} parameters; this is the smallest`;
   const suggested = suggestion()?.index === state.selected && state.budget === trials[state.selected].parameters;
   return suggested ? "Suggested: the smallest network within one standard error of the best" : `Best network with at most ${whole(state.budget)} parameters`;
@@ -224,6 +225,8 @@ function start() {
   for (const id of ["network", "search", "reasons", "trials-section"]) byId(id).hidden = !trials.length;
   byId("filter").value = state.filter;
   byId("show").value = state.show;
+  for (const element of document.querySelectorAll(".if-tested")) element.hidden = ![...tests.values()].some(Boolean);
+  for (const element of document.querySelectorAll(".if-references")) element.hidden = !payload.references.length;
   if (trials.length) startSelection();
   renderFailures();
   renderTable();

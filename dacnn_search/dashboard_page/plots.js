@@ -27,7 +27,7 @@ function drawCurve() {
   draw("curve", [accuracy, ...losses], {
     xaxis: axis("epoch", { rangemode: "tozero", fixedrange: true }), yaxis: axis("accuracy", { tickformat: ".0%", fixedrange: true }),
     yaxis2: axis("loss", { overlaying: "y", side: "right", rangemode: "tozero", showgrid: false, fixedrange: true, tickmode: "auto", nticks: 6 }),
-    showlegend: true, legend: { orientation: "h", x: 0, y: 1.14, font: { size: 11 } }, margin: { l: 54, r: 52, t: 30, b: 40 },
+    showlegend: true, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 11 } }, margin: { l: 54, r: 52, t: narrow() ? 62 : 30, b: 40 },
   });
   byId("curve").setAttribute("aria-label", `Learning curve of trial ${trial}`);
 }
@@ -87,7 +87,7 @@ function drawDensity() {
       text: edges.map(([a, b], i) => `${counts[i]} of the ${name}<br>${short(a)} to ${short(b)} parameters`), textposition: "none", hoverinfo: "text" };
   });
   draw("density", traces, { barmode: "stack", xaxis: logAxis("parameters (log scale)", least, most), yaxis: axis("trials", { rangemode: "tozero", nticks: 6 }),
-    showlegend: true, legend: { orientation: "h", traceorder: "normal", x: 0, y: 1.12, font: { size: 11 } }, margin: { l: 54, r: 14, t: 26, b: 44 } });
+    showlegend: true, legend: { orientation: "h", traceorder: "normal", x: 0, y: 1.02, yanchor: "bottom", font: { size: 11 } }, margin: { l: 54, r: 14, t: narrow() ? 44 : 26, b: 44 } });
   const avoided = trials.reduce((sum, trial) => sum + (trial.duplicates ?? 0), 0);
   byId("duplicates").textContent = avoided ? `${plural(avoided, "proposal")} described a network that was known already and ${avoided === 1 ? "was" : "were"} not trained again.` : "No network was proposed twice.";
 }

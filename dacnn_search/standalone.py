@@ -1,0 +1,102 @@
+"""Runs an exported file as a stranger would: this script imports nothing of this package.
+
+`python -P standalone.py MODEL IMAGES LOGITS`: IMAGES is an .npy file of uint8 (N, C, H, W), LOGITS where the outputs go.
+Prints a JSON object with `milliseconds` and `peak_bytes` by batch size.
+"""
+
+import importlib
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+BATCHES = (1, 64)
+CHUNK = 256
+CALLS, SECONDS = 30, 1.0  # at most, for one latency
+# ONNX Runtime would fold batch norm into a copy of the kernel per layer; without these the sharing lives on in memory.
+UNSHARING = ["ConvBNFusion", "ConvMulFusion", "ConvAddFusion"]
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+def main() -> None:
+    """Run the model on the images in chunks, after it was measured."""
+    model, images, logits = (Path(argument) for argument in sys.argv[1:4])
+    pixels = np.load(images, mmap_mode="r")
+    library, load = ("onnxruntime", _load_onnx) if model.suffix == ".onnx" else ("torch", _load_pt2)
+    importlib.import_module(library)
+    before = _memory("VmRSS")
+    run = load(model)
+    report: dict[str, dict[str, float]] = {"milliseconds": {}, "peak_bytes": {}}
+    for batch in BATCHES:
+        example = _scaled(np.resize(pixels[:batch], (batch, *pixels.shape[1:])))
+        report["milliseconds"][str(batch)] = _latency(run, example)
+        if before is not None:
+            report["peak_bytes"][str(batch)] = (_memory("VmHWM") or 0) - before
+    starts = range(0, len(pixels), CHUNK)
+    np.save(logits, np.concatenate([run(_scaled(pixels[start : start + CHUNK])) for start in starts]))
+    if "dacnn_search" in sys.modules:
+        raise RuntimeError("this must run without dacnn_search")
+    print(json.dumps(report))
+
+
+def _load_onnx(path: Path) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        path, options, providers=["CPUExecutionProvider"], disabled_optimizers=UNSHARING
+    )
+    name = session.get_inputs()[0].name
+
+    def run(pixels: np.ndarray) -> np.ndarray:
+        return np.asarray(session.run(None, {name: pixels})[0])
+
+    return run
+
+
+def _load_pt2(path: Path) -> Run:
+    import torch
+
+    torch.set_num_threads(1)
+    module = torch.export.load(path).module()
+
+    def run(pixels: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return module(torch.from_numpy(pixels)).numpy()
+
+    return run
+
+
+def _scaled(images: np.ndarray) -> np.ndarray:
+    return images.astype(np.float32) / np.float32(255)
+
+
+def _latency(run: Run, pixels: np.ndarray) -> float:
+    """Median milliseconds of a call."""
+    run(pixels)
+    times: list[float] = []
+    end = time.perf_counter() + SECONDS
+    while not times or (len(times) < CALLS and time.perf_counter() < end):
+        start = time.perf_counter()
+        run(pixels)
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+def _memory(key: str) -> int | None:
+    """A figure of this process in bytes, where Linux tells it: VmRSS now, VmHWM at most so far."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{key}:")), None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,331 @@
+"""The dashboard without a browser: what is in the pages, what is not, and the command."""
+
+import base64
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+import xml.etree.ElementTree
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic_run import write_ledger, write_run
+
+from dacnn_search.architecture import Architecture
+from dacnn_search.cost import count_parameters
+from dacnn_search.dashboard import main, write_comparison, write_dashboard, write_figure, write_index
+from dacnn_search.dashboard_data import hypervolumes, read_run, run_payload
+from dacnn_search.dashboard_server import make_server
+from dacnn_search.errors import InputError, RunDirectoryError
+from dacnn_search.importance import importance
+from dacnn_search.pareto import front_of
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)><b>bold</b> & \u2028 {{payload}}"
+
+
+def payload_of(page: Path) -> dict[str, Any]:
+    text = page.read_text(encoding="utf-8")
+    (data,) = re.findall(r'<script type="application/json" id="payload">(.*?)</script>', text, re.DOTALL)
+    values: dict[str, Any] = json.loads(data)
+    return values
+
+
+def test_page_holds_the_ledger(tmp_path: Path) -> None:
+    records = write_run(tmp_path / "run", trials=40)
+    page = write_dashboard(tmp_path / "run")
+    assert page == tmp_path / "run" / "dashboard.html"
+    payload = payload_of(page)
+    trials = payload["trials"]
+    for index, record in enumerate(records):
+        assert payload["states"][trials["state"][index]] == record["state"]
+        for name in ("trial", "parameters", "macs", "epochs", "reason", "fingerprint"):
+            assert trials[name][index] == record[name]
+        assert trials["accuracy"][index] == pytest.approx(record["accuracy"], abs=1e-5)
+        curve = [value / 1e4 for value in payload["curves"]["accuracy"][index]]
+        assert curve == pytest.approx(record["curve"]["accuracy"], abs=1e-4)
+        for name, column in payload["choices"].items():
+            assert column[index] == record["choices"].get(name)
+    assert [trials["trial"][i] for i in payload["front"]] == [r["trial"] for r in front_of(records)]
+
+
+def test_networks_are_described_by_the_architecture(tmp_path: Path) -> None:
+    records = write_run(tmp_path, trials=40)
+    trials = run_payload(read_run(tmp_path))["trials"]
+    for index, record in enumerate(records):
+        architecture = Architecture.from_dict(record["architecture"])
+        assert trials["network"][index] == str(architecture)
+        assert sum(trials["parts"][index]) == record["parameters"]
+        free = Architecture(architecture.sections, "none", 1, architecture.is_residual)
+        assert trials["unshared"][index] == count_parameters(free, 1, 10)
+        layers = [layer for block in architecture.blocks for layer in block.layers]
+        drawn = re.findall(r"[^ ,/=+]+", trials["drawing"][index])
+        assert [token.endswith("r") for token in drawn] == [layer.regulator for layer in layers]
+        assert [token.startswith("t") for token in drawn] == [layer.kernel.startswith("tr") for layer in layers]
+        kernels = [token.rstrip("r") for token in drawn if not token.startswith("t")]
+        assert kernels == [layer.kernel[len("anchor") :] for layer in layers if layer.kernel.startswith("anchor")]
+
+
+def test_drawing_of_a_known_network(tmp_path: Path) -> None:
+    records = write_run(tmp_path, trials=1, failing=0, retrained=False)
+    architecture = Architecture.from_dict(
+        {
+            "sections": [
+                {"depth": 3, "width": 8, "regulators": "block"},
+                {"depth": 2, "width": 16, "regulators": "layer"},
+            ],
+            "residual": True,
+        }
+    )
+    record = {**records[0], "architecture": architecture.to_dict()}
+    write_ledger(tmp_path / "trials.jsonl", [record])
+    assert run_payload(read_run(tmp_path))["trials"]["drawing"] == ["1,1r= 1r=/tr,2r+ 2r="]
+
+
+def test_hypervolume_is_that_of_the_front_so_far(tmp_path: Path) -> None:
+    records = write_run(tmp_path, trials=30)
+    run = read_run(tmp_path)
+    curve = hypervolumes(run.records, run.scale)
+    for count in (1, 7, 30):
+        assert curve[count - 1] == pytest.approx(run.scale.hypervolume(front_of(records[:count])), abs=1e-5)
+
+
+def test_page_is_one_file_under_a_strict_policy(tmp_path: Path) -> None:
+    write_run(tmp_path, trials=5)
+    text = write_dashboard(tmp_path).read_text(encoding="utf-8")
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="(.*?)"', text)
+    assert "default-src &#x27;none&#x27;" in policy
+    assert "unsafe-eval" not in policy
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert sorted(re.findall(r"sha256-([^&]+)&", policy)) == sorted(hashes)
+    assert not re.findall(r"<script[^>]+src|<link[^>]+stylesheet|@import", text)
+    assert "scattergl" not in scripts[0].lower()
+
+
+def test_hostile_words_stay_words(tmp_path: Path) -> None:
+    write_run(
+        tmp_path / "run",
+        trials=12,
+        name=HOSTILE,
+        class_names=[HOSTILE] * 10,
+        failing=0.5,
+        reason=HOSTILE,
+        references=[{"name": HOSTILE, "parameters": 900, "accuracy": 0.5}],
+    )
+    page = write_dashboard(tmp_path / "run")
+    text = page.read_text(encoding="utf-8")
+    assert "<img src=x" not in text
+    assert "alert(1)</script>" not in text
+    assert text.count("<script") == 4  # the payload, ours, Plotly's, the start of the plots
+    assert payload_of(page)["run"]["name"] == HOSTILE
+    assert "<img src=x" not in write_index(tmp_path).read_text(encoding="utf-8")
+    figure = write_figure(tmp_path / "run", tmp_path / "front.svg").read_text(encoding="utf-8")
+    xml.etree.ElementTree.fromstring(figure)
+
+
+def test_two_thousand_trials_stay_under_8_megabytes(tmp_path: Path) -> None:
+    records = write_run(tmp_path, trials=300)
+    long = [
+        {**records[i % 300], "sequence": i + 1, "trial": i, "curve": {k: [0.12345] * 90 for k in records[0]["curve"]}}
+        for i in range(2000)
+    ]
+    write_ledger(tmp_path / "trials.jsonl", long)
+    page = write_dashboard(tmp_path)
+    assert page.stat().st_size < 8_000_000
+    assert len(payload_of(page)["curves"]["accuracy"][0]) == 40  # thinned, and says of how many epochs
+    assert payload_of(page)["curves"]["length"][0] == 90
+
+
+@pytest.mark.parametrize(("trials", "failing"), [(0, 0.0), (1, 0.0), (6, 1.0)])
+def test_runs_without_much_in_them(tmp_path: Path, trials: int, failing: float) -> None:
+    write_run(tmp_path / "run", trials=trials, failing=failing, retrained=False)
+    payload = payload_of(write_dashboard(tmp_path / "run"))
+    assert len(payload["trials"]["trial"]) == trials
+    assert len(payload["front"]) == (1 if trials and not failing else 0)
+    assert write_index(tmp_path).exists()
+    xml.etree.ElementTree.fromstring(write_figure(tmp_path / "run", tmp_path / "x.svg").read_text())
+
+
+def test_only_ledger_and_environment_are_needed(tmp_path: Path) -> None:
+    write_run(tmp_path, trials=5)
+    for name in ("status.json", "retrained.jsonl", "space.yaml"):
+        (tmp_path / name).unlink()
+    (tmp_path / "environment.json").write_text('{"format": 1}')
+    assert payload_of(write_dashboard(tmp_path))["run"]["name"] == tmp_path.name
+
+
+def test_retrained_networks_come_with_their_seeds_and_config(tmp_path: Path) -> None:
+    records = write_run(tmp_path, trials=30)
+    retrained = payload_of(write_dashboard(tmp_path))["retrained"]
+    front = front_of(records)
+    assert next(records[entry["index"]]["trial"] for entry in retrained) == front[0]["trial"]
+    assert [entry["folder"][:8] for entry in retrained] == ["best/01-", "best/02-", "best/03-"]
+    assert all(len(entry["seeds"]) == 2 and "digits" in entry["config"] for entry in retrained)
+
+
+def test_importance_finds_the_choice_that_matters() -> None:
+    rng = np.random.default_rng(0)
+    records: list[dict[str, Any]] = []
+    for sequence in range(200):
+        size = 10 ** rng.uniform(3, 5)
+        choices = {"good": bool(rng.integers(2)), "idle": int(rng.integers(30)), "fixed": 1}
+        accuracy = 0.8 + 0.03 * np.log10(size) + 0.01 * choices["good"] + rng.normal(0, 0.002)
+        record = {"state": "COMPLETE", "accuracy": accuracy if sequence else 0.1, "parameters": int(size)}
+        records.append({**record, "choices": choices})
+    shares, note = importance(records)
+    assert next(entry["choice"] for entry in shares) == "good"
+    assert shares[0]["share"] > 0.7
+    assert all(entry["share"] < 0.08 for entry in shares[1:])
+    effects = {entry["value"]: entry["effect"] for entry in shares[0]["effects"]}
+    assert effects["true"] - effects["false"] == pytest.approx(0.01, abs=0.002)
+    assert "199" in note or "200" in note
+
+
+def test_importance_needs_trials() -> None:
+    shares, note = importance([])
+    assert shares == []
+    assert "20" in note
+
+
+def test_index_lists_runs_latest_first_and_damaged_ones(tmp_path: Path) -> None:
+    write_run(tmp_path / "first", trials=10)
+    write_run(tmp_path / "second <b>", trials=10)
+    environment = json.loads((tmp_path / "second <b>" / "environment.json").read_text())
+    environment["started"] = "2027-01-01T00:00:00Z"
+    (tmp_path / "second <b>" / "environment.json").write_text(json.dumps(environment))
+    write_run(tmp_path / "damaged", trials=3)
+    (tmp_path / "damaged" / "trials.jsonl").write_text("not a ledger\n")
+    write_dashboard(tmp_path / "first")
+    text = write_index(tmp_path).read_text(encoding="utf-8")
+    assert text.index("second &lt;b&gt;") < text.index(">first<") < text.index("damaged line")
+    assert 'href="first/dashboard.html"' in text
+    assert "<svg" in text
+    assert "script-src &#x27;none&#x27;" in text
+
+
+def test_comparison_groups_seeds_and_lists_differences(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path / f"tpe-{seed}", trials=20 + seed, seed=seed)
+    write_run(tmp_path / "random", trials=20, seed=9, sampler="random")
+    folders = [tmp_path / name for name in ("tpe-0", "tpe-1", "tpe-2", "random")]
+    payload = payload_of(write_comparison(folders, tmp_path / "comparison.html"))
+    assert [run["group"] for run in payload["runs"]] == [0, 0, 0, 1]
+    assert [group["label"] for group in payload["groups"]] == ["tpe (3 seeds)", "random (1 seed)"]
+    low, middle, high = payload["groups"][0]["quartiles"]
+    curves = np.array([run["hypervolume"][:20] for run in payload["runs"][:3]])
+    assert middle == pytest.approx(np.median(curves, axis=0).tolist(), abs=1e-5)
+    assert all(a <= b <= c for a, b, c in zip(low, middle, high, strict=True))
+    assert payload["groups"][1]["quartiles"] == []
+    differences = {row["name"]: row["values"] for row in payload["differences"]}
+    assert differences["sampler"] == ["tpe", "tpe", "tpe", "random"]
+    assert "epochs" not in differences
+    results = {row["name"]: row["values"] for row in payload["results"]}
+    for run, accuracy in zip(payload["runs"], results["highest accuracy"], strict=True):
+        assert accuracy == max(point[1] for point in run["front"])
+
+
+def test_comparison_of_a_run_with_itself_and_an_empty_one(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", trials=8)
+    write_run(tmp_path / "empty", trials=0, retrained=False)
+    folders = [tmp_path / "a", tmp_path / "a", tmp_path / "empty"]
+    assert len(payload_of(write_comparison(folders, tmp_path / "out.html"))["runs"]) == 3
+
+
+def test_figure_shows_every_front_member(tmp_path: Path) -> None:
+    records = write_run(tmp_path, trials=40)
+    tree = xml.etree.ElementTree.fromstring(write_figure(tmp_path, tmp_path / "front.svg").read_text())
+    diamonds = [path for path in tree.iter("{http://www.w3.org/2000/svg}path") if "l5 5" in path.get("d", "")]
+    assert len(diamonds) == len(front_of(records))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "a run directory must hold environment.json"),
+        (["run", "--image", "front.png"], "--image must end in .svg, but is front.png"),
+        (["run", "run", "--image", "front.svg"], "--image draws one run, but got 2"),
+        (["run", "run", "--out", "no/such/folder/page.html"], "can't be written"),
+        (["run", "--serve", "99999"], "--serve needs a port that is free, but 99999"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "run", trials=3, retrained=False)
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_command_writes_dashboard_comparison_and_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        write_run(tmp_path / "results" / name, trials=4, retrained=False)
+    cases = {
+        "results/a": "results/a/dashboard.html",
+        "results/a results/b": "results/comparison.html",
+        "results": "results/index.html",
+        "results/a --image front.svg": "front.svg",
+    }
+    for arguments, written in cases.items():
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments.split())
+        assert stopped.value.code == 0
+        assert capsys.readouterr().out == f"{written}\n"
+        assert Path(written).stat().st_size > 0
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    write_run(tmp_path, trials=3)
+    (tmp_path / "status.json").write_text("{")
+    with pytest.raises(RunDirectoryError, match=r"status\.json"):
+        write_dashboard(tmp_path)
+
+
+def test_server_serves_the_page_to_this_machine_only(tmp_path: Path) -> None:
+    write_run(tmp_path, trials=3)
+    with make_server(lambda: write_dashboard(tmp_path), 0) as server:
+        assert server.server_address[0] == "127.0.0.1"
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            address = f"http://127.0.0.1:{server.server_port}"
+            with urllib.request.urlopen(f"{address}/") as answer:
+                assert b'id="payload"' in answer.read()
+            for path, host, status in (("/trials.jsonl", None, 404), ("/", "evil.example", 403)):
+                request = urllib.request.Request(address + path, headers={"Host": host} if host else {})
+                with pytest.raises(urllib.error.HTTPError) as refused:
+                    urllib.request.urlopen(request)
+                assert refused.value.code == status
+                refused.value.close()
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_port_that_is_taken(tmp_path: Path) -> None:
+    with make_server(lambda: tmp_path, 0) as server, pytest.raises(InputError, match="--serve needs a port"):
+        make_server(lambda: tmp_path, server.server_port)
+
+
+def test_neither_torch_nor_ray_nor_optuna_nor_pandas_is_loaded() -> None:
+    heavy = ("torch", "torchvision", "ray", "optuna", "pandas", "plotly")
+    code = f"import sys, dacnn_search.dashboard; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
