@@ -14,7 +14,7 @@ from dacnn_search.data import ImageData
 from dacnn_search.errors import InputError
 from dacnn_search.evaluation import check_suits
 from dacnn_search.files import sha256_of
-from dacnn_search.model import build
+from dacnn_search.model import Network, build
 from dacnn_search.model_folder import WEIGHTS, NetworkInput, read_architecture, read_input, read_metrics
 from dacnn_search.weights import load_weights, read_weights, trained_weights
 

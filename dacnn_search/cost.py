@@ -27,8 +27,8 @@ InputShape = tuple[int, int, int]  # channels, height, width
 
 KERNEL_AREA = 3 * 3
 BYTES_PER_WEIGHT = 4
-# Measured on one core of an AMD Zen 5 server, float32: 250 GFLOP/s in convolutions, 0.7 ns per activation around them.
-CORE_FLOPS, SECONDS_PER_ACTIVATION = 250e9, 0.7e-9
+# Measured on one core of an AMD Zen 5 server in float32: convolutions, the rest per activation, calls per layer.
+CORE_FLOPS, SECONDS_PER_ACTIVATION, SECONDS_PER_LAYER = 250e9, 0.7e-9, 0.2e-3
 
 
 @dataclass(frozen=True)
@@ -127,14 +127,17 @@ def training_bytes(
     return weights + batch_size * activation_bytes * (cost.activations + 2 * largest)
 
 
-def training_seconds(cost: Cost, images: int) -> float:
+def training_seconds(
+    architecture: Architecture, input_shape: InputShape, num_classes: int, images: int, batch_size: int
+) -> float:
     """Rough time to train on so many images (epochs times training images) with one CPU core.
 
-    A training step is three forward passes of arithmetic, at a rate that AVX-512 cores reach on convolutions, and a
-    pass over the activations.
+    A training step is three forward passes of arithmetic, at a rate that AVX-512 cores reach on convolutions, a pass
+    over the activations, and for each layer a cost that does not depend on its size.
     """
-    flops = 3 * 2 * cost.macs
-    return images * (flops / CORE_FLOPS + cost.activations * SECONDS_PER_ACTIVATION)
+    cost = estimate_cost(architecture, input_shape, num_classes)
+    per_image = 3 * 2 * cost.macs / CORE_FLOPS + cost.activations * SECONDS_PER_ACTIVATION
+    return images * per_image + images / batch_size * architecture.layers * SECONDS_PER_LAYER
 
 
 def _block_shapes(prefix: str, block: Block, batch_norm: bool) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -32,7 +32,7 @@ SHORTCUTS = {"none": "", "identity": "=", "projection": "+"}
 # Which part of a network a tensor belongs to: the first of these that its name contains.
 PART_OF = {
     "kernels.stem": "stem",
-    "kernels.anchor": "shared kernels",
+    "kernels.anchor": "kernels",
     "kernels.transition": "transitions",
     ".regulator": "regulators",
     ".projection": "shortcuts",

@@ -41,8 +41,8 @@ class Formats:
 
 
 def write_files(folder: Path, model: "Classifier", formats: Formats, check: "CheckImages") -> dict[str, Any]:
-    """Write the files beside the weights, run each on the images of `check`, and return the parts `files` and `measured`
-    of `metrics.json`.
+    """Write the files beside the weights, run each on the images of `check`, and return the parts `files` and
+    `measured` of `metrics.json`.
 
     Raises ExportError if a file does not do what the network does, InputError if a package for it is not installed.
     """

@@ -122,7 +122,7 @@ def write_int8_onnx(source: Path, path: Path, images: np.ndarray) -> None:
     with _quiet():
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-        class Reader(CalibrationDataReader):  # type: ignore[misc]
+        class Reader(CalibrationDataReader):
             def __init__(self) -> None:
                 self.batches = _calibration_batches(images)
 

@@ -37,7 +37,7 @@ def importance(records: Sequence[Record]) -> tuple[list[dict[str, Any]], str]:
 
 
 def _remainders(finished: Sequence[Record]) -> np.ndarray:
-    """Accuracy less what size predicts. Shape: (trials,)."""
+    """Accuracy less what size predicts, of mean 0. Shape: (trials,)."""
     accuracy = np.array([r["accuracy"] for r in finished])
     size = np.log10([r["parameters"] for r in finished])
     degree = min(3, len(np.unique(size)) - 1)
@@ -47,7 +47,8 @@ def _remainders(finished: Sequence[Record]) -> np.ndarray:
         rest = accuracy - np.polyval(np.polyfit(size, accuracy, degree, w=weights), size)
         spread = 1.4826 * float(np.median(np.abs(rest))) or 1e-9
         weights = 1.0 / np.maximum(1.0, np.abs(rest) / (1.5 * spread))
-    return np.clip(rest - np.median(rest), -3 * spread, 3 * spread)
+    rest = np.clip(rest - np.median(rest), -3 * spread, 3 * spread)
+    return rest - rest.mean()
 
 
 def _share(name: str, finished: Sequence[Record], rest: np.ndarray) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def _share(name: str, finished: Sequence[Record], rest: np.ndarray) -> dict[str,
     between = sum(len(group) * (group.mean() - values.mean()) ** 2 for group in groups.values())
     within = sum(((group - group.mean()) ** 2).sum() for group in groups.values())
     chance = (len(groups) - 1) * within / max(len(values) - len(groups), 1)
-    share = max(0.0, float(between - chance)) / (float(((rest - rest.mean()) ** 2).sum()) or 1.0)
+    share = max(0.0, float(between - chance)) / (float((rest**2).sum()) or 1.0)
     effects = [
         {"value": label, "trials": len(group), "effect": round(float(group.mean()), 5)}
         for label, group in groups.items()

@@ -28,6 +28,7 @@ FEW = 2_000  # spaces up to this size are listed in full, larger ones are sample
 class Sample:
     """Some networks of a space and their costs; `complete`: all there are, each once."""
 
+    networks: list[Architecture]
     costs: list[Cost]
     feasible: list[bool]
     example: Architecture
@@ -52,7 +53,7 @@ def preview(space: SearchSpace, seed: int = 0) -> str:
     lines.append(f"MACs                {format_count(macs[0])} to {format_count(macs[-1])}" + _drawn(sample))
     lines += ["", *_histogram("parameters", [c.parameters for c in costs])]
     lines += ["", *_histogram("MACs", [c.macs for c in costs]), "", _example(space, sample.example), ""]
-    return "\n".join([*lines, _duration_line(space, costs or [least])])
+    return "\n".join([*lines, _duration_line(space, sample)])
 
 
 def _sample(space: SearchSpace, networks: int, generator: random.Random) -> Sample:
@@ -64,7 +65,7 @@ def _sample(space: SearchSpace, networks: int, generator: random.Random) -> Samp
         found, complete = space.draw_descriptions(generator, FEW), False
     fits = [space.meets_constraints(architecture) for architecture in found]
     example = generator.choice([a for a, fit in zip(found, fits, strict=True) if fit] or [space.draw(generator)[0]])
-    return Sample([space.cost(a) for a in found], fits, example, complete)
+    return Sample(found, [space.cost(a) for a in found], fits, example, complete)
 
 
 def _data_line(space: SearchSpace) -> str:
@@ -96,15 +97,18 @@ def _example(space: SearchSpace, architecture: Architecture) -> str:
     return f"{title}\n\n{draw(architecture, space.input_shape)}\n\n{LEGEND}"
 
 
-def _duration_line(space: SearchSpace, costs: Sequence[Cost]) -> str:
-    settings = space.settings
-    images = settings.recipe.epochs * space.summary.train_size
-    seconds = float(np.mean([training_seconds(cost, images) for cost in costs]))
-    cores = os.cpu_count() or 1
-    whole = settings.search.trials * seconds / cores
+def _duration_line(space: SearchSpace, sample: Sample) -> str:
+    recipe, trials = space.settings.recipe, space.settings.search.trials
+    images = recipe.epochs * space.summary.train_size
+    trained = [network for network, fits in zip(sample.networks, sample.feasible, strict=True) if fits]
+    times = [
+        training_seconds(network, space.input_shape, space.num_classes, images, recipe.batch_size)
+        for network in trained or [sample.example]
+    ]
+    each, cores = float(np.mean(times)), os.cpu_count() or 1
     return (
-        f"{settings.search.trials} trials of {settings.recipe.epochs} epochs: about {format_duration(whole)} on the "
-        f"{cores} CPU cores here, {format_duration(seconds)} each (a rough estimate; a GPU is faster)"
+        f"{trials} trials of {recipe.epochs} epochs: about {format_duration(trials * each / cores)} on the {cores} CPU "
+        f"cores here, {format_duration(each)} each (a rough estimate; a GPU is faster)"
     )
 
 

@@ -1,7 +1,7 @@
 """Runs an exported file as a stranger would: this script imports nothing of this package.
 
-`python -P standalone.py MODEL IMAGES LOGITS`: IMAGES is an .npy file of uint8 (N, C, H, W), LOGITS where the outputs go.
-Prints a JSON object with `milliseconds` and `peak_bytes` by batch size.
+`python -P standalone.py MODEL IMAGES LOGITS`: IMAGES is an .npy file of uint8 (N, C, H, W), LOGITS the one that the
+outputs go to. Prints a JSON object with `milliseconds` and `peak_bytes` by batch size.
 """
 
 import importlib

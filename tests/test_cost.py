@@ -87,8 +87,10 @@ def test_memory_grows_with_batch_and_depth_but_weights_do_not():
 
 
 def test_training_time_grows_with_macs_and_images():
-    small, large = (estimate_cost(Architecture((Section(4, w),)), (3, 32, 32), 10) for w in (8, 64))
-    assert training_seconds(small, 1000) < training_seconds(large, 1000) < training_seconds(large, 2000)
+    def seconds(width, images):
+        return training_seconds(Architecture((Section(4, width),)), (3, 32, 32), 10, images, 128)
+
+    assert seconds(8, 1000) < seconds(64, 1000) < seconds(64, 2000) == 2 * seconds(64, 1000)
 
 
 def test_images_too_small_for_the_poolings():
