@@ -1,12 +1,16 @@
 """What all commands share: errors become one line on stderr and an exit code, never a traceback."""
 
+import argparse
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from dacnn_search.errors import DacnnSearchError
 
-__all__ = ["command"]
+__all__ = ["command", "parsed", "whole"]
+
+T = TypeVar("T")
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., None]:
@@ -28,6 +32,33 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
         sys.exit(code or 0)
 
     return run
+
+
+def parsed(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """An argument's type: what `parse` makes of the text. Argparse tells its ValueError."""
+
+    def convert(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """An argument's type: a whole number of at least `least`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, but is {text!r}")
+        return value
+
+    return parse
 
 
 def _fail(message: str, code: int) -> int:

@@ -28,7 +28,7 @@ from dacnn_search.units import format_count
 __all__ = ["main", "write_comparison", "write_dashboard", "write_figure", "write_index"]
 
 ASSETS = Path(__file__).parent / "dashboard_page"
-RUN_SCRIPTS = ("base.js", "network.js", "card.js", "table.js", "front.js", "plots.js", "main.js")
+RUN_SCRIPTS = ("base.js", "network.js", "card.js", "table.js", "front.js", "plots.js", "budget.js", "main.js")
 COMPARISON_SCRIPTS = ("base.js", "comparison.js")
 
 

@@ -41,7 +41,6 @@ def comparison_payload(runs: Sequence[Run]) -> dict[str, Any]:
                 "group": next(i for i, group in enumerate(groups) if run in group),
                 "front": [[r["parameters"], round(r["accuracy"], 5), r["trial"]] for r in run.front],
                 "hypervolume": curve,
-                "minutes": [round((r.get("finished") or 0) / 60, 3) for r in run.records],
             }
             for run, curve in zip(runs, curves, strict=True)
         ],

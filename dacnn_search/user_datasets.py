@@ -19,7 +19,7 @@ import numpy as np
 from dacnn_search.datasets import Source, describe_error
 from dacnn_search.errors import DataError
 
-__all__ = ["open_folder", "open_npz"]
+__all__ = ["IMAGE_EXTENSIONS", "open_folder", "open_npz", "read_images"]
 
 MAX_BYTES = 8 * 2**30  # of one array in memory
 MAX_CHANNELS = 16
@@ -55,7 +55,7 @@ def open_folder(root: Path, image_size: int, channels: int) -> Source:
             pool: np.repeat(np.arange(len(classes)), [len(group) for group in classes.values()])
             for pool, classes in pools.items()
         },
-        read=lambda pool, indices: _read_images([files[pool][i] for i in indices], image_size, channels),
+        read=lambda pool, indices: read_images([files[pool][i] for i in indices], (image_size, image_size), channels),
     )
 
 
@@ -146,15 +146,19 @@ def _list_classes(folder: Path) -> dict[str, list[Path]]:
     return classes
 
 
-def _read_images(files: Sequence[Path], size: int, channels: int) -> np.ndarray:
-    """Images (N, size, size, channels) uint8."""
-    total = len(files) * size * size * channels
+def read_images(files: Sequence[Path], size: tuple[int, int], channels: int) -> np.ndarray:
+    """Images (N, H, W, channels) uint8 of `size` (H, W): resized and centre cropped, grey for 1 channel, RGB for 3.
+
+    Raises DataError that names the first file that can't be read.
+    """
+    height, width = size
+    total = len(files) * height * width * channels
     if total > MAX_BYTES:
         raise DataError(
-            f"images must take at most {MAX_BYTES} bytes, but {len(files)} of {size} x {size} x {channels} "
+            f"images must take at most {MAX_BYTES} bytes, but {len(files)} of {height} x {width} x {channels} "
             f"take {total}; choose a smaller data.image_size or data.subset"
         )
-    images = np.empty((len(files), size, size, channels), dtype=np.uint8)
+    images = np.empty((len(files), height, width, channels), dtype=np.uint8)
 
     def read(index: int) -> None:
         images[index] = _read_image(files[index], size, channels)
@@ -169,16 +173,17 @@ def _read_images(files: Sequence[Path], size: int, channels: int) -> np.ndarray:
     return images
 
 
-def _read_image(file: Path, size: int, channels: int) -> np.ndarray:
-    """One image, upright, as (size, size, channels) uint8."""
+def _read_image(file: Path, size: tuple[int, int], channels: int) -> np.ndarray:
+    """One image, upright, as (H, W, channels) uint8."""
     from PIL import Image, ImageOps
 
     with _reading(file), Image.open(file, formats=IMAGE_FORMATS) as image:
         if image.mode[0] in "IF":  # PIL would clip these to 255
             raise DataError(f"an image must have 8 bits per channel, but has PIL's mode {image.mode}")
         upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
-        square = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
-        return np.asarray(square).reshape(size, size, channels)
+        height, width = size
+        fitted = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
+        return np.asarray(fitted).reshape(height, width, channels)
 
 
 # ---- .npz files

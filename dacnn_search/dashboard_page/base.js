@@ -14,7 +14,11 @@ const plural = (count, word, words = word + "s") => `${whole(count)} ${count ===
 
 function short(value) {
   // 1,234 -> "1.2 k"; to be followed by a unit. The space does not break.
-  for (const [size, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+  for (const [size, letter] of [
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ]) {
     if (value >= size * 0.9995) return `${scaled(value / size)}\u00a0${letter}`;
   }
   return whole(value);
@@ -23,7 +27,11 @@ function short(value) {
 function bytes(parameters) {
   // Size of that many 32-bit weights.
   const size = 4 * parameters;
-  for (const [unit, letter] of [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"]]) {
+  for (const [unit, letter] of [
+    [1e9, "GB"],
+    [1e6, "MB"],
+    [1e3, "kB"],
+  ]) {
     if (size >= unit) return `${scaled(size / unit)}\u00a0${letter}`;
   }
   return `${size} bytes`;
@@ -65,7 +73,8 @@ function fill(element, attributes, children) {
 
 const el = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
 const svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
-const replace = (id, ...children) => byId(id).replaceChildren(...children.flat(Infinity).filter((c) => c != null && c !== false));
+const replace = (id, ...children) =>
+  byId(id).replaceChildren(...children.flat(Infinity).filter((c) => c != null && c !== false));
 
 // What is remembered over a reload of this page ------------------------------------------------------------------------
 
@@ -117,8 +126,16 @@ function axis(title, more = {}) {
   const line = color("line");
   return {
     title: { text: title, font: { size: 12, color: color("muted") }, standoff: 8 },
-    gridcolor: line, linecolor: line, zeroline: false, ticks: "outside", tickcolor: line, ticklen: 4,
-    tickfont: { size: 11, color: color("muted") }, fixedrange: touch, automargin: false, ...more,
+    gridcolor: line,
+    linecolor: line,
+    zeroline: false,
+    ticks: "outside",
+    tickcolor: line,
+    ticklen: 4,
+    tickfont: { size: 11, color: color("muted") },
+    fixedrange: touch,
+    automargin: false,
+    ...more,
   };
 }
 
@@ -139,24 +156,52 @@ const leastError = () => 0.5 / (payload.run?.data?.validation ?? 5000);
 const fromError = (accuracy) => (accuracy == null ? null : -Math.log10(Math.max(1 - accuracy, leastError())));
 
 function errorAxis(title, more = {}) {
-  const errors = [0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0001].filter((error) => error >= leastError() * 0.9);
-  return axis(title, { tickvals: errors.map((e) => -Math.log10(e)), ticktext: errors.map((e) => `${significant(100 * (1 - e), 4)}%`), ...more });
+  const errors = [0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0001].filter(
+    (error) => error >= leastError() * 0.9,
+  );
+  return axis(title, {
+    tickvals: errors.map((e) => -Math.log10(e)),
+    ticktext: errors.map((e) => `${significant(100 * (1 - e), 4)}%`),
+    ...more,
+  });
 }
 
 function draw(id, traces, layout, config = {}) {
   const base = {
     font: { family: "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", color: color("ink"), size: 12 },
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 54, r: 14, t: 10, b: 44 },
-    hovermode: "closest", dragmode: touch ? false : "zoom", showlegend: false,
-    hoverlabel: { bgcolor: color("panel"), bordercolor: color("muted"), font: { color: color("ink"), size: 12 }, align: "left" },
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    margin: { l: 54, r: 14, t: 10, b: 44 },
+    hovermode: "closest",
+    dragmode: touch ? false : "zoom",
+    showlegend: false,
+    hoverlabel: {
+      bgcolor: color("panel"),
+      bordercolor: color("muted"),
+      font: { color: color("ink"), size: 12 },
+      align: "left",
+    },
   };
   const buttons = ["zoom2d", "pan2d", "select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d"];
-  return Plotly.react(byId(id), traces, { ...base, ...layout }, {
-    displaylogo: false, responsive: true, doubleClick: "reset", modeBarButtonsToRemove: buttons,
-    displayModeBar: touch ? false : "hover", toImageButtonOptions: { filename: id, scale: 2 }, ...config,
-  });
+  return Plotly.react(
+    byId(id),
+    traces,
+    { ...base, ...layout },
+    {
+      displaylogo: false,
+      responsive: true,
+      doubleClick: "reset",
+      modeBarButtonsToRemove: buttons,
+      displayModeBar: touch ? false : "hover",
+      toImageButtonOptions: { filename: id, scale: 2 },
+      ...config,
+    },
+  );
 }
 
 function hover(lines) {
-  return lines.filter((line) => line).map(plotText).join("<br>");
+  return lines
+    .filter((line) => line)
+    .map(plotText)
+    .join("<br>");
 }

@@ -3,17 +3,34 @@
 function renderCard(trial, reason) {
   // reason: why this network is shown, a sentence; "" if someone chose it.
   const test = testOf(trial.index);
-  const digits = accuracyDigits(), error = trial.accuracy && standardError(trial.accuracy);
+  const digits = accuracyDigits(),
+    error = trial.accuracy && standardError(trial.accuracy);
   replace("card-kicker", reason || `Trial ${trial.trial}${trial.onFront ? ", on the front" : ""}`);
-  replace("card-figures",
-    figure(percent(trial.accuracy, digits), "validation accuracy" + (trial.state === PRUNED ? " when stopped" : error ? ` (±${points(error)})` : "")),
-    test && figure(percent(test.mean, digits), `test accuracy, ${plural(test.count, "seed")}${test.count > 1 ? ` (±${points(test.deviation)})` : ""}`),
+  replace(
+    "card-figures",
+    figure(
+      percent(trial.accuracy, digits),
+      "validation accuracy" + (trial.state === PRUNED ? " when stopped" : error ? ` (±${points(error)})` : ""),
+    ),
+    test &&
+      figure(
+        percent(test.mean, digits),
+        `test accuracy, ${plural(test.count, "seed")}${test.count > 1 ? ` (±${points(test.deviation)})` : ""}`,
+      ),
     figure(short(trial.parameters), `parameters (${bytes(trial.parameters)})`),
     figure(short(trial.macs), "multiply-accumulates per image"),
-    trial.unshared > 1.05 * trial.parameters && figure(`${significant(trial.unshared / trial.parameters)}×`, "smaller than with a kernel per layer"));
+    trial.unshared > 1.05 * trial.parameters &&
+      figure(`${significant(trial.unshared / trial.parameters)}×`, "smaller than with a kernel per layer"),
+  );
   replace("card-network", trial.network);
-  replace("card-facts", factsOf(trial).map((fact) => el("li", {}, fact)));
-  replace("why", whyOf(trial).map((sentence) => el("li", {}, sentence)));
+  replace(
+    "card-facts",
+    factsOf(trial).map((fact) => el("li", {}, fact)),
+  );
+  replace(
+    "why",
+    whyOf(trial).map((sentence) => el("li", {}, sentence)),
+  );
   renderDetails(trial);
 }
 
@@ -34,7 +51,11 @@ function factsOf(trial) {
 
 function whyOf(trial) {
   if (trial.state === FAIL) return [`It failed${trial.reason ? ": " + trial.reason : ""}.`];
-  if (trial.state === PRUNED) return [`It was stopped after ${plural(trial.epochs, "epoch")}, so its accuracy says little.`, ...whySharing(trial)];
+  if (trial.state === PRUNED)
+    return [
+      `It was stopped after ${plural(trial.epochs, "epoch")}, so its accuracy says little.`,
+      ...whySharing(trial),
+    ];
   return [...whyFront(trial), ...whyPeers(trial), ...whySharing(trial), ...whyChoices(trial)];
 }
 
@@ -43,36 +64,61 @@ function whyFront(trial) {
   if (place < 0) {
     const better = front.filter((other) => other.parameters <= trial.parameters).at(-1);
     if (!better) return [];
-    const gain = better.accuracy > trial.accuracy ? `is ${points(better.accuracy - trial.accuracy)} more accurate` : "is as accurate";
+    const gain =
+      better.accuracy > trial.accuracy
+        ? `is ${points(better.accuracy - trial.accuracy)} more accurate`
+        : "is as accurate";
     return [["Not on the front: ", trialLink(better), ` ${gain} with ${short(better.parameters)} parameters.`]];
   }
-  const smaller = front[place - 1], larger = front[place + 1];
-  const sentences = [`No finished network as small is as accurate${smaller ? "" : "; it is the smallest of the front"}.`];
+  const smaller = front[place - 1],
+    larger = front[place + 1];
+  const sentences = [
+    `No finished network as small is as accurate${smaller ? "" : "; it is the smallest of the front"}.`,
+  ];
   if (smaller) {
-    sentences.push([trialLink(smaller, "The next smaller one"), ` saves ${short(trial.parameters - smaller.parameters)} parameters ` +
-      `(${Math.round(100 * (1 - smaller.parameters / trial.parameters))}%) and loses ${points(trial.accuracy - smaller.accuracy)}.`]);
+    sentences.push([
+      trialLink(smaller, "The next smaller one"),
+      ` saves ${short(trial.parameters - smaller.parameters)} parameters ` +
+        `(${Math.round(100 * (1 - smaller.parameters / trial.parameters))}%) and loses ${points(trial.accuracy - smaller.accuracy)}.`,
+    ]);
   }
   if (larger) {
     const times = significant(larger.parameters / trial.parameters, 2);
-    sentences.push([trialLink(larger, "The next larger one"), ` gains ${points(larger.accuracy - trial.accuracy)} for ${times} times the parameters.`]);
+    sentences.push([
+      trialLink(larger, "The next larger one"),
+      ` gains ${points(larger.accuracy - trial.accuracy)} for ${times} times the parameters.`,
+    ]);
   } else sentences.push("It is the most accurate network of the search.");
   return sentences;
 }
 
 function whyPeers(trial) {
-  const peers = trials.filter((other) => other.state === COMPLETE && other !== trial &&
-    other.parameters >= trial.parameters / 2 && other.parameters <= 2 * trial.parameters);
+  const peers = trials.filter(
+    (other) =>
+      other.state === COMPLETE &&
+      other !== trial &&
+      other.parameters >= trial.parameters / 2 &&
+      other.parameters <= 2 * trial.parameters,
+  );
   if (peers.length < 4) return [];
   const accuracies = peers.map((other) => other.accuracy).sort((a, b) => a - b);
   const median = accuracies[Math.floor(accuracies.length / 2)];
   const difference = trial.accuracy - median;
-  return [`Of ${whole(peers.length)} other finished networks between half and twice its size, half reach ${percent(median, accuracyDigits())} or less: ` +
-    (Math.abs(difference) < 5e-4 ? "it is about as good." : `it is ${points(Math.abs(difference))} ${difference > 0 ? "better" : "worse"}.`)];
+  return [
+    `Of ${whole(peers.length)} other finished networks between half and twice its size, half reach ${percent(median, accuracyDigits())} or less: ` +
+      (Math.abs(difference) < 5e-4
+        ? "it is about as good."
+        : `it is ${points(Math.abs(difference))} ${difference > 0 ? "better" : "worse"}.`),
+  ];
 }
 
 function whySharing(trial) {
   const saved = trial.unshared / trial.parameters;
-  return saved > 1.05 ? [`With a kernel of its own in each layer it would have ${short(trial.unshared)} parameters; sharing saves ${Math.round(100 - 100 / saved)}%.`] : [];
+  return saved > 1.05
+    ? [
+        `With a kernel of its own in each layer it would have ${short(trial.unshared)} parameters; sharing saves ${Math.round(100 - 100 / saved)}%.`,
+      ]
+    : [];
 }
 
 function whyChoices(trial) {
@@ -82,11 +128,17 @@ function whyChoices(trial) {
     const effect = effects.find((entry) => entry.value === String(value));
     if (share >= 0.02 && effect?.effect > 5e-4) helping.push(`${choice} ${value} (+${points(effect.effect)})`);
   }
-  return helping.length ? [`Choices of it that go with more accuracy at equal size: ${helping.slice(0, 3).join(", ")}.`] : [];
+  return helping.length
+    ? [`Choices of it that go with more accuracy at equal size: ${helping.slice(0, 3).join(", ")}.`]
+    : [];
 }
 
 function trialLink(trial, words) {
-  return el("button", { type: "button", class: "link", onclick: () => choose(trial.index) }, words ?? `trial ${trial.trial}`);
+  return el(
+    "button",
+    { type: "button", class: "link", onclick: () => choose(trial.index) },
+    words ?? `trial ${trial.trial}`,
+  );
 }
 
 // The drawing, the curve, the config -----------------------------------------------------------------------------------
@@ -104,14 +156,39 @@ function renderDetails(trial) {
 
 function partsBar(trial) {
   // Where the parameters are: a bar with one stretch per part of the network.
-  const parts = payload.parts.map((name, index) => ({ name, index, count: trial.parts[index] })).filter((part) => part.count);
+  const parts = payload.parts
+    .map((name, index) => ({ name, index, count: trial.parts[index] }))
+    .filter((part) => part.count);
   const total = parts.reduce((sum, part) => sum + part.count, 0);
   const share = (part) => `${significant((100 * part.count) / total, 2)}%`;
   return [
-    el("div", { class: "bar", role: "img", "aria-label": "Where the parameters are: " + parts.map((part) => `${part.name} ${share(part)}`).join(", ") },
-      parts.map((part) => el("span", { class: `part-${part.index}`, style: `flex-grow:${part.count}`, title: `${part.name}: ${short(part.count)}` }))),
-    el("ul", { class: "legend" }, parts.map((part) =>
-      el("li", {}, el("span", { class: `swatch part-${part.index}` }), ` ${part.name} ${short(part.count)} (${share(part)})`))),
+    el(
+      "div",
+      {
+        class: "bar",
+        role: "img",
+        "aria-label": "Where the parameters are: " + parts.map((part) => `${part.name} ${share(part)}`).join(", "),
+      },
+      parts.map((part) =>
+        el("span", {
+          class: `part-${part.index}`,
+          style: `flex-grow:${part.count}`,
+          title: `${part.name}: ${short(part.count)}`,
+        }),
+      ),
+    ),
+    el(
+      "ul",
+      { class: "legend" },
+      parts.map((part) =>
+        el(
+          "li",
+          {},
+          el("span", { class: `swatch part-${part.index}` }),
+          ` ${part.name} ${short(part.count)} (${share(part)})`,
+        ),
+      ),
+    ),
   ];
 }
 
@@ -121,17 +198,31 @@ function quoteForShell(path) {
 
 function commandOf(trial, retrained) {
   const folder = payload.run.folder;
-  return "python -m dacnn_search.train " + (retrained
-    ? `--config ${quoteForShell(`${folder}/${retrained.folder}/config.yaml`)}`
-    : `--run ${quoteForShell(folder)} --trial ${trial.trial}`);
+  return (
+    "python -m dacnn_search.train " +
+    (retrained
+      ? `--config ${quoteForShell(`${folder}/${retrained.folder}/config.yaml`)}`
+      : `--run ${quoteForShell(folder)} --trial ${trial.trial}`)
+  );
 }
 
 function architectureYaml(trial) {
   const [sections, sharing, anchors, residual, batchNorm] = trial.config;
-  const lines = sections.flatMap(([depth, width, regulators]) =>
-    [`    - depth: ${depth}`, `      width: ${width}`, `      regulators: ${regulators}`]);
-  return ["architecture:", "  sections:", ...lines, `  sharing: ${sharing}`, `  anchors: ${anchors}`,
-    `  residual: ${residual}`, `  batch_norm: ${batchNorm}`, ""].join("\n");
+  const lines = sections.flatMap(([depth, width, regulators]) => [
+    `    - depth: ${depth}`,
+    `      width: ${width}`,
+    `      regulators: ${regulators}`,
+  ]);
+  return [
+    "architecture:",
+    "  sections:",
+    ...lines,
+    `  sharing: ${sharing}`,
+    `  anchors: ${anchors}`,
+    `  residual: ${residual}`,
+    `  batch_norm: ${batchNorm}`,
+    "",
+  ].join("\n");
 }
 
 async function copyText(id, button) {

@@ -22,18 +22,54 @@ function drawFront() {
   const is = (code) => trials.filter((trial) => trial.state === code && (code === FAIL || trial.accuracy != null));
   const finished = is(COMPLETE).filter((trial) => !trial.onFront);
   const traces = [
-    frontTrace(is(PRUNED), shown, { symbol: "triangle-down", size: 7, color: color("stopped") }, (t) => 0.25 + 0.5 * fidelity(t)),
-    frontTrace(finished, shown, { symbol: "circle", size: 7, color: color("finished"), line: { width: 1, color: color("panel") } }, () => 0.75),
-    { ...frontTrace(is(FAIL), shown, { symbol: "x-thin", size: 7, line: { width: 1.5, color: color("failed") } }, () => 0.8), y: is(FAIL).map(() => 0.03), yaxis: "y2" },
-    { x: front.map((t) => t.parameters), y: front.map((t) => height(t.accuracy)), mode: "lines", line: { shape: "hv", width: 2, color: color("front") }, hoverinfo: "skip" },
-    frontTrace(front, shown, { symbol: "diamond", size: 11, color: color("front"), line: { width: 1.5, color: color("panel") } }, () => 1),
-    ...testTraces(), ...referenceTraces(), runningTrace(), ringTrace(),
+    frontTrace(
+      is(PRUNED),
+      shown,
+      { symbol: "triangle-down", size: 7, color: color("stopped") },
+      (t) => 0.25 + 0.5 * fidelity(t),
+    ),
+    frontTrace(
+      finished,
+      shown,
+      { symbol: "circle", size: 7, color: color("finished"), line: { width: 1, color: color("panel") } },
+      () => 0.75,
+    ),
+    {
+      ...frontTrace(
+        is(FAIL),
+        shown,
+        { symbol: "x-thin", size: 7, line: { width: 1.5, color: color("failed") } },
+        () => 0.8,
+      ),
+      y: is(FAIL).map(() => 0.03),
+      yaxis: "y2",
+    },
+    {
+      x: front.map((t) => t.parameters),
+      y: front.map((t) => height(t.accuracy)),
+      mode: "lines",
+      line: { shape: "hv", width: 2, color: color("front") },
+      hoverinfo: "skip",
+    },
+    frontTrace(
+      front,
+      shown,
+      { symbol: "diamond", size: 11, color: color("front"), line: { width: 1.5, color: color("panel") } },
+      () => 1,
+    ),
+    ...testTraces(),
+    ...referenceTraces(),
+    runningTrace(),
   ];
   const [least, most] = sizeRange();
   const layout = {
-    xaxis: logAxis("parameters (log scale)", least, most), yaxis: accuracyAxis(),
-    yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true }, hoverdistance: 24,
-    shapes: frontShapes(), annotations: limitAnnotation(), margin: { l: 58, r: 12, t: 12, b: 46 },
+    xaxis: logAxis("parameters (log scale)", least, most),
+    yaxis: accuracyAxis(),
+    yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },
+    hoverdistance: 24,
+    shapes: frontShapes(),
+    annotations: limitAnnotation(),
+    margin: { l: 58, r: 12, t: 12, b: 46 },
   };
   if (state.zoom?.mode === state.mode) {
     layout.xaxis.range = state.zoom.x;
@@ -41,6 +77,7 @@ function drawFront() {
   }
   draw("front", traces, layout);
   setUpFrontEvents();
+  placeRing();
   renderModes();
 }
 
@@ -53,17 +90,31 @@ function height(accuracy) {
 
 function frontTrace(group, shown, marker, opacity) {
   return {
-    x: group.map((t) => t.parameters), y: group.map((t) => height(t.accuracy)), customdata: group.map((t) => t.index), mode: "markers",
-    marker: { ...marker, opacity: group.map((t) => (shown.has(t) ? opacity(t) : 0.08)) }, hoverinfo: "text", text: group.map(hoverOf),
+    x: group.map((t) => t.parameters),
+    y: group.map((t) => height(t.accuracy)),
+    customdata: group.map((t) => t.index),
+    mode: "markers",
+    marker: { ...marker, opacity: group.map((t) => (shown.has(t) ? opacity(t) : 0.08)) },
+    hoverinfo: "text",
+    text: group.map(hoverOf),
   };
 }
 
 function hoverOf(trial) {
   const test = testOf(trial.index);
-  const how = trial.state === COMPLETE ? "" : trial.state === PRUNED ? `stopped after ${trial.epochs} of ${payload.run.epochs ?? "?"} epochs` : `failed: ${(trial.reason ?? "").slice(0, 80)}`;
+  const how =
+    trial.state === COMPLETE
+      ? ""
+      : trial.state === PRUNED
+        ? `stopped after ${trial.epochs} of ${payload.run.epochs ?? "?"} epochs`
+        : `failed: ${(trial.reason ?? "").slice(0, 80)}`;
   return hover([
-    `Trial ${trial.trial}${trial.onFront ? ", on the front" : ""}`, trial.accuracy != null && `${percent(trial.accuracy, accuracyDigits())} validation accuracy`,
-    test && `${percent(test.mean, accuracyDigits())} test accuracy`, `${short(trial.parameters)} parameters (${bytes(trial.parameters)})`, how, ...trial.network.match(/.{1,56}(,|$)/g),
+    `Trial ${trial.trial}${trial.onFront ? ", on the front" : ""}`,
+    trial.accuracy != null && `${percent(trial.accuracy, accuracyDigits())} validation accuracy`,
+    test && `${percent(test.mean, accuracyDigits())} test accuracy`,
+    `${short(trial.parameters)} parameters (${bytes(trial.parameters)})`,
+    how,
+    ...trial.network.match(/.{1,56}(,|$)/g),
   ]);
 }
 
@@ -71,41 +122,92 @@ function testTraces() {
   // Test accuracy of the retrained networks, with the range of the seeds, joined to what the search had measured.
   const tested = [...tests].filter(([, test]) => test).map(([index, test]) => ({ trial: trials[index], test }));
   if (!tested.length) return [];
-  const joins = tested.flatMap(({ trial, test }) => [[trial.parameters, height(trial.accuracy)], [trial.parameters, height(test.mean)], [null, null]]);
-  const error = { type: "data", symmetric: false, array: tested.map(({ test }) => height(test.most) - height(test.mean)),
-    arrayminus: tested.map(({ test }) => height(test.mean) - height(test.least)), color: color("test"), thickness: 1.5, width: 5 };
+  const joins = tested.flatMap(({ trial, test }) => [
+    [trial.parameters, height(trial.accuracy)],
+    [trial.parameters, height(test.mean)],
+    [null, null],
+  ]);
+  const error = {
+    type: "data",
+    symmetric: false,
+    array: tested.map(({ test }) => height(test.most) - height(test.mean)),
+    arrayminus: tested.map(({ test }) => height(test.mean) - height(test.least)),
+    color: color("test"),
+    thickness: 1.5,
+    width: 5,
+  };
   return [
-    { x: joins.map((p) => p[0]), y: joins.map((p) => p[1]), mode: "lines", line: { width: 1, dash: "dot", color: color("test") }, hoverinfo: "skip" },
-    { x: tested.map(({ trial }) => trial.parameters), y: tested.map(({ test }) => height(test.mean)), customdata: tested.map(({ trial }) => trial.index), error_y: error, mode: "markers",
-      marker: { symbol: "square", size: 9, color: color("test"), line: { width: 1.5, color: color("panel") } }, hoverinfo: "text", text: tested.map(({ trial }) => hoverOf(trial)) },
+    {
+      x: joins.map((p) => p[0]),
+      y: joins.map((p) => p[1]),
+      mode: "lines",
+      line: { width: 1, dash: "dot", color: color("test") },
+      hoverinfo: "skip",
+    },
+    {
+      x: tested.map(({ trial }) => trial.parameters),
+      y: tested.map(({ test }) => height(test.mean)),
+      customdata: tested.map(({ trial }) => trial.index),
+      error_y: error,
+      mode: "markers",
+      marker: { symbol: "square", size: 9, color: color("test"), line: { width: 1.5, color: color("panel") } },
+      hoverinfo: "text",
+      text: tested.map(({ trial }) => hoverOf(trial)),
+    },
   ];
 }
 
 function referenceTraces() {
-  const known = payload.references.filter((reference) => reference.parameters > 0 && reference.accuracy != null).sort((a, b) => a.parameters - b.parameters);
+  const known = payload.references
+    .filter((reference) => reference.parameters > 0 && reference.accuracy != null)
+    .sort((a, b) => a.parameters - b.parameters);
   if (!known.length) return [];
   const [least, most] = sizeRange().map(Math.log10);
-  const beside = (reference, i) => `${i % 2 ? "top" : "bottom"} ${Math.log10(reference.parameters) > 0.4 * least + 0.6 * most ? "left" : "right"}`;
-  return [{
-    x: known.map((r) => r.parameters), y: known.map((r) => height(r.accuracy)), mode: "markers+text", marker: { symbol: "star", size: 12, color: color("reference") },
-    text: known.map((r) => plotText(String(r.name).slice(0, 40))), textposition: known.map(beside),
-    textfont: { size: 11, color: color("reference") }, hoverinfo: "text",
-    hovertext: known.map((r) => hover([r.name, `${percent(r.accuracy, 2)}, ${short(r.parameters)} parameters`, "reference, not of this search"])),
-  }];
+  const beside = (reference, i) =>
+    `${i % 2 ? "top" : "bottom"} ${Math.log10(reference.parameters) > 0.4 * least + 0.6 * most ? "left" : "right"}`;
+  return [
+    {
+      x: known.map((r) => r.parameters),
+      y: known.map((r) => height(r.accuracy)),
+      mode: "markers+text",
+      marker: { symbol: "star", size: 12, color: color("reference") },
+      text: known.map((r) => plotText(String(r.name).slice(0, 40))),
+      textposition: known.map(beside),
+      textfont: { size: 11, color: color("reference") },
+      hoverinfo: "text",
+      hovertext: known.map((r) =>
+        hover([
+          r.name,
+          `${percent(r.accuracy, 2)}, ${short(r.parameters)} parameters`,
+          "reference, not of this search",
+        ]),
+      ),
+    },
+  ];
 }
 
 function runningTrace() {
-  const running = live ? payload.status.running ?? [] : [];
+  const running = live ? (payload.status.running ?? []) : [];
   return {
-    x: running.map((r) => r.parameters), y: running.map(() => 0.05), yaxis: "y2", mode: "markers", hoverinfo: "text",
-    marker: { symbol: "circle-open-dot", size: 10, color: color("budget") }, text: running.map((r) => hover([`Trial ${r.trial}, training`, `epoch ${r.epoch} of ${r.epochs}`, `${short(r.parameters)} parameters`])),
+    x: running.map((r) => r.parameters),
+    y: running.map(() => 0.05),
+    yaxis: "y2",
+    mode: "markers",
+    hoverinfo: "text",
+    marker: { symbol: "circle-open-dot", size: 10, color: color("budget") },
+    text: running.map((r) =>
+      hover([`Trial ${r.trial}, training`, `epoch ${r.epoch} of ${r.epochs}`, `${short(r.parameters)} parameters`]),
+    ),
   };
 }
 
 // Axes -----------------------------------------------------------------------------------------------------------------
 
 function sizeRange() {
-  const sizes = [...trials.map((t) => t.parameters), ...payload.references.map((r) => r.parameters).filter((p) => p > 0)];
+  const sizes = [
+    ...trials.map((t) => t.parameters),
+    ...payload.references.map((r) => r.parameters).filter((p) => p > 0),
+  ];
   const [least, most] = [sizes.reduce((a, b) => Math.min(a, b)), sizes.reduce((a, b) => Math.max(a, b))];
   const margin = most > 2 * least ? Math.max((most / least) ** 0.04, 1.15) : 2;
   return [least / margin, most * margin];
@@ -114,10 +216,17 @@ function sizeRange() {
 function accuracyRange() {
   // Around the front, or around all trials; in accuracy.
   const measured = trials.filter((t) => t.accuracy != null).map((t) => t.accuracy);
-  const beside = [...payload.references.map((r) => r.accuracy), ...[...tests.values()].filter(Boolean).map((test) => test.mean)].filter((a) => a != null);
+  const beside = [
+    ...payload.references.map((r) => r.accuracy),
+    ...[...tests.values()].filter(Boolean).map((test) => test.mean),
+  ].filter((a) => a != null);
   if (!measured.length) return [0, 1];
-  const inside = state.mode === "all" || !front.length ? measured : [...front.map((t) => t.accuracy), ...beside, ...measured.filter((a) => a > front[0].accuracy)];
-  const low = inside.reduce((a, b) => Math.min(a, b)), high = [...measured, ...beside].reduce((a, b) => Math.max(a, b));
+  const inside =
+    state.mode === "all" || !front.length
+      ? measured
+      : [...front.map((t) => t.accuracy), ...beside, ...measured.filter((a) => a > front[0].accuracy)];
+  const low = inside.reduce((a, b) => Math.min(a, b)),
+    high = [...measured, ...beside].reduce((a, b) => Math.max(a, b));
   const margin = Math.max(high - low, 0.1);
   return [Math.max(low - 0.12 * margin, -0.02), high + 0.07 * margin];
 }
@@ -128,11 +237,12 @@ function accuracyAxis() {
     const digits = high - low < 0.03 ? ".1%" : ".0%";
     return axis("accuracy", { range: [low, high], tickformat: digits, nticks: 8 });
   }
-  const top = fromError(high), bottom = fromError(Math.max(low, 0.05));
+  const top = fromError(high),
+    bottom = fromError(Math.max(low, 0.05));
   return errorAxis("accuracy (log scale of the error)", { range: [bottom, top + 0.05 * (top - bottom) + 0.02] });
 }
 
-// Lines and the ring around the selected point ----------------------------------------------------------------------------
+// Lines, and the ring around the selected point ------------------------------------------------------------------------
 
 function frontShapes() {
   const shapes = [];
@@ -140,24 +250,52 @@ function frontShapes() {
   const limit = payload.run.space?.constraints?.parameters;
   if (limit) shapes.push(vertical(limit, { color: color("failed"), width: 1.5, dash: "dash" }));
   if (state.budget && front.length) {
-    shapes.push({ type: "rect", x0: 1, x1: state.budget, y0: 0, y1: 1, yref: "paper", fillcolor: color("budget"), opacity: 0.07, line: { width: 0 }, layer: "below" });
+    shapes.push({
+      type: "rect",
+      x0: 1,
+      x1: state.budget,
+      y0: 0,
+      y1: 1,
+      yref: "paper",
+      fillcolor: color("budget"),
+      opacity: 0.07,
+      line: { width: 0 },
+      layer: "below",
+    });
     shapes.push(vertical(state.budget, { color: color("budget"), width: 1.5 }));
   }
   return shapes;
 }
 
-function ringTrace() {
-  // The ring around the selected trial; a failed one stands at the bottom.
-  const trial = trials[state.selected];
-  const failed = trial?.accuracy == null;
-  return { x: trial ? [trial.parameters] : [], y: trial ? [failed ? 0.03 : height(trial.accuracy)] : [], yaxis: failed ? "y2" : "y",
-    mode: "markers", marker: { symbol: "circle-open", size: 20, color: color("ink"), line: { width: 2.5 } }, hoverinfo: "skip" };
+function placeRing() {
+  // The ring around the selected trial lies above the plot: moving it costs nothing. A failed one stands at the bottom.
+  const trial = trials[state.selected],
+    ring = byId("ring");
+  const { xaxis, yaxis } = byId("front")._fullLayout ?? {};
+  ring.hidden = !trial || !xaxis;
+  if (ring.hidden) return;
+  const x = xaxis.d2p(trial.parameters);
+  const y = trial.accuracy == null ? 0.97 * yaxis._length : yaxis.d2p(height(trial.accuracy));
+  ring.hidden = x < 0 || x > xaxis._length || y < 0 || y > yaxis._length;
+  ring.style.left = `${xaxis._offset + x}px`;
+  ring.style.top = `${yaxis._offset + y}px`;
 }
 
 function limitAnnotation() {
   const limit = payload.run.space?.constraints?.parameters;
   if (!limit) return [];
-  return [{ x: Math.log10(limit), y: 1, yref: "paper", text: `limit ${short(limit)}`, showarrow: false, xanchor: "right", yanchor: "top", font: { size: 11, color: color("failed") } }];
+  return [
+    {
+      x: Math.log10(limit),
+      y: 1,
+      yref: "paper",
+      text: `limit ${short(limit)}`,
+      showarrow: false,
+      xanchor: "right",
+      yanchor: "top",
+      font: { size: 11, color: color("failed") },
+    },
+  ];
 }
 
 let frame = 0;
@@ -167,8 +305,8 @@ function plotSelected() {
   if (typeof Plotly === "undefined" || !byId("front").data) return;
   cancelAnimationFrame(frame);
   frame = requestAnimationFrame(() => {
-    const { x, y, yaxis } = ringTrace();
-    Plotly.update("front", { x: [x], y: [y], yaxis: [yaxis] }, { shapes: frontShapes() }, [byId("front").data.length - 1]);
+    placeRing();
+    Plotly.relayout("front", { shapes: frontShapes() });
     drawCurve();
   });
 }
@@ -178,19 +316,27 @@ function setUpFrontEvents() {
   if (plot.dataset.ready) return;
   plot.dataset.ready = "yes";
   plot.on("plotly_click", ({ points }) => points[0].customdata != null && choose(points[0].customdata));
+  plot.on("plotly_afterplot", placeRing);
   plot.on("plotly_relayout", (change) => {
     if (!Object.keys(change).some((key) => key.startsWith("xaxis") || key.startsWith("yaxis"))) return;
     state.zoom = { mode: state.mode, x: [...plot.layout.xaxis.range], y: [...plot.layout.yaxis.range] };
     save();
   });
   for (const button of document.querySelectorAll("[data-mode]")) {
-    button.addEventListener("click", () => { Object.assign(state, { mode: button.dataset.mode, zoom: null }); drawFront(); save(); });
+    button.addEventListener("click", () => {
+      Object.assign(state, { mode: button.dataset.mode, zoom: null });
+      drawFront();
+      save();
+    });
   }
 }
 
 function renderModes() {
-  for (const button of document.querySelectorAll("[data-mode]")) button.setAttribute("aria-pressed", button.dataset.mode === state.mode);
+  for (const button of document.querySelectorAll("[data-mode]"))
+    button.setAttribute("aria-pressed", button.dataset.mode === state.mode);
   const [low] = accuracyRange();
   const hidden = state.mode === "front" ? trials.filter((t) => t.accuracy != null && t.accuracy < low).length : 0;
-  byId("hidden-below").textContent = hidden ? `${plural(hidden, "trial")} lie${hidden === 1 ? "s" : ""} below the picture.` : "";
+  byId("hidden-below").textContent = hidden
+    ? `${plural(hidden, "trial")} lie${hidden === 1 ? "s" : ""} below the picture.`
+    : "";
 }

@@ -2,12 +2,14 @@
 
 const [COMPLETE, PRUNED, FAIL] = [0, 1, 2];
 const STATE_WORDS = ["finished", "stopped early", "failed"];
-const REFRESH_AFTER = 10_000, STALE_AFTER = 600_000; // milliseconds
+const REFRESH_AFTER = 10_000,
+  STALE_AFTER = 600_000; // milliseconds
 
 const trials = payload.trials.trial.map((_, index) => {
   const trial = { index };
   for (const [name, column] of Object.entries(payload.trials)) trial[name] = column[index];
-  trial.searchText = `trial ${trial.trial} ${STATE_WORDS[trial.state]} ${trial.network} ${trial.reason ?? ""}`.toLowerCase();
+  trial.searchText =
+    `trial ${trial.trial} ${STATE_WORDS[trial.state]} ${trial.network} ${trial.reason ?? ""}`.toLowerCase();
   return trial;
 });
 const front = payload.front.map((index) => trials[index]);
@@ -17,8 +19,19 @@ const tests = new Map(payload.retrained.map((entry) => [entry.index, testSummary
 const live = ["searching", "retraining"].includes(payload.status.state);
 
 const state = {
-  selected: null, budget: null, byBudget: true, mode: "front", zoom: null, hypervolume: "trials", sort: { key: "accuracy", descending: true },
-  filter: "", show: "all", allRows: false, theme: null, paused: false, ...recall(),
+  selected: null,
+  budget: null,
+  byBudget: true,
+  mode: "front",
+  zoom: null,
+  hypervolume: "trials",
+  sort: { key: "accuracy", descending: true },
+  filter: "",
+  show: "all",
+  allRows: false,
+  theme: null,
+  paused: false,
+  ...recall(),
 };
 
 function save() {
@@ -31,7 +44,13 @@ function testSummary({ seeds }) {
   if (!values.length) return null;
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
   const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / Math.max(values.length - 1, 1);
-  return { mean, deviation: Math.sqrt(variance), count: values.length, least: Math.min(...values), most: Math.max(...values) };
+  return {
+    mean,
+    deviation: Math.sqrt(variance),
+    count: values.length,
+    least: Math.min(...values),
+    most: Math.max(...values),
+  };
 }
 
 const testOf = (index) => tests.get(index) ?? null;
@@ -48,15 +67,29 @@ function renderHeader() {
   const { run, status } = payload;
   const counts = [0, 1, 2].map((code) => trials.filter((trial) => trial.state === code).length);
   byId("name").textContent = run.name;
-  byId("state").textContent = { searching: "Searching", retraining: "Training the best in full", finished: "Finished", interrupted: "Interrupted", failed: "Failed" }[status.state] ?? "Unknown state";
+  byId("state").textContent =
+    {
+      searching: "Searching",
+      retraining: "Training the best in full",
+      finished: "Finished",
+      interrupted: "Interrupted",
+      failed: "Failed",
+    }[status.state] ?? "Unknown state";
   byId("state").className = `pill ${live ? "live" : status.state === "failed" ? "bad" : ""}`;
   const data = run.data ?? {};
   const shape = data.input_shape ?? [];
-  const size = shape.length ? `${shape[1]}×${shape[2]} ${shape[0] === 1 ? "grey" : shape[0] === 3 ? "colour" : shape[0] + "-channel"} images, ` : "";
+  const size = shape.length
+    ? `${shape[1]}×${shape[2]} ${shape[0] === 1 ? "grey" : shape[0] === 3 ? "colour" : shape[0] + "-channel"} images, `
+    : "";
   const searched = run.space?.networks ? `${plural(run.space.networks, "possible network")}, ` : "";
-  replace("summary", el("strong", {}, data.name ?? "unknown data"), ` (${size}${data.num_classes ?? "?"} classes${data.train ? `, ${whole(data.train)} to train on` : ""}). `,
+  replace(
+    "summary",
+    el("strong", {}, data.name ?? "unknown data"),
+    ` (${size}${data.num_classes ?? "?"} classes${data.train ? `, ${whole(data.train)} to train on` : ""}). `,
     `${searched}${plural(trials.length, "trial")}: ${whole(counts[0])} finished, ${whole(counts[1])} stopped early, ${whole(counts[2])} failed`,
-    run.started ? `. Started ${moment(run.started)}` : "", status.elapsed ? `, ${duration(status.elapsed)} of search.` : ".");
+    run.started ? `. Started ${moment(run.started)}` : "",
+    status.elapsed ? `, ${duration(status.elapsed)} of search.` : ".",
+  );
   if (data.class_names?.length) byId("summary").title = `Classes: ${data.class_names.slice(0, 50).join(", ")}`;
   renderLive();
 }
@@ -72,10 +105,26 @@ function renderLive() {
   replace("live-text", `${whole(status.finished ?? trials.length)}${total} ${what}${left}. `, status.message);
   if (status.trials) byId("progress").value = status.finished / status.trials;
   byId("progress").hidden = !status.trials;
-  replace("running", (status.running ?? []).map((trial) => el("li", {},
-    el("span", {}, `trial ${trial.trial}: ${short(trial.parameters)} parameters`),
-    el("progress", { max: trial.epochs, value: trial.epoch, "aria-label": `trial ${trial.trial}: epoch ${trial.epoch} of ${trial.epochs}` }),
-    el("span", {}, `epoch ${trial.epoch} of ${trial.epochs}${trial.accuracy == null ? "" : `, ${percent(trial.accuracy)}`}`))));
+  replace(
+    "running",
+    (status.running ?? []).map((trial) =>
+      el(
+        "li",
+        {},
+        el("span", {}, `trial ${trial.trial}: ${short(trial.parameters)} parameters`),
+        el("progress", {
+          max: trial.epochs,
+          value: trial.epoch,
+          "aria-label": `trial ${trial.trial}: epoch ${trial.epoch} of ${trial.epochs}`,
+        }),
+        el(
+          "span",
+          {},
+          `epoch ${trial.epoch} of ${trial.epochs}${trial.accuracy == null ? "" : `, ${percent(trial.accuracy)}`}`,
+        ),
+      ),
+    ),
+  );
 }
 
 function setUpRefresh() {
@@ -85,89 +134,29 @@ function setUpRefresh() {
     button.textContent = state.paused ? "Resume refreshing" : "Pause refreshing";
     button.setAttribute("aria-pressed", state.paused);
   };
-  button.addEventListener("click", () => { state.paused = !state.paused; show(); save(); });
+  button.addEventListener("click", () => {
+    state.paused = !state.paused;
+    show();
+    save();
+  });
   show();
   const age = Date.now() - new Date(payload.status.updated ?? 0);
   if (age > STALE_AFTER) {
-    byId("live-text").append(` No news since ${moment(payload.status.updated)}: the search may have ended without saying so.`);
+    byId("live-text").append(
+      ` No news since ${moment(payload.status.updated)}: the search may have ended without saying so.`,
+    );
     return;
   }
   setInterval(() => {
-    const busy = document.hidden || state.paused || document.activeElement?.matches("input[type=text], input[type=search]") || String(getSelection());
+    const busy =
+      document.hidden ||
+      state.paused ||
+      document.activeElement?.matches("input[type=text], input[type=search]") ||
+      String(getSelection());
     if (busy) return;
     save();
     location.reload();
   }, REFRESH_AFTER);
-}
-
-// Budget ---------------------------------------------------------------------------------------------------------------
-
-const STEPS = 1000;
-
-function budgetRange() {
-  const sizes = front.map((trial) => trial.parameters);
-  return [sizes[0] ?? 100, Math.max((sizes.at(-1) ?? 1000) * 1.25, (sizes[0] ?? 100) * 2)];
-}
-
-function toStep(parameters) {
-  const [low, high] = budgetRange();
-  return Math.round((STEPS * Math.log(parameters / low)) / Math.log(high / low));
-}
-
-function fromStep(step) {
-  // Rounded to two digits, so that the slider stops at numbers one would say; never below the smallest network.
-  const [low, high] = budgetRange();
-  const exact = low * (high / low) ** (step / STEPS);
-  const unit = 10 ** (Math.floor(Math.log10(exact)) - 1);
-  return Math.max(low, Math.round(exact / unit) * unit);
-}
-
-function parseBudget(text) {
-  // "12000", "12,000", "12 k", "0.5M", "48 kB" (of 32-bit weights) -> parameters; null if it is none of these.
-  const match = /^\s*([\d.,]+)\s*([kM]?)(B?)\s*$/i.exec(text);
-  if (!match) return null;
-  const value = Number(match[1].replace(/,/g, "")) * { "": 1, k: 1e3, m: 1e6 }[match[2].toLowerCase()] / (match[3] ? 4 : 1);
-  return value > 0 ? Math.round(value) : null;
-}
-
-function bestUnder(parameters) {
-  return front.filter((trial) => trial.parameters <= parameters).at(-1) ?? null;
-}
-
-function suggestion() {
-  // The smallest network of the front within one standard error of the most accurate one.
-  const best = front.at(-1);
-  return best && front.find((trial) => trial.accuracy >= best.accuracy - standardError(best.accuracy));
-}
-
-function setBudget(parameters) {
-  state.budget = parameters;
-  state.byBudget = true;
-  const trial = bestUnder(parameters);
-  state.selected = trial?.index ?? front[0]?.index ?? null;
-  showBudget();
-  showSelected();
-}
-
-function showBudget() {
-  const trial = bestUnder(state.budget);
-  byId("budget").value = toStep(state.budget);
-  if (document.activeElement !== byId("budget-number")) byId("budget-number").value = whole(state.budget);
-  byId("budget-size").textContent = `parameters (${bytes(state.budget)} as 32-bit floats)`;
-  byId("budget").setAttribute("aria-valuetext", `${whole(state.budget)} parameters: ` + (trial ? `${percent(trial.accuracy, accuracyDigits())} accuracy` : "no network this small"));
-}
-
-function setUpBudget() {
-  const slider = byId("budget"), number = byId("budget-number");
-  slider.addEventListener("input", () => setBudget(fromStep(Number(slider.value))));
-  slider.addEventListener("change", save);
-  number.addEventListener("input", () => {
-    const parameters = parseBudget(number.value);
-    number.setAttribute("aria-invalid", parameters == null);
-    if (parameters != null) setBudget(parameters);
-  });
-  number.addEventListener("change", () => { number.value = whole(state.budget); number.removeAttribute("aria-invalid"); save(); });
-  byId("suggest").addEventListener("click", () => { setBudget(suggestion().parameters); save(); });
 }
 
 // Selection ------------------------------------------------------------------------------------------------------------
@@ -181,9 +170,12 @@ function choose(index) {
 
 function selectionReason() {
   if (!state.byBudget || !front.length) return "";
-  if (!bestUnder(state.budget)) return `No finished network has at most ${whole(state.budget)} parameters; this is the smallest`;
+  if (!bestUnder(state.budget))
+    return `No finished network has at most ${whole(state.budget)} parameters; this is the smallest`;
   const suggested = suggestion()?.index === state.selected && state.budget === trials[state.selected].parameters;
-  return suggested ? "Suggested: the smallest network within one standard error of the best" : `Best network with at most ${whole(state.budget)} parameters`;
+  return suggested
+    ? "Suggested: the smallest network within one standard error of the best"
+    : `Best network with at most ${whole(state.budget)} parameters`;
 }
 
 function showSelected() {
@@ -233,7 +225,8 @@ function start() {
   setUpTable();
   setUpBudget();
   setUpRefresh();
-  for (const button of document.querySelectorAll("[data-copy]")) button.addEventListener("click", () => copyText(button.dataset.copy, button));
+  for (const button of document.querySelectorAll("[data-copy]"))
+    button.addEventListener("click", () => copyText(button.dataset.copy, button));
   byId("front").addEventListener("keydown", onFrontKey);
   byId("theme").addEventListener("click", () => {
     state.theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
@@ -241,7 +234,10 @@ function start() {
     drawPlots();
     save();
   });
-  prefersDark.addEventListener("change", () => { applyTheme(state.theme); drawPlots(); });
+  prefersDark.addEventListener("change", () => {
+    applyTheme(state.theme);
+    drawPlots();
+  });
   addEventListener("pagehide", save);
 }
 
@@ -268,21 +264,67 @@ function renderFailures() {
   }
   const groups = [...reasons.values()].sort((a, b) => b[0].state - a[0].state || b.length - a.length);
   byId("failures").hidden = !groups.length;
-  replace("failure-list", groups.slice(0, 20).map((group) => el("li", {},
-    el("span", { class: `mark state-${group[0].state}` }, group[0].state === FAIL ? "failed" : "stopped"),
-    el("strong", {}, plural(group.length, "trial")), " ", group[0].reason ?? "no reason recorded", " ",
-    el("span", { class: "muted" }, group.slice(0, 6).flatMap((trial, i) => [i ? ", " : "", trialLink(trial)]), group.length > 6 ? ", …" : ""))));
+  replace(
+    "failure-list",
+    groups.slice(0, 20).map((group) =>
+      el(
+        "li",
+        {},
+        el("span", { class: `mark state-${group[0].state}` }, group[0].state === FAIL ? "failed" : "stopped"),
+        el("strong", {}, plural(group.length, "trial")),
+        " ",
+        group[0].reason ?? "no reason recorded",
+        " ",
+        el(
+          "span",
+          { class: "muted" },
+          group.slice(0, 6).flatMap((trial, i) => [i ? ", " : "", trialLink(trial)]),
+          group.length > 6 ? ", …" : "",
+        ),
+      ),
+    ),
+  );
 }
 
 function renderAbout() {
   const { run } = payload;
   const rows = [
-    ["Command", run.command?.join(" ")], ["Sampler", run.sampler], ["Stopping", run.stopping], ["Seed", run.seed],
-    ["Full length", run.epochs && plural(run.epochs, "epoch")], ["Recipe", run.recipe && Object.entries(run.recipe).map(([k, v]) => `${k} ${v}`).join(", ")],
-    ["Data", run.data && `${run.data.name}: ${["train", "validation", "test"].map((part) => `${whole(run.data[part] ?? 0)} ${part}`).join(", ")}`],
+    ["Command", run.command?.join(" ")],
+    ["Sampler", run.sampler],
+    ["Stopping", run.stopping],
+    ["Seed", run.seed],
+    ["Full length", run.epochs && plural(run.epochs, "epoch")],
+    [
+      "Recipe",
+      run.recipe &&
+        Object.entries(run.recipe)
+          .map(([k, v]) => `${k} ${v}`)
+          .join(", "),
+    ],
+    [
+      "Data",
+      run.data &&
+        `${run.data.name}: ${["train", "validation", "test"].map((part) => `${whole(run.data[part] ?? 0)} ${part}`).join(", ")}`,
+    ],
     ["Sizes in the space", run.space?.most && `${short(run.space.least)} to ${short(run.space.most)} parameters`],
-    ["Machine", run.machine && [run.machine.host, run.machine.cpu, `${run.machine.cpus} CPUs`, ...(run.machine.gpus ?? [])].join(", ")],
-    ["Versions", run.versions && Object.entries(run.versions).map(([k, v]) => `${k} ${v}`).join(", ")], ["Commit", run.git_commit],
+    [
+      "Machine",
+      run.machine &&
+        [run.machine.host, run.machine.cpu, `${run.machine.cpus} CPUs`, ...(run.machine.gpus ?? [])].join(", "),
+    ],
+    [
+      "Versions",
+      run.versions &&
+        Object.entries(run.versions)
+          .map(([k, v]) => `${k} ${v}`)
+          .join(", "),
+    ],
+    ["Commit", run.git_commit],
   ];
-  replace("about-list", rows.filter(([, value]) => value != null && value !== "").flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, String(value))]));
+  replace(
+    "about-list",
+    rows
+      .filter(([, value]) => value != null && value !== "")
+      .flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, String(value))]),
+  );
 }

@@ -3,18 +3,25 @@
 
 const KERNEL_COLORS = ["#e69f00", "#56b4e9", "#2bb58c", "#f0e442", "#d98cb3", "#e57c45", "#a9b8ff", "#c9c9a3"];
 const LETTERS = "ABCDEFGHIJKLMNOPQRUVWXYZ"; // S is the stem, T a transition
-const BOX = 22, GAP = 8, BLOCK_GAP = 16, PAD = 16, AXIS = 114; // pixels
+const BOX = 22,
+  GAP = 8,
+  BLOCK_GAP = 16,
+  PAD = 16,
+  AXIS = 114; // pixels
 
 function unfold(text) {
   // The sections of a drawing's text (see dashboard_data.py): blocks with layers {kernel, transition, regulator}.
   return text.split("/").map((section) =>
     section.split(" ").map((block) => ({
       shortcut: { "=": "identity", "+": "projection" }[block.at(-1)] ?? "none",
-      layers: block.replace(/[=+]$/, "").split(",").map((layer) => ({
-        transition: layer.startsWith("t"),
-        kernel: layer.startsWith("t") ? null : Number(layer.replace("r", "")),
-        regulator: layer.endsWith("r"),
-      })),
+      layers: block
+        .replace(/[=+]$/, "")
+        .split(",")
+        .map((layer) => ({
+          transition: layer.startsWith("t"),
+          kernel: layer.startsWith("t") ? null : Number(layer.replace("r", "")),
+          regulator: layer.endsWith("r"),
+        })),
     })),
   );
 }
@@ -30,11 +37,13 @@ function kernelsOf(sections, widths) {
       kernels.set(layer.kernel, kernel);
     }
   });
-  [...kernels.values()].filter((kernel) => kernel.uses > 1).forEach((kernel, index) => {
-    const turn = Math.floor(index / LETTERS.length);
-    kernel.letter = LETTERS[index % LETTERS.length] + (turn ? turn + 1 : "");
-    kernel.color = KERNEL_COLORS[index % KERNEL_COLORS.length];
-  });
+  [...kernels.values()]
+    .filter((kernel) => kernel.uses > 1)
+    .forEach((kernel, index) => {
+      const turn = Math.floor(index / LETTERS.length);
+      kernel.letter = LETTERS[index % LETTERS.length] + (turn ? turn + 1 : "");
+      kernel.color = KERNEL_COLORS[index % KERNEL_COLORS.length];
+    });
   return kernels;
 }
 
@@ -45,14 +54,16 @@ function drawNetwork(trial, mostWidth) {
   const kernels = kernelsOf(sections, widths);
   const [channels, rows, columns] = payload.run.data?.input_shape ?? [1, 32, 32];
   const height = (width) => 18 + 60 * Math.sqrt(width / mostWidth);
-  const back = [], boxes = [];
+  const back = [],
+    boxes = [];
   let x = 4;
   x = endpoint(boxes, x, "image", `${rows}×${columns}`, `${channels} ch.`);
   x = box(boxes, x + GAP, height(widths[0]), { letter: "S" }, "stem: a 3×3 convolution with a kernel of its own") + GAP;
   sections.forEach((blocks, index) => {
     const size = [Math.floor(rows / 2 ** index), Math.floor(columns / 2 ** index)];
     if (index > 0) x = pooling(boxes, x);
-    const start = x, inside = blocks.reduce((sum, block) => sum + blockWidth(block), -BLOCK_GAP);
+    const start = x,
+      inside = blocks.reduce((sum, block) => sum + blockWidth(block), -BLOCK_GAP);
     x += Math.max(PAD, (84 - inside) / 2);
     for (const block of blocks) x = drawBlock(boxes, block, x, kernels, height(widths[index]), widths[index]);
     x = Math.max(x - BLOCK_GAP + PAD, start + 84);
@@ -63,15 +74,28 @@ function drawNetwork(trial, mostWidth) {
   x = endpoint(boxes, x + GAP, "output", plural(payload.run.data?.num_classes ?? 10, "class", "classes"), "");
   const line = svg("line", { x1: 20, x2: x - 20, y1: AXIS, y2: AXIS, class: "wire" });
   const label = describeNetwork(trial);
-  return svg("svg", { viewBox: `0 0 ${x + 4} 178`, role: "img", "aria-label": label, class: "network",
-    style: `width: max(min(100%, ${Math.round(x * 1.15)}px), ${Math.round(x * 0.75)}px)` }, back, line, boxes);
+  return svg(
+    "svg",
+    {
+      viewBox: `0 0 ${x + 4} 178`,
+      role: "img",
+      "aria-label": label,
+      class: "network",
+      style: `width: max(min(100%, ${Math.round(x * 1.15)}px), ${Math.round(x * 0.75)}px)`,
+    },
+    back,
+    line,
+    boxes,
+  );
 }
 
 function panel(x, width, share, index, size, channels) {
-  const above = 56 + 16 * share, below = 44 + 16 * share;
+  const above = 56 + 16 * share,
+    below = 44 + 16 * share;
   const lines = [`Section ${index + 1}`, `${size[0]}×${size[1]} pixels`, `${channels} channels`];
   const text = lines.map((line, row) =>
-    svg("text", { x: x + width / 2, y: 10 + 12 * row, class: row ? "label" : "label strong" }, line));
+    svg("text", { x: x + width / 2, y: 10 + 12 * row, class: row ? "label" : "label strong" }, line),
+  );
   return svg("g", {}, svg("rect", { x, y: AXIS - above, width, height: above + below, rx: 6, class: "section" }), text);
 }
 
@@ -83,12 +107,20 @@ function drawBlock(boxes, block, x, kernels, height, width) {
   const start = x - 6;
   for (const layer of block.layers) {
     const kernel = layer.transition ? { letter: "T" } : kernels.get(layer.kernel);
-    const what = layer.transition ? `transition to ${width} channels, with a kernel of its own`
-      : kernel.color ? `shared kernel ${kernel.letter}, used ${kernel.uses} times` : "a kernel of its own";
+    const what = layer.transition
+      ? `transition to ${width} channels, with a kernel of its own`
+      : kernel.color
+        ? `shared kernel ${kernel.letter}, used ${kernel.uses} times`
+        : "a kernel of its own";
     x = box(boxes, x, height, kernel, `3×3 convolution: ${what}`);
     if (layer.regulator) {
-      boxes.push(svg("path", { d: `M${x + 6} ${AXIS - 5} l5 5 l-5 5 l-5 -5 z`, class: "regulator" },
-        svg("title", {}, `regulator: a 1×1 convolution of ${width} channels`)));
+      boxes.push(
+        svg(
+          "path",
+          { d: `M${x + 6} ${AXIS - 5} l5 5 l-5 5 l-5 -5 z`, class: "regulator" },
+          svg("title", {}, `regulator: a 1×1 convolution of ${width} channels`),
+        ),
+      );
       x += 12;
     }
     x += GAP;
@@ -100,60 +132,116 @@ function drawBlock(boxes, block, x, kernels, height, width) {
 
 function box(boxes, x, height, kernel, title) {
   const fillColor = kernel?.color;
-  boxes.push(svg("g", {}, svg("title", {}, title),
-    svg("rect", { x, y: AXIS - height / 2, width: BOX, height, rx: 3, class: fillColor ? "layer shared" : "layer",
-      fill: fillColor ?? "var(--panel)" }),
-    kernel?.letter && svg("text", { x: x + BOX / 2, y: AXIS + 4, class: fillColor ? "letter on" : "letter" }, kernel.letter)));
+  boxes.push(
+    svg(
+      "g",
+      {},
+      svg("title", {}, title),
+      svg("rect", {
+        x,
+        y: AXIS - height / 2,
+        width: BOX,
+        height,
+        rx: 3,
+        class: fillColor ? "layer shared" : "layer",
+        fill: fillColor ?? "var(--panel)",
+      }),
+      kernel?.letter &&
+        svg("text", { x: x + BOX / 2, y: AXIS + 4, class: fillColor ? "letter on" : "letter" }, kernel.letter),
+    ),
+  );
   return x + BOX;
 }
 
 function shortcut(boxes, from, to, top, kind) {
   const path = `M${from} ${AXIS} V${top + 8} Q${from} ${top} ${from + 8} ${top} H${to - 8} Q${to} ${top} ${to} ${top + 8} V${AXIS}`;
-  boxes.push(svg("path", { d: path, class: `shortcut ${kind}` },
-    svg("title", {}, kind === "identity" ? "shortcut" : "shortcut through a 1×1 convolution")));
+  boxes.push(
+    svg(
+      "path",
+      { d: path, class: `shortcut ${kind}` },
+      svg("title", {}, kind === "identity" ? "shortcut" : "shortcut through a 1×1 convolution"),
+    ),
+  );
 }
 
 function pooling(boxes, x) {
-  boxes.push(svg("path", { d: `M${x} ${AXIS - 22} L${x + 14} ${AXIS - 11} V${AXIS + 11} L${x} ${AXIS + 22} z`, class: "pooling" },
-    svg("title", {}, "2×2 max pooling: half the resolution")));
+  boxes.push(
+    svg(
+      "path",
+      { d: `M${x} ${AXIS - 22} L${x + 14} ${AXIS - 11} V${AXIS + 11} L${x} ${AXIS + 22} z`, class: "pooling" },
+      svg("title", {}, "2×2 max pooling: half the resolution"),
+    ),
+  );
   return x + 14 + GAP;
 }
 
 function endpoint(boxes, x, ...lines) {
   const words = lines.filter((line) => line);
   const width = Math.max(...words.map((word) => word.length)) * 6 + 10;
-  boxes.push(svg("rect", { x, y: AXIS - 9 * words.length - 4, width, height: 18 * words.length + 8, rx: 9, class: "endpoint" }),
-    words.map((word, row) => svg("text", { x: x + width / 2, y: AXIS + 4 + 16 * (row - (words.length - 1) / 2), class: "label" }, word)));
+  boxes.push(
+    svg("rect", { x, y: AXIS - 9 * words.length - 4, width, height: 18 * words.length + 8, rx: 9, class: "endpoint" }),
+    words.map((word, row) =>
+      svg("text", { x: x + width / 2, y: AXIS + 4 + 16 * (row - (words.length - 1) / 2), class: "label" }, word),
+    ),
+  );
   return x + width;
 }
 
 function describeNetwork(trial) {
   const sections = unfold(trial.drawing);
-  const kernels = [...kernelsOf(sections, trial.config[0].map((section) => section[1])).values()];
+  const kernels = [
+    ...kernelsOf(
+      sections,
+      trial.config[0].map((section) => section[1]),
+    ).values(),
+  ];
   const shared = kernels.filter((kernel) => kernel.uses > 1);
   const layers = kernels.reduce((sum, kernel) => sum + kernel.uses, 0);
-  const kinds = shared.length ? `${plural(kernels.length, "kernel")} for ${plural(layers, "layer")}` : "a kernel of its own in each layer";
-  const parts = trial.config[0].map(([depth, width, regulators], index) =>
-    `section ${index + 1}: ${depth} deep, ${width} channels` + (regulators === "none" ? "" : `, a regulator per ${regulators}`));
+  const kinds = shared.length
+    ? `${plural(kernels.length, "kernel")} for ${plural(layers, "layer")}`
+    : "a kernel of its own in each layer";
+  const parts = trial.config[0].map(
+    ([depth, width, regulators], index) =>
+      `section ${index + 1}: ${depth} deep, ${width} channels` +
+      (regulators === "none" ? "" : `, a regulator per ${regulators}`),
+  );
   return `Drawing of the network: ${parts.join("; ")}; ${kinds}${trial.config[3] ? "; with shortcuts" : ""}.`;
 }
 
 function kernelLegend(trial) {
   // What the boxes mean: each shared kernel with its size and uses, and the marks.
   const sections = unfold(trial.drawing);
-  const kernels = [...kernelsOf(sections, trial.config[0].map((section) => section[1])).values()];
+  const kernels = [
+    ...kernelsOf(
+      sections,
+      trial.config[0].map((section) => section[1]),
+    ).values(),
+  ];
   const shared = kernels.filter((kernel) => kernel.uses > 1);
   const own = kernels.length - shared.length;
   const layers = sections.flat().flatMap((block) => block.layers);
-  const items = shared.slice(0, 12).map((kernel) => el("li", {},
-    el("span", { class: "chip", style: `background:${kernel.color}` }, kernel.letter),
-    ` shared kernel of ${short(9 * kernel.width ** 2)} weights, used ${kernel.uses} times`));
+  const items = shared
+    .slice(0, 12)
+    .map((kernel) =>
+      el(
+        "li",
+        {},
+        el("span", { class: "chip", style: `background:${kernel.color}` }, kernel.letter),
+        ` shared kernel of ${short(9 * kernel.width ** 2)} weights, used ${kernel.uses} times`,
+      ),
+    );
   if (shared.length > 12) items.push(el("li", {}, `and ${shared.length - 12} more shared kernels`));
-  if (own) items.push(el("li", {}, el("span", { class: "chip plain" }, " "), ` ${plural(own, "layer")} with a kernel of its own`));
+  if (own)
+    items.push(
+      el("li", {}, el("span", { class: "chip plain" }, " "), ` ${plural(own, "layer")} with a kernel of its own`),
+    );
   items.push(el("li", {}, el("span", { class: "chip plain" }, "S"), " stem"));
-  if (layers.some((layer) => layer.transition)) items.push(el("li", {}, el("span", { class: "chip plain" }, "T"), " transition to another width"));
-  if (layers.some((layer) => layer.regulator)) items.push(el("li", {}, el("span", { class: "diamond" }, "◆"), " regulator (1×1 convolution)"));
-  if (sections.flat().some((block) => block.shortcut !== "none")) items.push(el("li", {}, el("span", { class: "arc" }), " shortcut"));
+  if (layers.some((layer) => layer.transition))
+    items.push(el("li", {}, el("span", { class: "chip plain" }, "T"), " transition to another width"));
+  if (layers.some((layer) => layer.regulator))
+    items.push(el("li", {}, el("span", { class: "diamond" }, "◆"), " regulator (1×1 convolution)"));
+  if (sections.flat().some((block) => block.shortcut !== "none"))
+    items.push(el("li", {}, el("span", { class: "arc" }), " shortcut"));
   if (sections.length > 1) items.push(el("li", {}, el("span", { class: "funnel" }), " 2×2 max pooling"));
   return el("ul", { class: "legend" }, items);
 }

@@ -3,23 +3,46 @@
 const ROWS_AT_FIRST = 100;
 const COLUMNS = [
   { key: "trial", label: "Trial", value: (t) => t.trial },
-  { key: "state", label: "State", value: (t) => t.state, text: (t) => (t.onFront ? "on the front" : STATE_WORDS[t.state]), words: true },
+  {
+    key: "state",
+    label: "State",
+    value: (t) => t.state,
+    text: (t) => (t.onFront ? "on the front" : STATE_WORDS[t.state]),
+    words: true,
+  },
   { key: "accuracy", label: "Accuracy", value: (t) => t.accuracy, text: (t) => percent(t.accuracy, accuracyDigits()) },
-  { key: "test", label: "Test", value: (t) => testOf(t.index)?.mean ?? null, text: (t) => percent(testOf(t.index)?.mean, accuracyDigits()) },
+  {
+    key: "test",
+    label: "Test",
+    value: (t) => testOf(t.index)?.mean ?? null,
+    text: (t) => percent(testOf(t.index)?.mean, accuracyDigits()),
+  },
   { key: "parameters", label: "Parameters", value: (t) => t.parameters, text: (t) => whole(t.parameters) },
   { key: "macs", label: "MACs", value: (t) => t.macs, text: (t) => short(t.macs) },
   { key: "epochs", label: "Epochs", value: (t) => t.epochs },
   { key: "seconds", label: "Time", value: (t) => t.seconds, text: (t) => duration(t.seconds) },
-  { key: "network", label: "Network", value: (t) => t.network, text: (t) => (t.reason ? `${t.network}. ${t.reason}` : t.network), words: true },
+  {
+    key: "network",
+    label: "Network",
+    value: (t) => t.network,
+    text: (t) => (t.reason ? `${t.network}. ${t.reason}` : t.network),
+    words: true,
+  },
 ];
 const SHOWN = {
-  all: () => true, front: (t) => t.onFront, finished: (t) => t.state === COMPLETE, stopped: (t) => t.state === PRUNED, failed: (t) => t.state === FAIL,
+  all: () => true,
+  front: (t) => t.onFront,
+  finished: (t) => t.state === COMPLETE,
+  stopped: (t) => t.state === PRUNED,
+  failed: (t) => t.state === FAIL,
 };
 
 function shownTrials() {
   // The trials that pass the filters, in the order of the table.
   const words = state.filter.toLowerCase().split(/\s+/).filter(Boolean);
-  const kept = trials.filter((trial) => SHOWN[state.show](trial) && words.every((word) => trial.searchText.includes(word)));
+  const kept = trials.filter(
+    (trial) => SHOWN[state.show](trial) && words.every((word) => trial.searchText.includes(word)),
+  );
   const { value } = COLUMNS.find((column) => column.key === state.sort.key);
   const sign = state.sort.descending ? -1 : 1;
   return kept.sort((a, b) => {
@@ -34,7 +57,12 @@ function renderTable() {
   const rows = state.allRows ? shown : shown.slice(0, ROWS_AT_FIRST);
   replace("table-head", COLUMNS.map(headCell));
   replace("table-body", rows.map(bodyRow));
-  replace("table-count", shown.length === trials.length ? plural(trials.length, "trial") : `${whole(shown.length)} of ${plural(trials.length, "trial")}`);
+  replace(
+    "table-count",
+    shown.length === trials.length
+      ? plural(trials.length, "trial")
+      : `${whole(shown.length)} of ${plural(trials.length, "trial")}`,
+  );
   byId("all-rows").hidden = rows.length === shown.length;
   byId("all-rows").textContent = `Show all ${whole(shown.length)}`;
   markRow(false);
@@ -44,18 +72,33 @@ function headCell(column) {
   const sorted = state.sort.key === column.key;
   const order = sorted ? (state.sort.descending ? "descending" : "ascending") : "none";
   const sort = () => {
-    state.sort = { key: column.key, descending: sorted ? !state.sort.descending : ["accuracy", "test"].includes(column.key) };
+    state.sort = {
+      key: column.key,
+      descending: sorted ? !state.sort.descending : ["accuracy", "test"].includes(column.key),
+    };
     renderTable();
     byId("table-head").querySelector(`[data-key=${column.key}]`).focus();
     save();
   };
-  return el("th", { scope: "col", "aria-sort": order, class: column.words ? "words" : "" },
-    el("button", { type: "button", "data-key": column.key, onclick: sort }, column.label));
+  return el(
+    "th",
+    { scope: "col", "aria-sort": order, class: column.words ? "words" : "" },
+    el("button", { type: "button", "data-key": column.key, onclick: sort }, column.label),
+  );
 }
 
 function bodyRow(trial) {
-  return el("tr", { "data-index": trial.index, tabindex: 0, class: trial.onFront ? "front" : "" },
-    COLUMNS.map((column) => el("td", { class: column.words ? "words" : "" }, column.text ? column.text(trial) : String(column.value(trial) ?? "–"))));
+  return el(
+    "tr",
+    { "data-index": trial.index, tabindex: 0, class: trial.onFront ? "front" : "" },
+    COLUMNS.map((column) =>
+      el(
+        "td",
+        { class: column.words ? "words" : "" },
+        column.text ? column.text(trial) : String(column.value(trial) ?? "–"),
+      ),
+    ),
+  );
 }
 
 function markRow(scroll = true) {
@@ -64,7 +107,8 @@ function markRow(scroll = true) {
     row.setAttribute("aria-selected", chosen);
     if (chosen && scroll) {
       const box = byId("table-box");
-      if (row.offsetTop < box.scrollTop + 40 || row.offsetTop > box.scrollTop + box.clientHeight - 40) box.scrollTop = row.offsetTop - box.clientHeight / 2;
+      if (row.offsetTop < box.scrollTop + 40 || row.offsetTop > box.scrollTop + box.clientHeight - 40)
+        box.scrollTop = row.offsetTop - box.clientHeight / 2;
     }
   }
 }
@@ -86,7 +130,11 @@ function setUpTable() {
   });
   byId("filter").addEventListener("input", () => changeFilter({ filter: byId("filter").value }));
   byId("show").addEventListener("change", () => changeFilter({ show: byId("show").value }));
-  byId("all-rows").addEventListener("click", () => { state.allRows = true; renderTable(); save(); });
+  byId("all-rows").addEventListener("click", () => {
+    state.allRows = true;
+    renderTable();
+    save();
+  });
   byId("download").addEventListener("click", downloadCsv);
 }
 
@@ -96,7 +144,10 @@ function changeFilter(change) {
   Object.assign(state, change);
   renderTable();
   clearTimeout(filterTimer);
-  filterTimer = setTimeout(() => { drawFront(); save(); }, 120);
+  filterTimer = setTimeout(() => {
+    drawFront();
+    save();
+  }, 120);
 }
 
 function csvCell(value) {
@@ -108,9 +159,34 @@ function csvCell(value) {
 
 function csvText() {
   const names = Object.keys(payload.choices);
-  const head = ["trial", "state", "accuracy", "test_accuracy", "parameters", "macs", "epochs", "seconds", "fingerprint", "network", "reason", ...names];
-  const lines = shownTrials().map((t) => [t.trial, payload.states[t.state], t.accuracy, testOf(t.index)?.mean, t.parameters, t.macs, t.epochs, t.seconds,
-    t.fingerprint, t.network, t.reason, ...names.map((name) => payload.choices[name][t.index])]);
+  const head = [
+    "trial",
+    "state",
+    "accuracy",
+    "test_accuracy",
+    "parameters",
+    "macs",
+    "epochs",
+    "seconds",
+    "fingerprint",
+    "network",
+    "reason",
+    ...names,
+  ];
+  const lines = shownTrials().map((t) => [
+    t.trial,
+    payload.states[t.state],
+    t.accuracy,
+    testOf(t.index)?.mean,
+    t.parameters,
+    t.macs,
+    t.epochs,
+    t.seconds,
+    t.fingerprint,
+    t.network,
+    t.reason,
+    ...names.map((name) => payload.choices[name][t.index]),
+  ]);
   return [head, ...lines].map((line) => line.map(csvCell).join(",")).join("\r\n") + "\r\n";
 }
 

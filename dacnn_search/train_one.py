@@ -1,0 +1,146 @@
+"""Training of one network alone, from a config to a folder as `best/` has them."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dacnn_search.architecture import Architecture
+from dacnn_search.data import DataConfig, load, summarise
+from dacnn_search.datasets import KNOWN_SETS
+from dacnn_search.errors import InputError
+from dacnn_search.exporting import describe_training
+from dacnn_search.files import replace_folder, write_atomic
+from dacnn_search.model_folder import CONFIG, WEIGHTS, NetworkInput, config_text, describe_network, write_metrics
+from dacnn_search.recipe import Recipe
+from dacnn_search.run_directory import RunDirectory
+from dacnn_search.settings import SpaceSettings, TrainSettings
+
+__all__ = ["choose_data", "default_folder", "settings_of_trial", "train_one"]
+
+SMALL_STEP = 2e9  # MACs of a training step below which one thread is as fast as several
+
+
+def train_one(
+    settings: TrainSettings, out: Path, *, init: Path | None = None, say: Callable[[str], None] = print
+) -> Path:
+    """Train a network on the training and validation images together, as `dacnn_search.retrain` does, score the test
+    images once, and write config, weights, metrics and model card to the folder `out`, which is returned.
+
+    init: a weight file, or a folder with one, to train on from. say: gets a line per epoch.
+    Raises InputError if `out` is there already or anything given is wrong, TrainingError if the training breaks.
+    """
+    if out.exists():
+        raise InputError(f"{out}: the folder to write must be new, but is there already; name another with --out")
+    from dacnn_search.weights import trained_weights, write_weights
+
+    data = load(settings.data).with_validation_in_train()
+    architecture: Architecture = settings.architecture
+    architecture.check_image_size(*data.input_shape[1:])
+    model, result = _train(settings, architecture, data, init, say)
+    recipe = settings.recipe.model_dump(mode="json")
+    metrics = describe_network(architecture, NetworkInput.of(data), settings.name)
+    metrics["training"] = describe_training([{**result, "recipe": recipe}], data, settings.data)
+    metrics["training"]["init"] = None if init is None else str(init.resolve())
+    with replace_folder(out) as folder:
+        config = config_text(architecture, settings.data, recipe, settings.seed, settings.name)
+        write_atomic(folder / CONFIG, config)
+        write_weights(trained_weights(model), folder / WEIGHTS)
+        write_metrics(folder, metrics, out.name)
+    return out
+
+
+def settings_of_trial(run: RunDirectory, trial: int) -> TrainSettings:
+    """The network of a run's trial, to be trained by the run's recipe for full trainings.
+
+    Raises InputError if the run has no such trial.
+    """
+    records = {record["trial"]: record for record in run.records}
+    if trial not in records:
+        raise InputError(f"{run.folder}: the trial must be one of {len(records)} finished ones, but is {trial}")
+    space = run.space.settings
+    return TrainSettings.model_construct(
+        architecture=Architecture.from_dict(records[trial]["architecture"]),
+        data=space.data,
+        recipe=_full_recipe(space),
+        seed=0,
+        name=f"{run.environment['name']}, trial {trial}",
+    )
+
+
+def choose_data(given: str, like: DataConfig | None, image_size: int | None = None) -> DataConfig:
+    """The data that `--data` names: a data set, an .npz file, or a folder of images.
+
+    like: data of the same image size and channels; for a folder they are taken from there, unless `image_size` is
+    given. Raises InputError for anything else.
+    """
+    path = Path(given)
+    if given in KNOWN_SETS:
+        return DataConfig(name=given)  # type: ignore[arg-type]
+    if path.suffix == ".npz":
+        return DataConfig(name="npz", root=given)
+    if not path.is_dir():
+        names = ", ".join(sorted(KNOWN_SETS))
+        raise InputError(f"data must be one of {names}, an .npz file or a folder of images, but are {given!r}")
+    if like is None and image_size is None:
+        raise InputError(f"a folder of images needs --image-size beside it, but {given} has none")
+    channels, height, width = summarise(like).input_shape if like else (3, 0, 0)
+    size = image_size or max(height, width)
+    try:
+        return DataConfig(name="folder", root=given, image_size=size, channels=1 if channels == 1 else 3)
+    except ValueError as error:
+        raise InputError(f"data {given}: {error}") from error
+
+
+def default_folder(name: str | None) -> Path:
+    """`results/train/<name>`, numbered if it is there already."""
+    plain = re.sub(r"[^\w.-]+", "-", name or "").strip("-.") or "network"
+    folder, number = Path("results", "train", plain), 1
+    while folder.exists():
+        number += 1
+        folder = folder.with_name(f"{plain}-{number}")
+    return folder
+
+
+def _train(
+    settings: TrainSettings, architecture: Architecture, data: Any, init: Path | None, say: Callable[[str], None]
+) -> tuple[Any, dict[str, Any]]:
+    """The trained model and its record, with the keys of `retrained.jsonl`."""
+    import torch
+
+    from dacnn_search.cost import count_macs
+    from dacnn_search.fine_tuning import start_from
+    from dacnn_search.training import ResidentData, Training, build_seeded, evaluate
+    from dacnn_search.weights import read_weights
+
+    recipe, seed = settings.recipe, settings.seed
+    if count_macs(architecture, data.input_shape, data.num_classes) * recipe.batch_size < SMALL_STEP:
+        torch.set_num_threads(1)
+    model = build_seeded(architecture, data.num_classes, data.input_shape[0], seed)
+    resident = ResidentData(data)
+    if init is not None:
+        start_from(model, read_weights(init / WEIGHTS if init.is_dir() else init), resident)
+    training = Training(model, resident, recipe, seed=seed)
+    seconds = 0.0
+    while not training.finished:
+        epoch = training.run_epoch()
+        seconds += epoch.seconds
+        say(f"epoch {epoch.epoch}/{recipe.epochs}  loss {epoch.train_loss:.4f}  {epoch.seconds:.1f} s")
+    test = evaluate(model, resident, "test", precision="float32") if len(data.test) else None
+    say(f"test accuracy {test.accuracy:.2%} of {len(data.test):,} images" if test else "no test images")
+    return model, {
+        "seed": seed,
+        "epochs": recipe.epochs,
+        "train_images": len(data.train),
+        "test_accuracy": test.accuracy if test else None,
+        "test_loss": test.loss if test else None,
+        "seconds": seconds,
+    }
+
+
+def _full_recipe(space: SpaceSettings) -> Recipe:
+    """As `dacnn_search.retrain` trains by."""
+    searched, retrain = space.recipe, space.retrain
+    if retrain.recipe is not None:
+        return retrain.recipe.model_copy(update={"epochs": retrain.epochs} if retrain.epochs else {})
+    return searched.model_copy(update={"epochs": retrain.epochs or 2 * searched.epochs})
