@@ -57,7 +57,7 @@ def write_index(results: Path) -> Path:
     folders = [file.parent for file in results.glob("*/environment.json")]
     if not folders:
         raise RunDirectoryError(f"{results}: a folder of runs must hold a run directory, but this one holds none")
-    rows = sorted((_index_row(folder) for folder in folders), reverse=True)
+    rows = sorted((_index_row(folder, _stamps(folder)) for folder in folders), reverse=True)
     values = {
         "policy": html.escape(_policy([])),
         "style": _asset("page.css"),
@@ -165,8 +165,15 @@ def _fill(template: str, values: Mapping[str, str]) -> str:
     return "".join(pieces)
 
 
-def _index_row(folder: Path) -> tuple[str, str]:
-    """When a run started, and its row of the index."""
+def _stamps(folder: Path) -> tuple[int, ...]:
+    """When the files changed that a row of the index is made of."""
+    files = (folder / name for name in ("environment.json", "trials.jsonl", "status.json", "dashboard.html"))
+    return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
+
+
+@functools.lru_cache(maxsize=1000)
+def _index_row(folder: Path, stamps: tuple[int, ...]) -> tuple[str, str]:
+    """When a run started, and its row of the index; kept, for the index is rewritten during a search."""
     try:
         run = read_run(folder)
     except RunDirectoryError as error:

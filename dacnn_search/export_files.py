@@ -13,9 +13,20 @@ if TYPE_CHECKING:
     from dacnn_search.classifier import Classifier
     from dacnn_search.parity import CheckImages
 
-__all__ = ["FORMATS", "Formats", "write_files"]
+__all__ = ["FORMATS", "Formats", "check_target", "write_files"]
 
 FORMATS = ("safetensors", "onnx", "pt2")
+FILES = {  # all that an export may write
+    "config.yaml",
+    "metrics.json",
+    "README.md",
+    "weights.safetensors",
+    "weights-float16.safetensors",
+    "model.pt2",
+    "model.onnx",
+    "model-float16.onnx",
+    "model-int8.onnx",
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,14 @@ class Formats:
             raise InputError(f"formats must be some of {', '.join(FORMATS)}, but are {', '.join(self.names)!r}")
         if self.int8 and "onnx" not in self.names:
             raise InputError(f"int8 needs the format onnx, but formats are {', '.join(self.names)}")
+
+
+def check_target(folder: Path) -> None:
+    """Raise InputError if a folder that is to be replaced holds anything but an export."""
+    if folder.exists():
+        foreign = sorted({path.name for path in folder.iterdir()} - FILES) if folder.is_dir() else ["a file"]
+        if foreign:
+            raise InputError(f"{folder}: must be new or hold an export, but holds {', '.join(foreign[:5])}")
 
 
 def write_files(folder: Path, model: "Classifier", formats: Formats, check: "CheckImages") -> dict[str, Any]:
@@ -70,6 +89,8 @@ def _write_programs(
 
     if set(formats.names) == {"safetensors"}:
         return
+    if "onnx" in formats.names:
+        writers.require("onnx", "onnxscript", "onnxruntime")
     program = writers.trace(model)
     if "pt2" in formats.names:
         writers.write_pt2(program, folder / "model.pt2")
@@ -77,7 +98,7 @@ def _write_programs(
     if "onnx" not in formats.names:
         return
     onnx = folder / "model.onnx"
-    writers.write_onnx(program, onnx)
+    writers.write_onnx(program, onnx, model.classes)
     yield onnx, True
     if formats.float16:
         writers.write_float16_onnx(onnx, folder / "model-float16.onnx")

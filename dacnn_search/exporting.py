@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dacnn_search.cost import InputShape
 from dacnn_search.data import DataConfig, ImageData, load
 from dacnn_search.errors import InputError, RunDirectoryError
-from dacnn_search.export_files import FORMATS, Formats, write_files
+from dacnn_search.export_files import FORMATS, Formats, check_target, write_files
 from dacnn_search.files import lock, replace_folder, write_atomic
 from dacnn_search.model_folder import (
     CONFIG,
@@ -116,6 +116,7 @@ def export(
 
     chosen = Formats(tuple(formats), float16, int8)
     folder = Path(folder)
+    check_target(folder)
     classifier = as_classifier(model, data, input_shape)
     with replace_folder(folder) as new:
         write_atomic(new / CONFIG, config_text(classifier.architecture))
@@ -190,6 +191,7 @@ def _export_folder(source: Path, target: Path, formats: Formats | None, data: Im
     from dacnn_search.classifier import load_model
     from dacnn_search.parity import CheckImages
 
+    check_target(target)
     model = load_model(source)
     metrics = {key: value for key, value in read_metrics(source).items() if key not in ("files", "measured")}
     with replace_folder(target) as new:

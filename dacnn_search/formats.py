@@ -5,10 +5,11 @@ Each shared kernel is stored once in all of them. The graph is kept free of trac
 
 import contextlib
 import io
+import json
 import logging
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from dacnn_search.files import write_atomic
 from dacnn_search.weights import read_weights, write_weights
 
 __all__ = [
+    "require",
     "trace",
     "write_float16_onnx",
     "write_float16_weights",
@@ -29,7 +31,7 @@ __all__ = [
     "write_pt2",
 ]
 
-INPUT, OUTPUT, BATCH_NAME = "pixels", "logits", "batch"
+INPUT, OUTPUT, BATCH_NAME, CLASSES = "pixels", "logits", "batch", "classes"
 # What tracing notes of each operation beside the operation itself: source files, lines, module names.
 TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
 MOST_CALIBRATION = 512  # images
@@ -63,16 +65,17 @@ def write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
     write_atomic(path, packed.getvalue())
 
 
-def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
+def write_onnx(program: torch.export.ExportedProgram, path: Path, classes: Sequence[str]) -> None:
     """Inputs `pixels` (batch, C, H, W) in [0, 1], outputs `logits` (batch, classes), both float32.
 
-    Raises InputError if the packages for it are not installed.
+    The names of the classes are kept as JSON in the model's metadata, under `classes`.
     """
-    require("onnx", "onnxscript")
     with _quiet():
         exported = torch.onnx.export(program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False)
     assert exported is not None
-    _save(_stripped(exported.model_proto), path)
+    model = _stripped(exported.model_proto)
+    model.metadata_props.add(key=CLASSES, value=json.dumps(list(classes), ensure_ascii=False))
+    _save(model, path)
 
 
 def write_float16_onnx(source: Path, path: Path) -> None:
@@ -111,10 +114,8 @@ def write_float16_weights(source: Path, path: Path) -> None:
 def write_int8_onnx(source: Path, path: Path, images: np.ndarray) -> None:
     """Convolutions and classifier in 8 bits, ONNX Runtime's static quantisation, one scale per output channel.
 
-    images: (N, H, W, C) uint8, from which the ranges of activations are taken. Raises InputError if there are none or
-    if the packages for it are not installed.
+    images: (N, H, W, C) uint8, from which the ranges of activations are taken. Raises InputError if there are none.
     """
-    require("onnx", "onnxruntime")
     if not len(images):
         raise InputError("int8 needs at least 1 validation image to calibrate with, but there are 0")
     import onnx
@@ -145,14 +146,15 @@ def write_int8_onnx(source: Path, path: Path, images: np.ndarray) -> None:
 
 
 def require(*packages: str) -> None:
-    """Raise InputError if one of the packages can't be imported."""
+    """Raise InputError if one of the packages that ONNX files need can't be imported."""
     for package in packages:
         try:
             with _quiet():
                 __import__(package)
         except ImportError as error:
             raise InputError(
-                f'ONNX files need the package {package}: pip install "dacnn-search[export]" ({error})'
+                f"ONNX files need the package {package}, but: {error}; install the extra with "
+                'pip install "dacnn-search[export]" or choose other formats'
             ) from error
 
 
@@ -167,7 +169,10 @@ def _calibration_batches(images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
 def _stripped(model: Any) -> Any:
     """An ONNX model without notes on its origin, and with a telling name for the number of images."""
     graph = model.graph
-    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+    kept = [entry for entry in model.metadata_props if entry.key == CLASSES]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         del part.metadata_props[:]
     del graph.value_info[:]
     for value in (*graph.input, *graph.output):

@@ -1,11 +1,13 @@
 """The model card of a trained network, `README.md` in its folder: written from `metrics.json` alone."""
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dacnn_search.architecture import Architecture
 from dacnn_search.drawing import LEGEND, draw
+from dacnn_search.standalone import UNSHARING
 from dacnn_search.units import format_bytes, format_count, format_duration
 
 __all__ = ["model_card"]
@@ -86,26 +88,32 @@ def _network(metrics: Metrics) -> str:
 
 
 def _use(metrics: Metrics, folder: str) -> str:
-    channels, height, width = metrics["input"]["shape"]
+    shape = ", ".join(str(size) for size in metrics["input"]["shape"])
+    files = metrics.get("files", {})
     blocks = [
-        "With this package, from the folder above:",
+        "Images go in as raw pixels in [0, 1]; their normalisation is part of the network. Its outputs are logits, one "
+        "per class in the order above (in full: `input.classes` in `metrics.json`).",
+        "With dacnn-search, from the folder above this one, on the command line and in Python:",
         f"```sh\npython -m dacnn_search.predict --model {folder} image.png\n```",
-        f'```python\nfrom dacnn_search import load_model\n\nmodel = load_model("{folder}")\n'
-        "logits = model(pixels)  # pixels: float32 (N, C, H, W) in [0, 1]\nnames = model.classes\n```",
+        f'```python\nimport torch\nfrom dacnn_search import load_model\n\nmodel = load_model("{folder}")\n'
+        f"pixels = torch.rand(1, {shape})  # your images\n"
+        "print(model.classes[model(pixels)[0].argmax()])\n```",
     ]
-    if "model.onnx" in metrics.get("files", {}):
+    if "model.onnx" in files:
         blocks += [
-            "With ONNX Runtime and numpy alone, in this folder (raw pixels in [0, 1]; normalisation is inside):",
-            "```python\nimport numpy as np, onnxruntime\n\n"
-            'session = onnxruntime.InferenceSession("model.onnx")\n'
-            f"pixels = np.zeros((1, {channels}, {height}, {width}), np.float32)  # your images in [0, 1]\n"
-            'logits = session.run(None, {"pixels": pixels})[0]  # (N, classes)\n'
-            "print(logits.argmax(axis=1))\n```",
+            "With ONNX Runtime and numpy alone, in this folder:",
+            "```python\nimport numpy as np\nimport onnxruntime\n\n"
+            f'session = onnxruntime.InferenceSession("model.onnx", disabled_optimizers={json.dumps(UNSHARING)})\n'
+            f"pixels = np.random.rand(1, {shape}).astype(np.float32)  # your images\n"
+            'print(session.run(None, {"pixels": pixels})[0].argmax(axis=1))\n```',
+            "`disabled_optimizers` can be left out: ONNX Runtime then folds batch norm into a copy of the kernel for "
+            "each layer as it loads the file, which may be a little faster and gives up the memory that sharing saves.",
         ]
-    if "model.pt2" in metrics.get("files", {}):
+    if "model.pt2" in files:
         blocks += [
-            "With torch alone:",
-            '```python\nimport torch\n\nmodel = torch.export.load("model.pt2").module()\nlogits = model(pixels)\n```',
+            "With torch alone, in this folder:",
+            '```python\nimport torch\n\nmodel = torch.export.load("model.pt2").module()\n'
+            f"print(model(torch.rand(1, {shape})).argmax(dim=1))\n```",
         ]
     return "\n\n".join(blocks)
 
@@ -154,6 +162,8 @@ def _training(metrics: Metrics) -> str:
     ]
     if training.get("run"):
         facts.append(("found by", f"search {_plain(training['run'])}, trial {training['trial']}"))
+    if training.get("init"):
+        facts.append(("started from", f"the weights {_plain(training['init'])}"))
     again = "To train it again: `python -m dacnn_search.train --config config.yaml`"
     return f"{_table(('', ''), facts)}\n\n{again}"
 
@@ -165,9 +175,11 @@ def _caveats(metrics: Metrics) -> Iterable[str]:
     elif training.get("test_accuracy") is None:
         yield "The data have no test images, so the accuracy on new images is not known."
     else:
-        p, n = training["test_accuracy"], training["test_images"]
+        # Two images more of each kind (Agresti and Coull): without them 100% would have no error at all.
+        n = training["test_images"]
+        p = (n * training["test_accuracy"] + 2) / (n + 4)
         yield (
-            f"With {n:,} test images the standard error of the accuracy is {100 * math.sqrt(p * (1 - p) / n):.2f} "
+            f"With {n:,} test images the standard error of the accuracy is about {100 * math.sqrt(p * (1 - p) / (n + 4)):.2f} "
             "points; smaller differences between networks say little."
         )
         if len(training["seeds"]) == 1:

@@ -12,7 +12,7 @@ import numpy as np
 
 from dacnn_search.architecture import Architecture
 from dacnn_search.commands import command
-from dacnn_search.cost import Cost, training_seconds
+from dacnn_search.cost import training_seconds
 from dacnn_search.drawing import LEGEND, draw
 from dacnn_search.settings import SpaceSettings
 from dacnn_search.space import SearchSpace
@@ -26,56 +26,55 @@ FEW = 2_000  # spaces up to this size are listed in full, larger ones are sample
 
 @dataclass(frozen=True)
 class Sample:
-    """Some networks of a space and their costs; `complete`: all there are, each once."""
+    """Some networks that meet the constraints; `fitting` of `drawn` networks of the space do; `complete`: these are
+    all networks of the space, each once."""
 
     networks: list[Architecture]
-    costs: list[Cost]
-    feasible: list[bool]
-    example: Architecture
+    fitting: int
+    drawn: int
     complete: bool
 
 
 def preview(space: SearchSpace, seed: int = 0) -> str:
     """Number of distinct networks, share that meets the constraints, range and histogram of parameters and MACs, an
     example, and about how long the search takes."""
+    generator = random.Random(seed)
     networks = count_networks(space)
-    sample = _sample(space, networks, random.Random(seed))
-    feasible = sum(sample.feasible)
-    costs = [cost for cost, fits in zip(sample.costs, sample.feasible, strict=True) if fits]
+    sample = _sample(space, networks, generator)
+    costs = [space.cost(network) for network in sample.networks]
+    parameters, macs = [c.parameters for c in costs], [c.macs for c in costs]
     least, most = space.extremes()
+    of = "" if sample.complete else f" (of {len(costs):,} drawn)"
     lines = [_data_line(space), "", f"distinct networks   {networks:,}"]
-    if any(limit is not None for limit in (space.settings.constraints.parameters, space.settings.constraints.macs)):
-        exact = f"{feasible:,} of {len(sample.feasible):,}"
-        about = f"about {feasible / len(sample.feasible):.1%}, of {len(sample.feasible):,} drawn"
-        lines.append(f"meet constraints    {exact if sample.complete else about}")
+    if space.constrained:
+        lines.append(f"meet constraints    {_share(sample)}")
     lines.append(f"parameters          {least.parameters:,} to {most.parameters:,}")
-    macs = sorted(cost.macs for cost in costs) or [least.macs]
-    lines.append(f"MACs                {format_count(macs[0])} to {format_count(macs[-1])}" + _drawn(sample))
-    lines += ["", *_histogram("parameters", [c.parameters for c in costs])]
-    lines += ["", *_histogram("MACs", [c.macs for c in costs]), "", _example(space, sample.example), ""]
-    return "\n".join([*lines, _duration_line(space, sample)])
+    lines.append(f"MACs                {format_count(min(macs))} to {format_count(max(macs))}{of}")
+    lines += ["", *_histogram("parameters", parameters), "", *_histogram("MACs", macs), ""]
+    return "\n".join([*lines, _example(space, generator.choice(sample.networks)), "", _duration_line(space, sample)])
 
 
 def _sample(space: SearchSpace, networks: int, generator: random.Random) -> Sample:
     if networks <= FEW:
-        unconstrained = space.without_constraints()
-        found = [architecture for architecture, _ in unconstrained.networks()]
-        complete = True
-    else:
-        found, complete = space.draw_descriptions(generator, FEW), False
-    fits = [space.meets_constraints(architecture) for architecture in found]
-    example = generator.choice([a for a, fit in zip(found, fits, strict=True) if fit] or [space.draw(generator)[0]])
-    return Sample(found, [space.cost(a) for a in found], fits, example, complete)
+        fitting = [network for network, _ in space.networks()]
+        return Sample(fitting, len(fitting), networks, True)
+    drawn = space.draw_descriptions(generator, FEW)
+    fitting = [network for network in drawn if space.meets_constraints(network)]
+    # Where hardly any of those drawn blindly fit, we look at some that are drawn to fit.
+    shown = fitting if len(fitting) >= FEW // 10 else [space.draw(generator)[0] for _ in range(FEW // 10)]
+    return Sample(shown, len(fitting), FEW, False)
+
+
+def _share(sample: Sample) -> str:
+    if sample.complete:
+        return f"{sample.fitting:,} of {sample.drawn:,}"
+    return f"about {sample.fitting / sample.drawn:.1%} ({sample.fitting:,} of {sample.drawn:,} drawn)"
 
 
 def _data_line(space: SearchSpace) -> str:
     data, (channels, height, width) = space.summary, space.input_shape
     sizes = f"{data.train_size:,} train, {data.validation_size:,} validation, {data.test_size:,} test"
     return f"{space.settings.data.name}: {channels}x{height}x{width} images, {data.num_classes} classes; {sizes}"
-
-
-def _drawn(sample: Sample) -> str:
-    return "" if sample.complete else f" (of {len(sample.costs):,} drawn)"
 
 
 def _histogram(title: str, values: Sequence[int], rows: int = 8, width: int = 40) -> list[str]:
@@ -100,10 +99,9 @@ def _example(space: SearchSpace, architecture: Architecture) -> str:
 def _duration_line(space: SearchSpace, sample: Sample) -> str:
     recipe, trials = space.settings.recipe, space.settings.search.trials
     images = recipe.epochs * space.summary.train_size
-    trained = [network for network, fits in zip(sample.networks, sample.feasible, strict=True) if fits]
     times = [
         training_seconds(network, space.input_shape, space.num_classes, images, recipe.batch_size)
-        for network in trained or [sample.example]
+        for network in sample.networks
     ]
     each, cores = float(np.mean(times)), os.cpu_count() or 1
     return (

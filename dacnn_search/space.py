@@ -5,15 +5,16 @@ An architecture is drawn by a sequence of choices, each asked only where it appl
 is not asked. Whoever answers decides: an Optuna trial (`suggest`), a random generator (`draw`), a record of earlier
 answers (`replay`) or an enumeration (`networks`).
 
-Parameters and MACs never fall when a depth or a regulator placement grows, so that the smallest completion of a
-beginning tells whether any completion meets the constraints.
+Parameters and MACs never fall when a width, a depth or a regulator placement grows, so that the smallest completion
+of a beginning tells whether any completion meets the constraints.
 """
 
+import bisect
 import functools
 import itertools
 import math
 import random
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,13 @@ from dacnn_search.architecture import MOST_WIDTH, Architecture, Section, most_se
 from dacnn_search.cost import Cost, estimate_cost
 from dacnn_search.data import DataSummary, summarise
 from dacnn_search.errors import SpaceError
-from dacnn_search.settings import Constraints, SpaceSettings, options_of, raise_problems, read_settings
+from dacnn_search.settings import SpaceSettings, options_of, raise_problems, read_settings
 from dacnn_search.yaml_io import Document, dump_yaml
 
 __all__ = ["Options", "SearchSpace"]
 
 REGULATOR_ORDER = ("none", "block", "layer")
+SECTION_CHOICES = ("depth_", "regulators_")
 
 
 @dataclass(frozen=True)
@@ -101,16 +103,21 @@ class SearchSpace:
     def num_classes(self) -> int:
         return self.summary.num_classes
 
+    @property
+    def constrained(self) -> bool:
+        """Whether there is a limit on parameters or MACs."""
+        limits = self.settings.constraints
+        return limits.parameters is not None or limits.macs is not None
+
     def cost(self, architecture: Architecture) -> Cost:
         """The cost of a network on this space's images."""
         return estimate_cost(architecture, self.input_shape, self.num_classes)
 
     def meets_constraints(self, architecture: Architecture) -> bool:
         """Whether parameters and MACs are within the limits."""
-        limits = self.settings.constraints
-        if limits.parameters is None and limits.macs is None:
+        if not self.constrained:
             return True
-        cost = self.cost(architecture)
+        limits, cost = self.settings.constraints, self.cost(architecture)
         return (limits.parameters is None or cost.parameters <= limits.parameters.max) and (
             limits.macs is None or cost.macs <= limits.macs.max
         )
@@ -151,8 +158,7 @@ class SearchSpace:
         choices: dict[str, Any] = {}
 
         def choose(name: str, options: Options) -> Any:
-            able = [v for v in options.values if self._completable({**choices, name: v})]
-            choices[name] = generator.choice(able)
+            choices[name] = generator.choice(self._able(choices, name, options))
             return choices[name]
 
         return self._build(choose), choices
@@ -185,15 +191,12 @@ class SearchSpace:
             for frame in generator.choices(frames, [ways[n] for n in sections], k=count)
         ]
 
-    def without_constraints(self) -> "SearchSpace":
-        """The same space with no limits."""
-        return SearchSpace(self.settings.model_copy(update={"constraints": Constraints()}), self.summary)
-
     def extremes(self) -> tuple[Cost, Cost]:
         """The cost of the network with the fewest and of the one with the most parameters, within the constraints
         (for the most, no more than the constraint if that binds)."""
-        least = min((self.cost(self._smallest(frame)) for frame, _ in self._frames), key=lambda c: c.parameters)
-        most = max((self.cost(self._largest(frame)) for frame, _ in self._frames), key=lambda c: c.parameters)
+        smallest = [self.cost(self._smallest(group[0][0])) for group in self._groups]
+        largest = [self.cost(self._largest(group[-1][0])) for group in self._groups]
+        least, most = min(smallest, key=lambda c: c.parameters), max(largest, key=lambda c: c.parameters)
         limit = self.settings.constraints.parameters
         if limit is not None and limit.max < most.parameters:
             most = Cost(limit.max, most.macs, most.activations, most.file_bytes)
@@ -250,21 +253,56 @@ class SearchSpace:
     @functools.cached_property
     def _frames(self) -> list[tuple[Frame, dict[str, Any]]]:
         """Every frame from which some network that meets the constraints can be reached, with its choices."""
-        return [pair for pair in self._all_frames if self.meets_constraints(self._smallest(pair[0]))]
+        return [pair for group in self._groups for pair in group]
+
+    @functools.cached_property
+    def _groups(self) -> list[list[tuple[Frame, dict[str, Any]]]]:
+        """The same frames in groups that differ in width alone, from narrow to wide. Costs rise with the width, so that
+        the first that is too wide is found by bisection."""
+        groups: dict[tuple[Any, ...], list[tuple[Frame, dict[str, Any]]]] = {}
+        for frame, choices in self._all_frames:
+            others = tuple((name, value) for name, value in choices.items() if name != "width")
+            groups.setdefault(others, []).append((frame, choices))
+        kept = []
+        for group in groups.values():
+            group.sort(key=lambda pair: pair[0].widths[0])
+            fitting = bisect.bisect_left(
+                group, True, key=lambda pair: not self.meets_constraints(self._smallest(pair[0]))
+            )
+            kept += [group[:fitting]] if fitting else []
+        return kept
 
     @functools.cached_property
     def _all_frames(self) -> list[tuple[Frame, dict[str, Any]]]:
         return list(_enumerate(self._build_frame))
 
-    def _completable(self, choices: Choices) -> bool:
-        """Whether some completion of these choices meets the constraints."""
-        limits = self.settings.constraints
-        if limits.parameters is None and limits.macs is None:
-            return True
-        frames = [frame for frame, chosen in self._frames if chosen.items() <= choices.items()]
-        if not frames:  # the frame itself is not complete yet
-            return any(all(chosen.get(k, v) == v for k, v in choices.items()) for _, chosen in self._frames)
-        return any(self.meets_constraints(self._smallest(frame, choices)) for frame in frames)
+    def _able(self, choices: Choices, name: str, options: Options) -> Sequence[Any]:
+        """The values of the next choice from which some network that meets the constraints can be reached."""
+        if not self.constrained:
+            return options.values
+        if not name.startswith(SECTION_CHOICES):
+            begun = tuple(choices.items())
+            return [value for value in options.values if (*begun, (name, value)) in self._beginnings]
+        frame = self._beginnings[tuple(pair for pair in choices.items() if not pair[0].startswith(SECTION_CHOICES))]
+        assert frame is not None
+        rising = sorted(options.values, key=REGULATOR_ORDER.index if name.startswith("regulators") else None)
+
+        def breaks(value: Any) -> bool:
+            return not self.meets_constraints(self._smallest(frame, {**choices, name: value}))
+
+        return rising[: bisect.bisect_left(rising, True, key=breaks)]
+
+    @functools.cached_property
+    def _beginnings(self) -> dict[tuple[tuple[str, Any], ...], Frame | None]:
+        """Every beginning of the choices that lead to a frame from which the constraints can be met; for complete
+        ones the frame."""
+        beginnings: dict[tuple[tuple[str, Any], ...], Frame | None] = {}
+        for frame, choices in self._frames:
+            pairs = tuple(choices.items())
+            for length in range(len(pairs)):
+                beginnings.setdefault(pairs[:length])
+            beginnings[pairs] = frame
+        return beginnings
 
     def _completions(self, frame: Frame, begun: list[tuple[int, Any]]) -> Iterator[list[tuple[int, Any]]]:
         """All ways to fill in the sections of a frame that meet the constraints."""

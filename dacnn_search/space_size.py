@@ -28,16 +28,24 @@ def count_networks(space: SearchSpace) -> int:
     for frame in space.frames():
         schemes[frame.widths, frame.batch_norm].add((frame.sharing, frame.anchors))
     residuals = {frame.residual for frame in space.frames()}
-    ways: dict[tuple[bool, ...], Counter[tuple[int, int]]] = {}
-    total = 0
+    # Widths matter only through where they change.
+    alike: Counter[tuple[tuple[bool, ...], frozenset[tuple[str, int]]]] = Counter()
     for (widths, _), sharing in schemes.items():
-        transitions = (False, *(a != b for a, b in itertools.pairwise(widths)))
-        if transitions not in ways:
-            ways[transitions] = _ways(space, transitions)
-        for (depth, deepest), count in ways[transitions].items():
-            layers = 1 + sum(transitions) + depth + 1
-            kernels = _distinct_sharing(sharing, depth, deepest, len(widths))
-            total += count * kernels * _distinct_residual(residuals, layers)
+        alike[(False, *(a != b for a, b in itertools.pairwise(widths))), frozenset(sharing)] += 1
+    return sum(
+        count * _count_depths(space, transitions, sharing, residuals) for (transitions, sharing), count in alike.items()
+    )
+
+
+def _count_depths(
+    space: SearchSpace, transitions: tuple[bool, ...], sharing: Iterable[tuple[str, int]], residuals: Iterable[object]
+) -> int:
+    """Distinct networks of given widths, with transition layers where `transitions` says so."""
+    total = 0
+    for (depth, deepest), count in _ways(space, transitions).items():
+        layers = 1 + sum(transitions) + depth + 1
+        kernels = _distinct_sharing(sharing, depth, deepest, len(transitions))
+        total += count * kernels * _distinct_residual(residuals, layers)
     return total
 
 

@@ -17,8 +17,8 @@ import numpy as np
 BATCHES = (1, 64)
 CHUNK = 256
 CALLS, SECONDS = 30, 1.0  # at most, for one latency
-# ONNX Runtime would fold batch norm into a copy of the kernel per layer; without these the sharing lives on in memory.
-UNSHARING = ["ConvBNFusion", "ConvMulFusion", "ConvAddFusion"]
+# ONNX Runtime would fold batch norm into a copy of the kernel per layer; without this the sharing lives on in memory.
+UNSHARING = ("ConvBNFusion",)
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -50,7 +50,7 @@ def _load_onnx(path: Path) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(
-        path, options, providers=["CPUExecutionProvider"], disabled_optimizers=UNSHARING
+        path, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(UNSHARING)
     )
     name = session.get_inputs()[0].name
 

@@ -1,4 +1,5 @@
 import os
+import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two cores are shared by all workers of the tests
 
@@ -19,3 +20,19 @@ def space_file(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """A run directory with two networks that were trained in full, for a second in all. Not to be changed."""
+    from small_run import write_small_run
+
+    return write_small_run(tmp_path_factory.mktemp("small") / "results")
+
+
+@pytest.fixture
+def run_copy(small_run, tmp_path):
+    """The same, to be changed."""
+    from dacnn_search.run_directory import RunDirectory
+
+    return RunDirectory(shutil.copytree(small_run.folder, tmp_path / "results" / "tiny"))

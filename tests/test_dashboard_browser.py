@@ -322,7 +322,7 @@ def test_runs_without_much_in_them(open_page: Opener, tmp_path: Path, trials: in
     expect(page.locator("#answer")).to_contain_text(words)
 
 
-def test_phone_and_print(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
+def test_phone(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
     page = open_page(run[0], viewport={"width": 390, "height": 844}, has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     click_point(page, front_of(run[1])[1])
@@ -330,6 +330,18 @@ def test_phone_and_print(open_page: Opener, run: tuple[Path, list[dict[str, Any]
     page.emulate_media(media="print")
     expect(page.locator("#theme")).to_be_hidden()
     expect(page.locator("#card")).to_be_visible()
+
+
+def test_dark_page_prints_light_and_narrow(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
+    page = open_page(run[0], color_scheme="dark")
+    layout = "(name) => document.getElementById('front')._fullLayout[name]"
+    before = page.evaluate(layout, "width")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    expect(page.locator("html")).to_have_attribute("data-theme", "light")
+    assert page.evaluate(layout, "width") <= 700
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.wait_for_function(f"(width) => ({layout})('width') === width", arg=before)
 
 
 def test_nothing_jumps_and_everything_has_a_name(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:

@@ -175,6 +175,8 @@ function draw(id, traces, layout, config = {}) {
     hovermode: "closest",
     dragmode: touch ? false : "zoom",
     showlegend: false,
+    // Plotly adapts to a new width only after a while, too late for printing.
+    ...(document.documentElement.classList.contains("printing") && { width: byId(id).clientWidth }),
     hoverlabel: {
       bgcolor: color("panel"),
       bordercolor: color("muted"),

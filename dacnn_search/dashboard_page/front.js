@@ -1,19 +1,41 @@
 // The plot of the front: accuracy against parameters.
 
+const OTHER_PLOTS = () => [
+  drawCurve,
+  drawHypervolume,
+  drawCurves,
+  drawDensity,
+  drawTimes,
+  drawImportance,
+  drawParallel,
+];
+
 function drawPlots() {
   // The front at once, the others one by one, so that the page stays responsive.
-  if (!trials.length) {
-    document.documentElement.dataset.drawn = "all";
-    return;
-  }
-  drawFront();
-  const rest = [drawCurve, drawHypervolume, drawCurves, drawDensity, drawTimes, drawImportance, drawParallel];
+  const rest = trials.length ? OTHER_PLOTS() : [];
+  if (trials.length) drawFront();
   const next = () => {
     rest.shift()?.();
     if (rest.length) setTimeout(next);
     else document.documentElement.dataset.drawn = "all";
   };
   setTimeout(next);
+}
+
+function setUpPrint() {
+  // Paper is light and narrow: the plots are drawn for it, and afterwards for the screen again.
+  const redraw = (printing) => {
+    document.documentElement.classList.toggle("printing", printing);
+    applyTheme(printing ? "light" : state.theme);
+    if (!trials.length) return;
+    drawFront();
+    for (const drawPlot of OTHER_PLOTS()) drawPlot();
+  };
+  addEventListener("beforeprint", () => redraw(true));
+  addEventListener("afterprint", () => {
+    redraw(false);
+    for (const plot of document.querySelectorAll(".plot")) if (plot.data) Plotly.Plots.resize(plot);
+  });
 }
 
 function drawFront() {

@@ -2,8 +2,9 @@
 
 const [COMPLETE, PRUNED, FAIL] = [0, 1, 2];
 const STATE_WORDS = ["finished", "stopped early", "failed"];
-const REFRESH_AFTER = 10_000,
-  STALE_AFTER = 600_000; // milliseconds
+const REFRESH_AFTER = 10_000, // milliseconds
+  REFRESH_STALE_AFTER = 60_000, // with trials that take long, or after a search that ended without saying so
+  STALE_AFTER = 600_000;
 
 const trials = payload.trials.trial.map((_, index) => {
   const trial = { index };
@@ -140,23 +141,21 @@ function setUpRefresh() {
     save();
   });
   show();
-  const age = Date.now() - new Date(payload.status.updated ?? 0);
-  if (age > STALE_AFTER) {
-    byId("live-text").append(
-      ` No news since ${moment(payload.status.updated)}: the search may have ended without saying so.`,
-    );
-    return;
-  }
-  setInterval(() => {
-    const busy =
-      document.hidden ||
-      state.paused ||
-      document.activeElement?.matches("input[type=text], input[type=search]") ||
-      String(getSelection());
-    if (busy) return;
-    save();
-    location.reload();
-  }, REFRESH_AFTER);
+  const stale = Date.now() - new Date(payload.status.updated ?? 0) > STALE_AFTER;
+  if (stale) byId("live-text").append(` Last news ${moment(payload.status.updated)}.`);
+  setInterval(
+    () => {
+      const busy =
+        document.hidden ||
+        state.paused ||
+        document.activeElement?.matches("input[type=text], input[type=search]") ||
+        String(getSelection());
+      if (busy) return;
+      save();
+      location.reload();
+    },
+    stale ? REFRESH_STALE_AFTER : REFRESH_AFTER,
+  );
 }
 
 // Selection ------------------------------------------------------------------------------------------------------------
@@ -225,6 +224,7 @@ function start() {
   setUpTable();
   setUpBudget();
   setUpRefresh();
+  setUpPrint();
   for (const button of document.querySelectorAll("[data-copy]"))
     button.addEventListener("click", () => copyText(button.dataset.copy, button));
   byId("front").addEventListener("keydown", onFrontKey);

@@ -237,7 +237,7 @@ function drawImportance() {
 }
 
 function effectItem({ value, effect, trials: count }, reach) {
-  const words = `${effect >= 0 ? "+" : "−"}${(100 * Math.abs(effect)).toFixed(1)}`;
+  const words = `${Math.abs(effect) < 5e-4 ? "±" : effect > 0 ? "+" : "−"}${(100 * Math.abs(effect)).toFixed(1)}`;
   const strength = Math.round((60 * Math.abs(effect)) / reach);
   const hue = color(effect >= 0 ? "front" : "test");
   return el(

@@ -1,0 +1,74 @@
+import io
+
+from rich.console import Console
+
+from dacnn_search.architecture import Architecture, Section
+from dacnn_search.console import Terminal, front_table
+from dacnn_search.progress import RunningTrial, Snapshot
+
+
+def record(trial, parameters, accuracy):
+    return {
+        "sequence": trial + 1,
+        "trial": trial,
+        "state": "COMPLETE",
+        "reason": None,
+        "fingerprint": f"{trial:016x}",
+        "architecture": Architecture((Section(2, 8),)).to_dict(),
+        "parameters": parameters,
+        "macs": 10 * parameters,
+        "accuracy": accuracy,
+        "epochs": 3,
+        "seconds": 1.5,
+    }
+
+
+FRONT = [record(3, 1_000, 0.9), record(1, 20_000, 0.975)]
+SNAPSHOT = Snapshot("searching", None, 61.0, 90.0, 7, 50, [RunningTrial(8, "f", 512, 2, 12, 0.5)], FRONT, 0.8)
+
+
+def test_without_a_terminal_there_are_plain_lines_and_the_same_in_the_log(tmp_path):
+    stream = io.StringIO()
+    with Terminal(stream) as terminal:
+        terminal.began(tmp_path)
+        terminal.update(SNAPSHOT)
+        terminal.update(SNAPSHOT)  # at once again: not worth another line
+        terminal.finished(FRONT[0])
+    (line,) = stream.getvalue().splitlines()
+    assert line == (
+        "searching: 7/50 trials, 1 running, best 97.50% with 20.0 k parameters, front of 2, hypervolume 0.800, "
+        "about 1 min 30 s left"
+    )
+    log = (tmp_path / "log.txt").read_text().splitlines()
+    assert log[0].endswith(line)
+    assert "trial 3 COMPLETE: 1,000 parameters, validation accuracy 90.00%, 3 epochs in 1.5 s" in log[1]
+
+
+def test_a_change_of_state_is_told_at_once():
+    stream = io.StringIO()
+    with Terminal(stream) as terminal:
+        terminal.update(SNAPSHOT)
+        terminal.update(Snapshot("failed", "5 trials in a row failed: out of memory", 62, None, 8, 50))
+    assert "failed: 8/50 trials, 5 trials in a row failed: out of memory" in stream.getvalue()
+
+
+def test_a_terminal_shows_running_trials_and_the_front():
+    stream = io.StringIO()
+    terminal = Terminal(stream)
+    terminal._console = Console(file=stream, force_terminal=True, width=140)
+    with terminal:
+        terminal.update(SNAPSHOT)
+        terminal._live.refresh()
+    shown = stream.getvalue()
+    for text in ("7/50", "trial 8", "512 parameters", "epoch 2/12", "1.00 k parameters", "97.50%"):
+        assert text in shown
+
+
+def test_front_table_shows_mean_test_accuracy_and_no_markup():
+    retrained = [{"fingerprint": FRONT[1]["fingerprint"], "test_accuracy": a} for a in (0.95, 0.97)]
+    stream = io.StringIO()
+    Console(file=stream, width=140).print(front_table(FRONT, retrained))
+    small, large = stream.getvalue().splitlines()[-2:]
+    assert small.split()[:2] == ["3", "1,000"]
+    assert "96.00%" in large
+    assert "1 section, 8 wide, 2 deep" in large

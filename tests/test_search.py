@@ -1,0 +1,359 @@
+"""A tiny search on Ray, looked at from all sides; what needs no Ray is tested without."""
+
+import csv
+import json
+import math
+import sqlite3
+from pathlib import Path
+
+import optuna
+import pytest
+
+from dacnn_search.architecture import Architecture
+from dacnn_search.cluster import one_ray
+from dacnn_search.errors import InputError, RunDirectoryError
+from dacnn_search.ledger import Ledger, read_ledger
+from dacnn_search.pareto import front_of
+from dacnn_search.progress import Listener
+from dacnn_search.proposals import Proposals
+from dacnn_search.retrain import retrain
+from dacnn_search.run_directory import RunDirectory
+from dacnn_search.samplers import SAMPLERS
+from dacnn_search.search import Search, search
+from dacnn_search.space import SearchSpace
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves its sockets and pipes to the collector
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+]
+
+TINY = """\
+name: tiny
+data: {name: digits, validation: 0.3, subset: 300}
+architecture:
+  sections: {choice: [1, 2]}
+  depth: {range: {low: 1, high: 3}}
+  width: {choice: [3, 4, 6]}
+  sharing: {choice: [network, section]}
+  regulators: {choice: [none, block]}
+constraints: {parameters: {max: 1200}}
+recipe: {epochs: 2}
+search: {trials: 4, concurrency: 1, seed: 3, sampler: tpe}
+retrain: {top: 2, epochs: 1, seeds: 2}
+"""
+LIMIT = 1200
+TRIALS, MORE_TRIALS = 4, 6
+
+
+class Diary(Listener):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.finished_trials: list[int] = []
+        self.states: list[str] = []
+        self.retrained_seeds: list[tuple[str, int]] = []
+
+    def update(self, snapshot):
+        if snapshot.state not in self.states:
+            self.states.append(snapshot.state)
+
+    def finished(self, record):
+        self.finished_trials.append(record["trial"])
+
+    def retrained(self, record):
+        self.retrained_seeds.append((record["fingerprint"], record["seed"]))
+
+
+@pytest.fixture(scope="module")
+def ray_for_all():
+    with one_ray():
+        yield
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory) -> SearchSpace:
+    path = tmp_path_factory.mktemp("space") / "tiny.yaml"
+    path.write_text(TINY, encoding="utf-8")
+    return SearchSpace.from_yaml(path)
+
+
+@pytest.fixture(scope="module")
+def diary() -> Diary:
+    return Diary()
+
+
+@pytest.fixture(scope="module")
+def finished(ray_for_all, tmp_path_factory, space, diary) -> RunDirectory:
+    """A search of a few trials."""
+    return search(space, results=tmp_path_factory.mktemp("results"), listener=diary)
+
+
+@pytest.fixture(scope="module")
+def first_records(finished) -> list[dict]:
+    """Its records, before it is resumed."""
+    return finished.records
+
+
+@pytest.fixture(scope="module")
+def resumed(finished, first_records) -> RunDirectory:
+    """The same, gone on with for more trials; its study is lost in between."""
+    (finished.folder / "optuna.db").unlink()
+    return search(resume=finished.folder, trials=MORE_TRIALS)
+
+
+def new_run(space: SearchSpace, folder: Path, **settings) -> RunDirectory:
+    chosen = space.settings.search.model_copy(update=settings)
+    return RunDirectory.create(folder, None, space, [str(n) for n in range(10)], chosen.model_dump(mode="json"))
+
+
+class Pretended:
+    """A search without Ray, of networks whose accuracy grows with their parameters."""
+
+    def __init__(self, space: SearchSpace, run: RunDirectory, **settings) -> None:
+        self.ledger = Ledger.open(run.trials_file)
+        chosen = space.settings.search.model_copy(update=settings)
+        self.search = Search(run, space, chosen, self.ledger, Listener())
+        self.space = space
+
+    def train(self, key: str, config: dict, epochs: int = 2) -> None:
+        cost = self.space.cost(Architecture.from_dict(config["architecture"]))
+        curve = [epoch_result(n, 1 - 1 / math.log(cost.parameters)) for n in range(1, epochs + 1)]
+        self.search.finish(key, {"epochs": curve, "worker": "here:1"}, lost=False)
+
+    def run(self) -> list[dict]:
+        number = 0
+        while (config := self.search.propose(str(number))) is not None:
+            self.train(str(number), config)
+            number += 1
+        self.close()
+        return list(self.ledger.records)
+
+    def close(self) -> None:
+        self.search.close()
+        self.ledger.close()
+
+
+def epoch_result(epoch: int, accuracy: float, loss: float = 1.0) -> dict:
+    return {
+        "epoch": epoch,
+        "train_loss": loss,
+        "validation_loss": loss,
+        "validation_accuracy": accuracy,
+        "learning_rate": 0.1,
+        "images_per_second": 1.0,
+        "seconds": 0.01,
+    }
+
+
+def test_every_trial_is_recorded_in_full(finished, first_records, space):
+    assert [r["sequence"] for r in first_records] == [1, 2, 3, 4]
+    assert sorted(r["trial"] for r in first_records) == [0, 1, 2, 3]
+    for record in first_records:
+        architecture = Architecture.from_dict(record["architecture"])
+        assert record["state"] == "COMPLETE"
+        assert record["reason"] is None
+        assert record["fingerprint"] == architecture.fingerprint
+        assert record["parameters"] == space.cost(architecture).parameters <= LIMIT
+        assert record["macs"] == space.cost(architecture).macs
+        assert space.replay(record["choices"])[0] == architecture
+        assert record["epochs"] == 2 == len(record["curve"]["accuracy"])
+        assert record["accuracy"] == pytest.approx(record["curve"]["accuracy"][-1], abs=1e-4)
+        assert 0 < record["accuracy"] < 1
+        assert record["seconds"] > 0
+        assert ":" in record["worker"]
+    assert len({r["fingerprint"] for r in first_records}) == TRIALS
+
+
+def test_order_and_durations(first_records):
+    ends = [r["finished"] for r in first_records]
+    assert ends == sorted(ends)
+    assert all(0 <= r["started"] <= r["finished"] for r in first_records)
+
+
+def test_the_listener_heard_of_every_trial(finished, diary):
+    assert sorted(diary.finished_trials) == [0, 1, 2, 3]
+    assert diary.states == ["searching", "finished"]
+
+
+def test_resume_adds_what_is_missing_and_repeats_nothing(resumed, first_records):
+    records = resumed.records
+    assert records[:TRIALS] == first_records
+    assert sorted(r["trial"] for r in records) == list(range(MORE_TRIALS))
+    assert len({r["fingerprint"] for r in records}) == MORE_TRIALS
+    assert records[TRIALS]["started"] >= first_records[-1]["finished"]
+
+
+def test_a_finished_search_has_nothing_to_resume(resumed):
+    before = resumed.trials_file.read_bytes()
+    search(resume=resumed.folder, trials=MORE_TRIALS)
+    assert resumed.trials_file.read_bytes() == before
+
+
+def test_a_resumed_search_keeps_its_seed(finished):
+    with pytest.raises(RunDirectoryError, match="keeps its seed 3, but got 4"):
+        search(resume=finished.folder, seed=4)
+
+
+def test_tables(resumed):
+    with (resumed.folder / "front.csv").open(encoding="utf-8") as file:
+        front = list(csv.DictReader(file))
+    expected = front_of(resumed.records)
+    assert [int(row["trial"]) for row in front] == [r["trial"] for r in expected]
+    assert [int(row["parameters"]) for row in front] == [r["parameters"] for r in expected]
+    assert [float(row["accuracy"]) for row in front] == [r["accuracy"] for r in expected]
+    assert {"fingerprint", "macs", "network", "width"} <= front[0].keys()
+    with (resumed.folder / "trials.csv").open(encoding="utf-8") as file:
+        assert [int(row["sequence"]) for row in csv.DictReader(file)] == list(range(1, MORE_TRIALS + 1))
+
+
+def test_the_study_is_that_of_the_ledger(resumed):
+    storage = f"sqlite:///{resumed.folder / 'optuna.db'}"
+    study = optuna.load_study(study_name=resumed.folder.name, storage=storage)
+    assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert len(study.trials) == MORE_TRIALS
+    for trial, record in zip(study.trials, resumed.records, strict=True):
+        assert trial.state.name == record["state"]
+        assert trial.values == [record["accuracy"], record["parameters"]]
+        assert trial.params == record["choices"]
+        assert trial.user_attrs["fingerprint"] == record["fingerprint"]
+    study._storage.remove_session()  # type: ignore[attr-defined]
+    with sqlite3.connect(resumed.folder / "optuna.db") as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    database.close()
+
+
+def test_status_tells_that_it_is_finished(resumed):
+    status = json.loads((resumed.folder / "status.json").read_text(encoding="utf-8"))
+    assert (status["state"], status["finished"], status["trials"]) == ("finished", MORE_TRIALS, MORE_TRIALS)
+    assert status["running"] == []
+    assert 0 < status["hypervolume"] < 1
+
+
+def test_dashboard_is_written(resumed):
+    assert "<html" in (resumed.folder / "dashboard.html").read_text(encoding="utf-8")
+
+
+def test_nothing_temporary_is_left(resumed):
+    assert [path.name for path in resumed.folder.rglob("*") if path.name.startswith(".tmp")] == []
+
+
+def test_retraining_scores_the_test_images_once_per_network_and_seed(resumed):
+    diary = Diary()
+    records = retrain(resumed, listener=diary, concurrency=1)
+    networks = {r["fingerprint"] for r in records}
+    assert networks <= {r["fingerprint"] for r in resumed.front}
+    assert len(networks) == min(2, len(resumed.front))
+    assert sorted(diary.retrained_seeds) == sorted((f, seed) for f in networks for seed in (0, 1))
+    for record in records:
+        assert record["epochs"] == 1
+        assert 0 <= record["test_accuracy"] <= 1
+        assert record["train_images"] == 300
+        assert resumed.weights_file(record["fingerprint"], record["seed"]).is_file()
+    assert read_ledger(resumed.retrained_file) == records
+    again = Diary()
+    assert retrain(resumed, listener=again) == records
+    assert again.retrained_seeds == []
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_proposes_distinct_networks_that_meet_the_constraints(space, sampler):
+    proposals = Proposals(space, sampler, seed=1)
+    seen = set()
+    for number in range(8):
+        proposal = proposals.propose()
+        assert proposal.trial == number
+        assert space.meets_constraints(proposal.architecture)
+        assert space.replay(proposal.choices)[0] == proposal.architecture
+        seen.add(proposal.architecture.fingerprint)
+        state = ("COMPLETE", "PRUNED", "FAIL")[number % 3]
+        proposals.tell(proposal, state, 0.5 + number / 100 if state == "COMPLETE" else None)
+    assert len(seen) == 8
+
+
+def test_the_same_seed_proposes_the_same_networks(space, tmp_path):
+    runs = [Pretended(space, new_run(space, tmp_path), trials=14).run() for _ in range(2)]
+    first, second = [[r["fingerprint"] for r in records] for records in runs]
+    assert first == second
+    other = Pretended(space, new_run(space, tmp_path), trials=14, seed=4).run()
+    assert [r["fingerprint"] for r in other] != first
+
+
+def test_a_space_of_three_networks_ends_after_three(space_file, tmp_path):
+    text = TINY.replace("sections: {choice: [1, 2]}", "sections: 1").replace("{choice: [none, block]}", "none")
+    text = text.replace("  sharing: {choice: [network, section]}\n", "").replace("{choice: [3, 4, 6]}", "4")
+    three = SearchSpace.from_yaml(space_file(text))
+    pretended = Pretended(three, new_run(three, tmp_path), trials=10)
+    records = pretended.run()
+    assert sorted(r["parameters"] for r in records) == sorted(three.cost(a).parameters for a, _ in three.networks())
+    assert len(records) == 3
+    assert pretended.search.exhausted
+    assert pretended.search.complete
+
+
+def test_a_trial_of_fewer_epochs_is_pruned_and_not_on_the_front(space, tmp_path):
+    pretended = Pretended(space, new_run(space, tmp_path))
+    config = pretended.search.propose("a")
+    pretended.train("a", config, epochs=1)
+    pretended.close()
+    record = pretended.ledger.records[0]
+    assert (record["state"], record["reason"]) == ("PRUNED", "stopped early")
+    assert front_of(pretended.ledger.records) == []
+
+
+def test_a_failure_is_told_with_its_reason_and_not_on_the_front(space, tmp_path):
+    pretended = Pretended(space, new_run(space, tmp_path))
+    pretended.search.propose("a")
+    pretended.search.finish("a", {"epochs": [], "failure": "training loss is nan in epoch 1"}, lost=False)
+    pretended.close()
+    record = pretended.ledger.records[0]
+    assert (record["state"], record["reason"]) == ("FAIL", "training loss is nan in epoch 1")
+    assert record["accuracy"] is None
+    study = pretended.search._proposals._study
+    assert [trial.state.name for trial in study.trials] == ["FAIL"]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_figures_that_are_not_finite_never_complete(space, tmp_path, loss):
+    pretended = Pretended(space, new_run(space, tmp_path))
+    pretended.search.propose("a")
+    epochs = [epoch_result(1, 0.5), epoch_result(2, loss, loss)]
+    pretended.search.finish("a", {"epochs": epochs}, lost=False)
+    pretended.close()
+    record = read_ledger(pretended.search.run.trials_file)[0]
+    assert record["state"] == "FAIL"
+    assert record["curve"]["loss"] == [1.0, None]
+
+
+def test_failures_in_a_row_with_one_cause_stop_the_search(space, tmp_path):
+    pretended = Pretended(space, new_run(space, tmp_path), trials=50)
+    number = 0
+    while pretended.search.propose(str(number)) is not None:
+        pretended.search.finish(str(number), {"failure": "no luck"}, lost=False)
+        number += 1
+    pretended.close()
+    assert pretended.search.failure == "5 trials in a row failed for one reason: no luck"
+    assert len(pretended.ledger.records) == 5
+
+
+def test_failures_with_successes_between_do_not_stop_it(space, tmp_path):
+    pretended = Pretended(space, new_run(space, tmp_path), trials=12)
+    for number in range(12):
+        config = pretended.search.propose(str(number))
+        if number % 5 == 4:
+            pretended.train(str(number), config)
+        else:
+            pretended.search.finish(str(number), {"failure": "no luck"}, lost=False)
+    pretended.close()
+    assert pretended.search.failure is None
+
+
+def test_a_search_needs_a_space_or_a_run(space):
+    with pytest.raises(InputError, match="one of the two"):
+        search()
+
+
+def test_settings_given_are_checked(space, tmp_path):
+    with pytest.raises(InputError, match="sampler"):
+        search(space, results=tmp_path, sampler="best")
+    assert list(tmp_path.iterdir()) == []
