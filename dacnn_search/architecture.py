@@ -184,8 +184,9 @@ class Architecture:
             f"{len(self.sections)} section{'s' if len(self.sections) > 1 else ''}",
             "-".join(dict.fromkeys(str(s.width) for s in self.sections)) + " wide",
             join(str(s.depth) for s in self.sections) + " deep",
-            f"{self.sharing} sharing" if self.sharing != "none" else "free weights",
         ]
+        if self.depth > 1:
+            parts.append(f"{self.sharing} sharing" if self.sharing != "none" else "free weights")
         if self.anchors > 1 and self.sharing != "none":
             parts.append(f"{self.anchors} anchors")
         if any(s.regulators != "none" for s in self.sections):

@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ for _name, _value in {
     "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # dacnn_search.signals has it
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial without an accuracy must not end the run
     "TUNE_GLOBAL_CHECKPOINT_S": "600",
     "MALLOC_ARENA_MAX": "2",  # workers that live long would grow without it
@@ -82,7 +85,7 @@ def _init(address: str | None, concurrency: int | None, verbose: bool) -> None:
     # A new cluster has a CPU per trial, so that more trials than cores can be asked for.
     cpus = None if address else max(concurrency or 0, os.cpu_count() or 1)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _own_signals():
             warnings.simplefilter("default" if verbose else "ignore")
             ray.init(
                 address=address or "local",
@@ -93,6 +96,18 @@ def _init(address: str | None, concurrency: int | None, verbose: bool) -> None:
             )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"a Ray cluster must answer at {address or 'this machine'}, but: {error}") from error
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Put back the handlers of signals that Ray replaces by its own."""
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _slots(concurrency: int | None, gpus_per_trial: float | None) -> Slots:

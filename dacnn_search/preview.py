@@ -39,7 +39,7 @@ def preview(space: SearchSpace, seed: int = 0) -> str:
     """Number of distinct networks, share that meets the constraints, range and histogram of parameters and MACs, an
     example, and about how long the search takes."""
     generator = random.Random(seed)
-    networks = count_networks(space)
+    networks = count_networks(space.tree)
     sample = _sample(space, networks, generator)
     costs = [space.cost(network) for network in sample.networks]
     parameters, macs = [c.parameters for c in costs], [c.macs for c in costs]

@@ -1,7 +1,7 @@
 """What to train next: an Optuna study proposes, what is infeasible or known is turned away before it costs anything."""
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,10 @@ from dacnn_search.cost import Cost
 from dacnn_search.samplers import distribution_of, make_sampler, quiet_optuna
 from dacnn_search.space import SearchSpace
 
-__all__ = ["Proposal", "Proposals", "frozen_trial"]
+__all__ = ["ATTRIBUTES", "DIRECTIONS", "Proposal", "Proposals", "frozen_trial", "open_trial"]
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)  # accuracy, parameters
+ATTRIBUTES = ("trial", "fingerprint", "parameters", "macs", "accuracy", "epochs", "seconds", "reason")
 MOST_REJECTIONS = 64  # in a row, before we stop asking the sampler and draw by ourselves
 
 
@@ -34,25 +35,33 @@ class Proposal:
 class Proposals:
     """Proposes networks that meet the constraints, each at most once.
 
-    records: what earlier sessions of the search finished, as in the ledger. The sampler's seed depends on how many
-    there are, so that a resumed search does not repeat its first random draws. With one worker, the same seed and
-    records give the same proposals.
+    records: what earlier sessions of the search finished, as in the ledger; proposed: what they proposed. What they
+    did not finish is in `reopened`, under its old number. The sampler's seed depends on how many trials there were
+    before this session, so that a resumed search does not repeat its first random draws. The same arguments and the
+    same order of `propose` and `tell` give the same proposals.
     """
 
-    def __init__(self, space: SearchSpace, sampler: str, seed: int, records: Iterable[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        sampler: str,
+        seed: int,
+        records: Sequence[Mapping[str, Any]] = (),
+        proposed: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         self.space = space
+        self.first_trial = max((line["trial"] + 1 for line in (*records, *proposed)), default=0)
         with quiet_optuna():
             self._study = optuna.create_study(directions=DIRECTIONS)
-        self._known: set[str] = set()
         self._open: dict[int, optuna.Trial] = {}
-        self._next_trial = 0
+        self._next_trial = self.first_trial
+        self._generator = random.Random(f"{seed} {self.first_trial}")
+        self._study.sampler = make_sampler(sampler, self._generator.getrandbits(32))
         for record in records:
             self._study.add_trial(frozen_trial(space, record))
-            self._known.add(record["fingerprint"])
-            self._next_trial = max(self._next_trial, record["trial"] + 1)
-        generator = random.Random(f"{seed} {len(self._known)}")
-        self._study.sampler = make_sampler(sampler, generator.getrandbits(32))
-        self._generator = generator
+        self._known = {record["fingerprint"] for record in records}
+        finished = {record["trial"] for record in records}
+        self.reopened = [self._reopen(line) for line in proposed if line["trial"] not in finished]
 
     def propose(self) -> Proposal | None:
         """The next network; None if every network of the space that meets the constraints is known."""
@@ -69,10 +78,7 @@ class Proposals:
         if unknown is None:
             return None
         architecture, choices = unknown
-        self._study.enqueue_trial(choices)
-        trial = self._study.ask()
-        self.space.suggest(trial)
-        return self._accept(trial, architecture, choices, duplicates)
+        return self._accept(self._ask_for(choices), architecture, choices, duplicates)
 
     def tell(self, proposal: Proposal, state: str, accuracy: float | None) -> None:
         """Report how a trial ended: COMPLETE with its accuracy, PRUNED or FAIL."""
@@ -81,6 +87,21 @@ class Proposals:
             self._study.tell(trial, (accuracy, proposal.cost.parameters))
         else:
             self._study.tell(trial, state=TrialState[state])
+
+    def _reopen(self, line: Mapping[str, Any]) -> Proposal:
+        """A proposal of an earlier session as one of this session."""
+        choices = dict(line["choices"])
+        architecture, _ = self.space.replay(choices)
+        self._known.add(architecture.fingerprint)
+        self._open[line["trial"]] = self._ask_for(choices)
+        return Proposal(line["trial"], architecture, choices, self.space.cost(architecture), line["duplicates"])
+
+    def _ask_for(self, choices: dict[str, Any]) -> optuna.Trial:
+        """A running trial of the study with these choices."""
+        self._study.enqueue_trial(choices)
+        trial = self._study.ask()
+        self.space.suggest(trial)
+        return trial
 
     def _accept(
         self, trial: optuna.Trial, architecture: Architecture, choices: dict[str, Any], duplicates: int
@@ -101,14 +122,34 @@ class Proposals:
 
 
 def frozen_trial(space: SearchSpace, record: Mapping[str, Any]) -> optuna.trial.FrozenTrial:
-    """A ledger's record as a finished Optuna trial, with its curve and identity as user attributes."""
-    _, asked = space.replay(record["choices"])
+    """A ledger's record as a finished Optuna trial, with its figures and identity as user attributes."""
     complete = record["state"] == "COMPLETE"
-    attributes = ("trial", "fingerprint", "parameters", "macs", "accuracy", "epochs", "seconds", "reason")
     return optuna.trial.create_trial(
         state=TrialState[record["state"]],
         values=(record["accuracy"], record["parameters"]) if complete else None,
-        params=record["choices"],
-        distributions={name: distribution_of(options) for name, options in asked.items()},
-        user_attrs={name: record[name] for name in attributes},
+        user_attrs={name: record[name] for name in ATTRIBUTES},
+        **_parameters(space, record["choices"]),
     )
+
+
+def open_trial(space: SearchSpace, proposal: Proposal, state: TrialState) -> optuna.trial.FrozenTrial:
+    """A proposal as an Optuna trial that has not ended: RUNNING, or WAITING to be run again."""
+    return optuna.trial.create_trial(
+        state=state,
+        user_attrs={
+            "trial": proposal.trial,
+            "fingerprint": proposal.architecture.fingerprint,
+            "parameters": proposal.cost.parameters,
+            "macs": proposal.cost.macs,
+        },
+        **_parameters(space, proposal.choices),
+    )
+
+
+def _parameters(space: SearchSpace, choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Choices, with what they were chosen from, as Optuna takes them."""
+    _, asked = space.replay(choices)
+    return {
+        "params": {name: choices[name] for name in asked},
+        "distributions": {name: distribution_of(options) for name, options in asked.items()},
+    }

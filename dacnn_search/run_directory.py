@@ -79,6 +79,16 @@ class RunDirectory:
         return self.folder / "trials.jsonl"
 
     @property
+    def proposals_file(self) -> Path:
+        """What was proposed and when, in the ledger's format: who resumes trains what was not finished."""
+        return self.folder / "proposals.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the trainings that have not ended."""
+        return self.folder / "checkpoints"
+
+    @property
     def retrained_file(self) -> Path:
         return self.folder / "retrained.jsonl"
 
@@ -220,7 +230,7 @@ def _environment(name: str, space: SearchSpace, class_names: Sequence[str], sett
             "test": space.summary.test_size,
         },
         "space": {
-            "networks": count_networks(space),
+            "networks": count_networks(space.tree),
             "least": least.parameters,
             "most": most.parameters,
             "constraints": {

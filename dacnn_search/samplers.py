@@ -14,7 +14,7 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler
 
-from dacnn_search.space import Options
+from dacnn_search.choices import Options
 
 __all__ = ["SAMPLERS", "distribution_of", "make_sampler", "quiet_optuna"]
 

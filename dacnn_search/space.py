@@ -1,9 +1,7 @@
 """`SearchSpace`: the networks that a YAML file describes. `python -m dacnn_search.space FILE` previews one.
 
-An architecture is drawn by a sequence of choices, each asked only where it applies: `sections`, `sharing`,
-`residual`, `batch_norm`, `width`, `growth`, `anchors`, then `depth_1`, `regulators_1`, `depth_2`, ... What is fixed
-is not asked. Whoever answers decides: an Optuna trial (`suggest`), a random generator (`draw`), a record of earlier
-answers (`replay`) or an enumeration (`networks`).
+An architecture is drawn by a sequence of choices (see `ChoiceTree`). Whoever answers decides: an Optuna trial
+(`suggest`), a random generator (`draw`), a record of earlier answers (`replay`) or an enumeration (`networks`).
 
 Parameters and MACs never fall when a width, a depth or a regulator placement grows, so that the smallest completion
 of a beginning tells whether any completion meets the constraints.
@@ -14,50 +12,21 @@ import functools
 import itertools
 import math
 import random
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dacnn_search.architecture import MOST_WIDTH, Architecture, Section, most_sections
+from dacnn_search.architecture import MOST_WIDTH, Architecture, most_sections
+from dacnn_search.choices import Choices, ChoiceTree, Frame, Options, regulator_rank, widths_of
 from dacnn_search.cost import Cost, estimate_cost
 from dacnn_search.data import DataSummary, summarise
 from dacnn_search.errors import SpaceError
 from dacnn_search.settings import SpaceSettings, options_of, raise_problems, read_settings
 from dacnn_search.yaml_io import Document, dump_yaml
 
-__all__ = ["Options", "SearchSpace"]
+__all__ = ["SearchSpace"]
 
-REGULATOR_ORDER = ("none", "block", "layer")
 SECTION_CHOICES = ("depth_", "regulators_")
-
-
-@dataclass(frozen=True)
-class Options:
-    """The values of one choice; `ordered`: evenly spaced numbers rather than a list."""
-
-    values: tuple[Any, ...]
-    ordered: bool
-
-
-Choices = Mapping[str, Any]
-Choose = Callable[[str, Options], Any]
-
-
-@dataclass(frozen=True)
-class Frame:
-    """All but depths and regulators of an architecture."""
-
-    widths: tuple[int, ...]
-    sharing: Any
-    anchors: int
-    residual: Any
-    batch_norm: bool
-
-    def architecture(self, sections: list[tuple[int, Any]]) -> Architecture:
-        """With a (depth, regulators) for each section."""
-        parts = [Section(depth, width, r) for width, (depth, r) in zip(self.widths, sections, strict=True)]
-        return Architecture(tuple(parts), self.sharing, self.anchors, self.residual, self.batch_norm)
 
 
 class SearchSpace:
@@ -70,6 +39,7 @@ class SearchSpace:
         self.settings = settings
         self.summary = summary
         self.document = document
+        self.tree = ChoiceTree(settings.architecture)
         problems = [(path, f"{'.'.join(path)}: {message}") for path, message in self._problems()]
         if document is not None:
             raise_problems(document, [(document.line(path), message) for path, message in problems])
@@ -132,7 +102,7 @@ class SearchSpace:
             suggest = trial.suggest_int if isinstance(low, int) else trial.suggest_float
             return suggest(name, low, high, step=step)
 
-        return self._build(choose)
+        return self.tree.build(choose)
 
     def replay(self, choices: Choices) -> tuple[Architecture, dict[str, Options]]:
         """The canonical architecture of recorded choices, and the options each was chosen from.
@@ -147,7 +117,7 @@ class SearchSpace:
             asked[name] = options
             return choices[name]
 
-        return self._build(choose), asked
+        return self.tree.build(choose), asked
 
     def draw(self, generator: random.Random) -> tuple[Architecture, dict[str, Any]]:
         """A random network that meets the constraints, canonical, and the choices that lead to it.
@@ -161,7 +131,7 @@ class SearchSpace:
             choices[name] = generator.choice(self._able(choices, name, options))
             return choices[name]
 
-        return self._build(choose), choices
+        return self.tree.build(choose), choices
 
     def networks(self, known: Container[str] = ()) -> Iterator[tuple[Architecture, dict[str, Any]]]:
         """Every distinct network that meets the constraints and whose fingerprint is not in `known`, canonical, with
@@ -172,19 +142,20 @@ class SearchSpace:
                 architecture = frame.architecture(sections)
                 if architecture.fingerprint not in seen and architecture.fingerprint not in known:
                     seen.add(architecture.fingerprint)
-                    yield architecture.canonical(), {**choices, **self._section_choices(sections)}
+                    yield architecture.canonical(), {**choices, **self.tree.section_choices(sections)}
 
     def draw_descriptions(self, generator: random.Random, count: int) -> list[Architecture]:
         """Networks drawn uniformly from all descriptions, whether or not they meet the constraints."""
-        frames = self.frames()
+        frames = [frame for frame, _ in self.tree.frames]
         sections = [len(frame.widths) for frame in frames]
         ways = [
-            math.prod(len(self.depths(i)) * len(self.regulators(i)) for i in range(n)) for n in range(max(sections) + 1)
+            math.prod(len(self.tree.depths(i)) * len(self.tree.regulators(i)) for i in range(n))
+            for n in range(max(sections) + 1)
         ]
         return [
             frame.architecture(
                 [
-                    (generator.choice(self.depths(i)), generator.choice(self.regulators(i)))
+                    (generator.choice(self.tree.depths(i)), generator.choice(self.tree.regulators(i)))
                     for i in range(len(frame.widths))
                 ]
             )
@@ -194,59 +165,13 @@ class SearchSpace:
     def extremes(self) -> tuple[Cost, Cost]:
         """The cost of the network with the fewest and of the one with the most parameters, within the constraints
         (for the most, no more than the constraint if that binds)."""
-        smallest = [self.cost(self._smallest(group[0][0])) for group in self._groups]
-        largest = [self.cost(self._largest(group[-1][0])) for group in self._groups]
+        smallest = [self.cost(self.tree.smallest(group[0][0])) for group in self._groups]
+        largest = [self.cost(self.tree.largest(group[-1][0])) for group in self._groups]
         least, most = min(smallest, key=lambda c: c.parameters), max(largest, key=lambda c: c.parameters)
         limit = self.settings.constraints.parameters
         if limit is not None and limit.max < most.parameters:
             most = Cost(limit.max, most.macs, most.activations, most.file_bytes)
         return least, most
-
-    def frames(self) -> list[Frame]:
-        """Every combination of all choices but depths and regulators, whether or not it can meet the constraints."""
-        return [frame for frame, _ in self._all_frames]
-
-    def depths(self, section: int) -> tuple[int, ...]:
-        """The depths that a section, counted from 0, may have, the least first."""
-        return tuple(sorted(options_of(self._part("depth", section))))
-
-    def regulators(self, section: int) -> tuple[str, ...]:
-        """The regulator placements that a section, counted from 0, may have, the one with fewest parameters first."""
-        return tuple(sorted(options_of(self._part("regulators", section)), key=REGULATOR_ORDER.index))
-
-    # Building an architecture by choices.
-
-    def _build(self, choose: Choose) -> Architecture:
-        frame = self._build_frame(choose)
-        sections = []
-        for number in range(1, len(frame.widths) + 1):
-            depth = _ask(choose, f"depth_{number}", self._part("depth", number - 1))
-            sections.append((depth, _ask(choose, f"regulators_{number}", self._part("regulators", number - 1))))
-        return frame.architecture(sections).canonical()
-
-    def _build_frame(self, choose: Choose) -> Frame:
-        parts = self.settings.architecture
-        sections = _ask(choose, "sections", parts.sections)
-        sharing = _ask(choose, "sharing", parts.sharing)
-        residual = _ask(choose, "residual", parts.residual)
-        batch_norm = _ask(choose, "batch_norm", parts.batch_norm)
-        width = _ask(choose, "width", parts.width)
-        growth = _ask(choose, "growth", parts.growth) if sections > 1 and sharing != "network" else 1
-        anchors = _ask(choose, "anchors", parts.anchors) if sharing != "none" else 1
-        return Frame(_widths(width, growth, sections), sharing, anchors, residual, batch_norm)
-
-    def _part(self, name: str, section: int) -> Any:
-        """What the settings say of `depth` or `regulators` in a section counted from 0."""
-        part = getattr(self.settings.architecture, name)
-        return part[section] if isinstance(part, list) else part
-
-    def _section_choices(self, sections: list[tuple[int, Any]]) -> dict[str, Any]:
-        choices = {}
-        for i, values in enumerate(sections):
-            for name, value in zip(("depth", "regulators"), values, strict=True):
-                if len(options_of(self._part(name, i))) > 1:
-                    choices[f"{name}_{i + 1}"] = value
-        return choices
 
     # What can be reached.
 
@@ -260,21 +185,17 @@ class SearchSpace:
         """The same frames in groups that differ in width alone, from narrow to wide. Costs rise with the width, so that
         the first that is too wide is found by bisection."""
         groups: dict[tuple[Any, ...], list[tuple[Frame, dict[str, Any]]]] = {}
-        for frame, choices in self._all_frames:
+        for frame, choices in self.tree.frames:
             others = tuple((name, value) for name, value in choices.items() if name != "width")
             groups.setdefault(others, []).append((frame, choices))
         kept = []
         for group in groups.values():
             group.sort(key=lambda pair: pair[0].widths[0])
             fitting = bisect.bisect_left(
-                group, True, key=lambda pair: not self.meets_constraints(self._smallest(pair[0]))
+                group, True, key=lambda pair: not self.meets_constraints(self.tree.smallest(pair[0]))
             )
             kept += [group[:fitting]] if fitting else []
         return kept
-
-    @functools.cached_property
-    def _all_frames(self) -> list[tuple[Frame, dict[str, Any]]]:
-        return list(_enumerate(self._build_frame))
 
     def _able(self, choices: Choices, name: str, options: Options) -> Sequence[Any]:
         """The values of the next choice from which some network that meets the constraints can be reached."""
@@ -285,10 +206,10 @@ class SearchSpace:
             return [value for value in options.values if (*begun, (name, value)) in self._beginnings]
         frame = self._beginnings[tuple(pair for pair in choices.items() if not pair[0].startswith(SECTION_CHOICES))]
         assert frame is not None
-        rising = sorted(options.values, key=REGULATOR_ORDER.index if name.startswith("regulators") else None)
+        rising = sorted(options.values, key=regulator_rank if name.startswith("regulators") else None)
 
         def breaks(value: Any) -> bool:
-            return not self.meets_constraints(self._smallest(frame, {**choices, name: value}))
+            return not self.meets_constraints(self.tree.smallest(frame, {**choices, name: value}))
 
         return rising[: bisect.bisect_left(rising, True, key=breaks)]
 
@@ -310,26 +231,10 @@ class SearchSpace:
             yield begun
             return
         index = len(begun)
-        for pair in itertools.product(self.depths(index), self.regulators(index)):
-            rest = [self._least(i) for i in range(index + 1, len(frame.widths))]
+        for pair in itertools.product(self.tree.depths(index), self.tree.regulators(index)):
+            rest = [self.tree.least(i) for i in range(index + 1, len(frame.widths))]
             if self.meets_constraints(frame.architecture([*begun, pair, *rest])):
                 yield from self._completions(frame, [*begun, pair])
-
-    def _smallest(self, frame: Frame, choices: Choices | None = None) -> Architecture:
-        """The smallest network of a frame, given some of the choices for its sections."""
-        choices = choices or {}
-        sections = []
-        for i in range(len(frame.widths)):
-            depth, regulators = self._least(i)
-            number = i + 1
-            sections.append((choices.get(f"depth_{number}", depth), choices.get(f"regulators_{number}", regulators)))
-        return frame.architecture(sections)
-
-    def _largest(self, frame: Frame) -> Architecture:
-        return frame.architecture([(self.depths(i)[-1], self.regulators(i)[-1]) for i in range(len(frame.widths))])
-
-    def _least(self, section: int) -> tuple[int, str]:
-        return self.depths(section)[0], self.regulators(section)[0]
 
     # What can't be.
 
@@ -356,7 +261,7 @@ class SearchSpace:
                     f"a list needs an entry for each of {sections} sections, but has {len(part)}",
                 )
         for width_, growth in itertools.product(options_of(parts.width), options_of(parts.growth)):
-            widths = _widths(width_, growth, sections)
+            widths = widths_of(width_, growth, sections)
             if not found and not 1 <= min(widths) <= max(widths) <= MOST_WIDTH:
                 found = True
                 yield (
@@ -369,7 +274,7 @@ class SearchSpace:
     def _unmet_constraints(self) -> Iterator[tuple[tuple[str, ...], str]]:
         if self._frames:
             return
-        costs = [self.cost(self._smallest(frame)) for frame in self.frames()]
+        costs = [self.cost(self.tree.smallest(frame)) for frame, _ in self.tree.frames]
         alone = False
         for name in ("parameters", "macs"):
             limit = getattr(self.settings.constraints, name)
@@ -386,40 +291,6 @@ class SearchSpace:
                 ("constraints",),
                 "some network must meet both constraints, but each network breaks one of them",
             )
-
-
-def _ask(choose: Choose, name: str, part: Any) -> Any:
-    """The value of a part: chosen where there are several."""
-    values = options_of(part)
-    return values[0] if len(values) == 1 else choose(name, Options(values, hasattr(part, "range")))
-
-
-def _widths(width: int, growth: float, sections: int) -> tuple[int, ...]:
-    """Whole channels of each section: width * growth^i, rounded half up."""
-    return tuple(int(width * growth**i + 0.5) for i in range(sections))
-
-
-def _enumerate(build: Callable[[Choose], Frame]) -> Iterator[tuple[Frame, dict[str, Any]]]:
-    """All results of `build`, answering its questions in every way, each with the answers."""
-    script: list[int] = []
-    while True:
-        sizes: list[int] = []
-        answers: dict[str, Any] = {}
-
-        def choose(name: str, options: Options, sizes: list[int] = sizes, answers: dict[str, Any] = answers) -> Any:
-            position = len(sizes)
-            sizes.append(len(options.values))
-            if position == len(script):
-                script.append(0)
-            answers[name] = options.values[script[position]]
-            return answers[name]
-
-        yield build(choose), answers
-        while script and script[-1] == sizes[len(script) - 1] - 1:
-            script.pop()
-        if not script:
-            return
-        script[-1] += 1
 
 
 if __name__ == "__main__":

@@ -17,45 +17,45 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from dacnn_search.architecture import DEEPEST_WITHOUT_SHORTCUTS
-from dacnn_search.space import SearchSpace
+from dacnn_search.choices import ChoiceTree
 
 __all__ = ["count_networks"]
 
 
-def count_networks(space: SearchSpace) -> int:
-    """Distinct networks of a space, whether or not they meet its constraints."""
+def count_networks(tree: ChoiceTree) -> int:
+    """Distinct networks that the choices lead to."""
     schemes: dict[tuple[tuple[int, ...], bool], set[tuple[str, int]]] = defaultdict(set)
-    for frame in space.frames():
+    for frame, _ in tree.frames:
         schemes[frame.widths, frame.batch_norm].add((frame.sharing, frame.anchors))
-    residuals = {frame.residual for frame in space.frames()}
+    residuals = {frame.residual for frame, _ in tree.frames}
     # Widths matter only through where they change.
     alike: Counter[tuple[tuple[bool, ...], frozenset[tuple[str, int]]]] = Counter()
     for (widths, _), sharing in schemes.items():
         alike[(False, *(a != b for a, b in itertools.pairwise(widths))), frozenset(sharing)] += 1
     return sum(
-        count * _count_depths(space, transitions, sharing, residuals) for (transitions, sharing), count in alike.items()
+        count * _count_depths(tree, transitions, sharing, residuals) for (transitions, sharing), count in alike.items()
     )
 
 
 def _count_depths(
-    space: SearchSpace, transitions: tuple[bool, ...], sharing: Iterable[tuple[str, int]], residuals: Iterable[object]
+    tree: ChoiceTree, transitions: tuple[bool, ...], sharing: Iterable[tuple[str, int]], residuals: Iterable[object]
 ) -> int:
     """Distinct networks of given widths, with transition layers where `transitions` says so."""
     total = 0
-    for (depth, deepest), count in _ways(space, transitions).items():
+    for (depth, deepest), count in _ways(tree, transitions).items():
         layers = 1 + sum(transitions) + depth + 1
         kernels = _distinct_sharing(sharing, depth, deepest, len(transitions))
         total += count * kernels * _distinct_residual(residuals, layers)
     return total
 
 
-def _ways(space: SearchSpace, transitions: tuple[bool, ...]) -> Counter[tuple[int, int]]:
+def _ways(tree: ChoiceTree, transitions: tuple[bool, ...]) -> Counter[tuple[int, int]]:
     """Distinct depths and regulators of all sections, counted by (total depth, depth of the deepest section)."""
     ways = Counter({(0, 0): 1})
     for section, transition in enumerate(transitions):
         longer: Counter[tuple[int, int]] = Counter()
-        regulators = set(space.regulators(section))
-        for depth in space.depths(section):
+        regulators = set(tree.regulators(section))
+        for depth in tree.depths(section):
             merged = depth + transition == 1 and {"block", "layer"} <= regulators
             for (total, deepest), count in ways.items():
                 longer[total + depth, max(deepest, depth)] += count * (len(regulators) - merged)

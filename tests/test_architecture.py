@@ -144,3 +144,4 @@ def test_from_dict_rejects(values):
 def test_str_is_one_readable_line():
     text = str(plain([2, 3], regulators="block", anchors=2, residual=True))
     assert text == "2 sections, 8 wide, 2+3 deep, network sharing, 2 anchors, regulators block+block, residual"
+    assert str(plain([1])) == "1 section, 8 wide, 1 deep"  # a single layer shares with nobody

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-import dacnn_search
-
 ROOT = Path(__file__).parents[1]
 
 
@@ -30,6 +28,6 @@ def test_wheel_has_the_console_script_types_and_all_files(tmp_path):
         names = set(wheel.namelist())
         scripts = next(name for name in names if name.endswith("entry_points.txt"))
         assert "dacnn-search = dacnn_search.cli:main" in wheel.read(scripts).decode()
-    package = Path(dacnn_search.__file__).parent
-    files = {path.relative_to(package.parent).as_posix() for path in package.rglob("*") if path.is_file()}
-    assert {name for name in files if "__pycache__" not in name} <= names
+    source = tmp_path / "source"
+    files = {path.relative_to(source).as_posix() for path in (source / "dacnn_search").rglob("*") if path.is_file()}
+    assert files <= names

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import space_parts
 
+from dacnn_search.choices import enumerate_answers
 from dacnn_search.data import DataSummary
 from dacnn_search.errors import InputError, SpaceError
 from dacnn_search.preview import preview
 from dacnn_search.settings import SpaceSettings, validate
-from dacnn_search.space import SearchSpace, _enumerate
+from dacnn_search.space import SearchSpace
 from dacnn_search.space_size import count_networks
 
 GREY = DataSummary((1, 8, 8), 10, 1000, 400, 300)
@@ -29,7 +30,7 @@ def make_space(parts, constraints=None, summary=GREY):
 
 def all_fingerprints(space):
     """By brute force: every answer to every question."""
-    return {architecture.fingerprint for architecture, _ in _enumerate(space._build)}
+    return {architecture.fingerprint for architecture, _ in enumerate_answers(space.tree.build)}
 
 
 @given(space_parts())
@@ -37,7 +38,7 @@ def all_fingerprints(space):
 def test_count_equals_enumeration(parts):
     space = make_space(parts)
     fingerprints = all_fingerprints(space)
-    assert count_networks(space) == len(fingerprints)
+    assert count_networks(space.tree) == len(fingerprints)
     assert {architecture.fingerprint for architecture, _ in space.networks()} == fingerprints
 
 
@@ -81,7 +82,7 @@ def test_optuna_suggests_what_replay_reads(parts, seed):
 
 def test_a_fixed_space_has_one_network_and_asks_nothing():
     space = make_space({"sections": 4, "depth": 8, "width": 12, "growth": 1.5, "sharing": "section"})
-    assert count_networks(space) == 1
+    assert count_networks(space.tree) == 1
     ((architecture, choices),) = space.networks()
     assert choices == {}
     assert [s.width for s in architecture.sections] == [12, 18, 27, 41]
@@ -205,8 +206,8 @@ def test_preview_states_the_exact_number_and_share(space_file):
     space = make_space(parts, {"parameters": {"max": 900}})
     fits = sum(1 for _ in space.networks())
     text = preview(space)
-    assert f"distinct networks   {count_networks(space)}\n" in text
-    assert f"meet constraints    {fits} of {count_networks(space)}\n" in text
+    assert f"distinct networks   {count_networks(space.tree)}\n" in text
+    assert f"meet constraints    {fits} of {count_networks(space.tree)}\n" in text
     assert "section 1" in text
 
 
