@@ -1,22 +1,25 @@
 """The files of a run directory that follow from its ledgers and can be deleted: tables, Optuna study, dashboard."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
+import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pandas as pd
+from optuna.trial import TrialState
 
 from dacnn_search.architecture import Architecture
 from dacnn_search.dashboard import write_dashboard, write_index
 from dacnn_search.files import write_atomic
 from dacnn_search.pareto import Record, front_of
 from dacnn_search.progress import Listener, Snapshot
-from dacnn_search.proposals import DIRECTIONS, frozen_trial
+from dacnn_search.proposals import ATTRIBUTES, DIRECTIONS, Proposal, frozen_trial, open_trial
 from dacnn_search.run_directory import RunDirectory, now
 from dacnn_search.samplers import quiet_optuna
 from dacnn_search.space import SearchSpace
@@ -27,7 +30,10 @@ STATUS_SECONDS = 1.0  # between two writes of status.json
 SHARE = 0.05  # of the time may go into writing the other files
 LEAST_SECONDS = 3.0  # between two writes of the other files
 
+RUNNING, WAITING = TrialState.RUNNING, TrialState.WAITING
+
 Records = Sequence[Mapping[str, Any]]
+Unfinished = Sequence[tuple[Proposal, bool]]  # what was proposed but has not ended, and whether it's being trained
 
 
 class Derived:
@@ -46,17 +52,17 @@ class Derived:
         self._status_due = 0.0
         self._complaint: str | None = None
 
-    def refresh(self, records: Records) -> None:
+    def refresh(self, records: Records, unfinished: Unfinished) -> None:
         """Bring tables, study and dashboard up to date if that is due."""
         if self._pending is not None and self._pending.done():
             self._due = time.monotonic() + max(LEAST_SECONDS, self._pending.result() / SHARE)
             self._pending = None
         if self._pending is None and time.monotonic() >= self._due:
-            self._pending = self._thread.submit(self._write, list(records))
+            self._pending = self._thread.submit(self._write, list(records), unfinished)
 
-    def close(self, records: Records) -> None:
+    def close(self, records: Records, unfinished: Unfinished) -> None:
         """Bring them up to date now."""
-        self._thread.submit(self._write, list(records)).result()
+        self._thread.submit(self._write, list(records), unfinished).result()
         self._thread.shutdown()
 
     def write_status(self, snapshot: Snapshot) -> None:
@@ -69,12 +75,12 @@ class Derived:
         except OSError as error:
             self._complain(error)
 
-    def _write(self, records: Records) -> float:
+    def _write(self, records: Records, unfinished: Unfinished) -> float:
         """Write all; the seconds it took."""
         start = time.monotonic()
         try:
             write_tables(self._run.folder, records)
-            write_study(self._run.folder, self._space, records)
+            write_study(self._run.folder, self._space, records, unfinished)
             write_dashboard(self._run.folder)
             write_index(self._run.folder.parent)
         except Exception as error:  # the search goes on: all of this can be written again from the ledger
@@ -135,24 +141,73 @@ def _table(records: Sequence[Record], further: Sequence[str]) -> str:
     return pd.DataFrame(rows, columns=columns, dtype=object).to_csv(index=False)
 
 
-def write_study(folder: Path, space: SearchSpace, records: Records) -> None:
-    """`optuna.db`: the study as Optuna's own tools read it. What it lacks is added; one that does not fit the records
-    is written anew."""
+def write_study(folder: Path, space: SearchSpace, records: Records, unfinished: Unfinished = ()) -> None:
+    """`optuna.db`: the study as Optuna's own tools read it, brought up to date. One that does not fit the records is
+    written anew."""
     path = folder / "optuna.db"
-    storage = f"sqlite:///{path.resolve()}"
-    study = None
-    if path.exists():
+    try:
+        with _open_study(path, folder.name) as study:
+            if _update_study(study, space, records, unfinished):
+                return
+    except Exception:  # whatever is wrong with the file, the ledger has everything
+        pass
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    with _open_study(path, folder.name) as study:
+        _update_study(study, space, records, unfinished)
+
+
+@contextlib.contextmanager
+def _open_study(path: Path, name: str) -> Iterator[optuna.Study]:
+    """The study in a database file, which is made if it is not there. It is not worth waiting for the disk."""
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(path, timeout=60, check_same_thread=False)
+        connection.execute("PRAGMA synchronous=OFF")
+        return connection
+
+    with quiet_optuna():
+        storage = optuna.storages.RDBStorage("sqlite:///optuna.db", engine_kwargs={"creator": connect})
         try:
-            study = optuna.load_study(study_name=folder.name, storage=storage)
-            stored = [trial.user_attrs.get("trial") for trial in study.get_trials(deepcopy=False)]
-            if stored != [record["trial"] for record in records[: len(stored)]]:
-                study = None
-        except Exception:  # whatever is wrong with the file, the ledger has everything
-            study = None
-    if study is None:
-        path.unlink(missing_ok=True)
-        with quiet_optuna():
-            study = optuna.create_study(study_name=folder.name, storage=storage, directions=DIRECTIONS)
-            study.set_metric_names(["accuracy", "parameters"])
-        stored = []
-    study.add_trials([frozen_trial(space, record) for record in records[len(stored) :]])
+            study = optuna.create_study(study_name=name, storage=storage, directions=DIRECTIONS, load_if_exists=True)
+            if study.metric_names is None:
+                study.set_metric_names(["accuracy", "parameters"])
+            yield study
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
+
+
+def _update_study(study: optuna.Study, space: SearchSpace, records: Records, unfinished: Unfinished) -> bool:
+    """Add to a study what it lacks and change the state of what has one; False if it has what it should not have."""
+    storage = study._storage
+    stored = {trial.user_attrs.get("trial"): trial for trial in study.get_trials(deepcopy=False)}
+    finished = {record["trial"]: record for record in records}
+    states = {proposal.trial: RUNNING if running else WAITING for proposal, running in unfinished}
+    for number, trial in stored.items():
+        record = finished.get(number)
+        if record is None and (trial.state.is_finished() or number not in states):
+            return False
+        if record is not None and trial.state.is_finished() and not _same(trial, record):
+            return False
+    for number, record in finished.items():
+        trial = stored.get(number)
+        if trial is None:
+            study.add_trial(frozen_trial(space, record))
+        elif not trial.state.is_finished():
+            for name in ATTRIBUTES:
+                storage.set_trial_user_attr(trial._trial_id, name, record[name])
+            values = (record["accuracy"], record["parameters"]) if record["state"] == "COMPLETE" else None
+            storage.set_trial_state_values(trial._trial_id, TrialState[record["state"]], values)
+    for proposal, _ in unfinished:
+        trial, state = stored.get(proposal.trial), states[proposal.trial]
+        if trial is None:
+            study.add_trial(open_trial(space, proposal, state))
+        elif trial.state != state:
+            storage.set_trial_state_values(trial._trial_id, state)
+    return True
+
+
+def _same(trial: optuna.trial.FrozenTrial, record: Record) -> bool:
+    attributes = trial.user_attrs
+    return trial.state.name == record["state"] and all(attributes.get(name) == record[name] for name in ATTRIBUTES)

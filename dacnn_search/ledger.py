@@ -54,6 +54,7 @@ class Ledger:
 
     def __init__(self, path: Path, records: list[Record], size: int) -> None:
         """Continue the file at `path`, whose `size` bytes hold just these `records`; use `Ledger.open`."""
+        self._path = path
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self._records = records
         self._size = size
@@ -110,6 +111,15 @@ class Ledger:
         self._records.append(written)
         self._unfinished = False
         return written
+
+    def rewrite(self, records: Sequence[Record]) -> None:
+        """Replace all records, in the rare case that they change meaning; their sequence numbers must grow. The file
+        as it was is kept as `<name>.before-<n>`. Raises OSError."""
+        lines = [_line(_dump(record)) for record in records]
+        write_atomic(_free_name(self._path, "before"), self._path.read_bytes())
+        write_atomic(self._path, b"".join(lines))
+        self.close()
+        self.__init__(self._path, list(records), sum(map(len, lines)))  # type: ignore[misc]
 
     def close(self) -> None:
         """Close the file; more than once does no harm."""
@@ -214,9 +224,7 @@ def _refuse_damage(path: Path, contents: _Contents) -> None:
 
 
 def _rewrite(path: Path, contents: _Contents) -> None:
-    number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
+    aside = _free_name(path, "damaged")
     write_atomic(aside, contents.data)
     write_atomic(path, b"".join(line + b"\n" for line in contents.lines))
     dropped = len(contents.damage) + contents.torn
@@ -226,6 +234,13 @@ def _rewrite(path: Path, contents: _Contents) -> None:
         LedgerWarning,
         stacklevel=3,
     )
+
+
+def _free_name(path: Path, label: str) -> Path:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{label}-{number}")).exists():
+        number += 1
+    return aside
 
 
 def _mend_tail(path: Path, contents: _Contents) -> None:

@@ -178,9 +178,10 @@ def _caveats(metrics: Metrics) -> Iterable[str]:
         # Two images more of each kind (Agresti and Coull): without them 100% would have no error at all.
         n = training["test_images"]
         p = (n * training["test_accuracy"] + 2) / (n + 4)
+        error = math.sqrt(p * (1 - p) / (n + 4))
         yield (
-            f"With {n:,} test images the standard error of the accuracy is about {100 * math.sqrt(p * (1 - p) / (n + 4)):.2f} "
-            "points; smaller differences between networks say little."
+            f"With {n:,} test images the standard error of the accuracy is about {100 * error:.2f} points; smaller "
+            "differences between networks say little."
         )
         if len(training["seeds"]) == 1:
             yield "It was trained once; another seed gives other weights and another accuracy."

@@ -19,10 +19,11 @@ from dacnn_search.files import sync_folder, write_atomic
 from dacnn_search.ledger import read_ledger
 from dacnn_search.networks import TrainedNetwork, best_networks, group_retrained
 from dacnn_search.pareto import Record, Scale, front_of
+from dacnn_search.settings import plain_name
 from dacnn_search.space import SearchSpace
 from dacnn_search.space_size import count_networks
 
-__all__ = ["FORMAT", "RunDirectory", "load_run", "now", "package_versions", "processor_name"]
+__all__ = ["FORMAT", "RunDirectory", "check_name", "load_run", "now", "package_versions", "processor_name"]
 
 FORMAT = 1  # of the files in a run directory; a run of a later format is refused
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "plotly", "dacnn-search")
@@ -57,6 +58,7 @@ class RunDirectory:
         With no `name` it gets that of the space, numbered if it is taken. settings: the search's, kept in
         `environment.json`. Raises RunDirectoryError if a `name` given is taken or the folder can't be made.
         """
+        check_name(name)
         folder = _make_folder(results, name, space)
         run = cls.__new__(cls)
         run.folder = folder
@@ -65,6 +67,17 @@ class RunDirectory:
             run.environment_file, json.dumps(_environment(folder.name, space, class_names, settings), indent=2) + "\n"
         )
         return run
+
+    def set_space(self, space: SearchSpace) -> None:
+        """Go on in another space."""
+        self.set_environment(space=_space_facts(space))
+        write_atomic(self.space_file, space.text)
+
+    def set_environment(self, **values: Any) -> None:
+        """Change values in `environment.json`, if they are others than before."""
+        before = self.environment
+        if any(before.get(key) != value for key, value in values.items()):
+            write_atomic(self.environment_file, json.dumps({**before, **values}, indent=2) + "\n")
 
     @property
     def space_file(self) -> Path:
@@ -173,6 +186,14 @@ def load_run(folder: Path | str) -> RunDirectory:
     return RunDirectory(folder)
 
 
+def check_name(name: str | None) -> None:
+    """Raise RunDirectoryError for a name that is no plain folder name."""
+    try:
+        plain_name(name or "run")
+    except ValueError as error:
+        raise RunDirectoryError(str(error)) from None
+
+
 def now() -> str:
     """The time as ISO 8601 in UTC."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -201,9 +222,7 @@ def _make_folder(results: Path, name: str | None, space: SearchSpace) -> Path:
 
 
 def _environment(name: str, space: SearchSpace, class_names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
-    least, most = space.extremes()
     data = space.settings.data
-    constraints = space.settings.constraints
     return {
         "format": FORMAT,
         "name": name,
@@ -229,17 +248,23 @@ def _environment(name: str, space: SearchSpace, class_names: Sequence[str], sett
             "validation": space.summary.validation_size,
             "test": space.summary.test_size,
         },
-        "space": {
-            "networks": count_networks(space.tree),
-            "least": least.parameters,
-            "most": most.parameters,
-            "constraints": {
-                key: limit.max if (limit := getattr(constraints, key)) else None for key in ("parameters", "macs")
-            },
-        },
+        "space": _space_facts(space),
         "epochs": space.settings.recipe.epochs,
         "recipe": space.settings.recipe.model_dump(mode="json"),
         "references": [reference.model_dump(mode="json") for reference in space.settings.references],
+    }
+
+
+def _space_facts(space: SearchSpace) -> dict[str, Any]:
+    least, most = space.extremes()
+    limits = space.settings.constraints
+    return {
+        "networks": count_networks(space),
+        "least": least.parameters,
+        "most": most.parameters,
+        "constraints": {
+            key: limit.max if (limit := getattr(limits, key)) else None for key in ("parameters", "macs")
+        },
     }
 
 

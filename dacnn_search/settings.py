@@ -27,6 +27,7 @@ __all__ = [
     "SpaceSettings",
     "TrainSettings",
     "options_of",
+    "plain_name",
     "read_settings",
     "validate",
 ]
@@ -196,7 +197,8 @@ class Reference(Settings):
     accuracy: Annotated[float, Field(ge=0, le=1)]
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
+    """`name`; raises ValueError unless it can be the name of a folder below another."""
     if name != name.strip() or name.startswith(".") or any(c in "/\\" or not c.isprintable() for c in name):
         raise ValueError(f"a name is one printable folder name that does not start with a dot, but is {name!r}")
     return name
@@ -205,7 +207,7 @@ def _plain_name(name: str) -> str:
 class SpaceSettings(Settings):
     """A search space: which data, which networks, how they are trained and searched."""
 
-    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_plain_name)] | None = Field(
+    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(plain_name)] | None = Field(
         default=None, description="Name of the run directory; by default the file's name."
     )
     description: str = Field(default="", description="A sentence for the dashboard.")

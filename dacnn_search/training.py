@@ -35,6 +35,7 @@ __all__ = [
     "ResidentData",
     "Training",
     "build_seeded",
+    "check_memory",
     "choose_precision",
     "evaluate",
     "pick_device",
@@ -228,6 +229,16 @@ def train(
         training.load_state_dict(state)
     while not training.finished:
         yield training.run_epoch()
+
+
+def check_memory(architecture: Architecture, data: ImageData, recipe: Recipe, limit: float) -> None:
+    """Raise TrainingError if a training step would need more memory than `limit` bytes by the closed form."""
+    needed = _step_bytes(architecture, data, recipe)
+    if needed > limit:
+        raise TrainingError(
+            f"out of memory: a step with {recipe.batch_size} images needs about {format_bytes(needed)}, but a trial "
+            f"may use {format_bytes(int(limit))}"
+        )
 
 
 def build_seeded(architecture: Architecture, num_classes: int, in_channels: int, seed: int) -> Network:

@@ -1,12 +1,14 @@
 """What runs on Ray Tune's workers: one process trains trial after trial, with torch imported and the data at hand."""
 
 import dataclasses
+import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+import ray
 from ray import tune
 
 from dacnn_search.architecture import Architecture
@@ -14,36 +16,60 @@ from dacnn_search.data import ImageData
 from dacnn_search.errors import DacnnSearchError
 from dacnn_search.recipe import Recipe
 
-__all__ = ["TrialWorker", "train_fully"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dacnn_search.training import ResidentData, Training
+
+__all__ = ["Parcel", "TrialWorker", "train_fully"]
 
 # Epochs shorter than this are reported together: a report costs the driver a few milliseconds.
 SECONDS_PER_REPORT = 0.5
 
 
+class Parcel:
+    """Bytes that travel through Tune, which copies what it is given and makes names of it: not of these."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Parcel":
+        return self
+
+    def __repr__(self) -> str:
+        return f"<{len(self.data)} bytes>"
+
+
 class TrialWorker(tune.Trainable):
-    """Trains the network of a config `{"architecture", "seed"}`; each step is one or more epochs.
+    """Trains the network of a config `{"architecture", "seed", "checkpoint"}`; each step is one or more epochs.
 
     A step's result has `epochs` (an `EpochResult` as a dict for each), `done`, `failure` (why the training can't go
-    on, else None), `worker` (host:pid) and `peak_bytes` (of GPU memory; None on a CPU). Errors are reported, not
-    raised, so that the process lives on for the next trial.
+    on, else None), `worker` (host:pid), `peak_bytes` (of GPU memory; None on a CPU) and `checkpoint` (a `Parcel` now
+    and then, else None). A training carried on from a checkpoint tells its earlier epochs again. Errors are reported,
+    not raised, so that the process lives on for the next trial.
     """
 
     def setup(  # type: ignore[override]  # Tune passes what `with_parameters` was given
-        self, config: dict[str, Any], data: ImageData, recipe: Recipe
+        self,
+        config: dict[str, Any],
+        data: ImageData,
+        recipe: Recipe,
+        concurrency: int,
+        gpus_per_trial: float,
+        checkpoint_seconds: float,
     ) -> None:
-        import torch
-
-        from dacnn_search.training import ResidentData
-
-        torch.set_num_threads(1)
         self._recipe = recipe
-        self._data = ResidentData(data)
-        self._config = config
-        self._training: Any = None
+        self._images = data
+        self._data: ResidentData | None = None  # loaded in `step`, where errors are reported
+        self._share = gpus_per_trial or 1 / concurrency
+        self._checkpoint_seconds = checkpoint_seconds
+        self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._config = new_config
-        self._training = None
+        self._training: Training | None = None
+        self._history: list[dict[str, Any]] = []  # of all epochs
+        self._kept = time.monotonic()  # when the last checkpoint was made
         return True
 
     def step(self) -> dict[str, Any]:
@@ -52,43 +78,88 @@ class TrialWorker(tune.Trainable):
         start = time.perf_counter()
         try:
             if self._training is None:
-                self._begin()
+                self._training = self._begin()
+                epochs += self._history
             while not self._training.finished and time.perf_counter() - start < SECONDS_PER_REPORT:
                 epochs.append(dataclasses.asdict(self._training.run_epoch()))
+                self._history.append(epochs[-1])
         except DacnnSearchError as error:
             failure = str(error)
         except Exception as error:  # a fault of ours must not cost the worker
             failure = f"{type(error).__name__}: {error}"
+        done = failure is not None or self._training is None or self._training.finished
         return {
             "epochs": epochs,
-            "done": failure is not None or self._training.finished,
+            "done": done,
             "failure": failure,
             "worker": f"{platform.node()}:{os.getpid()}",
             "peak_bytes": self._peak_bytes(),
+            "checkpoint": None if done else self._checkpoint(),
         }
 
-    def _begin(self) -> None:
-        from dacnn_search.training import Training, build_seeded
+    def _begin(self) -> "Training":
+        """The training of the config, at its beginning or at its checkpoint."""
+        import torch
 
+        from dacnn_search.training import ResidentData, Training, build_seeded, check_memory
+
+        torch.set_num_threads(1)
         architecture = Architecture.from_dict(self._config["architecture"])
+        check_memory(architecture, self._images, self._recipe, _device_bytes() * self._share)
+        if self._data is None:
+            self._data = ResidentData(self._images)
         seed = self._config["seed"]
         if self._data.device.type == "cuda":
-            import torch
-
             torch.cuda.reset_peak_memory_stats()
         model = build_seeded(architecture, self._data.num_classes, self._data.input_shape[0], seed)
-        self._training = Training(model, self._data, self._recipe, seed=seed)
+        training = Training(model, self._data, self._recipe, seed=seed)
+        if self._config["checkpoint"] is not None:
+            state, self._history = _unpacked(self._config["checkpoint"].data)
+            training.load_state_dict(state)
+        return training
+
+    def _checkpoint(self) -> Parcel | None:
+        """The training as it stands, if the last checkpoint is some time ago."""
+        if self._training is None or time.monotonic() - self._kept < self._checkpoint_seconds:
+            return None
+        parcel = Parcel(_packed(self._training.state_dict(), self._history))
+        self._kept = time.monotonic()
+        return parcel
 
     def _peak_bytes(self) -> int | None:
         import torch
 
-        return torch.cuda.max_memory_allocated() if self._data.device.type == "cuda" else None
+        on_gpu = self._data is not None and self._data.device.type == "cuda"
+        return torch.cuda.max_memory_allocated() if on_gpu else None
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Trials are short; one that is lost is trained again."""
+        """Tune's own checkpoints are not used: ours travel with the results, to the run directory of the driver."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """See `save_checkpoint`."""
+
+
+def _packed(state: Mapping[str, "Tensor"], history: Sequence[Mapping[str, Any]]) -> bytes:
+    """A training as a safetensors file with its epochs in the header."""
+    import safetensors.torch
+
+    return safetensors.torch.save(dict(state), {"epochs": json.dumps(history)})
+
+
+def _unpacked(data: bytes) -> tuple[dict[str, "Tensor"], list[dict[str, Any]]]:
+    import safetensors.torch
+
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return safetensors.torch.load(data), json.loads(header["__metadata__"]["epochs"])
+
+
+def _device_bytes() -> int:
+    """The memory of the device that this process trains on: its GPU or, on a CPU, the machine."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory
+    return ray._common.utils.get_system_memory()  # that of the container where there is one
 
 
 def train_fully(

@@ -1,0 +1,114 @@
+"""Going on with a run in another space: what may change, and what becomes of the trials that are there."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dacnn_search.choices import Options
+from dacnn_search.errors import RunDirectoryError, SpaceError
+from dacnn_search.files import write_atomic
+from dacnn_search.ledger import Ledger
+from dacnn_search.run_directory import RunDirectory
+from dacnn_search.settings import options_of
+from dacnn_search.space import SearchSpace
+
+__all__ = ["Extension", "check_extension", "extend_run", "space_id"]
+
+FREE = ("name", "description", "search", "retrain", "references")  # what trials do not depend on
+EXTENSIBLE = ("architecture", "constraints")  # what --extend may change
+
+
+@dataclass(frozen=True)
+class Extension:
+    """The space that a run had, and the one that it gets."""
+
+    old: SearchSpace
+    new: SearchSpace
+
+
+def space_id(space: SearchSpace) -> str:
+    """Tells spaces apart in which a search would propose differently."""
+    settings = space.settings.model_dump(mode="json", exclude=set(FREE))
+    return hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
+
+
+def check_extension(run: RunDirectory, space: SearchSpace, extend: bool) -> Extension | None:
+    """Compare a space with that of a run: None if they are the same. Raises RunDirectoryError, with what differs, if
+    they differ in more than an extension may change, or if none was asked for."""
+    old = run.space
+    changes = [change for change in _changes(_parts(old), _parts(space)) if change[0] not in FREE]
+    if not changes:
+        return None
+    fixed = [text for part, text in changes if part not in EXTENSIBLE]
+    if extend and not fixed:
+        return Extension(old, space)
+    differences = "\n".join(f"  {text}" for _, text in changes)
+    rule = (
+        "an extended run keeps its data and recipe, or its trials could not be compared; the difference is"
+        if extend
+        else "a resumed run keeps its space (to change what networks it has: --extend); the difference is"
+    )
+    raise RunDirectoryError(f"{run.folder}: {rule}\n{differences}")
+
+
+def extend_run(run: RunDirectory, extension: Extension, ledger: Ledger, proposals: Ledger) -> tuple[int, int]:
+    """Give a run another space; how many trials it keeps, and how many do not fit.
+
+    Those that do not fit leave the ledger, which is kept as `trials.jsonl.before-<n>`. A crash between leaves a run of
+    the old space with the trials that fit both; the extension can then be asked for again.
+    """
+    before = len(ledger.records)
+    for kept in (ledger, proposals):
+        translated = [_translated(extension, record) for record in kept.records]
+        fitting = [record for record in translated if record is not None]
+        if fitting != list(kept.records):
+            kept.rewrite(fitting)
+    write_atomic(run.folder / f"space.yaml.before-{space_id(extension.old)}", run.space_file.read_bytes())
+    run.set_space(extension.new)
+    return len(ledger.records), before - len(ledger.records)
+
+
+def _parts(space: SearchSpace) -> dict[str, Any]:
+    return space.settings.model_dump(mode="json")
+
+
+def _changes(old: Any, new: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """What differs, as (part, "part.key: old -> new")."""
+    if isinstance(old, dict) and isinstance(new, dict) and len(path) < 2:
+        for key in sorted(old.keys() | new.keys()):
+            yield from _changes(old.get(key), new.get(key), (*path, key))
+    elif old != new:
+        yield path[0], f"{'.'.join(path)}: {_shown(old)} -> {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else str(value)
+
+
+def _translated(extension: Extension, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A record with the choices that lead to its network in the new space, which may ask what was fixed, or not ask
+    what was free; None if the new space does not have the network."""
+    choices: dict[str, Any] = {}
+
+    def choose(name: str, options: Options) -> Any:
+        value = record["choices"].get(name, _fixed_value(extension.old, name))
+        if value not in options.values:
+            raise SpaceError(f"{name} must be one of {list(options.values)}, but is {value!r}")
+        choices[name] = value
+        return value
+
+    try:
+        architecture = extension.new.tree.build(choose)
+    except SpaceError:
+        return None
+    same = architecture.fingerprint == record["fingerprint"]
+    return {**record, "choices": choices} if same and extension.new.meets_constraints(architecture) else None
+
+
+def _fixed_value(space: SearchSpace, name: str) -> Any:
+    """The value of what a space does not ask."""
+    part, _, section = name.rpartition("_")
+    if section.isdigit():
+        return space.tree.least(int(section) - 1)[("depth", "regulators").index(part)]
+    return options_of(getattr(space.settings.architecture, name))[0]

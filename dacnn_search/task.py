@@ -1,0 +1,83 @@
+"""What a search is to do, read and checked before anything heavy is imported or anything is written."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dacnn_search.errors import InputError, RunDirectoryError
+from dacnn_search.extension import Extension, check_extension
+from dacnn_search.run_directory import RunDirectory, check_name
+from dacnn_search.settings import SearchSettings, validate
+from dacnn_search.space import SearchSpace
+
+__all__ = ["Task", "prepare"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A search: of `space` with `settings`, in a new run directory `results`/`name` or going on with `run`.
+
+    extension: the wider space that `run` gets, if it does. repair: whether damaged lines of its ledger are left out.
+    """
+
+    space: SearchSpace
+    settings: SearchSettings
+    results: Path
+    name: str | None = None
+    run: RunDirectory | None = None
+    extension: Extension | None = None
+    repair: bool = False
+
+
+def prepare(
+    space: SearchSpace | Path | str | None = None,
+    *,
+    resume: Path | str | None = None,
+    results: Path | str = "results",
+    name: str | None = None,
+    extend: bool = False,
+    repair: bool = False,
+    settings: Mapping[str, Any],
+) -> Task:
+    """Check what a search is asked for; `search` tells what the arguments are. Raises InputError."""
+    if space is None and resume is None:
+        raise InputError("a search needs a space or a run directory to resume")
+    if (extend or repair) and resume is None:
+        raise InputError("only a run directory that is resumed can be extended or repaired")
+    if extend and space is None:
+        raise InputError("an extension needs the space that the run directory is to get")
+    given = space if space is None or isinstance(space, SearchSpace) else SearchSpace.from_yaml(space)
+    if resume is None:
+        assert given is not None
+        check_name(name)
+        _check_writable(Path(results))
+        return Task(given, _merge(given.settings.search, None, settings), Path(results), name)
+    run = RunDirectory(resume)
+    _check_writable(run.folder)
+    extension = None if given is None else check_extension(run, given, extend)
+    old = run.space
+    chosen = _merge(old.settings.search, run, settings)
+    return Task(given if extension and given else old, chosen, Path(results), name, run, extension, repair)
+
+
+def _merge(settings: SearchSettings, run: RunDirectory | None, given: Mapping[str, Any]) -> SearchSettings:
+    """The space's settings, under those a resumed run was started with, under those given now."""
+    kept = {key: run.environment[key] for key in SearchSettings.model_fields if key in run.environment} if run else {}
+    if run and given.get("seed") not in (None, kept.get("seed")):
+        raise RunDirectoryError(
+            f"{run.folder}: a resumed search keeps its seed {kept['seed']}, but got {given['seed']}"
+        )
+    wanted = {key: value for key, value in given.items() if value is not None}
+    values, problems = validate({**settings.model_dump(mode="json"), **kept, **wanted}, SearchSettings)
+    if problems:
+        raise InputError("\n".join(message for _, message in problems))
+    return SearchSettings.model_construct(**values)
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise RunDirectoryError if nothing can be made in a folder, or in the nearest one above that exists."""
+    existing = next((path for path in (folder, *folder.absolute().parents) if path.exists()), folder)
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise RunDirectoryError(f"{folder}: results need a folder that can be written, but {existing} can't")
