@@ -1,12 +1,15 @@
-"""Run every `bash` block of README.md, in order, as a reader would: in the folder above, one shell per block."""
+"""Run every `bash` and `python` block of README.md, in order, as a reader would: in the folder above."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+SHELLS = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": ["python", "-c"]}
+
 root = Path(__file__).resolve().parents[1]
-for block in re.findall(r"^```bash\n(.*?)^```", (root / "README.md").read_text(encoding="utf-8"), re.S | re.M):
-    print(f"$ {block.strip()}", flush=True)
-    if subprocess.run(["bash", "-euo", "pipefail", "-c", block], cwd=root, check=False).returncode:
-        sys.exit(f"this block of README.md failed: {block.strip()}")
+blocks = re.findall(r"^```(bash|python)\n(.*?)^```", (root / "README.md").read_text(encoding="utf-8"), re.S | re.M)
+for language, block in blocks:
+    print(f"--- {language}\n{block.rstrip()}\n---", flush=True)
+    if subprocess.run([*SHELLS[language], block], cwd=root, check=False).returncode:
+        sys.exit(f"this block of README.md failed:\n{block}")

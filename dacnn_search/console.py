@@ -1,13 +1,14 @@
 """Progress in the terminal: a live display where there is one, plain lines elsewhere, and lines in a log file."""
 
+import datetime
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
 from rich.console import Console as RichConsole
-from rich.console import Group
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
@@ -16,7 +17,7 @@ from rich.text import Text
 
 from dacnn_search.architecture import Architecture
 from dacnn_search.pareto import Record, spread
-from dacnn_search.progress import Listener, Snapshot
+from dacnn_search.progress import Listener, RunningTrial, Snapshot
 from dacnn_search.run_directory import now
 from dacnn_search.units import format_bytes, format_count, format_duration
 
@@ -25,6 +26,7 @@ __all__ = ["Terminal", "front_table"]
 PLAIN_WIDTH = 160  # of tables where there is no terminal
 SECONDS_PER_LINE = 10.0  # between two summaries where there is no terminal
 MOST_ROWS = 8  # of running trials, and of the front
+WHOLE_BAR, EPOCH_BAR = 20, 16  # characters
 
 
 class Terminal(Listener):
@@ -37,11 +39,16 @@ class Terminal(Listener):
         self._live: Live | None = None
         self._log: TextIO | None = None
         self._next_line = 0.0
-        self._state: str | None = None
+        self._snapshot: Snapshot | None = None
+        self._received = 0.0  # when the snapshot was, by the monotonic clock
+        self._rows: list[int | None] = []  # the running trial shown in each row; it keeps its row
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
-            self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+            self._live = Live(
+                console=self._console, get_renderable=self._display, refresh_per_second=4, transient=True,
+                vertical_overflow="crop",
+            )  # fmt: skip
             self._live.start()
         return self
 
@@ -62,12 +69,14 @@ class Terminal(Listener):
         self._write_log(text)
 
     def update(self, snapshot: Snapshot) -> None:
-        if self._live is not None:
-            self._live.update(_display(snapshot))
-        elif time.monotonic() >= self._next_line or snapshot.state != self._state:
+        changed = self._snapshot is None or snapshot.state != self._snapshot.state
+        self._snapshot, self._received = snapshot, time.monotonic()
+        if changed:
+            self._rows = []
+        self._place([running.trial for running in snapshot.running])
+        if self._live is None and (changed or time.monotonic() >= self._next_line):
             self._next_line = time.monotonic() + SECONDS_PER_LINE
             self.say(_line(snapshot))
-        self._state = snapshot.state
 
     def finished(self, record: Mapping[str, Any]) -> None:
         self._write_log(_trial_line(record))
@@ -77,8 +86,45 @@ class Terminal(Listener):
         self.say(f"retrained trial {record['trial']} ({record['parameters']:,} parameters){score}")
 
     def table(self, table: Table) -> None:
-        """Print a table."""
-        self._console.print(table)
+        """Print a table; what is too wide for the terminal is cut off."""
+        self._console.print(table, soft_wrap=False)
+
+    def _place(self, trials: Sequence[int]) -> None:
+        """Give each running trial a row: the one it has, or a free one."""
+        self._rows = [trial if trial in trials else None for trial in self._rows]
+        for trial in trials:
+            if trial in self._rows:
+                continue
+            if None in self._rows:
+                self._rows[self._rows.index(None)] = trial
+            elif len(self._rows) < MOST_ROWS:
+                self._rows.append(trial)
+
+    def _display(self) -> RenderableType:
+        """The last snapshot as a few rows: the whole, the running trials, the front so far."""
+        snapshot = self._snapshot
+        if snapshot is None:
+            return ""
+        since = time.monotonic() - self._received
+        words = [_done(snapshot), format_duration(snapshot.elapsed + since)]
+        if snapshot.remaining is not None and snapshot.state == "searching":
+            left = max(snapshot.remaining - since, 0.0)
+            end = datetime.datetime.now() + datetime.timedelta(seconds=left)
+            words[1:] = [_left(left), f"until {end:%H:%M}"]
+        if not snapshot.running and snapshot.finished < snapshot.trials and not snapshot.message:
+            words.append("starting the workers")
+        bar = ProgressBar(snapshot.trials, snapshot.finished, width=WHOLE_BAR)
+        parts = [
+            _grid([[snapshot.state, bar, ", ".join([*words, snapshot.message or ""]).rstrip(", ")]], *["left"] * 3)
+        ]
+        if facts := _facts(snapshot):
+            parts.append(_grid([[", ".join(facts)]], "left"))
+        running = {trial.trial: trial for trial in snapshot.running}
+        rows = [_running_row(running.get(row)) for row in self._rows if row is None or row in running]
+        parts.append(_grid(rows, "left", "right", "left", "left", "right"))
+        if facts:
+            parts.append(_grid([_front_row(r) for r in spread(snapshot.front, MOST_ROWS)], "right", "right", "left"))
+        return Group(*parts)
 
     def _write_log(self, text: str) -> None:
         if self._log is not None:
@@ -111,19 +157,31 @@ def front_table(front: Sequence[Record], retrained: Sequence[Mapping[str, Any]])
 
 def _line(snapshot: Snapshot) -> str:
     """A snapshot in one line."""
-    unit = "networks" if snapshot.state == "retraining" else "trials"
-    parts = [f"{snapshot.state}: {snapshot.finished}/{snapshot.trials} {unit}"]
+    done = f"{snapshot.state}: {_done(snapshot)}"
+    parts = [done, *_facts(snapshot), _left(snapshot.remaining)]
     if snapshot.running and snapshot.state in ("searching", "retraining"):
-        parts.append(f"{len(snapshot.running)} running")
-    if snapshot.front and snapshot.state != "retraining":
-        best = snapshot.front[-1]
-        parts.append(f"best {best['accuracy']:.2%} with {format_count(best['parameters'])} parameters")
-        parts.append(f"front of {len(snapshot.front)}, hypervolume {snapshot.hypervolume:.3f}")
-    if snapshot.remaining is not None and snapshot.state == "searching":
-        parts.append(f"about {format_duration(snapshot.remaining)} left")
-    if snapshot.message:
-        parts.append(snapshot.message)
-    return ", ".join(parts)
+        parts.insert(1, f"{len(snapshot.running)} running")
+    return ", ".join(part for part in [*parts, snapshot.message] if part)
+
+
+def _done(snapshot: Snapshot) -> str:
+    return f"{snapshot.finished}/{snapshot.trials} {'networks' if snapshot.state == 'retraining' else 'trials'}"
+
+
+def _facts(snapshot: Snapshot) -> list[str]:
+    """The front in words; nothing while it does not change."""
+    if not snapshot.front or snapshot.state == "retraining":
+        return []
+    best = snapshot.front[-1]
+    return [
+        f"best {best['accuracy']:.2%} with {format_count(best['parameters'])} parameters",
+        f"front of {len(snapshot.front)}",
+        f"hypervolume {snapshot.hypervolume:.3f}",
+    ]
+
+
+def _left(remaining: float | None) -> str:
+    return "" if remaining is None else f"about {format_duration(remaining)} left"
 
 
 def _trial_line(record: Mapping[str, Any]) -> str:
@@ -135,26 +193,29 @@ def _trial_line(record: Mapping[str, Any]) -> str:
     )
 
 
-def _display(snapshot: Snapshot) -> Group:
-    """A snapshot as a few rows: the whole, the running trials, the front so far."""
-    share = Table.grid(padding=(0, 1))
-    share.add_row(ProgressBar(snapshot.trials, snapshot.finished, width=40), Text(_line(snapshot)))
-    parts: list[Any] = [share]
-    if snapshot.running:
-        running = Table.grid(padding=(0, 2))
-        for trial in snapshot.running[:MOST_ROWS]:
-            accuracy = "" if trial.accuracy is None else f"{trial.accuracy:.1%}"
-            running.add_row(
-                f"trial {trial.trial}",
-                f"{format_count(trial.parameters)} parameters",
-                ProgressBar(trial.epochs, trial.epoch, width=16),
-                f"epoch {trial.epoch}/{trial.epochs}",
-                accuracy,
-            )
-        parts.append(running)
-    if snapshot.front and snapshot.state == "searching":
-        front = Table.grid(padding=(0, 2))
-        for record in spread(snapshot.front, MOST_ROWS):
-            front.add_row("front", f"{format_count(record['parameters'])} parameters", f"{record['accuracy']:.2%}")
-        parts.append(front)
-    return Group(*parts)
+def _running_row(trial: RunningTrial | None) -> list[Any]:
+    """A row of the table of running trials; an empty one keeps its place."""
+    if trial is None:
+        return [""]
+    return [
+        f"trial {trial.trial}",
+        f"{format_count(trial.parameters)} parameters",
+        ProgressBar(trial.epochs, trial.epoch, width=EPOCH_BAR),
+        f"epoch {trial.epoch:>{len(str(trial.epochs))}}/{trial.epochs}",
+        "" if trial.accuracy is None else f"{trial.accuracy:.1%}",
+    ]
+
+
+def _front_row(record: Record) -> list[Any]:
+    network = escape(str(Architecture.from_dict(record["architecture"])))
+    return [f"{format_count(record['parameters'])} parameters", f"{record['accuracy']:.2%}", network]
+
+
+def _grid(rows: Iterable[Sequence[Any]], *justify: JustifyMethod) -> Table:
+    """Rows in columns that are cut off, not wrapped, where the terminal is narrow."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for method in justify:
+        grid.add_column(justify=method, no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        grid.add_row(*row)
+    return grid

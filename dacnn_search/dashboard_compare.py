@@ -1,5 +1,6 @@
 """What the comparison of several runs shows: their fronts, hypervolume on one scale, and where they differ."""
 
+import bisect
 import json
 import math
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from dacnn_search.dashboard_data import Run, hypervolumes
 from dacnn_search.pareto import Scale, best_under
 
 __all__ = ["comparison_payload"]
+
+MOST_POINTS = 2000  # of a curve of quartiles
 
 SETTINGS = (
     "sampler",
@@ -33,6 +36,7 @@ def comparison_payload(runs: Sequence[Run]) -> dict[str, Any]:
     """
     scale = _common_scale(runs)
     curves = [hypervolumes(run.records, scale) for run in runs]
+    times = [[round(r.get("finished") or 0.0, 2) for r in run.records] for run in runs]
     groups = _groups(runs)
     return {
         "runs": [
@@ -41,11 +45,12 @@ def comparison_payload(runs: Sequence[Run]) -> dict[str, Any]:
                 "group": next(i for i, group in enumerate(groups) if run in group),
                 "front": [[r["parameters"], round(r["accuracy"], 5), r["trial"]] for r in run.front],
                 "hypervolume": curve,
+                "finished": finished,
             }
-            for run, curve in zip(runs, curves, strict=True)
+            for run, curve, finished in zip(runs, curves, times, strict=True)
         ],
         "groups": [
-            {"label": label, "quartiles": _quartiles([curves[runs.index(run)] for run in group])}
+            {"label": label, **_bands([(times[i], curves[i]) for i, run in enumerate(runs) if run in group])}
             for label, group in zip(_labels(groups), groups, strict=True)
         ],
         "results": _results(runs, curves),
@@ -86,13 +91,27 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
     return [group[0].name + (f" and {len(group) - 1} more seeds" if len(group) > 1 else "") for group in groups]
 
 
-def _quartiles(curves: Sequence[Sequence[float]]) -> list[list[float]]:
-    """First quartile, median and third quartile after each trial, up to the shortest run; [] for a single run."""
-    shortest = min(len(curve) for curve in curves)
-    if len(curves) < 2 or not shortest:
-        return []
-    stacked = np.array([curve[:shortest] for curve in curves])
-    return [[round(value, 5) for value in row] for row in np.quantile(stacked, [0.25, 0.5, 0.75], axis=0).tolist()]
+def _bands(runs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> dict[str, dict[str, list[float]] | None]:
+    """The quartiles of a group's hypervolumes, given as (times, values) per run, against trials and against time."""
+    curves = [values for _, values in runs]
+    counts = [range(1, len(values) + 1) for values in curves]
+    return {"trials": _quartiles(counts, curves), "time": _quartiles([times for times, _ in runs], curves)}
+
+
+def _quartiles(
+    positions: Sequence[Sequence[float]], curves: Sequence[Sequence[float]]
+) -> dict[str, list[float]] | None:
+    """First quartile, median and third quartile of step curves, as far as the shortest reaches; None for one curve."""
+    if len(curves) < 2 or not all(curves):
+        return None
+    end = min(steps[-1] for steps in positions)
+    x = sorted({position for steps in positions for position in steps if position <= end})
+    x = x[:: math.ceil(len(x) / MOST_POINTS)]
+    at = [
+        [[0.0, *c][bisect.bisect_right(steps, here)] for here in x] for steps, c in zip(positions, curves, strict=True)
+    ]
+    low, middle, high = np.quantile(at, [0.25, 0.5, 0.75], axis=0).round(5).tolist()
+    return {"x": x, "low": low, "middle": middle, "high": high}
 
 
 def _results(runs: Sequence[Run], curves: Sequence[Sequence[float]]) -> list[dict[str, Any]]:

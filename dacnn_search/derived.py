@@ -191,20 +191,20 @@ def _update_study(study: optuna.Study, space: SearchSpace, records: Records, unf
         if record is not None and trial.state.is_finished() and not _same(trial, record):
             return False
     for number, record in finished.items():
-        trial = stored.get(number)
-        if trial is None:
+        if number not in stored:
             study.add_trial(frozen_trial(space, record))
-        elif not trial.state.is_finished():
+        elif not stored[number].state.is_finished():
+            identity = stored[number]._trial_id
             for name in ATTRIBUTES:
-                storage.set_trial_user_attr(trial._trial_id, name, record[name])
+                storage.set_trial_user_attr(identity, name, record[name])
             values = (record["accuracy"], record["parameters"]) if record["state"] == "COMPLETE" else None
-            storage.set_trial_state_values(trial._trial_id, TrialState[record["state"]], values)
+            storage.set_trial_state_values(identity, TrialState[record["state"]], values)
     for proposal, _ in unfinished:
-        trial, state = stored.get(proposal.trial), states[proposal.trial]
-        if trial is None:
+        state = states[proposal.trial]
+        if proposal.trial not in stored:
             study.add_trial(open_trial(space, proposal, state))
-        elif trial.state != state:
-            storage.set_trial_state_values(trial._trial_id, state)
+        elif stored[proposal.trial].state != state:
+            storage.set_trial_state_values(stored[proposal.trial]._trial_id, state)
     return True
 
 

@@ -1,6 +1,7 @@
 """Going on with a run in another space: what may change, and what becomes of the trials that are there."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,8 +30,8 @@ class Extension:
 
 def space_id(space: SearchSpace) -> str:
     """Tells spaces apart in which a search would propose differently."""
-    settings = space.settings.model_dump(mode="json", exclude=set(FREE))
-    return hashlib.sha256(repr(settings).encode()).hexdigest()[:16]
+    parts = {key: value for key, value in _parts(space).items() if key not in FREE}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def check_extension(run: RunDirectory, space: SearchSpace, extend: bool) -> Extension | None:
@@ -70,7 +71,8 @@ def extend_run(run: RunDirectory, extension: Extension, ledger: Ledger, proposal
 
 
 def _parts(space: SearchSpace) -> dict[str, Any]:
-    return space.settings.model_dump(mode="json")
+    values: dict[str, Any] = space.settings.model_dump(mode="json", warnings=False)  # of unions it is not sure
+    return values
 
 
 def _changes(old: Any, new: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:

@@ -31,8 +31,9 @@ def importance(records: Sequence[Record]) -> tuple[list[dict[str, Any]], str]:
     shares = [_share(name, finished, rest) for name in names]
     shares.sort(key=lambda entry: -entry["share"])
     return shares, (
-        f"Of {len(finished)} trials at full length: a cubic in log parameters is fitted to accuracy, and each bar is "
-        "the share of the remaining variance that one choice explains, less what chance would give."
+        f"What went with more accuracy than size explains, over {len(finished)} trials at full length. Each bar is the "
+        "share that one choice has in the variance around a cubic of accuracy in log parameters, less what chance "
+        "would give. It tells what goes together, not what causes it."
     )
 
 

@@ -1,7 +1,6 @@
 """The main job in order: search, retraining, export, dashboard, and what is told of it in the terminal."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from dacnn_search.cluster import one_ray
@@ -11,33 +10,19 @@ from dacnn_search.derived import write_end
 from dacnn_search.exporting import write_best
 from dacnn_search.retrain import retrain
 from dacnn_search.run_directory import RunDirectory
-from dacnn_search.search import search
+from dacnn_search.search import run_task
+from dacnn_search.task import Task
 
 __all__ = ["run_job"]
 
 
-def run_job(
-    space: Path | None,
-    *,
-    resume: Path | None,
-    results: Path,
-    name: str | None,
-    settings: Mapping[str, Any],
-    resources: Mapping[str, Any],
-    verbose: bool,
-) -> RunDirectory:
-    """Do what `dacnn_search.run` promises and return the run directory. Raises what `search` and `retrain` raise."""
+def run_job(task: Task, *, resources: Mapping[str, Any], verbose: bool) -> RunDirectory:
+    """Do what `dacnn_search.run` promises and return the run directory. Raises what `search` and `retrain` raise.
+
+    resources: `address`, `concurrency` and `gpus_per_trial`, for the retraining as well.
+    """
     with Terminal() as terminal, one_ray():
-        run = search(
-            space,
-            resume=resume,
-            results=results,
-            name=name,
-            listener=terminal,
-            verbose=verbose,
-            **settings,
-            **resources,
-        )
+        run = run_task(task, address=resources["address"], listener=terminal, verbose=verbose)
         if run.front and run.space.settings.retrain.top:
             retrain(run, listener=terminal, verbose=verbose, **resources)
         best = write_best(run)

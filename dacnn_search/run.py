@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dacnn_search.commands import command
+from dacnn_search.task import prepare
 from dacnn_search.units import parse_duration
 
 EPILOG = """\
@@ -18,19 +19,21 @@ counts instead.
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run."""
     options = _parser().parse_args(arguments)
-    settings = {name: getattr(options, name) for name in ("trials", "time_budget", "sampler", "seed")}
-
-    from dacnn_search.job import run_job
-
-    run_job(
+    names = ("trials", "time_budget", "sampler", "seed", "concurrency", "gpus_per_trial")
+    task = prepare(
         options.space,
         resume=options.resume,
         results=options.results,
         name=options.name,
-        settings=settings,
-        resources={name: getattr(options, name) for name in ("address", "concurrency", "gpus_per_trial")},
-        verbose=options.verbose,
+        extend=options.extend,
+        repair=options.repair,
+        settings={name: getattr(options, name) for name in names},
     )
+
+    from dacnn_search.job import run_job
+
+    resources = {name: getattr(options, name) for name in ("address", "concurrency", "gpus_per_trial")}
+    run_job(task, resources=resources, verbose=options.verbose)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,9 +43,10 @@ def _parser() -> argparse.ArgumentParser:
         "retrain the front in full and export it.",
         epilog=EPILOG,
     )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--space", type=Path, help="YAML file, such as search_spaces/default.yaml")
-    what.add_argument("--resume", type=Path, metavar="FOLDER", help="run directory of a search to go on with")
+    parser.add_argument("--space", type=Path, help="YAML file, such as search_spaces/default.yaml")
+    parser.add_argument("--resume", type=Path, metavar="FOLDER", help="run directory of a search to go on with")
+    parser.add_argument("--extend", action="store_true", help="with both: go on in that space, with what fits it")
+    parser.add_argument("--repair", action="store_true", help="with --resume: leave out damaged lines of the ledger")
     parser.add_argument("--name", help="name of the run directory (default: the space's, numbered if taken)")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where run directories are (results)")
     search = parser.add_argument_group("search")

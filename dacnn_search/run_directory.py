@@ -259,12 +259,10 @@ def _space_facts(space: SearchSpace) -> dict[str, Any]:
     least, most = space.extremes()
     limits = space.settings.constraints
     return {
-        "networks": count_networks(space),
+        "networks": count_networks(space.tree),
         "least": least.parameters,
         "most": most.parameters,
-        "constraints": {
-            key: limit.max if (limit := getattr(limits, key)) else None for key in ("parameters", "macs")
-        },
+        "constraints": {key: limit.max if (limit := getattr(limits, key)) else None for key in ("parameters", "macs")},
     }
 
 

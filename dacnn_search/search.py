@@ -1,40 +1,38 @@
 """The search: an Optuna study proposes networks, Ray Tune's workers train them, the ledger records them.
 
-Who does what: `Search` is the driver's side and knows nothing of Ray; `TuneSearcher` lets Tune ask it for trials and
-tell it results. A trial is in the ledger, on disk, before anyone else hears of it.
+`Search` is the driver's side and knows nothing of Ray; `dacnn_search.tuning` lets Tune ask it for trials and tell it
+results. A trial is in the ledger, on disk, before anyone else hears of it.
 """
 
 import hashlib
 import math
-import shutil
-import tempfile
-import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dacnn_search.cluster import Slots, start_ray  # sets what Ray reads when it is imported
-from dacnn_search.data import ImageData, load
+from dacnn_search.checkpoints import Checkpoints
+from dacnn_search.cluster import start_ray  # sets what Ray reads when it is imported
+from dacnn_search.data import load
 from dacnn_search.derived import Derived
-from dacnn_search.errors import DacnnSearchError, InputError, RunDirectoryError
+from dacnn_search.extension import extend_run, space_id
 from dacnn_search.files import lock
 from dacnn_search.ledger import Ledger
 from dacnn_search.pareto import front_of
 from dacnn_search.progress import Listener, RunningTrial, Snapshot
 from dacnn_search.proposals import Proposal, Proposals
 from dacnn_search.run_directory import RunDirectory, now
-from dacnn_search.settings import SearchSettings, validate
+from dacnn_search.settings import SearchSettings
 from dacnn_search.signals import orderly_end
 from dacnn_search.space import SearchSpace
+from dacnn_search.task import Task, prepare
 
-from ray import tune  # isort: skip
-from ray.tune.search import Searcher  # isort: skip
-
-__all__ = ["Search", "search"]
+__all__ = ["Search", "run_task", "search"]
 
 SAME_FAILURES = 5  # in a row, without a success between: the cause is not the networks
+ATTEMPTS = 3  # at a trial whose worker dies
 
 
 def search(
@@ -43,6 +41,8 @@ def search(
     resume: Path | str | None = None,
     results: Path | str = "results",
     name: str | None = None,
+    extend: bool = False,
+    repair: bool = False,
     address: str | None = None,
     listener: Listener | None = None,
     verbose: bool = False,
@@ -50,49 +50,50 @@ def search(
 ) -> RunDirectory:
     """Search a space for the Pareto front of accuracy against parameters, and return its run directory.
 
-    space: a `SearchSpace` or its YAML file; or `resume`: the run directory of a search to go on with.
+    space: a `SearchSpace` or its YAML file; or `resume`: the run directory of a search to go on with. Both: the run
+    must be of that space, or, with `extend`, gets its networks and constraints and keeps the trials that fit.
     results, name: the run directory is results/name, by default named by the space.
+    repair: leave out damaged lines of the ledger, which otherwise are an error.
     address: of a Ray cluster; by default Ray is started on this machine.
     settings: `trials`, `time_budget`, `sampler`, `seed`, `concurrency`, `gpus_per_trial` instead of the space's.
 
     Raises InputError for anything wrong with space, data or folder, before any training; signals.Interrupted after
     SIGINT or SIGTERM; DacnnSearchError if trials fail one after the other for one reason.
     """
-    if (space is None) == (resume is None):
-        raise InputError("a search needs a space or a run directory to resume, one of the two")
-    run = None if resume is None else RunDirectory(resume)
-    if run is not None:
-        space = run.space
-    elif not isinstance(space, SearchSpace):
-        space = SearchSpace.from_yaml(space)  # type: ignore[arg-type]
-    assert isinstance(space, SearchSpace)
-    chosen = _merge(space.settings.search, run, settings)
+    task = prepare(space, resume=resume, results=results, name=name, extend=extend, repair=repair, settings=settings)
+    return run_task(task, address=address, listener=listener, verbose=verbose)
+
+
+def run_task(
+    task: Task, *, address: str | None = None, listener: Listener | None = None, verbose: bool = False
+) -> RunDirectory:
+    """Do a search that has been prepared; see `search`."""
+    from dacnn_search.tuning import drive
+
+    space, settings, run = task.space, task.settings, task.run
+    listener = listener or Listener()
     data = load(space.settings.data).without_test()
     if run is None:
-        run = RunDirectory.create(Path(results), name, space, data.class_names, chosen.model_dump(mode="json"))
-    listener = listener or Listener()
-    with lock(run.folder), orderly_end(run.folder), Ledger.open(run.trials_file) as ledger:
+        chosen = settings.model_dump(mode="json")
+        run = RunDirectory.create(task.results, task.name, space, data.class_names, chosen)
+    with lock(run.folder), orderly_end(run.folder) as stop:
         listener.began(run.folder)
-        state = Search(run, space, chosen, ledger, listener)
-        if not state.over:
-            with start_ray(address, chosen.concurrency, chosen.gpus_per_trial, verbose) as slots:
-                _drive(state, space, data, slots, verbose)
-        state.close()
+        with (
+            Ledger.open(run.trials_file, repair=task.repair) as ledger,
+            Ledger.open(run.proposals_file, repair=task.repair) as proposed,
+        ):
+            if task.extension is not None:
+                kept, dropped = extend_run(run, task.extension, ledger, proposed)
+                listener.say(f"extended: {kept} trials fit the new space, {dropped} do not and are left out")
+            run.set_environment(**settings.model_dump(mode="json"))
+            state = Search(run, space, settings, ledger, proposed, listener)
+            try:
+                if not state.over:
+                    with start_ray(address, settings.concurrency, settings.gpus_per_trial, verbose) as slots:
+                        drive(state, data, slots, stop, verbose)
+            finally:
+                state.close()
     return run
-
-
-def _merge(settings: SearchSettings, run: RunDirectory | None, given: Mapping[str, Any]) -> SearchSettings:
-    """The space's settings, under those a resumed run was started with, under those given now."""
-    kept = {key: run.environment[key] for key in SearchSettings.model_fields if key in run.environment} if run else {}
-    if run and given.get("seed") not in (None, kept.get("seed")):
-        raise RunDirectoryError(
-            f"{run.folder}: a resumed search keeps its seed {kept['seed']}, but got {given['seed']}"
-        )
-    wanted = {key: value for key, value in given.items() if value is not None}
-    values, problems = validate({**settings.model_dump(mode="json"), **kept, **wanted}, SearchSettings)
-    if problems:
-        raise InputError("\n".join(message for _, message in problems))
-    return SearchSettings.model_construct(**values)
 
 
 @dataclass
@@ -100,15 +101,19 @@ class Running:
     """A trial that a worker has, or is about to get."""
 
     proposal: Proposal
-    started: float
+    started: float = 0.0
     epochs: list[dict[str, Any]] = field(default_factory=list)
+    attempts: int = 1
+
+    def add(self, epochs: list[dict[str, Any]]) -> None:
+        """Take note of epochs; those told before are left out."""
+        self.epochs += [epoch for epoch in epochs if epoch["epoch"] > len(self.epochs)]
 
 
 class Search:
     """The driver's side of a search: what to train next, when to end, what to record and tell.
 
-    `over`: no further trial is to be started. Times are seconds of search, by a clock that never goes back, summed
-    over the sessions of a resumed search.
+    Times are seconds of search, by a clock that never goes back, summed over the sessions of a resumed search.
     """
 
     def __init__(
@@ -117,24 +122,28 @@ class Search:
         space: SearchSpace,
         settings: SearchSettings,
         ledger: Ledger,
+        proposed: Ledger,
         listener: Listener,
     ) -> None:
         self.run = run
+        self.space = space
         self.settings = settings
         self.running: dict[str, Running] = {}
         self.failure: str | None = None  # why the search can't go on
         self.exhausted = False
-        self._space = space
         self._ledger = ledger
+        self._proposed = proposed
         self._listener = listener
-        self._proposals = Proposals(space, settings.sampler, settings.seed, ledger.records)
+        self._proposals = Proposals(space, settings.sampler, settings.seed, ledger.records, proposed.records)
+        self._waiting = deque(Running(proposal) for proposal in self._proposals.reopened)  # to be trained again
+        self._checkpoints = Checkpoints(run.checkpoints)
         self._derived = Derived(run, space, listener)
         self._scale = run.scale
+        self._space_id = space_id(space)
         self._epochs = space.settings.recipe.epochs
         self._begun = time.monotonic()
         self._elapsed_before = max((record["finished"] for record in ledger.records), default=0.0)
         self._finished_before = len(ledger.records)
-        self._lock = threading.RLock()
         listener.update(self.snapshot())
 
     @property
@@ -142,54 +151,96 @@ class Search:
         return self._elapsed_before + time.monotonic() - self._begun
 
     @property
-    def over(self) -> bool:
-        planned = len(self._ledger.records) + len(self.running)
-        late = self.settings.time_budget is not None and self.elapsed >= self.settings.time_budget
-        return self.exhausted or self.failure is not None or planned >= self.settings.trials or late
+    def finished(self) -> int:
+        """How many trials have ended."""
+        return len(self._ledger.records)
 
     @property
-    def complete(self) -> bool:
-        """Whether it ended by itself, not by a signal."""
-        return self.over and not self.running
+    def largest(self) -> str:
+        """The key of the running trial that takes most memory."""
+        return max(self.running, key=lambda key: self.running[key].proposal.cost.activations)
+
+    @property
+    def late(self) -> bool:
+        return self.settings.time_budget is not None and self.elapsed >= self.settings.time_budget
+
+    @property
+    def full(self) -> bool:
+        """Whether as many trials as wanted have ended, run or wait to be run again."""
+        planned = self.finished + len(self.running) + len(self._waiting)
+        return self.exhausted or planned >= self.settings.trials
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do; never so while a trial runs, unless the search can't go on."""
+        if self.failure is not None:
+            return True
+        wanted = self.finished < self.settings.trials
+        return not self.running and (self.late or not wanted or (self.full and not self._waiting))
 
     def propose(self, key: str) -> dict[str, Any] | None:
-        """The config of the next trial, to be known as `key`; None if the search is over."""
-        if self.over:
+        """The config of the next trial, to be known as `key`; None if there is none now."""
+        if self.failure is not None or self.late:
             return None
-        proposal = self._proposals.propose()
-        if proposal is None:
-            self.exhausted = True
+        if self._waiting and self.finished + len(self.running) < self.settings.trials:
+            running = self._waiting.popleft()
+        elif self.full or (proposal := self._next()) is None:
             return None
-        self.running[key] = Running(proposal, self.elapsed)
+        else:
+            running = Running(proposal)
+        running.started = self.elapsed
+        self.running[key] = running
+        self._refresh()
+        checkpoint = self._checkpoints.load(running.proposal.architecture.fingerprint)
         return {
-            "architecture": proposal.architecture.to_dict(),
-            "seed": _training_seed(self.settings.seed, proposal.architecture.fingerprint),
+            "architecture": running.proposal.architecture.to_dict(),
+            "seed": training_seed(self.settings.seed, running.proposal.architecture.fingerprint),
+            "checkpoint": checkpoint,
         }
 
-    def progress(self, key: str, result: Mapping[str, Any]) -> None:
+    def progress(self, key: str, result: Mapping[str, Any], checkpoint: bytes | None = None) -> None:
         """A running trial has done some epochs."""
-        if key in self.running:
-            self.running[key].epochs += result["epochs"]
-            self._tell()
+        running = self.running.get(key)
+        if running is None:
+            return
+        running.add(result["epochs"])
+        if checkpoint:
+            try:
+                self._checkpoints.save(running.proposal.architecture.fingerprint, len(running.epochs), checkpoint)
+            except OSError as error:
+                self._fail(f"{self.run.checkpoints} can't be written: {error.strerror}")
+        self._tell()
 
-    def finish(self, key: str, result: Mapping[str, Any] | None, lost: bool) -> None:
-        """A trial has ended by itself, was stopped early, or its worker was lost (`lost`)."""
+    def finish(self, key: str, result: Mapping[str, Any]) -> None:
+        """A trial has ended by itself or was stopped early."""
         running = self.running.pop(key, None)
         if running is None:
             return
-        result = result or {}
-        running.epochs += result.get("epochs", [])
-        reason = "its worker process died" if lost else result.get("failure")
-        try:
-            record = self._ledger.append(self._record(running, reason, result))
-        except OSError as error:  # a full disk, say: what is not on disk is not finished
-            self.failure = f"{self.run.trials_file} can't be written: {error.strerror}"
+        running.add(result.get("epochs", []))
+        self._record(running, result.get("failure"), result)
+
+    def lose(self, key: str, reason: str, *, again: bool = True) -> None:
+        """A trial's worker has died: it is trained again, unless that happened too often or would not help."""
+        running = self.running.pop(key, None)
+        if running is None:
             return
-        self._proposals.tell(running.proposal, record["state"], record["accuracy"])
-        self._watch_failures()
-        self._listener.finished(record)
-        self._tell()
-        self._derived.refresh(self._ledger.records)
+        if again and running.attempts < ATTEMPTS:
+            running.attempts += 1
+            running.epochs = []
+            self._waiting.append(running)
+            self._listener.say(f"trial {running.proposal.trial}: {reason}; it is trained again")
+        else:
+            times = f" {running.attempts} times" if running.attempts > 1 else ""
+            self._record(running, f"{reason}{times}", {})
+
+    def interrupt(self) -> None:
+        """All that runs is given up for now; a resumed search trains it again."""
+        for running in self.running.values():
+            trial, epochs = running.proposal.trial, len(running.epochs)
+            self._listener.say(f"trial {trial} interrupted after {epochs} of {self._epochs} epochs")
+            self._waiting.append(running)
+        self.end("interrupted")
+        self.running.clear()
 
     def snapshot(self, state: str = "searching", message: str | None = None) -> Snapshot:
         """Where the search stands."""
@@ -208,23 +259,73 @@ class Search:
 
     def close(self) -> None:
         """Bring everything that is derived from the ledger up to date."""
-        self._derived.close(self._ledger.records)
+        self._derived.close(self._ledger.records, self._unfinished())
 
     def end(self, state: str, message: str | None = None) -> None:
         """Tell how the search ended."""
         self._listener.update(snapshot := self.snapshot(state, message))
         self._derived.write_status(snapshot)
 
+    def _next(self) -> Proposal | None:
+        """A new proposal, on disk, so that it is not lost; None if the space is exhausted or the disk full."""
+        proposal = self._proposals.propose()
+        if proposal is None:
+            self.exhausted = True
+            return None
+        line = {
+            "trial": proposal.trial,
+            "fingerprint": proposal.architecture.fingerprint,
+            "choices": proposal.choices,
+            "duplicates": proposal.duplicates,
+            "finished": len(self._ledger.records),
+            "first_trial": self._proposals.first_trial,
+            "sampler": self.settings.sampler,
+            "seed": self.settings.seed,
+            "space": self._space_id,
+        }
+        try:
+            self._proposed.append(line)
+        except OSError as error:
+            self._fail(f"{self.run.proposals_file} can't be written: {error.strerror}")
+            return None
+        return proposal
+
+    def _record(self, running: Running, reason: str | None, result: Mapping[str, Any]) -> None:
+        """Write how a trial ended into the ledger, then tell everyone."""
+        try:
+            record = self._ledger.append(self._line(running, reason, result))
+        except OSError as error:  # a full disk, say: what is not on disk is not finished
+            self._waiting.append(running)
+            self._fail(f"{self.run.trials_file} can't be written: {error.strerror}")
+            return
+        self._proposals.tell(running.proposal, record["state"], record["accuracy"])
+        self._checkpoints.drop(record["fingerprint"])
+        self._watch_failures()
+        self._listener.finished(record)
+        self._tell()
+        self._refresh()
+
+    def _fail(self, message: str) -> None:
+        self.failure = self.failure or message
+
     def _tell(self) -> None:
         self._listener.update(snapshot := self.snapshot())
         self._derived.write_status(snapshot)
 
-    def _record(self, running: Running, reason: str | None, result: Mapping[str, Any]) -> dict[str, Any]:
+    def _refresh(self) -> None:
+        self._derived.refresh(self._ledger.records, self._unfinished())
+
+    def _unfinished(self) -> list[tuple[Proposal, bool]]:
+        """What was proposed and has not ended, each with whether it's being trained."""
+        running = [(running.proposal, True) for running in self.running.values()]
+        return sorted(running + [(waiting.proposal, False) for waiting in self._waiting], key=lambda p: p[0].trial)
+
+    def _line(self, running: Running, reason: str | None, result: Mapping[str, Any]) -> dict[str, Any]:
         proposal, epochs = running.proposal, running.epochs
         last = epochs[-1] if epochs else {}
         accuracy = last.get("validation_accuracy")
-        if reason is None and (accuracy is None or not math.isfinite(accuracy)):
-            reason = f"no validation accuracy after {len(epochs)} epochs"
+        if reason is None:
+            reason = _missing(last)
         state = "FAIL" if reason else "COMPLETE" if len(epochs) == self._epochs else "PRUNED"
         return {
             "trial": proposal.trial,
@@ -234,8 +335,8 @@ class Search:
             "choices": proposal.choices,
             "parameters": proposal.cost.parameters,
             "macs": proposal.cost.macs,
-            "accuracy": accuracy,
-            "loss": last.get("validation_loss"),
+            "accuracy": _finite(accuracy),
+            "loss": _finite(last.get("validation_loss")),
             "epochs": len(epochs),
             "seconds": round(sum(epoch["seconds"] for epoch in epochs), 4),
             "reason": reason or ("stopped early" if state == "PRUNED" else None),
@@ -244,7 +345,7 @@ class Search:
                 "loss": [_rounded(epoch["validation_loss"]) for epoch in epochs],
                 "train_loss": [_rounded(epoch["train_loss"]) for epoch in epochs],
             },
-            "seed": _training_seed(self.settings.seed, proposal.architecture.fingerprint),
+            "seed": training_seed(self.settings.seed, proposal.architecture.fingerprint),
             "started": round(running.started, 3),
             "finished": round(self.elapsed, 3),
             "time": now(),
@@ -257,7 +358,7 @@ class Search:
         latest = self._ledger.records[-SAME_FAILURES:]
         reasons = {record["reason"] for record in latest if record["state"] == "FAIL"}
         if len(latest) == SAME_FAILURES and len(reasons) == 1 and all(r["state"] == "FAIL" for r in latest):
-            self.failure = f"{SAME_FAILURES} trials in a row failed for one reason: {reasons.pop()}"
+            self._fail(f"{SAME_FAILURES} trials in a row failed for one reason: {reasons.pop()}")
 
     def _remaining(self, finished: int) -> float | None:
         """Estimated seconds to the end, from the pace of this session."""
@@ -280,84 +381,24 @@ class Search:
         )
 
 
-class TuneSearcher(Searcher):
-    """Lets Ray Tune ask a `Search` for trials and tell it how they went."""
-
-    def __init__(self, search: Search) -> None:
-        super().__init__()
-        self._search = search
-
-    def suggest(self, trial_id: str) -> Any:
-        config = self._search.propose(trial_id)
-        return Searcher.FINISHED if config is None else config
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._search.progress(trial_id, result)
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self._search.finish(trial_id, result, lost=error)
-
-    def save(self, checkpoint_path: str) -> None:
-        """The ledger is what a search is resumed from."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """See `save`."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its own state, and the search's files and study do not belong there."""
-        return {}
-
-
-class StopOnFailure(tune.Stopper):
-    """Stops all trials once the search can't go on."""
-
-    def __init__(self, search: Search) -> None:
-        self._search: Search | None = search
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        return self._search is not None and self._search.failure is not None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_search": None}
-
-
-def _drive(state: Search, space: SearchSpace, data: ImageData, slots: Slots, verbose: bool) -> None:
-    """Run Tune until the search is over. Raises KeyboardInterrupt or, if trials keep failing, DacnnSearchError."""
-    from dacnn_search.worker import TrialWorker
-
-    trainable = tune.with_parameters(TrialWorker, data=data, recipe=space.settings.recipe)
-    resources = {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial}
-    storage = tempfile.mkdtemp(prefix="dacnn-search-")
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, resources),
-        tune_config=tune.TuneConfig(
-            search_alg=TuneSearcher(state),
-            num_samples=-1,
-            max_concurrent_trials=slots.concurrency,
-            reuse_actors=True,
-        ),
-        run_config=tune.RunConfig(storage_path=storage, verbose=3 if verbose else 0, stop=StopOnFailure(state)),
-    )
-    try:
-        tuner.fit()  # returns after SIGINT
-    finally:
-        shutil.rmtree(storage, ignore_errors=True)
-    if state.failure:
-        state.end("failed", state.failure)
-        raise DacnnSearchError(f"{state.failure}; {len(state.run.records)} trials are in {state.run.trials_file}")
-    if not state.complete:
-        state.end("interrupted")
-        raise KeyboardInterrupt
-    state.end("finished")
-
-
-def _training_seed(seed: int, fingerprint: str) -> int:
+def training_seed(seed: int, fingerprint: str) -> int:
     """A trial's seed: the same for a network whenever it is trained in this search."""
     return int.from_bytes(hashlib.sha256(f"{seed} {fingerprint}".encode()).digest()[:4])
 
 
+def _missing(epoch: Mapping[str, Any]) -> str | None:
+    """What a trial lacks that ended with this epoch, if anything."""
+    if not epoch:
+        return "it ended without an epoch"
+    for name in ("validation_accuracy", "validation_loss"):
+        if _finite(epoch[name]) is None:
+            return f"{name.replace('_', ' ')} is {epoch[name]} in epoch {epoch['epoch']}"
+    return None
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
 def _rounded(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else round(value, 5)
+    return None if _finite(value) is None else round(value, 5)  # type: ignore[arg-type]

@@ -41,6 +41,7 @@ def write_run(
     """
     folder.mkdir(parents=True, exist_ok=True)
     records = _trials(trials, seed, failing, reason, constraint)
+    records.sort(key=lambda record: record["finished"])
     records = [{"sequence": number, **record} for number, record in enumerate(records, 1)]
     environment = _environment(name or folder.name, seed, sampler, trials, class_names, constraint)
     environment["references"] = [dict(reference) for reference in references]

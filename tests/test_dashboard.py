@@ -217,11 +217,16 @@ def test_comparison_groups_seeds_and_lists_differences(tmp_path: Path) -> None:
     payload = payload_of(write_comparison(folders, tmp_path / "comparison.html"))
     assert [run["group"] for run in payload["runs"]] == [0, 0, 0, 1]
     assert [group["label"] for group in payload["groups"]] == ["tpe (3 seeds)", "random (1 seed)"]
-    low, middle, high = payload["groups"][0]["quartiles"]
+    bands = payload["groups"][0]
     curves = np.array([run["hypervolume"][:20] for run in payload["runs"][:3]])
-    assert middle == pytest.approx(np.median(curves, axis=0).tolist(), abs=1e-5)
-    assert all(a <= b <= c for a, b, c in zip(low, middle, high, strict=True))
-    assert payload["groups"][1]["quartiles"] == []
+    assert bands["trials"]["x"] == list(range(1, 21))
+    assert bands["trials"]["middle"] == pytest.approx(np.median(curves, axis=0).tolist(), abs=1e-5)
+    for by in ("trials", "time"):
+        assert all(a <= b <= c for a, b, c in zip(*(bands[by][k] for k in ("low", "middle", "high")), strict=True))
+    for here, median in zip(bands["time"]["x"], bands["time"]["middle"], strict=True):
+        ended = [[v for t, v in zip(run["finished"], run["hypervolume"]) if t <= here] for run in payload["runs"][:3]]
+        assert median == pytest.approx(np.median([values[-1] if values else 0.0 for values in ended]), abs=1e-5)
+    assert payload["groups"][1]["trials"] is None
     differences = {row["name"]: row["values"] for row in payload["differences"]}
     assert differences["sampler"] == ["tpe", "tpe", "tpe", "random"]
     assert "epochs" not in differences

@@ -80,7 +80,9 @@ def test_answers_first(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]
     expect(page.locator("h1")).to_contain_text("digits")
     expect(page.locator("#state")).to_have_text("Finished")
     best = front[-1]["accuracy"]
-    error = (best * (1 - best) / 359) ** 0.5
+    images = 359
+    share = (best * images + 2) / (images + 4)
+    error = (share * (1 - share) / (images + 4)) ** 0.5
     suggested = next(r for r in front if r["accuracy"] >= best - error)
     expect(page.locator("#card-kicker")).to_contain_text("Suggested")
     expect(page.locator("#card-figures")).to_contain_text(f"{100 * suggested['accuracy']:.1f}%")
@@ -374,5 +376,11 @@ def test_comparison(open_page: Opener, tmp_path: Path) -> None:
     expect(page.locator("#keys li")).to_have_count(3)
     expect(page.locator("#names th")).to_have_count(6)
     expect(page.locator("#results")).to_contain_text("sampler")
+    expect(page.locator("#hypervolume")).to_contain_text("trials that ended")
+    page.click("[data-hypervolume=time]")
+    expect(page.locator("#hypervolume")).to_contain_text("minutes of search")
+    expect(page.locator("[data-hypervolume=time]")).to_have_attribute("aria-pressed", "true")
+    page.reload()
+    expect(page.locator("#hypervolume")).to_contain_text("minutes of search")
     page.click("#theme")
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")

@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from dacnn_search.run import main
 from dacnn_search.run_directory import RunDirectory
 
 THREE_NETWORKS = """\
@@ -73,7 +75,7 @@ def test_the_folder_has_everything(run):
     tables = {"trials.csv", "front.csv", "optuna.db", "dashboard.html", "status.json", "log.txt"}
     assert {"space.yaml", "environment.json", "trials.jsonl", "retrained.jsonl", "best", *tables} <= names
     assert run.space_file.read_text(encoding="utf-8") == THREE_NETWORKS
-    best = next((run.folder / "best").iterdir())
+    best = next(path for path in (run.folder / "best").iterdir() if path.is_dir())
     assert {"config.yaml", "weights.safetensors", "metrics.json", "README.md"} <= {p.name for p in best.iterdir()}
 
 
@@ -88,34 +90,70 @@ def test_the_space_and_its_settings_are_kept(run):
     assert run.environment["format"] == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "--space"),
-        (["--space", "missing.yaml"], "missing.yaml"),
-        (["--space", "good.yaml", "--trials", "0"], "--trials"),
-        (["--space", "good.yaml", "--trials", "x"], "--trials"),
-        (["--space", "good.yaml", "--seed", "-1"], "--seed"),
-        (["--space", "good.yaml", "--time-budget", "soon"], "--time-budget"),
-        (["--space", "good.yaml", "--gpus-per-trial", "nan"], "--gpus-per-trial"),
-        (["--space", "good.yaml", "--sampler", "best"], "sampler"),
-        (["--space", "bad.yaml"], "bad.yaml:3"),
-        (["--space", "bomb.yaml"], "bomb.yaml"),
-        (["--space", "python.yaml"], "python.yaml"),
-        (["--resume", "nowhere"], "nowhere"),
-        (["--space", "good.yaml", "--name", "../outside"], "outside"),
-    ],
-)
-def test_mistakes_are_told_in_one_line_before_anything_is_made(tmp_path, arguments, message):
-    (tmp_path / "good.yaml").write_text(THREE_NETWORKS, encoding="utf-8")
-    (tmp_path / "bad.yaml").write_text(THREE_NETWORKS.replace("sections: 1", "sections: 0"), encoding="utf-8")
-    bomb = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefghijklm", "bcdefghijklmn"))
-    (tmp_path / "bomb.yaml").write_text(bomb, encoding="utf-8")
-    (tmp_path / "python.yaml").write_text("!!python/object/apply:os.mkdir [made]\n", encoding="utf-8")
-    done = command(*arguments, "--results", tmp_path / "results", cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "results").exists()
-    assert not (tmp_path / "made").exists()
-    assert not (tmp_path / "outside").exists()
+@pytest.fixture
+def mistakes(tmp_path, monkeypatch) -> Path:
+    """A folder to run in, with a good space and bad ones."""
+    bomb = ["a: &a [x, x]"] + [f"{b}: &{b} [*{a}, *{a}]" for a, b in pairwise("abcdefghijklm")]
+    files = {
+        "good.yaml": THREE_NETWORKS,
+        "bad.yaml": THREE_NETWORKS.replace("sections: 1", "sections: 0"),
+        "bomb.yaml": "\n".join(bomb),
+        "python.yaml": "!!python/object/apply:os.mkdir [made]\n",
+        "deep.yaml": "[" * 3000,
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+MISTAKES = [
+    ([], "a space or a run directory"),
+    (["--space", "missing.yaml"], "missing.yaml"),
+    (["--space", "good.yaml", "--trials", "0"], "--trials"),
+    (["--space", "good.yaml", "--trials", "x"], "--trials"),
+    (["--space", "good.yaml", "--seed", "-1"], "--seed"),
+    (["--space", "good.yaml", "--time-budget", "soon"], "--time-budget"),
+    (["--space", "good.yaml", "--gpus-per-trial", "nan"], "--gpus-per-trial"),
+    (["--space", "good.yaml", "--sampler", "best"], "sampler"),
+    (["--space", "bad.yaml"], "bad.yaml:3"),
+    (["--space", "bomb.yaml"], "bomb.yaml"),
+    (["--space", "python.yaml"], "python.yaml"),
+    (["--space", "deep.yaml"], "deep.yaml"),
+    (["--resume", "nowhere"], "nowhere"),
+    (["--space", "good.yaml", "--name", "../outside"], "outside"),
+    (["--space", "good.yaml", "--name", "/absolute"], "absolute"),
+    (["--space", "good.yaml", "--name", ".."], ".."),
+    (["--space", "good.yaml", "--extend"], "resumed"),
+    (["--space", "good.yaml", "--repair"], "resumed"),
+    (["--space", "good.yaml", "--results", "good.yaml"], "folder that can be written"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES)
+def test_mistakes_are_told_before_anything_is_made(mistakes, capsys, arguments, message):
+    before = sorted(mistakes.parent.rglob("*"))
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+    assert sorted(mistakes.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("arguments", [MISTAKES[1][0], MISTAKES[8][0], MISTAKES[9][0], MISTAKES[10][0]])
+def test_the_command_tells_a_mistake_without_a_traceback(mistakes, arguments):
+    done = command(*arguments, cwd=mistakes)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert all(line.startswith(arguments[1]) for line in done.stderr.splitlines())
+
+
+def test_a_mistake_imports_nothing_heavy(mistakes):
+    code = (
+        "import sys, dacnn_search.run as run\n"
+        "try: run.main(['--space', 'bad.yaml'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'ray', 'optuna', 'pandas'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=mistakes, check=True)
+    assert done.stdout == "[]\n"

@@ -112,14 +112,15 @@ class Pretended:
 
     def __init__(self, space: SearchSpace, run: RunDirectory, **settings) -> None:
         self.ledger = Ledger.open(run.trials_file)
+        self.proposed = Ledger.open(run.proposals_file)
         chosen = space.settings.search.model_copy(update=settings)
-        self.search = Search(run, space, chosen, self.ledger, Listener())
+        self.search = Search(run, space, chosen, self.ledger, self.proposed, Listener())
         self.space = space
 
     def train(self, key: str, config: dict, epochs: int = 2) -> None:
         cost = self.space.cost(Architecture.from_dict(config["architecture"]))
         curve = [epoch_result(n, 1 - 1 / math.log(cost.parameters)) for n in range(1, epochs + 1)]
-        self.search.finish(key, {"epochs": curve, "worker": "here:1"}, lost=False)
+        self.search.finish(key, {"epochs": curve, "worker": "here:1"})
 
     def run(self) -> list[dict]:
         number = 0
@@ -132,6 +133,7 @@ class Pretended:
     def close(self) -> None:
         self.search.close()
         self.ledger.close()
+        self.proposed.close()
 
 
 def epoch_result(epoch: int, accuracy: float, loss: float = 1.0) -> dict:
@@ -212,7 +214,8 @@ def test_the_study_is_that_of_the_ledger(resumed):
     study = optuna.load_study(study_name=resumed.folder.name, storage=storage)
     assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE"]
     assert len(study.trials) == MORE_TRIALS
-    for trial, record in zip(study.trials, resumed.records, strict=True):
+    trials = sorted(study.trials, key=lambda trial: trial.user_attrs["trial"])
+    for trial, record in zip(trials, sorted(resumed.records, key=lambda record: record["trial"]), strict=True):
         assert trial.state.name == record["state"]
         assert trial.values == [record["accuracy"], record["parameters"]]
         assert trial.params == record["choices"]
@@ -288,7 +291,7 @@ def test_a_space_of_three_networks_ends_after_three(space_file, tmp_path):
     assert sorted(r["parameters"] for r in records) == sorted(three.cost(a).parameters for a, _ in three.networks())
     assert len(records) == 3
     assert pretended.search.exhausted
-    assert pretended.search.complete
+    assert pretended.search.over
 
 
 def test_a_trial_of_fewer_epochs_is_pruned_and_not_on_the_front(space, tmp_path):
@@ -304,7 +307,7 @@ def test_a_trial_of_fewer_epochs_is_pruned_and_not_on_the_front(space, tmp_path)
 def test_a_failure_is_told_with_its_reason_and_not_on_the_front(space, tmp_path):
     pretended = Pretended(space, new_run(space, tmp_path))
     pretended.search.propose("a")
-    pretended.search.finish("a", {"epochs": [], "failure": "training loss is nan in epoch 1"}, lost=False)
+    pretended.search.finish("a", {"epochs": [], "failure": "training loss is nan in epoch 1"})
     pretended.close()
     record = pretended.ledger.records[0]
     assert (record["state"], record["reason"]) == ("FAIL", "training loss is nan in epoch 1")
@@ -318,7 +321,7 @@ def test_figures_that_are_not_finite_never_complete(space, tmp_path, loss):
     pretended = Pretended(space, new_run(space, tmp_path))
     pretended.search.propose("a")
     epochs = [epoch_result(1, 0.5), epoch_result(2, loss, loss)]
-    pretended.search.finish("a", {"epochs": epochs}, lost=False)
+    pretended.search.finish("a", {"epochs": epochs})
     pretended.close()
     record = read_ledger(pretended.search.run.trials_file)[0]
     assert record["state"] == "FAIL"
@@ -329,7 +332,7 @@ def test_failures_in_a_row_with_one_cause_stop_the_search(space, tmp_path):
     pretended = Pretended(space, new_run(space, tmp_path), trials=50)
     number = 0
     while pretended.search.propose(str(number)) is not None:
-        pretended.search.finish(str(number), {"failure": "no luck"}, lost=False)
+        pretended.search.finish(str(number), {"failure": "no luck"})
         number += 1
     pretended.close()
     assert pretended.search.failure == "5 trials in a row failed for one reason: no luck"
@@ -343,13 +346,13 @@ def test_failures_with_successes_between_do_not_stop_it(space, tmp_path):
         if number % 5 == 4:
             pretended.train(str(number), config)
         else:
-            pretended.search.finish(str(number), {"failure": "no luck"}, lost=False)
+            pretended.search.finish(str(number), {"failure": "no luck"})
     pretended.close()
     assert pretended.search.failure is None
 
 
 def test_a_search_needs_a_space_or_a_run(space):
-    with pytest.raises(InputError, match="one of the two"):
+    with pytest.raises(InputError, match="a space or a run directory"):
         search()
 
 

@@ -10,6 +10,7 @@ const whole = (value) => Math.round(value).toLocaleString("en-GB");
 const significant = (value, digits = 2) => value.toLocaleString("en-GB", { maximumSignificantDigits: digits });
 const scaled = (value) => value.toLocaleString("en-GB", { maximumFractionDigits: value < 99.95 ? 1 : 0 });
 const points = (difference) => `${(100 * difference).toFixed(1).replace(/^-0\.0$/, "0.0")} points`;
+const choiceWords = (name) => name.replace(/_(\d+)$/, " in section $1").replace(/_/g, " "); // "depth in section 1"
 const plural = (count, word, words = word + "s") => `${whole(count)} ${count === 1 ? word : words}`;
 
 function short(value) {
@@ -46,6 +47,9 @@ function duration(seconds) {
   const hours = Math.floor(minutes / 60);
   return hours < 48 ? `${hours} h ${minutes % 60} min` : `${significant(minutes / 1440, 3)} days`;
 }
+
+// The title of an axis of time, and how many seconds its unit has.
+const searchTime = (most) => (most > 4 * 3600 ? ["hours of search", 3600] : ["minutes of search", 60]);
 
 function percent(accuracy, digits = 1) {
   return accuracy == null ? "–" : `${(100 * accuracy).toFixed(digits)}%`;

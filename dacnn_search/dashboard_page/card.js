@@ -126,10 +126,10 @@ function whyChoices(trial) {
   for (const { choice, share, effects } of payload.importance.choices) {
     const value = payload.choices[choice]?.[trial.index];
     const effect = effects.find((entry) => entry.value === String(value));
-    if (share >= 0.02 && effect?.effect > 5e-4) helping.push(`${choice} ${value} (+${points(effect.effect)})`);
+    if (share >= 0.02 && effect?.effect > 5e-4) helping.push(`${choiceWords(choice)} = ${value} (+${points(effect.effect)})`);
   }
   return helping.length
-    ? [`Choices of it that go with more accuracy at equal size: ${helping.slice(0, 3).join(", ")}.`]
+    ? [`Its choices that go with more accuracy at equal size: ${helping.slice(0, 3).join(", ")}.`]
     : [];
 }
 

@@ -3,13 +3,13 @@
 const GROUP_COLORS = ["front", "test", "budget", "reference", "stopped", "third-2"];
 const DASHES = ["solid", "dash", "dot", "dashdot"],
   SYMBOLS = ["diamond", "circle", "square", "triangle-up", "star", "cross"];
-let theme = recall().theme;
+const state = { theme: null, hypervolume: "trials", ...recall() };
 
 const groupColor = (group) => color(GROUP_COLORS[group % GROUP_COLORS.length]);
 const groupDash = (group) => DASHES[group % DASHES.length];
 
 function start() {
-  applyTheme(theme);
+  applyTheme(state.theme);
   replace(
     "summary",
     payload.comparable
@@ -35,13 +35,19 @@ function start() {
     ),
   );
   byId("theme").addEventListener("click", () => {
-    theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
-    remember({ theme });
-    applyTheme(theme);
+    state.theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+    remember(state);
+    applyTheme(state.theme);
     drawPlots();
   });
+  for (const button of document.querySelectorAll("[data-hypervolume]"))
+    button.addEventListener("click", () => {
+      state.hypervolume = button.dataset.hypervolume;
+      remember(state);
+      drawHypervolumes();
+    });
   prefersDark.addEventListener("change", () => {
-    applyTheme(theme);
+    applyTheme(state.theme);
     drawPlots();
   });
 }
@@ -105,36 +111,43 @@ function drawFronts() {
 }
 
 function drawHypervolumes() {
+  const by = state.hypervolume;
+  const times = payload.runs.flatMap((run) => run.finished.at(-1) ?? []);
+  const [title, unit] = by === "time" ? searchTime(Math.max(...times, 0)) : ["trials that ended", 1];
   const traces = payload.groups.flatMap((group, i) =>
-    group.quartiles.length
-      ? bandTraces(group, i)
-      : payload.runs.filter((run) => run.group === i).map((run) => curveTrace(run.hypervolume, run.name, i, 2)),
+    group[by]
+      ? bandTraces(group, i, unit)
+      : payload.runs
+          .filter((run) => run.group === i)
+          .map((run) => {
+            const x = by === "time" ? run.finished : run.hypervolume.map((_, n) => n + 1);
+            return curveTrace(x, run.hypervolume, unit, run.name, i);
+          }),
   );
   draw("hypervolume", traces, {
-    xaxis: axis("finished trials", { rangemode: "tozero" }),
+    xaxis: axis(title, { rangemode: "tozero" }),
     yaxis: axis("hypervolume"),
     hovermode: "x unified",
   });
+  for (const button of document.querySelectorAll("[data-hypervolume]"))
+    button.setAttribute("aria-pressed", button.dataset.hypervolume === by);
 }
 
-function curveTrace(values, name, group, width) {
+function curveTrace(x, y, unit, name, group) {
   return {
-    x: values.map((_, i) => i + 1),
-    y: values,
+    x: x.map((value) => value / unit),
+    y,
     name: plotText(name),
     mode: "lines",
-    line: { shape: "hv", width, color: groupColor(group), dash: groupDash(group) },
+    line: { shape: "hv", width: 2.25, color: groupColor(group), dash: groupDash(group) },
     hovertemplate: "%{y:.3f}",
   };
 }
 
-function bandTraces({ label, quartiles: [low, middle, high] }, group) {
-  const edge = (values, fill) => ({
-    ...curveTrace(values, label, group, 0),
-    hoverinfo: "skip",
-    hovertemplate: undefined,
-    ...fill,
-  });
-  const wash = groupColor(group).replace("rgb(", "rgba(").replace(")", ", 0.16)");
-  return [edge(low, {}), edge(high, { fill: "tonexty", fillcolor: wash }), curveTrace(middle, label, group, 2.5)];
+function bandTraces(group, i, unit) {
+  const { x, low, middle, high } = group[state.hypervolume];
+  const curve = (values) => curveTrace(x, values, unit, group.label, i);
+  const edge = { hoverinfo: "skip", hovertemplate: undefined, line: { shape: "hv", width: 0, color: groupColor(i) } };
+  const wash = groupColor(i).replace("rgb(", "rgba(").replace(")", ", 0.16)");
+  return [{ ...curve(low), ...edge }, { ...curve(high), ...edge, fill: "tonexty", fillcolor: wash }, curve(middle)];
 }

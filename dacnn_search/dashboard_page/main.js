@@ -59,7 +59,9 @@ const accuracyDigits = () => ((payload.run.data?.validation ?? 0) >= 2000 ? 2 : 
 
 function standardError(accuracy) {
   const images = payload.run.data?.validation;
-  return images ? Math.sqrt(Math.max(accuracy * (1 - accuracy), 0.25 / images) / images) : 0;
+  if (!images) return 0;
+  const share = (accuracy * images + 2) / (images + 4); // Agresti and Coull: near 100% the plain formula is too sure
+  return Math.sqrt((share * (1 - share)) / (images + 4));
 }
 
 // Header ---------------------------------------------------------------------------------------------------------------
@@ -289,7 +291,7 @@ function renderFailures() {
 function renderAbout() {
   const { run } = payload;
   const rows = [
-    ["Command", run.command?.join(" ")],
+    ["Command", run.command?.join(" ").replace(/^\S*dacnn_search[\\/](\w+)\.py/, "python -m dacnn_search.$1")],
     ["Sampler", run.sampler],
     ["Stopping", run.stopping],
     ["Seed", run.seed],

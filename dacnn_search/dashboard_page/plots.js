@@ -59,7 +59,8 @@ function drawCurve() {
 
 function drawHypervolume() {
   const byTime = state.hypervolume === "time";
-  const x = trials.map((trial, i) => (byTime ? trial.finished / 60 : i + 1));
+  const [title, unit] = byTime ? searchTime(trials.at(-1)?.finished ?? 0) : ["trials that ended", 1];
+  const x = trials.map((trial, i) => (byTime ? trial.finished / unit : i + 1));
   const trace = {
     x,
     y: payload.hypervolume,
@@ -68,7 +69,7 @@ function drawHypervolume() {
     hovertemplate: "%{y:.3f}<extra></extra>",
   };
   draw("hypervolume", [trace], {
-    xaxis: axis(byTime ? "minutes of search" : "finished trials", { rangemode: "tozero" }),
+    xaxis: axis(title, { rangemode: "tozero" }),
     yaxis: axis("hypervolume", { nticks: 6 }),
   });
   for (const button of document.querySelectorAll("[data-hypervolume]")) {
@@ -116,7 +117,11 @@ function drawCurves() {
         { line: { width: 2, color: color("front") } },
       ),
     ],
-    { xaxis: axis("epoch", { rangemode: "tozero" }), yaxis: errorAxis("accuracy (log scale of the error)") },
+    {
+      xaxis: axis("epoch", { rangemode: "tozero" }),
+      yaxis: errorAxis("accuracy (log scale of the error)"),
+      margin: { l: 66, r: 14, t: 10, b: 44 },
+    },
   );
   selectOnClick("curves");
 }
@@ -215,7 +220,7 @@ function drawImportance() {
       el(
         "tr",
         {},
-        el("th", { scope: "row" }, entry.choice),
+        el("th", { scope: "row" }, choiceWords(entry.choice)),
         el(
           "td",
           {},

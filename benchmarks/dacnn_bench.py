@@ -1,0 +1,142 @@
+"""Makes DACNN-Bench: every network of a small search space trained, its learning curves in one table.
+
+    python benchmarks/dacnn_bench.py benchmarks/dacnn_bench/digits.yaml --work FOLDER
+    python benchmarks/dacnn_bench.py benchmarks/dacnn_bench/digits.yaml --work FOLDER --pack
+
+The first command trains, at low priority with one thread per process, and appends each result to a file in FOLDER;
+killed and started again it goes on where it was. The second packs the results into a Parquet file beside the YAML.
+Networks are trained in the order of their fingerprints, which are hashes: any beginning is a random sample. A quarter
+of the networks (fingerprints whose first digits, as a number, are divisible by 4) is trained with a second seed.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+
+from dacnn_search.architecture import Architecture
+from dacnn_search.space import SearchSpace
+
+CURVES = ("validation_accuracy", "validation_loss", "test_accuracy", "seconds")
+Job = tuple[str, int]  # fingerprint, seed
+
+
+def jobs_of(networks: dict[str, Architecture]) -> list[Job]:
+    """What the table holds: each network with seed 0, a quarter of them with seed 1."""
+    ordered = sorted(networks)
+    return [(f, 0) for f in ordered] + [(f, 1) for f in ordered if int(f[:8], 16) % 4 == 0]
+
+
+def networks_of(space: SearchSpace) -> dict[str, Architecture]:
+    """All networks of a space by fingerprint."""
+    return {architecture.fingerprint: architecture for architecture, _ in space.networks()}
+
+
+def read_results(folder: Path) -> Iterator[dict[str, Any]]:
+    """All results in a work folder; a line that was torn by a kill is left out."""
+    for path in sorted(folder.glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                continue
+
+
+def train_jobs(path: Path, jobs: list[Job], output: Path) -> None:
+    """Train each job and append its curves to a file; the body of one process."""
+    os.nice(19 - os.nice(0))
+    import torch
+
+    from dacnn_search.data import load
+    from dacnn_search.evaluation import evaluate
+    from dacnn_search.resident import ResidentData
+    from dacnn_search.training import Training, build_seeded
+
+    torch.set_num_threads(1)
+    space = SearchSpace.from_yaml(path)
+    networks = networks_of(space)
+    data = ResidentData(load(space.settings.data), "cpu")
+    with output.open("a", encoding="utf-8") as file:
+        file.write("\n")  # so that a torn last line stays alone
+        for fingerprint, seed in jobs:
+            model = build_seeded(networks[fingerprint], space.num_classes, space.input_shape[0], seed)
+            training = Training(model, data, space.settings.recipe, seed=seed)
+            curves: dict[str, list[float]] = {name: [] for name in CURVES}
+            while not training.finished:
+                result = training.run_epoch()
+                curves["validation_accuracy"].append(result.validation_accuracy or 0.0)
+                curves["validation_loss"].append(result.validation_loss or 0.0)
+                curves["test_accuracy"].append(evaluate(model, data, "test").accuracy)
+                curves["seconds"].append(result.seconds)
+            rounded = {name: [round(value, 6) for value in values] for name, values in curves.items()}
+            file.write(json.dumps({"fingerprint": fingerprint, "seed": seed, **rounded}) + "\n")
+            file.flush()
+
+
+def train_all(path: Path, folder: Path, processes: int, limit: int | None) -> None:
+    """Train what the work folder does not have yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done = {(result["fingerprint"], result["seed"]) for result in read_results(folder)}
+    jobs = [job for job in jobs_of(networks_of(SearchSpace.from_yaml(path))) if job not in done][:limit]
+    print(f"{len(done)} done, {len(jobs)} to do", flush=True)
+    begun = time.monotonic()
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=train_jobs, args=(path, jobs[i::processes], folder / f"worker-{i}.jsonl"))
+        for i in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    print(f"{len(jobs)} trained in {time.monotonic() - begun:.0f} s", flush=True)
+
+
+def pack(path: Path, folder: Path, output: Path) -> None:
+    """Write the table: a row per training, in the order of `jobs_of`."""
+    import numpy as np
+    import pyarrow
+    import pyarrow.parquet
+
+    space = SearchSpace.from_yaml(path)
+    networks = networks_of(space)
+    results = {(result["fingerprint"], result["seed"]): result for result in read_results(folder)}
+    jobs = [job for job in jobs_of(networks) if job in results]
+    costs = [space.cost(networks[fingerprint]) for fingerprint, _ in jobs]
+    columns: dict[str, Any] = {
+        "fingerprint": [fingerprint for fingerprint, _ in jobs],
+        "seed": np.array([seed for _, seed in jobs], np.int8),
+        "architecture": [json.dumps(networks[fingerprint].to_dict()) for fingerprint, _ in jobs],
+        "parameters": np.array([cost.parameters for cost in costs], np.int32),
+        "macs": np.array([cost.macs for cost in costs], np.int32),
+    }
+    for name in CURVES:
+        curves = np.array([results[job][name] for job in jobs], np.float32)
+        columns[name] = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(curves.ravel()), curves.shape[1])
+    pyarrow.parquet.write_table(pyarrow.table(columns), output, compression="zstd", compression_level=19)
+    missing = len(jobs_of(networks)) - len(jobs)
+    print(f"{output}: {len(jobs)} trainings of {len(networks)} networks, {missing} missing, {output.stat().st_size} B")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("space", type=Path, help="YAML file of the space")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the results so far")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--limit", type=int, help="train only so many")
+    parser.add_argument("--pack", action="store_true", help="train nothing, write the Parquet file")
+    options = parser.parse_args()
+    if options.pack:
+        pack(options.space, options.work, options.space.with_suffix(".parquet"))
+    else:
+        train_all(options.space, options.work, options.processes, options.limit)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Runs of the main command in a process of their own, to be killed, interrupted and looked after."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dacnn_search.ledger import read_ledger
+
+SPACE = """\
+name: small
+data: {name: digits, validation: 0.3, subset: 400}
+architecture:
+  sections: {choice: [1, 2]}
+  depth: {range: {low: 1, high: 3}}
+  width: {choice: [3, 4, 5, 6, 8]}
+  sharing: {choice: [network, section]}
+  regulators: {choice: [none, block]}
+recipe: {epochs: 2}
+search: {trials: 6, seed: 1}
+retrain: {top: 0}
+"""
+PATIENCE = 240.0  # seconds; the machine may be busy
+
+
+class Run:
+    """A running command; all processes it starts can be told by a mark in their environment."""
+
+    def __init__(self, *arguments: object, before: str = "", cwd: Path | None = None, **environment: str) -> None:
+        """before: Python code to run in that process first."""
+        self._mark = uuid.uuid4().hex
+        code = f"import sys\n{before}\nfrom dacnn_search.run import main\nmain(sys.argv[1:])"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "FAULTY_MARK": self._mark, **environment},
+            start_new_session=True,
+        )
+
+    def end(self) -> tuple[int, str]:
+        """Wait for it: exit code and output."""
+        output, _ = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, output
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def processes(self) -> dict[int, str]:
+        """What runs of it and below it, without zombies: process id -> command."""
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if self._mark.encode() in (folder / "environ").read_bytes():
+                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+        return {process: name for process, name in found.items() if name}
+
+    def workers(self) -> list[int]:
+        """The processes that train."""
+        return [process for process, name in self.processes().items() if name.startswith("ray::")]
+
+
+@contextmanager
+def running(*arguments: object, **more: object) -> Iterator[Run]:
+    """A run that does not outlive the test."""
+    run = Run(*arguments, **more)  # type: ignore[arg-type]
+    try:
+        yield run
+    finally:
+        for process in run.processes():
+            try:
+                os.kill(process, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        run.process.wait()
+        if run.process.stdout is not None:
+            run.process.stdout.close()
+
+
+def wait_until(condition: Callable[[], object], run: Run | None = None, patience: float = PATIENCE) -> None:
+    """Return once `condition` holds. Fails if the run ends before, or after a generous time."""
+    end = time.monotonic() + patience
+    while not condition():
+        if run is not None and run.process.poll() is not None:
+            raise AssertionError(f"it ended with {run.process.returncode}: {run.process.communicate()[0]}")
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def records_in(folder: Path) -> list[dict]:
+    """The records on disk so far, of a run that may not have begun or may be writing."""
+    path = folder / "trials.jsonl"
+    return read_ledger(path) if path.exists() else []
+
+
+def status_of(folder: Path) -> dict:
+    path = folder / "status.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"state": None, "running": []}
