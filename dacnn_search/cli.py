@@ -13,6 +13,7 @@ COMMANDS = {  # command -> module, what it does
     "export": ("dacnn_search.export", "export trained networks as safetensors, ONNX and torch.export files"),
     "predict": ("dacnn_search.predict", "classify images"),
     "dashboard": ("dacnn_search.dashboard", "show a run in the browser"),
+    "paper": ("dacnn_search.paper", "train the paper's networks and compare with its tables and figures"),
 }
 
 

@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 # Ray reads these when it is imported. What the user has set stays.
 for _name, _value in {
@@ -17,6 +18,7 @@ for _name, _value in {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # dacnn_search.signals has it
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the ledger has them
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial without an accuracy must not end the run
     "TUNE_GLOBAL_CHECKPOINT_S": "600",
     "MALLOC_ARENA_MAX": "2",  # workers that live long would grow without it
@@ -26,12 +28,13 @@ for _name, _value in {
 import ray  # noqa: E402
 
 from dacnn_search.errors import InputError  # noqa: E402
+from dacnn_search.guard import guarded  # noqa: E402
 
 __all__ = ["Slots", "one_ray", "start_ray"]
 
 TRIALS_PER_GPU = 4
 
-_kept = False  # whether Ray outlives the `start_ray` that started it
+_kept: contextlib.ExitStack | None = None  # what ends Ray, if that is not the `start_ray` that started it
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,11 @@ class Slots:
 def one_ray() -> Iterator[None]:
     """Let every `start_ray` within use the Ray that the first one starts; it ends with this context."""
     global _kept
-    _kept = True
-    try:
-        yield
-    finally:
-        _kept = False
-        if ray.is_initialized():
-            ray.shutdown()
+    with contextlib.ExitStack() as _kept:
+        try:
+            yield
+        finally:
+            _kept = None
 
 
 @contextlib.contextmanager
@@ -69,18 +70,17 @@ def start_ray(
     gpus_per_trial: by default a quarter of a GPU where there is one.
     Raises InputError if the cluster can't be reached or does not have what is asked for.
     """
-    ours = not ray.is_initialized()
-    if ours:
-        _init(address, concurrency, verbose)
-    try:
+    with contextlib.ExitStack() as stack:
+        if not ray.is_initialized():
+            to_end = _kept or stack
+            folder = None if address else to_end.enter_context(guarded())
+            _init(address, concurrency, folder, verbose)
+            to_end.callback(ray.shutdown)
         yield _slots(concurrency, gpus_per_trial)
-    finally:
-        if ours and not _kept:
-            ray.shutdown()
 
 
-def _init(address: str | None, concurrency: int | None, verbose: bool) -> None:
-    level = logging.INFO if verbose else logging.ERROR
+def _init(address: str | None, concurrency: int | None, folder: Path | None, verbose: bool) -> None:
+    level = logging.INFO if verbose else logging.CRITICAL  # errors of trials are in the ledger, others are raised
     logging.getLogger("ray").setLevel(level)
     # A new cluster has a CPU per trial, so that more trials than cores can be asked for.
     cpus = None if address else max(concurrency or 0, os.cpu_count() or 1)
@@ -93,6 +93,7 @@ def _init(address: str | None, concurrency: int | None, verbose: bool) -> None:
                 include_dashboard=False if address is None else None,
                 log_to_driver=verbose,
                 logging_level=level,
+                _temp_dir=folder and str(folder),
             )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"a Ray cluster must answer at {address or 'this machine'}, but: {error}") from error

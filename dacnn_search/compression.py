@@ -116,8 +116,8 @@ def compression_report(folders: Sequence[Path], against: str, trained: Path | No
 def compression_table(comparisons: Iterable[Comparison]) -> str:
     """As a Markdown table."""
     lines = [
-        "| network | reference | parameters | prune ratio | accuracy | accuracy drop | weights | of the reference "
-        "| MACs of the reference's |",
+        "| network | reference | parameters | prune ratio | accuracy | accuracy drop | weights | reference weights "
+        "| MACs ratio |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for comparison in comparisons:

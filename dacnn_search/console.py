@@ -8,9 +8,8 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from rich.console import Console as RichConsole
-from rich.console import Group, JustifyMethod, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -26,7 +25,8 @@ __all__ = ["Terminal", "front_table"]
 PLAIN_WIDTH = 160  # of tables where there is no terminal
 SECONDS_PER_LINE = 10.0  # between two summaries where there is no terminal
 MOST_ROWS = 8  # of running trials, and of the front
-WHOLE_BAR, EPOCH_BAR = 20, 16  # characters
+BAR = 16  # characters
+RUNNING = ("searching", "retraining")  # states
 
 
 class Terminal(Listener):
@@ -45,10 +45,7 @@ class Terminal(Listener):
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
-            self._live = Live(
-                console=self._console, get_renderable=self._display, refresh_per_second=4, transient=True,
-                vertical_overflow="crop",
-            )  # fmt: skip
+            self._live = Live(console=self._console, get_renderable=self._display, transient=True)
             self._live.start()
         return self
 
@@ -74,7 +71,8 @@ class Terminal(Listener):
         if changed:
             self._rows = []
         self._place([running.trial for running in snapshot.running])
-        if self._live is None and (changed or time.monotonic() >= self._next_line):
+        ended = changed and snapshot.state not in RUNNING
+        if ended or (self._live is None and (changed or time.monotonic() >= self._next_line)):
             self._next_line = time.monotonic() + SECONDS_PER_LINE
             self.say(_line(snapshot))
 
@@ -102,29 +100,32 @@ class Terminal(Listener):
 
     def _display(self) -> RenderableType:
         """The last snapshot as a few rows: the whole, the running trials, the front so far."""
-        snapshot = self._snapshot
-        if snapshot is None:
+        if (snapshot := self._snapshot) is None:
             return ""
+        bar = ProgressBar(snapshot.trials, snapshot.finished, width=BAR)
+        parts = [_grid([[snapshot.state, bar, self._progress(snapshot)]])]
+        facts = _facts(snapshot)
+        if facts:
+            parts.append(_grid([[", ".join(facts)]]))
+        running = {trial.trial: trial for trial in snapshot.running}
+        parts.append(_grid([_running_row(running[row]) if row in running else [""] for row in self._rows]))
+        if facts:
+            parts.append(_grid(_front_row(record) for record in spread(snapshot.front, MOST_ROWS)))
+        return Group(*parts)
+
+    def _progress(self, snapshot: Snapshot) -> str:
+        """How far a run is and when it will end, by the clock of now."""
         since = time.monotonic() - self._received
-        words = [_done(snapshot), format_duration(snapshot.elapsed + since)]
-        if snapshot.remaining is not None and snapshot.state == "searching":
+        parts = [_done(snapshot)]
+        if snapshot.message:
+            parts.append(snapshot.message)
+        elif not snapshot.running and snapshot.finished < snapshot.trials:
+            parts.append(f"starting the workers, {format_duration(snapshot.elapsed + since)}")
+        elif snapshot.remaining is not None and snapshot.state == "searching":
             left = max(snapshot.remaining - since, 0.0)
             end = datetime.datetime.now() + datetime.timedelta(seconds=left)
-            words[1:] = [_left(left), f"until {end:%H:%M}"]
-        if not snapshot.running and snapshot.finished < snapshot.trials and not snapshot.message:
-            words.append("starting the workers")
-        bar = ProgressBar(snapshot.trials, snapshot.finished, width=WHOLE_BAR)
-        parts = [
-            _grid([[snapshot.state, bar, ", ".join([*words, snapshot.message or ""]).rstrip(", ")]], *["left"] * 3)
-        ]
-        if facts := _facts(snapshot):
-            parts.append(_grid([[", ".join(facts)]], "left"))
-        running = {trial.trial: trial for trial in snapshot.running}
-        rows = [_running_row(running.get(row)) for row in self._rows if row is None or row in running]
-        parts.append(_grid(rows, "left", "right", "left", "left", "right"))
-        if facts:
-            parts.append(_grid([_front_row(r) for r in spread(snapshot.front, MOST_ROWS)], "right", "right", "left"))
-        return Group(*parts)
+            parts.append(f"{_left(left)} (until {end:%H:%M})")
+        return ", ".join(parts)
 
     def _write_log(self, text: str) -> None:
         if self._log is not None:
@@ -140,7 +141,7 @@ def front_table(front: Sequence[Record], retrained: Sequence[Mapping[str, Any]])
     table = Table(title="Pareto front", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for column in ("trial", "parameters", "float32", "MACs", "validation", "test"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("network", no_wrap=True)
+    table.add_column("network")
     for record in front:
         scores = tested.get(record["fingerprint"])
         table.add_row(
@@ -150,7 +151,7 @@ def front_table(front: Sequence[Record], retrained: Sequence[Mapping[str, Any]])
             format_count(record["macs"]),
             f"{record['accuracy']:.2%}",
             f"{sum(scores) / len(scores):.2%}" if scores else "",
-            escape(str(Architecture.from_dict(record["architecture"]))),
+            Text(str(Architecture.from_dict(record["architecture"])), no_wrap=True, overflow="ellipsis"),
         )
     return table
 
@@ -159,7 +160,7 @@ def _line(snapshot: Snapshot) -> str:
     """A snapshot in one line."""
     done = f"{snapshot.state}: {_done(snapshot)}"
     parts = [done, *_facts(snapshot), _left(snapshot.remaining)]
-    if snapshot.running and snapshot.state in ("searching", "retraining"):
+    if snapshot.running and snapshot.state in RUNNING:
         parts.insert(1, f"{len(snapshot.running)} running")
     return ", ".join(part for part in [*parts, snapshot.message] if part)
 
@@ -193,29 +194,23 @@ def _trial_line(record: Mapping[str, Any]) -> str:
     )
 
 
-def _running_row(trial: RunningTrial | None) -> list[Any]:
-    """A row of the table of running trials; an empty one keeps its place."""
-    if trial is None:
-        return [""]
-    return [
-        f"trial {trial.trial}",
-        f"{format_count(trial.parameters)} parameters",
-        ProgressBar(trial.epochs, trial.epoch, width=EPOCH_BAR),
-        f"epoch {trial.epoch:>{len(str(trial.epochs))}}/{trial.epochs}",
-        "" if trial.accuracy is None else f"{trial.accuracy:.1%}",
-    ]
+def _running_row(trial: RunningTrial) -> list[RenderableType]:
+    size = f"{format_count(trial.parameters):>6} parameters"
+    bar = ProgressBar(trial.epochs, trial.epoch, width=BAR)
+    done = f"epoch {trial.epoch:>{len(str(trial.epochs))}}/{trial.epochs}"
+    return [f"trial {trial.trial:<4}", size, bar, done, "" if trial.accuracy is None else f"{trial.accuracy:6.1%}"]
 
 
-def _front_row(record: Record) -> list[Any]:
-    network = escape(str(Architecture.from_dict(record["architecture"])))
-    return [f"{format_count(record['parameters'])} parameters", f"{record['accuracy']:.2%}", network]
+def _front_row(record: Record) -> list[RenderableType]:
+    network = str(Architecture.from_dict(record["architecture"]))
+    return ["front     ", f"{format_count(record['parameters']):>6} parameters", f"{record['accuracy']:7.2%}", network]
 
 
-def _grid(rows: Iterable[Sequence[Any]], *justify: JustifyMethod) -> Table:
-    """Rows in columns that are cut off, not wrapped, where the terminal is narrow."""
+def _grid(rows: Iterable[Sequence[RenderableType]]) -> Table:
+    """Rows in columns; where the terminal is narrow, the last cell of a row is cut off, and nothing is wrapped."""
     grid = Table.grid(padding=(0, 2, 0, 0))
-    for method in justify:
-        grid.add_column(justify=method, no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        grid.add_row(*row)
+    for *cells, last in rows:
+        grid.add_row(*cells, Text(str(last), no_wrap=True, overflow="ellipsis"))
+    for column in grid.columns[:-1]:
+        column.no_wrap = True
     return grid

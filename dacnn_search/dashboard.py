@@ -19,10 +19,11 @@ from urllib.parse import quote
 from dacnn_search.commands import command
 from dacnn_search.dashboard_compare import comparison_payload
 from dacnn_search.dashboard_data import Run, read_run, run_payload
-from dacnn_search.dashboard_figure import front_figure, thumbnail
+from dacnn_search.dashboard_figure import front_figure, rasterised, thumbnail
 from dacnn_search.dashboard_server import make_server
 from dacnn_search.errors import InputError, RunDirectoryError
 from dacnn_search.files import write_atomic
+from dacnn_search.tensorboard import write_tensorboard
 from dacnn_search.units import format_count
 
 __all__ = ["main", "write_comparison", "write_dashboard", "write_figure", "write_index"]
@@ -67,12 +68,14 @@ def write_index(results: Path) -> Path:
 
 
 def write_figure(folder: Path, out: Path) -> Path:
-    """Write the front of a run as an SVG to `out` and return it. Raises InputError for other kinds of file."""
-    if out.suffix != ".svg":
-        raise InputError(
-            f"--image must end in .svg, but is {out}; for a PNG use the camera above the front in the dashboard"
-        )
-    return _write(out, front_figure(read_run(folder)))
+    """Write the front of a run as a figure to `out`, an .svg or, where there is a browser, a .png, and return it.
+
+    Raises InputError for other kinds of file, or if a PNG can't be drawn.
+    """
+    if out.suffix not in (".svg", ".png"):
+        raise InputError(f"--image must end in .svg or .png, but is {out}")
+    figure = front_figure(read_run(folder))
+    return _write(out, rasterised(figure) if out.suffix == ".png" else figure)
 
 
 @command
@@ -80,10 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write the dashboard of a run, the comparison of several, or the index of a folder of runs."""
     options = _parser().parse_args(arguments)
     folders: list[Path] = options.runs
-    if options.image:
+    if options.image or options.tensorboard:
         if len(folders) > 1:
-            raise InputError(f"--image draws one run, but got {len(folders)}")
-        print(write_figure(folders[0], options.image))
+            raise InputError(f"--image and --tensorboard take one run, but got {len(folders)}")
+        if options.image:
+            print(write_figure(folders[0], options.image))
+        if options.tensorboard:
+            print(write_tensorboard(folders[0], read_run(folders[0]).records, anew=True))
         return
 
     def build() -> Path:
@@ -118,12 +124,15 @@ def _parser() -> argparse.ArgumentParser:
         "--serve", nargs="?", type=int, const=8000, metavar="PORT",
         help="serve the page to this machine only, rebuilt for each visit (default port 8000; 0: any free one)",
     )  # fmt: skip
-    parser.add_argument("--image", type=Path, metavar="FILE.svg", help="write the front as a figure for papers instead")
+    parser.add_argument("--image", type=Path, metavar="FILE", help="write the front as a figure instead: .svg or .png")
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write the learning curves for TensorBoard instead, into the run"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write a comparison")
     return parser
 
 
-def _write(path: Path, content: str) -> Path:
+def _write(path: Path, content: str | bytes) -> Path:
     try:
         write_atomic(path, content)
     except OSError as error:

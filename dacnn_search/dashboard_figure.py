@@ -1,17 +1,27 @@
-"""The front as a static SVG: a figure for papers, and a thumbnail for the index of runs. No browser is needed."""
+"""The front as a static figure for papers, SVG or PNG, and as a thumbnail for the index of runs."""
 
 import html
 import math
+import os
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dacnn_search.dashboard_data import Run
+from dacnn_search.errors import InputError
 from dacnn_search.pareto import Record
 from dacnn_search.units import format_count
 
-__all__ = ["front_figure", "thumbnail"]
+__all__ = ["front_figure", "rasterised", "thumbnail"]
 
 FRONT, FINISHED, TEST, REFERENCE, INK, GRID = "#0072b2", "#9fbfd3", "#d55e00", "#9a4a78", "#222222", "#dddddd"
+WIDTH, HEIGHT = 640, 420  # of the figure, in pixels
+PIXEL_RATIO = 3  # of a PNG
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+MAC_BROWSER = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
 FONT = "font-family='Helvetica, Arial, sans-serif'"
 
 
@@ -63,9 +73,29 @@ def front_figure(run: Run) -> str:
         x, y = frame.x(r["parameters"]), frame.y(r["accuracy"])
         shapes.append(f"<circle cx='{x}' cy='{y}' r='4' fill='none' stroke='{REFERENCE}' stroke-width='1.5'/>")
         shapes.append(_text(x - 7, y + 4, r["name"], "end", REFERENCE))
-    return _document(
-        640, 420, f"{run.name}: accuracy against parameters", [*shapes, *_legend(bool(tests), bool(known))]
-    )
+    return _document(f"{run.name}: accuracy against parameters", [*shapes, *_legend(bool(tests), bool(known))])
+
+
+def rasterised(figure: str) -> bytes:
+    """A figure as a PNG of 1920 x 1260, drawn by Chromium or Chrome. Raises InputError if there is none."""
+    browser = next((path for name in (*BROWSERS, MAC_BROWSER) if (path := shutil.which(name))), None)
+    if browser is None:
+        raise InputError("a PNG is drawn by Chromium or Chrome, but neither is on the PATH; an .svg needs no browser")
+    with tempfile.TemporaryDirectory(prefix="dacnn-search-") as name:
+        source, target = Path(name, "figure.svg"), Path(name, "figure.png")
+        source.write_text(figure, encoding="utf-8")
+        command = [browser, "--headless", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={name}/profile"]
+        command += [f"--window-size={WIDTH},{HEIGHT}", f"--force-device-scale-factor={PIXEL_RATIO}"]
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            command.append("--no-sandbox")  # with it, the browser refuses to run as root; the page is our own figure
+        try:
+            command += [f"--screenshot={target}", source.as_uri()]
+            done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise InputError(f"{browser} must draw the PNG, but: {error}") from error
+        if not target.exists():
+            raise InputError(f"{browser} must draw the PNG, but ended with code {done.returncode} and without it")
+        return target.read_bytes()
 
 
 def thumbnail(run: Run) -> str:
@@ -85,11 +115,11 @@ def thumbnail(run: Run) -> str:
     )
 
 
-def _document(width: int, height: int, title: str, shapes: Sequence[str]) -> str:
+def _document(title: str, shapes: Sequence[str]) -> str:
     return (
-        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' width='{width}' height='{height}' "
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' height='{HEIGHT}' "
         f"{FONT} font-size='12'><title>{html.escape(title)}</title>"
-        f"<rect width='{width}' height='{height}' fill='white'/>\n" + "\n".join(shapes) + "\n</svg>\n"
+        f"<rect width='{WIDTH}' height='{HEIGHT}' fill='white'/>\n" + "\n".join(shapes) + "\n</svg>\n"
     )
 
 

@@ -23,6 +23,7 @@ from dacnn_search.proposals import ATTRIBUTES, DIRECTIONS, Proposal, frozen_tria
 from dacnn_search.run_directory import RunDirectory, now
 from dacnn_search.samplers import quiet_optuna
 from dacnn_search.space import SearchSpace
+from dacnn_search.tensorboard import write_tensorboard
 
 __all__ = ["Derived", "write_end", "write_status", "write_study", "write_tables"]
 
@@ -83,6 +84,8 @@ class Derived:
             write_study(self._run.folder, self._space, records, unfinished)
             write_dashboard(self._run.folder)
             write_index(self._run.folder.parent)
+            if (self._run.folder / "tensorboard").is_dir():
+                write_tensorboard(self._run.folder, records)
         except Exception as error:  # the search goes on: all of this can be written again from the ledger
             self._complain(error)
         return time.monotonic() - start

@@ -140,7 +140,7 @@ class Conditions:
         if self.recipe != "paper":
             changes.append(f"the recipe {self.recipe} instead of the paper's")
         if self.epochs is not None:
-            changes.append(f"{self.epochs} epochs instead of the recipe's")
+            changes.append(f"{self.epochs} epoch{'s' * (self.epochs > 1)} instead of the recipe's")
         if self.subset is not None:
             changes.append(f"only {self.subset:,} training images")
         if not changes:
@@ -171,7 +171,7 @@ def describe_experiments(conditions: Conditions) -> str:
             lines.append(f"    {dataset}, {epochs} epochs: {', '.join(names)}")
         seconds = sum(map(conditions.core_seconds, experiment.members))
         count = len(experiment.members) * conditions.seeds
-        lines.append(f"    {count} trainings, about {format_duration(seconds)} on one CPU core")
+        lines.append(f"    {count} training{'s' * (count > 1)}, about {format_duration(seconds)} on one CPU core")
     return "\n".join([*conditions.notes(), "", *lines, "", SHARED])
 
 
@@ -186,7 +186,9 @@ def _experiments() -> dict[str, Experiment]:
     table_6, table_7 = experiments[5], experiments[6]
     curves = tuple(row for row in table_6.rows if row.zoo_name in FIGURE_4)
     experiments += [
-        Experiment("figure-4", "Test curves and sizes of the networks of 34 layers", "curves", _members(curves), curves),
+        Experiment(
+            "figure-4", "Test curves and sizes of the networks of 34 layers", "curves", _members(curves), curves
+        ),
         Experiment("figure-5", "Error against parameters", "efficiency", table_6.members, table_6.rows),
         Experiment("figure-6", "Test curves on CIFAR-10 and SVHN", "curves", table_7.members, table_7.rows),
         Experiment("figure-7", "Filters of a plain network", "filters", (Member("cifar10", "dacnn5"),), ()),

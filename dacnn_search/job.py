@@ -11,24 +11,27 @@ from dacnn_search.exporting import write_best
 from dacnn_search.retrain import retrain
 from dacnn_search.run_directory import RunDirectory
 from dacnn_search.search import run_task
+from dacnn_search.signals import orderly_end
 from dacnn_search.task import Task
+from dacnn_search.tracking import Tracking
 
 __all__ = ["run_job"]
 
 
-def run_job(task: Task, *, resources: Mapping[str, Any], verbose: bool) -> RunDirectory:
+def run_job(task: Task, *, resources: Mapping[str, Any], verbose: bool, tracking: Tracking) -> RunDirectory:
     """Do what `dacnn_search.run` promises and return the run directory. Raises what `search` and `retrain` raise.
 
     resources: `address`, `concurrency` and `gpus_per_trial`, for the retraining as well.
     """
     with Terminal() as terminal, one_ray():
-        run = run_task(task, address=resources["address"], listener=terminal, verbose=verbose)
+        run = run_task(task, address=resources["address"], listener=terminal, verbose=verbose, tracking=tracking)
         if run.front and run.space.settings.retrain.top:
             retrain(run, listener=terminal, verbose=verbose, **resources)
-        best = write_best(run)
-        write_end(run)
-        dashboard = write_dashboard(run.folder)
-        write_index(run.folder.parent)
+        with orderly_end(run.folder):
+            best = write_best(run)
+            write_end(run)
+            dashboard = write_dashboard(run.folder)
+            write_index(run.folder.parent)
         terminal.table(front_table(run.front, run.retrained))
         if best:
             terminal.say(f"networks   {best[0].parent}")

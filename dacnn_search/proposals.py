@@ -1,5 +1,6 @@
 """What to train next: an Optuna study proposes, what is infeasible or known is turned away before it costs anything."""
 
+import datetime
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from dacnn_search.architecture import Architecture
 from dacnn_search.cost import Cost
 from dacnn_search.samplers import distribution_of, make_sampler, quiet_optuna
 from dacnn_search.space import SearchSpace
+from dacnn_search.surrogate import ESTIMATE
 
 __all__ = ["ATTRIBUTES", "DIRECTIONS", "Proposal", "Proposals", "frozen_trial", "open_trial"]
 
@@ -56,7 +58,7 @@ class Proposals:
         self._open: dict[int, optuna.Trial] = {}
         self._next_trial = self.first_trial
         self._generator = random.Random(f"{seed} {self.first_trial}")
-        self._study.sampler = make_sampler(sampler, self._generator.getrandbits(32))
+        self._study.sampler = make_sampler(sampler, self._generator.getrandbits(32), space)
         for record in records:
             self._study.add_trial(frozen_trial(space, record))
         self._known = {record["fingerprint"] for record in records}
@@ -80,9 +82,14 @@ class Proposals:
         architecture, choices = unknown
         return self._accept(self._ask_for(choices), architecture, choices, duplicates)
 
-    def tell(self, proposal: Proposal, state: str, accuracy: float | None) -> None:
-        """Report how a trial ended: COMPLETE with its accuracy, PRUNED or FAIL."""
+    def tell(
+        self, proposal: Proposal, state: str, accuracy: float | None = None, estimate: float | None = None
+    ) -> None:
+        """Report how a trial ended: COMPLETE with its accuracy, PRUNED, perhaps with an estimate of the accuracy it would
+        have reached, or FAIL."""
         trial = self._open.pop(proposal.trial)
+        if estimate is not None:
+            trial.set_user_attr(ESTIMATE, estimate)
         if accuracy is not None and state == "COMPLETE":
             self._study.tell(trial, (accuracy, proposal.cost.parameters))
         else:
@@ -124,12 +131,16 @@ class Proposals:
 def frozen_trial(space: SearchSpace, record: Mapping[str, Any]) -> optuna.trial.FrozenTrial:
     """A ledger's record as a finished Optuna trial, with its figures and identity as user attributes."""
     complete = record["state"] == "COMPLETE"
-    return optuna.trial.create_trial(
+    trial = optuna.trial.create_trial(
         state=TrialState[record["state"]],
         values=(record["accuracy"], record["parameters"]) if complete else None,
         user_attrs={name: record[name] for name in ATTRIBUTES},
         **_parameters(space, record["choices"]),
     )
+    end = datetime.datetime.fromisoformat(record["time"]).astimezone().replace(tzinfo=None)  # local, as Optuna's are
+    trial.datetime_start = end - datetime.timedelta(seconds=record["finished"] - record["started"])
+    trial.datetime_complete = end
+    return trial
 
 
 def open_trial(space: SearchSpace, proposal: Proposal, state: TrialState) -> optuna.trial.FrozenTrial:

@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import json
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from dacnn_search.architecture import Architecture
 from dacnn_search.checkpoints import Checkpoints
 from dacnn_search.cluster import Slots, start_ray
 from dacnn_search.cost import estimate_cost
@@ -32,13 +30,12 @@ from dacnn_search.exporting import describe_training
 from dacnn_search.files import lock, replace_folder, write_atomic
 from dacnn_search.ledger import Ledger
 from dacnn_search.model_folder import CONFIG, WEIGHTS, NetworkInput, config_text, describe_network, write_metrics
+from dacnn_search.paper_progress import Board, Job
 from dacnn_search.paper_report import Results, write_report
 from dacnn_search.paper_worker import train_watched
 from dacnn_search.progress import Listener
-from dacnn_search.recipe import Recipe
 from dacnn_search.run_directory import now, package_versions
 from dacnn_search.signals import Interrupted, orderly_end
-from dacnn_search.units import format_duration
 
 import ray  # isort: skip  # after dacnn_search.cluster, which sets what Ray reads
 
@@ -47,7 +44,6 @@ __all__ = ["NETWORKS", "PROTOCOL", "Source", "reproduce"]
 PROTOCOL = "The paper's protocol: the test set is looked at every epoch, nothing is selected by it."
 NETWORKS = "networks"
 CHECKPOINT_SECONDS = 300.0
-SECONDS_PER_LINE = 10.0
 
 
 @dataclass(frozen=True)
@@ -61,25 +57,6 @@ class Source:
         """Without a validation part."""
         name, root = ("npz", self.files[dataset]) if dataset in self.files else (dataset, self.root)
         return DataConfig(name=name, root=root, validation=0.0, subset=subset)  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training of one network. key: the identity of network, data, recipe and seed."""
-
-    member: Member
-    architecture: Architecture
-    recipe: Recipe
-    seed: int
-    key: str
-    work: float  # MACs of the forward passes, to order by and to estimate what remains
-
-    @property
-    def folder(self) -> str:
-        return f"{self.member.network}-{self.key}"
-
-    def __str__(self) -> str:
-        return f"{self.member.network} on {self.member.dataset}, seed {self.seed}"
 
 
 def reproduce(
@@ -155,16 +132,16 @@ class _Reproduction:
     def announce(self, missing: Sequence[Job]) -> None:
         """Tell what is going to happen, and under which conditions."""
         say = self._listener.say
-        for line in (PROTOCOL, *self._conditions.notes(), *self._data_notes()):
+        for line in (PROTOCOL, *self._conditions.notes(), *self._data_notes().values()):
             say(line)
-        say(f"{len(self._jobs)} trainings, {len(self._jobs) - len(missing)} of them done already")
+        say(f"trainings: {len(self._jobs)}, of them done already: {len(self._jobs) - len(missing)}")
 
     def train(self, jobs: Sequence[Job], slots: Slots) -> list[str]:
         """Train all; what broke, a line each."""
         threads = max(1, slots.concurrency // len(jobs)) if not slots.gpus_per_trial else 1
         remote = ray.remote(num_cpus=slots.cpus_per_trial * threads, num_gpus=slots.gpus_per_trial)(train_watched)
         shared = {name: ray.put(data) for name, data in self._data.items()}
-        board = _Board(jobs, self._listener)
+        board = Board(jobs, self._listener)
         streams: dict[Any, Job] = {}
         for job in jobs:
             values = (job.architecture.to_dict(), job.recipe, job.seed, threads)
@@ -202,8 +179,8 @@ class _Reproduction:
             if job.key in latest:
                 found[job.member].append(latest[job.key])
         inputs = {name: NetworkInput.of(data) for name, data in self._data.items()}
-        notes = [PROTOCOL, *self._conditions.notes(), *self._data_notes()]
-        results = Results(self._conditions, found, inputs, notes, self._results / NETWORKS)
+        notes = [PROTOCOL, *self._conditions.notes()]
+        results = Results(self._conditions, found, inputs, notes, self._data_notes(), self._results / NETWORKS)
         return [write_report(experiment, results, self._results) for experiment in self._experiments]
 
     def _job(self, member: Member, seed: int) -> Job:
@@ -242,7 +219,8 @@ class _Reproduction:
             "command": sys.argv,
             "time": now(),
         }
-        self._write_network(job, record, weights)
+        if record["reason"] is None:
+            self._write_network(job, record, weights)
         kept = self._ledger.append(record)
         self._checkpoints.drop(job.key)
         return kept
@@ -258,59 +236,15 @@ class _Reproduction:
             write_atomic(folder / WEIGHTS, weights)
             write_metrics(folder, metrics, job.folder)
 
-    def _data_notes(self) -> list[str]:
-        notes = []
+    def _data_notes(self) -> dict[str, str]:
+        notes = {}
         for dataset, data in self._data.items():
-            origin = "" if data.name == dataset else f" (from {self._configs[dataset].root})"
-            notes.append(
+            origin = "" if data.name == dataset else f" (from {Path(self._configs[dataset].root or '').name})"
+            notes[dataset] = (
                 f"{dataset}{origin}: {len(data.train):,} training and {len(data.test):,} test images, "
                 f"{data.num_classes} classes."
             )
         return notes
-
-
-class _Board:
-    """Tells how the trainings go."""
-
-    def __init__(self, jobs: Sequence[Job], listener: Listener) -> None:
-        self._jobs = jobs
-        self._listener = listener
-        self._start = self._told = time.monotonic()
-        self._running: dict[Job, str] = {}
-        self._shares = dict.fromkeys(jobs, 0.0)  # of each training that is done
-        self._ended = 0
-
-    def progress(self, job: Job, message: Mapping[str, Any]) -> None:
-        error = 100 * (1 - message["test_accuracy"])
-        self._running[job] = f"{job.member.network} epoch {message['epoch']}/{job.recipe.epochs} at {error:.1f}%"
-        self._shares[job] = message["epoch"] / job.recipe.epochs
-        if time.monotonic() >= self._told + SECONDS_PER_LINE:
-            self._told = time.monotonic()
-            self._listener.say(f"{self._ended}/{len(self._jobs)} done{self._remaining()}; {self._words()}")
-
-    def finished(self, job: Job, record: Mapping[str, Any]) -> None:
-        self.left(job)
-        outcome = record["reason"]
-        if outcome is None:
-            outcome = f"test error {100 * (1 - record['test_accuracy']):.2f}%"
-        self._listener.say(
-            f"{self._ended}/{len(self._jobs)} {job}: {outcome}, {len(record['curve']['train_loss'])} epochs in "
-            f"{format_duration(record['seconds'])}"
-        )
-
-    def left(self, job: Job) -> None:
-        """It has ended, in one way or another."""
-        self._running.pop(job, None)
-        self._shares[job] = 1.0
-        self._ended += 1
-
-    def _words(self) -> str:
-        return ", ".join(self._running.values())
-
-    def _remaining(self) -> str:
-        share = sum(job.work * self._shares[job] for job in self._jobs) / sum(job.work for job in self._jobs)
-        seconds = (time.monotonic() - self._start) * (1 - share) / share
-        return f", about {format_duration(seconds)} left"
 
 
 def _digest(data: ImageData) -> str:
@@ -318,8 +252,8 @@ def _digest(data: ImageData) -> str:
     digest = hashlib.sha256(str(data.num_classes).encode())
     for split in (data.train, data.test):
         digest.update(str(split.images.shape).encode())
-        digest.update(np.ascontiguousarray(split.images))
-        digest.update(np.ascontiguousarray(split.labels))
+        digest.update(np.ascontiguousarray(split.images).data)
+        digest.update(np.ascontiguousarray(split.labels).data)
     return digest.hexdigest()[:16]
 
 

@@ -1,5 +1,7 @@
 """The full training of chosen networks of the front, and the only look at the test images."""
 
+import collections
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,19 +13,22 @@ from dacnn_search.cluster import Slots, start_ray
 from dacnn_search.data import ImageData, load
 from dacnn_search.derived import write_status
 from dacnn_search.errors import DacnnSearchError, InputError
-from dacnn_search.files import lock, write_atomic
+from dacnn_search.files import lock, sha256_of, write_atomic
 from dacnn_search.ledger import Ledger
 from dacnn_search.pareto import spread
 from dacnn_search.progress import Listener, RunningTrial, Snapshot
 from dacnn_search.recipe import Recipe
 from dacnn_search.run_directory import RunDirectory, now
 from dacnn_search.settings import RetrainSettings
-from dacnn_search.signals import orderly_end
+from dacnn_search.signals import Stop, orderly_end
 from dacnn_search.worker import train_fully
 
 import ray  # isort: skip  # after dacnn_search.cluster, which sets what Ray reads
 
 __all__ = ["retrain"]
+
+ATTEMPTS = 3  # at a training whose worker dies
+POLL_SECONDS = 0.2  # between two looks for a signal
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,7 +57,8 @@ def retrain(
     together, `seeds` times each, by the space's `retrain` recipe; what is done already is not done again. Weights go
     to `retrained/`, records to `retrained.jsonl`.
 
-    Raises InputError for a run without finished trials, DacnnSearchError if a training breaks.
+    A training that breaks is told to the listener and left out. Raises InputError for a run without finished trials,
+    signals.Interrupted after SIGINT or SIGTERM, DacnnSearchError if every training breaks.
     """
     run = run if isinstance(run, RunDirectory) else RunDirectory(run)
     space = run.space
@@ -61,12 +67,13 @@ def retrain(
     recipe = _recipe(settings, space.settings.recipe)
     if not run.front:
         raise InputError(f"{run.folder}: retraining needs a finished trial, but there is none")
-    with lock(run.folder), orderly_end(run.folder), Ledger.open(run.retrained_file) as ledger:
+    with lock(run.folder), orderly_end(run.folder) as stop, Ledger.open(run.retrained_file) as ledger:
         jobs = _missing_jobs(run, settings, recipe, ledger.records)
         if jobs:
             data = load(space.settings.data).with_validation_in_train()
             with start_ray(address, concurrency, gpus_per_trial, verbose) as slots:
-                _train_all(run, jobs, data, recipe, slots, ledger, listener or Listener())
+                board = _Board(run, len(jobs), recipe.epochs, listener or Listener())
+                _train_all(_Trainings(run, recipe, ledger, data, slots), jobs, board, stop)
         chosen = {record["fingerprint"] for record in spread(run.front, settings.top)}
         return [dict(record) for record in ledger.records if record["fingerprint"] in chosen]
 
@@ -84,64 +91,95 @@ def _missing_jobs(
     done = {
         (record["fingerprint"], record["seed"])
         for record in records
-        if record["recipe"] == recipe.model_dump(mode="json")
-        and run.weights_file(record["fingerprint"], record["seed"]).is_file()
+        if record["recipe"] == recipe.model_dump(mode="json") and _whole(run, record)
     }
     jobs = [Job(record, seed) for record in spread(run.front, settings.top) for seed in range(settings.seeds)]
     missing = [job for job in jobs if (job.record["fingerprint"], job.seed) not in done]
     return sorted(missing, key=lambda job: -job.record["macs"])
 
 
-def _train_all(
-    run: RunDirectory,
-    jobs: Sequence[Job],
-    data: ImageData,
-    recipe: Recipe,
-    slots: Slots,
-    ledger: Ledger,
-    listener: Listener,
-) -> None:
-    threads = max(1, slots.concurrency // len(jobs)) if not slots.gpus_per_trial else 1
-    remote = ray.remote(num_cpus=slots.cpus_per_trial * threads, num_gpus=slots.gpus_per_trial)(train_fully)
-    shared = ray.put(data)
-    board = _Board(run, len(jobs), recipe.epochs, listener)
-    streams = {remote.remote(shared, job.record["architecture"], recipe, job.seed, threads): job for job in jobs}
-    while streams:
-        ready, _ = ray.wait(list(streams), num_returns=1)
-        stream: Any = ready[0]
+def _whole(run: RunDirectory, record: Mapping[str, Any]) -> bool:
+    """Whether the weights that a record speaks of are there and as they were written."""
+    path = run.weights_file(record["fingerprint"], record["seed"])
+    return path.is_file() and record.get("weights_sha256") in (None, sha256_of(path))
+
+
+def _train_all(trainings: "_Trainings", jobs: Sequence[Job], board: "_Board", stop: Stop) -> None:
+    """Train in Ray tasks, and again what lost its worker. Raises KeyboardInterrupt if a signal asks for the end."""
+    streams: dict[Any, Job] = {trainings.start(job, len(jobs)): job for job in jobs}
+    failures: list[str] = []
+    with stop.polled():
+        while streams and not stop.requested:
+            ready: list[Any] = ray.wait(list(streams), num_returns=1, timeout=POLL_SECONDS)[0]
+            for stream in ready:
+                job = streams[stream]
+                try:
+                    message: Any = ray.get(next(stream))
+                except StopIteration:
+                    del streams[stream]
+                except ray.exceptions.RayError as error:
+                    del streams[stream]
+                    if _died(error) and board.lost(job) < ATTEMPTS:
+                        streams[trainings.start(job, len(jobs))] = job
+                    else:
+                        failures.append(board.broke(job, error))
+                else:
+                    if "epoch" in message:
+                        board.progress(job, message["epoch"])
+                    else:
+                        board.finished(job, trainings.keep(job, message))
+    if stop.requested:
+        board.interrupted()
+        raise KeyboardInterrupt
+    if len(failures) == len(jobs):
+        raise DacnnSearchError(failures[0])
+
+
+def _died(error: Exception) -> bool:
+    """Whether a worker process went, rather than its code raised."""
+    return not isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.OutOfMemoryError)
+
+
+class _Trainings:
+    """Starts trainings as Ray tasks and keeps their results."""
+
+    def __init__(self, run: RunDirectory, recipe: Recipe, ledger: Ledger, data: ImageData, slots: Slots) -> None:
+        self._run = run
+        self._recipe = recipe
+        self._ledger = ledger
+        self._data = ray.put(data)
+        self._slots = slots
+
+    def start(self, job: Job, jobs: int) -> Any:
+        """The stream of a training's messages."""
+        slots = self._slots
+        threads = max(1, slots.concurrency // jobs) if not slots.gpus_per_trial else 1
+        task = ray.remote(num_cpus=slots.cpus_per_trial * threads, num_gpus=slots.gpus_per_trial, max_retries=0)
+        return task(train_fully).remote(self._data, job.record["architecture"], self._recipe, job.seed, threads)
+
+    def keep(self, job: Job, result: dict[str, Any]) -> Mapping[str, Any]:
+        """Write weights, then the record that speaks of them."""
+        record = job.record
+        path = self._run.weights_file(record["fingerprint"], job.seed)
         try:
-            message: Any = ray.get(next(stream))
-        except StopIteration:
-            streams.pop(stream)
-            continue
-        except ray.exceptions.RayError as error:
-            raise DacnnSearchError(f"retraining of trial {streams[stream].record['trial']} broke: {error}") from error
-        job = streams[stream]
-        if "epoch" in message:
-            board.progress(job, message["epoch"])
-        else:
-            board.finished(job, _keep(run, job, message, recipe, ledger))
-
-
-def _keep(run: RunDirectory, job: Job, result: dict[str, Any], recipe: Recipe, ledger: Ledger) -> Mapping[str, Any]:
-    """Write weights, then the record that speaks of them."""
-    record = job.record
-    path = run.weights_file(record["fingerprint"], job.seed)
-    path.parent.mkdir(exist_ok=True)
-    write_atomic(path, safetensors.numpy.save(result["weights"]))
-    copied = ("trial", "fingerprint", "architecture", "parameters", "macs", "accuracy")
-    scored = ("test_accuracy", "test_loss", "train_images", "seconds")
-    return ledger.append(
-        {
-            **{name: record[name] for name in copied},
-            "seed": job.seed,
-            "epochs": recipe.epochs,
-            **{name: result[name] for name in scored},
-            "curve": {"train_loss": result["train_loss"]},
-            "recipe": recipe.model_dump(mode="json"),
-            "time": now(),
-        }
-    )
+            path.parent.mkdir(exist_ok=True)
+            write_atomic(path, safetensors.numpy.save(result["weights"]))
+            copied = ("trial", "fingerprint", "architecture", "parameters", "macs", "accuracy")
+            scored = ("test_accuracy", "test_loss", "train_images", "seconds")
+            return self._ledger.append(
+                {
+                    **{name: record[name] for name in copied},
+                    "seed": job.seed,
+                    "epochs": self._recipe.epochs,
+                    **{name: result[name] for name in scored},
+                    "curve": {"train_loss": result["train_loss"]},
+                    "recipe": self._recipe.model_dump(mode="json"),
+                    "weights_sha256": sha256_of(path),
+                    "time": now(),
+                }
+            )
+        except OSError as error:
+            raise DacnnSearchError(f"{path.parent} can't be written: {error.strerror}") from error
 
 
 class _Board:
@@ -155,6 +193,7 @@ class _Board:
         self._front = run.front
         self._hypervolume = run.scale.hypervolume(self._front)
         self._running: dict[Job, int] = {}
+        self._lost: collections.Counter[Job] = collections.Counter()
         self._done = 0
         self._tell()
 
@@ -168,9 +207,28 @@ class _Board:
         self._listener.retrained(record)
         self._tell()
 
-    def _tell(self) -> None:
+    def lost(self, job: Job) -> int:
+        """A training's worker process died; how often so far."""
+        self._running.pop(job, None)
+        self._lost[job] += 1
+        self._listener.say(f"retraining of trial {job.record['trial']}: its worker process died")
+        return self._lost[job]
+
+    def broke(self, job: Job, error: Exception) -> str:
+        """A training is given up; why."""
+        self._running.pop(job, None)
+        cause = getattr(error, "cause", None) or error
+        message = f"retraining of trial {job.record['trial']} broke: {str(cause).splitlines()[0]}"
+        self._listener.say(message)
+        return message
+
+    def interrupted(self) -> None:
+        """A signal has ended all."""
+        self._tell("interrupted")
+
+    def _tell(self, state: str = "retraining") -> None:
         snapshot = Snapshot(
-            state="retraining",
+            state=state,
             message=None,
             elapsed=0.0,
             remaining=None,
@@ -190,5 +248,6 @@ class _Board:
             front=self._front,
             hypervolume=self._hypervolume,
         )
-        write_status(self._run, snapshot)
+        with contextlib.suppress(OSError):  # the status is for others; nothing depends on it
+            write_status(self._run, snapshot)
         self._listener.update(snapshot)

@@ -31,9 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
 
     from dacnn_search.job import run_job
+    from dacnn_search.tracking import Tracking
 
     resources = {name: getattr(options, name) for name in ("address", "concurrency", "gpus_per_trial")}
-    run_job(task, resources=resources, verbose=options.verbose)
+    tracking = Tracking(options.tensorboard, options.wandb, options.mlflow)
+    run_job(task, resources=resources, verbose=options.verbose, tracking=tracking)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,6 +62,10 @@ def _parser() -> argparse.ArgumentParser:
         "--gpus-per-trial", type=_share, help="share of a GPU per trial (default 0.25 if there is one)"
     )
     resources.add_argument("--address", help="of a running Ray cluster (default: Ray on this machine)")
+    tracking = parser.add_argument_group("tracking")
+    tracking.add_argument("--tensorboard", action="store_true", help="learning curves in the run's folder tensorboard/")
+    tracking.add_argument("--wandb", metavar="PROJECT", help="of Weights & Biases, to report every trial to")
+    tracking.add_argument("--mlflow", metavar="URI", help="such as sqlite:///mlflow.db, to report every trial to")
     parser.add_argument("--verbose", action="store_true", help="show what Ray says")
     return parser
 

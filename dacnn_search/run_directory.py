@@ -129,6 +129,11 @@ class RunDirectory:
         return read_ledger(self.trials_file) if self.trials_file.exists() else []
 
     @property
+    def proposals(self) -> list[dict[str, Any]]:
+        """What was proposed, in that order; each with how many trials had finished by then."""
+        return read_ledger(self.proposals_file) if self.proposals_file.exists() else []
+
+    @property
     def retrained(self) -> list[dict[str, Any]]:
         """The finished retrainings, one record per network and seed."""
         return read_ledger(self.retrained_file) if self.retrained_file.exists() else []

@@ -3,42 +3,38 @@
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.samplers import BaseSampler
 
-from dacnn_search.choices import Options
+from dacnn_search.domains import distribution_of
+from dacnn_search.space import SearchSpace
+from dacnn_search.surrogate import SurrogateSampler
 
 __all__ = ["SAMPLERS", "distribution_of", "make_sampler", "quiet_optuna"]
 
 
-def _tpe(seed: int) -> BaseSampler:
+def _tpe(seed: int, space: SearchSpace) -> BaseSampler:
     return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
 
-SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
+SAMPLERS: dict[str, Callable[[int, SearchSpace], BaseSampler]] = {
     "auto": _tpe,
     "tpe": _tpe,
-    "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed),
-    "nsga3": lambda seed: optuna.samplers.NSGAIIISampler(seed=seed),
-    "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
-    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-    "qmc": lambda seed: optuna.samplers.QMCSampler(seed=seed, scramble=True),
+    "nsga2": lambda seed, _: optuna.samplers.NSGAIISampler(seed=seed),
+    "nsga3": lambda seed, _: optuna.samplers.NSGAIIISampler(seed=seed),
+    "gp": lambda seed, _: optuna.samplers.GPSampler(seed=seed),
+    "random": lambda seed, _: optuna.samplers.RandomSampler(seed=seed),
+    "surrogate": SurrogateSampler,
+    "qmc": lambda seed, _: optuna.samplers.QMCSampler(seed=seed, scramble=True),
 }
 
 
-def make_sampler(name: str, seed: int) -> BaseSampler:
-    """A fresh sampler. `auto` is TPE, multivariate and grouped: parts that are asked together are modelled together,
-    and running trials count as bad ones, so that parallel workers do not flock."""
+def make_sampler(name: str, seed: int, space: SearchSpace) -> BaseSampler:
+    """A fresh sampler for a space. `auto` is TPE, multivariate and grouped: parts that are asked together are modelled
+    together, and running trials count as bad ones, so that parallel workers do not flock."""
     with quiet_optuna():
-        return SAMPLERS[name](seed)
+        return SAMPLERS[name](seed, space)
 
 
 @contextlib.contextmanager
@@ -52,12 +48,3 @@ def quiet_optuna() -> Iterator[None]:
             yield
     finally:
         optuna.logging.set_verbosity(before)
-
-
-def distribution_of(options: Options) -> BaseDistribution:
-    """The Optuna distribution that `SearchSpace.suggest` uses for a choice."""
-    if not options.ordered:
-        return CategoricalDistribution(options.values)
-    low: Any = options.values[0]
-    high, step = options.values[-1], options.values[1] - low
-    return IntDistribution(low, high, step=step) if isinstance(low, int) else FloatDistribution(low, high, step=step)

@@ -28,6 +28,7 @@ from dacnn_search.settings import SearchSettings
 from dacnn_search.signals import orderly_end
 from dacnn_search.space import SearchSpace
 from dacnn_search.task import Task, prepare
+from dacnn_search.tracking import Tracking
 
 __all__ = ["Search", "run_task", "search"]
 
@@ -65,7 +66,12 @@ def search(
 
 
 def run_task(
-    task: Task, *, address: str | None = None, listener: Listener | None = None, verbose: bool = False
+    task: Task,
+    *,
+    address: str | None = None,
+    listener: Listener | None = None,
+    verbose: bool = False,
+    tracking: Tracking | None = None,
 ) -> RunDirectory:
     """Do a search that has been prepared; see `search`."""
     from dacnn_search.tuning import drive
@@ -86,11 +92,12 @@ def run_task(
                 kept, dropped = extend_run(run, task.extension, ledger, proposed)
                 listener.say(f"extended: {kept} trials fit the new space, {dropped} do not and are left out")
             run.set_environment(**settings.model_dump(mode="json"))
+            callbacks = tracking.begin(run, listener.say) if tracking else []
             state = Search(run, space, settings, ledger, proposed, listener)
             try:
                 if not state.over:
                     with start_ray(address, settings.concurrency, settings.gpus_per_trial, verbose) as slots:
-                        drive(state, data, slots, stop, verbose)
+                        drive(state, data, slots, stop, verbose, callbacks)
             finally:
                 state.close()
     return run
@@ -193,6 +200,9 @@ class Search:
         self._refresh()
         checkpoint = self._checkpoints.load(running.proposal.architecture.fingerprint)
         return {
+            "trial": running.proposal.trial,
+            "choices": running.proposal.choices,
+            "parameters": running.proposal.cost.parameters,
             "architecture": running.proposal.architecture.to_dict(),
             "seed": training_seed(self.settings.seed, running.proposal.architecture.fingerprint),
             "checkpoint": checkpoint,
@@ -278,6 +288,7 @@ class Search:
             "choices": proposal.choices,
             "duplicates": proposal.duplicates,
             "finished": len(self._ledger.records),
+            "session": self._finished_before,
             "first_trial": self._proposals.first_trial,
             "sampler": self.settings.sampler,
             "seed": self.settings.seed,

@@ -3,14 +3,25 @@
 Each free part of an architecture is a fixed value, `{choice: [...]}` or `{range: {low:, high:, step:}}`.
 """
 
+import dataclasses
 import difflib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, cast
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.functional_validators import AfterValidator, BeforeValidator, model_validator
+from pydantic_core import CoreSchema
 
 from dacnn_search.architecture import MOST_DEPTH, MOST_SECTIONS, MOST_WIDTH, Architecture, Regulators, Sharing
 from dacnn_search.data import DataConfig
@@ -101,52 +112,61 @@ Growth = Annotated[float, Field(gt=0, le=16)]
 Anchors = Annotated[int, Field(ge=1, le=MOST_DEPTH)]
 Residual = Literal["auto", True, False]
 
-Numbers = Annotated[
-    Annotated[T, Tag("value")] | Annotated[Choice[T], Tag("choice")] | Annotated[Range[T], Tag("range")],
-    ONE_OR_MANY,
-]
-Names = Annotated[Annotated[T, Tag("value")] | Annotated[Choice[T], Tag("choice")], ONE_OR_MANY]
-NumbersPerSection = Annotated[
-    Annotated[T, Tag("value")]
-    | Annotated[Choice[T], Tag("choice")]
-    | Annotated[Range[T], Tag("range")]
-    | Annotated[list[Numbers[T]], Tag("list")],
-    ONE_OR_MANY,
-]
-NamesPerSection = Annotated[
-    Annotated[T, Tag("value")] | Annotated[Choice[T], Tag("choice")] | Annotated[list[Names[T]], Tag("list")],
-    ONE_OR_MANY,
-]
+
+@dataclasses.dataclass(frozen=True)
+class Free:
+    """The annotation of a part that is a value of `kind`, a choice of such values, a range if they are numbers, or,
+    `per_section`, a list with one of these for each section."""
+
+    kind: Any
+    number: bool = True
+    per_section: bool = False
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        # Types made while the program runs are beyond type checkers.
+        annotated, union, choice, range_, list_ = cast(Any, (Annotated, Union, Choice, Range, list))
+        one = [annotated[self.kind, Tag("value")], annotated[choice[self.kind], Tag("choice")]]
+        if self.number:
+            one.append(annotated[range_[self.kind], Tag("range")])
+        if self.per_section:
+            one.append(annotated[list_[annotated[union[tuple(one)], ONE_OR_MANY]], Tag("list")])
+        return handler.generate_schema(annotated[union[tuple(one)], ONE_OR_MANY])
 
 
 class ArchitectureSettings(Settings):
     """The space of networks. `depth` and `regulators` are drawn anew for each section, or listed one per section."""
 
-    sections: Numbers[SectionCount] = Field(description="How many sections; 2x2 max pooling stands between them.")
-    depth: NumbersPerSection[Depth] = Field(description="How often a shared kernel is applied in a section.")
-    width: Numbers[Width] = Field(description="Channels of the first section.")
-    growth: Numbers[Growth] = Field(
+    sections: Annotated[Any, Free(SectionCount)] = Field(
+        description="How many sections; 2x2 max pooling stands between them."
+    )
+    depth: Annotated[Any, Free(Depth, per_section=True)] = Field(
+        description="How often a shared kernel is applied in a section."
+    )
+    width: Annotated[Any, Free(Width)] = Field(description="Channels of the first section.")
+    growth: Annotated[Any, Free(Growth)] = Field(
         default=1.0,
         description="Width of a section over that of the one before, rounded to whole channels. "
         "Not used under `sharing: network`, where all sections have one width.",
     )
-    sharing: Names[Sharing] = Field(
+    sharing: Annotated[Any, Free(Sharing, number=False)] = Field(
         default="section",
         description="Who shares an anchor: the whole network (plain), each section (mixed), or none (free weights).",
     )
-    anchors: Numbers[Anchors] = Field(
+    anchors: Annotated[Any, Free(Anchors)] = Field(
         default=1,
         description="How many anchors the layers of that scope use in turn. Not used without sharing.",
     )
-    residual: Names[Residual] = Field(
+    residual: Annotated[Any, Free(Residual, number=False)] = Field(
         default="auto",
         description="Shortcuts around blocks of two layers; auto: in networks deeper than 17 layers.",
     )
-    regulators: NamesPerSection[Regulators] = Field(
+    regulators: Annotated[Any, Free(Regulators, number=False, per_section=True)] = Field(
         default="none",
         description="1x1 convolutions with weights of their own: none, one per block or one per layer.",
     )
-    batch_norm: Names[bool] = Field(default=True, description="Batch norm after each convolution, or none anywhere.")
+    batch_norm: Annotated[Any, Free(bool, number=False)] = Field(
+        default=True, description="Batch norm after each convolution, or none anywhere."
+    )
 
 
 class Maximum(Settings):
@@ -167,7 +187,7 @@ class SearchSettings(Settings):
 
     trials: Annotated[int, Field(ge=1)] = Field(default=64, description="Finished trials after which it ends.")
     time_budget: Seconds | None = Field(default=None, description="Start no trial after this time: 90s, 30m, 2h.")
-    sampler: Literal["auto", "tpe", "nsga2", "nsga3", "gp", "random", "qmc"] = Field(
+    sampler: Literal["auto", "tpe", "nsga2", "nsga3", "gp", "random", "qmc", "surrogate"] = Field(
         default="auto", description="Which Optuna sampler proposes networks."
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="Of proposals, weights and shuffling.")

@@ -4,7 +4,7 @@ import contextlib
 import os
 import shlex
 import signal
-import sys
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,13 +43,36 @@ class Stop:
             self._polled = False
 
     def _receive(self, number: int, frame: object) -> None:
-        if self.requested:  # files are whole at any moment, and Ray's processes end with this one
-            sys.stderr.write("\ninterrupted a second time: left at once\n")
-            sys.stderr.flush()
-            os._exit(128 + number)
         self.signal = number
         if not self._polled:
             raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _leave_at_second() -> Iterator[None]:
+    """Within it a second signal ends the process at once, even while the main thread is deep in a library: the
+    interpreter writes the number of each signal to a socket, and a thread reads them. Files are whole at any moment."""
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+
+    def watch() -> None:
+        seen = 0
+        while byte := reader.recv(1):
+            seen += byte[0] in (signal.SIGINT, signal.SIGTERM)
+            if seen == 2:
+                os.write(2, b"\ninterrupted a second time: left at once\n")
+                os._exit(128 + byte[0])
+
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        writer.close()
+        watcher.join()
+        reader.close()
 
 
 @contextlib.contextmanager
@@ -61,7 +84,8 @@ def orderly_end(folder: Path) -> Iterator[Stop]:
     numbers = (signal.SIGINT, signal.SIGTERM) if in_main else ()
     before = {number: signal.signal(number, stop._receive) for number in numbers}
     try:
-        yield stop
+        with _leave_at_second() if in_main else contextlib.nullcontext():
+            yield stop
     except KeyboardInterrupt:
         raise Interrupted(stop.signal or signal.SIGINT, folder) from None
     finally:

@@ -5,7 +5,7 @@ import gc
 import shutil
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,15 @@ __all__ = ["drive"]
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints of a trial
 
 
-def drive(search: Search, data: ImageData, slots: Slots, stop: Stop, verbose: bool) -> None:
+def drive(
+    search: Search, data: ImageData, slots: Slots, stop: Stop, verbose: bool, callbacks: Sequence[Any] = ()
+) -> None:
     """Run Tune until the search is over. Raises KeyboardInterrupt if a signal asks for the end, DacnnSearchError if
-    the search can't go on."""
+    the search can't go on. callbacks: for Tune, such as those of `tracking`."""
     with stop.polled():
         while not (search.over or stop.requested):
             with _storage() as folder:
-                error = _fit(_tuner(search, data, slots, stop, folder, verbose))
+                error = _fit(_tuner(search, data, slots, stop, folder, verbose, callbacks))
             if error:
                 _take_up(search, error)
     if search.failure:
@@ -42,7 +44,15 @@ def drive(search: Search, data: ImageData, slots: Slots, stop: Stop, verbose: bo
     search.end("finished")
 
 
-def _tuner(search: Search, data: ImageData, slots: Slots, stop: Stop, folder: Path, verbose: bool) -> tune.Tuner:
+def _tuner(
+    search: Search,
+    data: ImageData,
+    slots: Slots,
+    stop: Stop,
+    folder: Path,
+    verbose: bool,
+    callbacks: Sequence[Any],
+) -> tune.Tuner:
     trainable = tune.with_parameters(
         TrialWorker,
         data=data,
@@ -58,11 +68,21 @@ def _tuner(search: Search, data: ImageData, slots: Slots, stop: Stop, folder: Pa
             num_samples=-1,
             max_concurrent_trials=slots.concurrency,
             reuse_actors=True,
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
         ),
         run_config=tune.RunConfig(
-            storage_path=str(folder), verbose=3 if verbose else 0, stop=StopWhenAsked(search, stop)
+            storage_path=str(folder),
+            verbose=3 if verbose else 0,
+            stop=StopWhenAsked(search, stop),
+            callbacks=list(callbacks),
         ),
     )
+
+
+def _name(trial: Any) -> str:
+    """What trackers and folders call a trial of Tune's."""
+    return f"trial-{trial.config['trial']}"
 
 
 def _fit(tuner: tune.Tuner) -> str | None:

@@ -41,12 +41,13 @@ class Parcel:
 
 
 class TrialWorker(tune.Trainable):
-    """Trains the network of a config `{"architecture", "seed", "checkpoint"}`; each step is one or more epochs.
+    """Trains the network of a config `{"architecture", "parameters", "seed", "checkpoint"}`; each step is one or more
+    epochs.
 
     A step's result has `epochs` (an `EpochResult` as a dict for each), `done`, `failure` (why the training can't go
-    on, else None), `worker` (host:pid), `peak_bytes` (of GPU memory; None on a CPU) and `checkpoint` (a `Parcel` now
-    and then, else None). A training carried on from a checkpoint tells its earlier epochs again. Errors are reported,
-    not raised, so that the process lives on for the next trial.
+    on, else None), `worker` (host:pid), `peak_bytes` (of GPU memory; None on a CPU), `checkpoint` (a `Parcel` now and
+    then, else None) and the scalars of `_scalars`. A training carried on from a checkpoint tells its earlier epochs
+    again. Errors are reported, not raised, so that the process lives on for the next trial.
     """
 
     def setup(  # type: ignore[override]  # Tune passes what `with_parameters` was given
@@ -95,6 +96,18 @@ class TrialWorker(tune.Trainable):
             "worker": f"{platform.node()}:{os.getpid()}",
             "peak_bytes": self._peak_bytes(),
             "checkpoint": None if done else self._checkpoint(),
+            **self._scalars(),
+        }
+
+    def _scalars(self) -> dict[str, Any]:
+        """Where the training stands, for trackers."""
+        last = self._history[-1] if self._history else {}
+        return {
+            "epoch": len(self._history),
+            "parameters": self._config["parameters"],
+            "accuracy": last.get("validation_accuracy"),
+            "loss": last.get("validation_loss"),
+            "train_loss": last.get("train_loss"),
         }
 
     def _begin(self) -> "Training":

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,11 +29,11 @@ PATIENCE = 240.0  # seconds; the machine may be busy
 
 
 class Run:
-    """A running command; all processes it starts can be told by a mark in their environment."""
+    """A running command, and the processes below it."""
 
     def __init__(self, *arguments: object, before: str = "", cwd: Path | None = None, **environment: str) -> None:
         """before: Python code to run in that process first."""
-        self._mark = uuid.uuid4().hex
+        self._seen: dict[int, tuple[str, str]] = {}  # process id -> start, command
         code = f"import sys\n{before}\nfrom dacnn_search.run import main\nmain(sys.argv[1:])"
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, *map(str, arguments)],
@@ -42,7 +41,7 @@ class Run:
             stderr=subprocess.STDOUT,
             text=True,
             cwd=cwd,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "FAULTY_MARK": self._mark, **environment},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
             start_new_session=True,
         )
 
@@ -55,19 +54,30 @@ class Run:
         self.process.send_signal(number)
 
     def processes(self) -> dict[int, str]:
-        """What runs of it and below it, without zombies: process id -> command."""
-        found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if self._mark.encode() in (folder / "environ").read_bytes():
-                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue
-        return {process: name for process, name in found.items() if name}
+        """What runs of those processes that were below it at this or an earlier call: process id -> command."""
+        table = dict(process_table())
+        known = {self.process.pid, *(p for p, (start, _) in self._seen.items() if p in table and table[p][1] == start)}
+        while below := {p for p, (parent, _, _) in table.items() if parent in known} - known:
+            known |= below
+        self._seen |= {p: table[p][1:] for p in known if p in table}
+        return {p: table[p][2] for p in known if p in table}
 
     def workers(self) -> list[int]:
         """The processes that train."""
         return [process for process, name in self.processes().items() if name.startswith("ray::")]
+
+
+def process_table() -> Iterator[tuple[int, tuple[int, str, str]]]:
+    """Every process but zombies, as (process id, (parent, start, command))."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            _, _, stat = (folder / "stat").read_text().rpartition(")")
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+        except OSError:
+            continue
+        state, parent, *rest = stat.split()
+        if state != "Z":
+            yield int(folder.name), (int(parent), rest[17], command)
 
 
 @contextmanager

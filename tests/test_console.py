@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 from rich.console import Console
@@ -52,16 +53,64 @@ def test_a_change_of_state_is_told_at_once():
     assert "failed: 8/50 trials, 5 trials in a row failed: out of memory" in stream.getvalue()
 
 
+def shown(terminal, width=80):
+    """The rows of the live display as they stand now."""
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(terminal._display())
+    return stream.getvalue().splitlines()
+
+
 def test_a_terminal_shows_running_trials_and_the_front():
+    terminal = Terminal(io.StringIO())
+    terminal.update(SNAPSHOT)
+    whole, best, running, *front = shown(terminal, 140)
+    assert whole.startswith("searching  ━━")
+    assert "7/50 trials, about 1 min 30 s left (until " in whole
+    assert best == "best 97.50% with 20.0 k parameters, front of 2, hypervolume 0.800"
+    assert running.split() == ["trial", "8", "512", "parameters", "━━╸", "epoch", "2/12", "50.0%"]
+    assert [row.split()[1:5] for row in front] == [
+        ["1.00", "k", "parameters", "90.00%"],
+        ["20.0", "k", "parameters", "97.50%"],
+    ]
+
+
+def test_rows_fit_the_terminal_and_stay_where_they_are():
+    terminal = Terminal(io.StringIO())
+    running = [RunningTrial(n, "f", 512 * 10**n, 2, 12, 0.5) for n in range(3)]
+    terminal.update(dataclasses.replace(SNAPSHOT, running=running))
+    first = shown(terminal)
+    terminal.update(dataclasses.replace(SNAPSHOT, running=[running[0], running[2]]))
+    second = shown(terminal)
+    assert second[2] == first[2]
+    assert not second[3].strip()
+    assert second[4] == first[4]
+    terminal.update(
+        dataclasses.replace(SNAPSHOT, running=[running[0], running[2], RunningTrial(7, "f", 9, 1, 12, 0.1)])
+    )
+    third = shown(terminal)
+    assert third[3].startswith("trial 7")
+    assert len({len(rows) for rows in (first, second, third)}) == 1
+    assert len({row.index("epoch") for row in first[2:5]}) == 1
+    for width in (30, 80):
+        rows = shown(terminal, width)
+        assert len(rows) == len(first)
+        assert all(len(row) <= width for row in rows)
+
+
+def test_while_nothing_runs_the_workers_start():
+    terminal = Terminal(io.StringIO())
+    terminal.update(Snapshot("searching", None, 3.0, None, 0, 50))
+    assert "0/50 trials, starting the workers, 3.0 s" in shown(terminal)[0]
+
+
+def test_how_it_ended_stays_on_a_terminal():
     stream = io.StringIO()
     terminal = Terminal(stream)
     terminal._console = Console(file=stream, force_terminal=True, width=140)
     with terminal:
         terminal.update(SNAPSHOT)
-        terminal._live.refresh()
-    shown = stream.getvalue()
-    for text in ("7/50", "trial 8", "512 parameters", "epoch 2/12", "1.00 k parameters", "97.50%"):
-        assert text in shown
+        terminal.update(dataclasses.replace(SNAPSHOT, state="interrupted", remaining=None))
+    assert "interrupted: 7/50 trials, best 97.50%" in stream.getvalue()
 
 
 def test_front_table_shows_mean_test_accuracy_and_no_markup():
@@ -72,3 +121,7 @@ def test_front_table_shows_mean_test_accuracy_and_no_markup():
     assert small.split()[:2] == ["3", "1,000"]
     assert "96.00%" in large
     assert "1 section, 8 wide, 2 deep" in large
+    narrow = io.StringIO()
+    Console(file=narrow, width=70).print(front_table(FRONT, retrained))
+    assert "20,000" in narrow.getvalue()
+    assert all(len(line) <= 70 for line in narrow.getvalue().splitlines())

@@ -224,8 +224,9 @@ def test_comparison_groups_seeds_and_lists_differences(tmp_path: Path) -> None:
     for by in ("trials", "time"):
         assert all(a <= b <= c for a, b, c in zip(*(bands[by][k] for k in ("low", "middle", "high")), strict=True))
     for here, median in zip(bands["time"]["x"], bands["time"]["middle"], strict=True):
-        ended = [[v for t, v in zip(run["finished"], run["hypervolume"]) if t <= here] for run in payload["runs"][:3]]
-        assert median == pytest.approx(np.median([values[-1] if values else 0.0 for values in ended]), abs=1e-5)
+        ended = [sum(time <= here for time in run["finished"]) for run in payload["runs"][:3]]
+        values = [[0.0, *run["hypervolume"]][count] for run, count in zip(payload["runs"], ended, strict=False)]
+        assert median == pytest.approx(np.median(values), abs=1e-5)
     assert payload["groups"][1]["trials"] is None
     differences = {row["name"]: row["values"] for row in payload["differences"]}
     assert differences["sampler"] == ["tpe", "tpe", "tpe", "random"]
@@ -253,8 +254,9 @@ def test_figure_shows_every_front_member(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["nothing"], "a run directory must hold environment.json"),
-        (["run", "--image", "front.png"], "--image must end in .svg, but is front.png"),
-        (["run", "run", "--image", "front.svg"], "--image draws one run, but got 2"),
+        (["run", "--image", "front.pdf"], "--image must end in .svg or .png, but is front.pdf"),
+        (["run", "--image", "front.png"], "a PNG is drawn by Chromium or Chrome"),
+        (["run", "run", "--image", "front.svg"], "--image and --tensorboard take one run, but got 2"),
         (["run", "run", "--out", "no/such/folder/page.html"], "can't be written"),
         (["run", "--serve", "99999"], "--serve needs a port that is free, but 99999"),
     ],
@@ -267,6 +269,7 @@ def test_mistakes_are_one_line_and_exit_2(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("shutil.which", lambda name: None)  # as if there were no browser
     write_run(tmp_path / "run", trials=3, retrained=False)
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from synthetic_run import write_run
 
-from dacnn_search.dashboard import write_comparison, write_dashboard, write_index
+from dacnn_search.dashboard import write_comparison, write_dashboard, write_figure, write_index
 from dacnn_search.pareto import best_under, front_of
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -365,6 +366,14 @@ def test_nothing_jumps_and_everything_has_a_name(open_page: Opener, run: tuple[P
 def test_link_to_a_trial(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
     page = open_page(run[0], fragment="#trial-7")
     expect(page.locator("#network-title")).to_have_text("The network of trial 7")
+
+
+def test_figure_as_png(tmp_path: Path) -> None:
+    write_run(tmp_path, trials=40)
+    with Image.open(write_figure(tmp_path, tmp_path / "front.png")) as image:
+        assert image.size == (1920, 1260)
+        below_axis = image.convert("L").crop((0, 1140, 1920, 1260))
+        assert min(below_axis.getdata()) < 100  # the legend is in the picture
 
 
 def test_comparison(open_page: Opener, tmp_path: Path) -> None:

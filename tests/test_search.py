@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import sqlite3
-from pathlib import Path
 
 import optuna
 import pytest
@@ -12,15 +11,16 @@ import pytest
 from dacnn_search.architecture import Architecture
 from dacnn_search.cluster import one_ray
 from dacnn_search.errors import InputError, RunDirectoryError
-from dacnn_search.ledger import Ledger, read_ledger
+from dacnn_search.ledger import read_ledger
 from dacnn_search.pareto import front_of
 from dacnn_search.progress import Listener
 from dacnn_search.proposals import Proposals
 from dacnn_search.retrain import retrain
 from dacnn_search.run_directory import RunDirectory
 from dacnn_search.samplers import SAMPLERS
-from dacnn_search.search import Search, search
+from dacnn_search.search import search
 from dacnn_search.space import SearchSpace
+from tests.pretended import TINY, Pretended, epoch_result, new_run
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves its sockets and pipes to the collector
@@ -28,20 +28,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
 ]
 
-TINY = """\
-name: tiny
-data: {name: digits, validation: 0.3, subset: 300}
-architecture:
-  sections: {choice: [1, 2]}
-  depth: {range: {low: 1, high: 3}}
-  width: {choice: [3, 4, 6]}
-  sharing: {choice: [network, section]}
-  regulators: {choice: [none, block]}
-constraints: {parameters: {max: 1200}}
-recipe: {epochs: 2}
-search: {trials: 4, concurrency: 1, seed: 3, sampler: tpe}
-retrain: {top: 2, epochs: 1, seeds: 2}
-"""
 LIMIT = 1200
 TRIALS, MORE_TRIALS = 4, 6
 
@@ -100,52 +86,6 @@ def resumed(finished, first_records) -> RunDirectory:
     """The same, gone on with for more trials; its study is lost in between."""
     (finished.folder / "optuna.db").unlink()
     return search(resume=finished.folder, trials=MORE_TRIALS)
-
-
-def new_run(space: SearchSpace, folder: Path, **settings) -> RunDirectory:
-    chosen = space.settings.search.model_copy(update=settings)
-    return RunDirectory.create(folder, None, space, [str(n) for n in range(10)], chosen.model_dump(mode="json"))
-
-
-class Pretended:
-    """A search without Ray, of networks whose accuracy grows with their parameters."""
-
-    def __init__(self, space: SearchSpace, run: RunDirectory, **settings) -> None:
-        self.ledger = Ledger.open(run.trials_file)
-        self.proposed = Ledger.open(run.proposals_file)
-        chosen = space.settings.search.model_copy(update=settings)
-        self.search = Search(run, space, chosen, self.ledger, self.proposed, Listener())
-        self.space = space
-
-    def train(self, key: str, config: dict, epochs: int = 2) -> None:
-        cost = self.space.cost(Architecture.from_dict(config["architecture"]))
-        curve = [epoch_result(n, 1 - 1 / math.log(cost.parameters)) for n in range(1, epochs + 1)]
-        self.search.finish(key, {"epochs": curve, "worker": "here:1"})
-
-    def run(self) -> list[dict]:
-        number = 0
-        while (config := self.search.propose(str(number))) is not None:
-            self.train(str(number), config)
-            number += 1
-        self.close()
-        return list(self.ledger.records)
-
-    def close(self) -> None:
-        self.search.close()
-        self.ledger.close()
-        self.proposed.close()
-
-
-def epoch_result(epoch: int, accuracy: float, loss: float = 1.0) -> dict:
-    return {
-        "epoch": epoch,
-        "train_loss": loss,
-        "validation_loss": loss,
-        "validation_accuracy": accuracy,
-        "learning_rate": 0.1,
-        "images_per_second": 1.0,
-        "seconds": 0.01,
-    }
 
 
 def test_every_trial_is_recorded_in_full(finished, first_records, space):

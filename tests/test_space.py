@@ -3,7 +3,9 @@ import json
 import random
 import subprocess
 import sys
+from pathlib import Path
 
+import jsonschema
 import optuna
 import pytest
 from hypothesis import given, settings
@@ -17,7 +19,9 @@ from dacnn_search.preview import preview
 from dacnn_search.settings import SpaceSettings, validate
 from dacnn_search.space import SearchSpace
 from dacnn_search.space_size import count_networks
+from dacnn_search.yaml_io import read_yaml
 
+SPACES = Path(__file__).resolve().parents[1] / "search_spaces"
 GREY = DataSummary((1, 8, 8), 10, 1000, 400, 300)
 
 
@@ -232,3 +236,41 @@ def test_schema_is_json_and_knows_the_keys():
     schema = json.loads(run_command("--schema").stdout)
     assert set(schema["properties"]) == set(SpaceSettings.model_fields)
     assert schema["additionalProperties"] is False
+
+
+def test_schema_for_editors_is_up_to_date_and_agrees_with_the_checks(space_file):
+    path = SPACES / "schema.json"
+    schema = json.loads(path.read_text(encoding="utf-8"))
+    assert schema == SpaceSettings.model_json_schema(), (
+        "python -m dacnn_search.space --schema > search_spaces/schema.json"
+    )
+    validator = jsonschema.Draft202012Validator(schema)
+    for file in SPACES.glob("*.yaml"):
+        assert validator.is_valid(read_yaml(file).data), file
+    data = read_yaml(SPACES / "default.yaml").data
+    for key, value in {"sections": {"choice": ["a"]}, "sharing": {"choice": ["layers"]}, "depth": [2, 0.5]}.items():
+        assert not validator.is_valid({**data, "architecture": {**data["architecture"], key: value}})
+
+
+WRONG_VALUES = """\
+data: {name: digits}
+architecture:
+  sections: {choice: [a, 2]}
+  depth: {range: {low: x, high: 2.5}}
+  width: {choice: [0, 5.5]}
+  sharing: {choice: [layers]}
+  growth: {choice: [-1, big]}
+  regulators: [none, {choice: [sometimes]}]
+  batch_norm: {choice: [1]}
+"""
+
+
+def test_values_inside_choices_and_ranges_are_checked(space_file):
+    path = space_file(WRONG_VALUES)
+    with pytest.raises(SpaceError) as error:
+        SearchSpace.from_yaml(path)
+    lines = [line.removeprefix(f"{path}:").split(":")[0] for line in str(error.value).splitlines()]
+    assert lines == ["3", "4", "4", "5", "5", "6", "7", "7", "8", "9"]
+    assert "architecture.regulators.1.choice.0: must be 'none', 'block' or 'layer', but is \"sometimes\"" in str(
+        error.value
+    )

@@ -1,0 +1,149 @@
+"""Replays DACNN-Bench as an asynchronous search: trials take virtual time, all else is the product's own code."""
+
+import heapq
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+
+from dacnn_search.pareto import Scale, front_of
+from dacnn_search.proposals import Proposal, Proposals
+from dacnn_search.space import SearchSpace
+from dacnn_search.stopping import Progress, StoppingRule
+
+__all__ = ["Event", "Table", "Training", "simulate"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of the table: figures after each epoch."""
+
+    accuracy: tuple[float, ...]
+    loss: tuple[float, ...]
+    test_accuracy: tuple[float, ...]
+    seconds: tuple[float, ...]
+
+
+class Table:
+    """The trainings of a benchmark, by fingerprint."""
+
+    def __init__(self, path: Path) -> None:
+        columns: Mapping[str, Any] = pyarrow.parquet.read_table(path).to_pydict()
+        names = ("validation_accuracy", "validation_loss", "test_accuracy", "seconds")
+        self.parameters: dict[str, int] = {}
+        self.trainings: dict[str, list[Training]] = {}
+        for row, fingerprint in enumerate(columns["fingerprint"]):
+            self.parameters[fingerprint] = columns["parameters"][row]
+            training = Training(*(tuple(columns[name][row]) for name in names))
+            self.trainings.setdefault(fingerprint, []).append(training)
+
+    def training(self, fingerprint: str, seed: int) -> Training:
+        """The training of a network that a search of that seed sees."""
+        of = self.trainings[fingerprint]
+        return of[(seed + int(fingerprint[:6], 16)) % len(of)]
+
+    def test_accuracy(self, fingerprint: str) -> float:
+        """What a network reaches on the test set after a full training, the mean over its seeds."""
+        return float(np.mean([training.test_accuracy[-1] for training in self.trainings[fingerprint]]))
+
+    def hypervolume(self, fingerprints: list[str], scale: Scale) -> float:
+        """Of the test accuracies of these networks."""
+        records = [{"parameters": self.parameters[f], "accuracy": self.test_accuracy(f)} for f in fingerprints]
+        return scale.hypervolume(records)
+
+
+@dataclass(frozen=True)
+class Event:
+    """A trial that ended, in the order of virtual time.
+
+    accuracy: of validation after its last epoch. seconds: virtual time of the search. spent: epochs of all trials so
+    far, those that still run included.
+    """
+
+    proposal: Proposal
+    state: str
+    accuracy: float
+    epochs: int
+    seconds: float
+    spent: int
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What `front_of` needs."""
+        return {
+            "sequence": self.proposal.trial,
+            "state": self.state,
+            "accuracy": self.accuracy,
+            "parameters": self.proposal.cost.parameters,
+            "fingerprint": self.proposal.architecture.fingerprint,
+        }
+
+
+def simulate(
+    space: SearchSpace,
+    table: Table,
+    *,
+    sampler: str,
+    stopping: StoppingRule,
+    seed: int,
+    trials: int,
+    workers: int,
+) -> list[Event]:
+    """One search of so many trials by so many workers. Proposing takes no virtual time."""
+    proposals = Proposals(space, sampler, seed)
+    order = itertools.count()
+    running: list[tuple[float, int, Proposal, Training, int]] = []  # when the next epoch ends, ..., epochs done
+    events: list[Event] = []
+    now, spent = 0.0, 0
+    while True:
+        while len(running) < workers and len(events) + len(running) < trials:
+            proposal = proposals.propose()
+            if proposal is None:
+                break
+            training = table.training(proposal.architecture.fingerprint, seed)
+            heapq.heappush(running, (now + training.seconds[0], next(order), proposal, training, 0))
+        if not running:
+            return events
+        now, _, proposal, training, done = heapq.heappop(running)
+        done, spent = done + 1, spent + 1
+        accuracy = training.accuracy[:done]
+        verdict = stopping.judge(
+            Progress(proposal.trial, proposal.cost.parameters, accuracy, training.loss[:done])
+        )
+        full = done == len(training.accuracy)
+        if verdict.go_on and not full:
+            heapq.heappush(running, (now + training.seconds[done], next(order), proposal, training, done))
+            continue
+        state = "COMPLETE" if full else "PRUNED"
+        proposals.tell(proposal, state, accuracy[-1] if full else None, None if full else verdict.estimate)
+        events.append(Event(proposal, state, accuracy[-1], done, now, spent))
+
+
+def hypervolumes(events: list[Event], table: Table, scale: Scale) -> list[float]:
+    """After each event, the hypervolume of what the search would hand over: the test accuracies of the networks that
+    are on its front of validation accuracies."""
+    records: list[dict[str, Any]] = []
+    values: list[float] = []
+    for event in events:
+        records.append(event.record)
+        if event.state == "COMPLETE":
+            front = [record["fingerprint"] for record in front_of(records)]
+            values.append(table.hypervolume(front, scale))
+        else:
+            values.append(values[-1] if values else 0.0)
+    return values
+
+
+def best_hypervolume(table: Table, scale: Scale) -> float:
+    """Of the test accuracies of all networks."""
+    return table.hypervolume(list(table.trainings), scale)
+
+
+def scale_of(space: SearchSpace) -> Scale:
+    """That of a run directory."""
+    least, most = space.extremes()
+    return Scale(least.parameters, most.parameters, 1 / space.num_classes)

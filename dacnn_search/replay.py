@@ -1,0 +1,97 @@
+"""Ask the sampler of a finished search again, in the order of events, and compare what it proposes with what it did.
+
+python -m dacnn_search.replay results/NAME
+"""
+
+import argparse
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dacnn_search.commands import command
+from dacnn_search.run_directory import RunDirectory
+
+__all__ = ["Departure", "main", "replay"]
+
+
+@dataclass(frozen=True)
+class Departure:
+    """Where a sampler, asked again, proposes another network: for trial `trial`, `proposed` instead of `recorded`
+    (fingerprints; None if it has nothing to propose)."""
+
+    trial: int
+    recorded: str
+    proposed: str | None
+
+
+def replay(run: RunDirectory) -> tuple[int, int, Departure | None]:
+    """Ask again for every proposal of a run, in the order of its events: how many were confirmed, how many could not
+    be asked for (proposed in a space that the run no longer has, or before proposals were recorded), and the first
+    departure, at which it ends.
+
+    It takes as long as the sampler took in the search.
+    """
+    from dacnn_search.extension import space_id
+
+    space, lines, records = run.space, run.proposals, run.records
+    current = space_id(space)
+    confirmed = unknown = 0
+    for first, group in itertools.groupby(lines, key=lambda line: line["first_trial"]):
+        session = list(group)
+        if any(line["space"] != current for line in session):
+            unknown += len(session)
+            continue
+        departure = _replay_session(space, session, [line for line in lines if line["trial"] < first], records)
+        if departure:
+            return confirmed + departure.trial - first, unknown, departure
+        confirmed += len(session)
+    return confirmed, unknown + len({r["trial"] for r in records} - {line["trial"] for line in lines}), None
+
+
+def _replay_session(
+    space: Any, session: Sequence[Mapping[str, Any]], earlier: Sequence[Mapping[str, Any]], records: Sequence[Any]
+) -> Departure | None:
+    """Ask for the proposals of one session, telling how trials ended in between as the search did."""
+    from dacnn_search.proposals import Proposals
+
+    settings = session[0]
+    told = settings["session"]
+    proposals = Proposals(space, settings["sampler"], settings["seed"], records[:told], earlier)
+    open_trials = {proposal.trial: proposal for proposal in proposals.reopened}
+    for line in session:
+        for record in records[told : line["finished"]]:
+            proposals.tell(open_trials.pop(record["trial"]), record["state"], record["accuracy"])
+        told = line["finished"]
+        proposal = proposals.propose()
+        if proposal is None or proposal.architecture.fingerprint != line["fingerprint"]:
+            proposed = None if proposal is None else proposal.architecture.fingerprint
+            return Departure(line["trial"], line["fingerprint"], proposed)
+        open_trials[proposal.trial] = proposal
+    return None
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, replay and report."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dacnn_search.replay",
+        description="Ask the sampler of a search again, in the order in which trials were proposed and finished, and "
+        "confirm each proposal or say where it departs (exit code 1).",
+    )
+    parser.add_argument("run", type=Path, help="a run directory, results/NAME")
+    confirmed, unknown, departure = replay(RunDirectory(parser.parse_args(arguments).run))
+    print(f"{confirmed} proposals confirmed")
+    if unknown:
+        print(f"{unknown} proposals were not recorded, or made in a space that the run no longer has")
+    if departure:
+        print(
+            f"departs at trial {departure.trial}: recorded is network {departure.recorded}, but the sampler proposes "
+            f"{departure.proposed or 'none'}"
+        )
+    return 1 if departure else 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,305 @@
+"""The paper's experiments: who takes part, how they are trained, what is written of them."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.torch
+
+from dacnn_search.architecture import Architecture, Section
+from dacnn_search.classifier import load_model
+from dacnn_search.data import DataConfig, load
+from dacnn_search.errors import InputError, TrainingError
+from dacnn_search.evaluation import evaluate
+from dacnn_search.experiments import EXPERIMENTS, Conditions, Member
+from dacnn_search.ledger import read_ledger
+from dacnn_search.model import build
+from dacnn_search.model_folder import NetworkInput
+from dacnn_search.paper import main
+from dacnn_search.paper_report import Results, pruning_rows, rows_of, write_report
+from dacnn_search.paper_worker import train_watched
+from dacnn_search.recipe import Recipe, learning_rate_at
+from dacnn_search.weights import load_weights
+from dacnn_search.zoo import PUBLISHED, get, names
+
+CIFAR_100 = NetworkInput((3, 32, 32), (0.5,) * 3, (0.2,) * 3, tuple(map(str, range(100))))
+CIFAR_10 = NetworkInput((3, 32, 32), (0.5,) * 3, (0.2,) * 3, tuple(map(str, range(10))))
+
+
+def record(accuracy, seed=0, reason=None, curve=(0.1,)):
+    return {
+        "key": "k",
+        "seed": seed,
+        "test_accuracy": accuracy,
+        "reason": reason,
+        "curve": {"test_accuracy": [*curve, accuracy]},
+        "device": "a|device",
+        "precision": "float32",
+        "versions": {"torch": "2", "ray": "2"},
+        "command": ["x/paper.py", "--table", "1"],
+        "time": "2026-03-14T10:00:00+00:00",
+    }
+
+
+def results(experiment, found, tmp_path, **conditions):
+    by_member = {member: found.get(member.network, []) for member in experiment.members}
+    inputs = {"cifar100": CIFAR_100, "cifar10": CIFAR_10, "svhn": CIFAR_10}
+    return Results(Conditions(**conditions), by_member, inputs, ["<note>"], dict.fromkeys(inputs, "data"), tmp_path)
+
+
+def test_every_published_error_belongs_to_an_experiment():
+    rows = {row for experiment in EXPERIMENTS.values() for row in experiment.rows}
+    assert {row for row in PUBLISHED if row.table != 8} == rows
+    for experiment in EXPERIMENTS.values():
+        assert {Member(row.dataset, row.zoo_name) for row in experiment.rows} <= set(experiment.members)
+    assert set(EXPERIMENTS) == {f"table-{n}" for n in range(1, 9)} | {f"figure-{n}" for n in range(4, 8)}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "flip", "epochs", "drops"),
+    [("cifar100", True, 90, [45]), ("cifar10", False, 90, [45]), ("svhn", False, 60, [20, 40])],
+)
+def test_protocol_of_section_4(dataset, flip, epochs, drops):
+    recipe = Conditions().recipe_for(dataset)
+    assert (recipe.optimizer, recipe.epochs, recipe.flip, recipe.learning_rate) == ("adagrad", epochs, flip, 0.1)
+    assert (recipe.crop, recipe.cutout, recipe.label_smoothing, recipe.weight_decay) == (0, 0, 0, 0)
+    rates = [learning_rate_at(recipe, epoch * 391, epochs * 391) for epoch in range(epochs)]
+    assert [epoch for epoch in range(1, epochs) if rates[epoch] < rates[epoch - 1]] == drops
+    assert rates[-1] == pytest.approx(0.1 ** (1 + len(drops)))
+
+
+def test_conditions_change_what_they_say_and_tell_it():
+    conditions = Conditions(0.25, "fast", 10, 10_000)
+    assert conditions.recipe_for("cifar100") == Recipe(name="fast", epochs=10, flip=True)
+    assert conditions.suffix == "-scale0.25-epochs10-subset10000-fast"
+    (note,) = conditions.notes()
+    for words in ("0.25", "recipe fast", "10 epochs", "10,000 training images", "Every network was treated alike"):
+        assert words in note
+    assert (Conditions().suffix, Conditions().notes()) == ("", ["Full size, with the paper's recipe."])
+
+
+@pytest.mark.parametrize("name", names())
+def test_scaled_networks_are_the_same_but_for_their_widths(name):
+    full, scaled = get(name), Conditions(scale=0.25).architecture(name)
+    assert [s.width for s in scaled.sections] == [s.width // 4 for s in full.sections]
+    assert scaled.is_residual == full.is_residual
+    assert scaled.batch_norm == full.batch_norm
+    for a, b in zip(scaled.blocks, full.blocks, strict=True):
+        assert [(x.kernel, x.regulator) for x in a.layers] == [(x.kernel, x.regulator) for x in b.layers]
+        assert (a.pool, a.shortcut) == (b.pool, b.shortcut)
+    assert Conditions().architecture(name).fingerprint == full.fingerprint
+
+
+def test_scale_that_would_change_the_networks():
+    assert Conditions(scale=0.01).architecture("dacnn18").sections[0].width == 4
+    with pytest.raises(InputError, match=r"keep the widths of resnet18 different, but 0\.01 makes 64, 128, 256, 512"):
+        Conditions(scale=0.01).architecture("resnet18")
+    with pytest.raises(InputError, match=r"scale must lie in \(0, 4\], but is 0"):
+        Conditions(scale=0)
+
+
+def test_rows_compare_with_the_published(tmp_path):
+    experiment = EXPERIMENTS["table-1"]
+    found = {
+        "dacnn14": [record(0.60, 0, curve=(0.5, 0.7)), record(0.58, 1)],
+        "dacnn18-no-bn": [record(None, 0, "training loss is nan in epoch 2")],
+    }
+    table = results(experiment, found, tmp_path)
+    first, second, _, last = rows_of(experiment, table)
+    assert first.error == pytest.approx(41)
+    assert first.spread == pytest.approx(2**0.5)
+    assert first.lowest == pytest.approx(30)
+    assert first.published_error == 42.29
+    assert (second.error, second.note) == (None, "without batch norm; not trained yet")
+    assert last.error is None
+    assert last.note == "without batch norm; seed 0: training loss is nan in epoch 2"
+    folder = write_report(experiment, table, tmp_path)
+    assert folder.name == "table-1"
+    with (folder / "comparison.csv").open(encoding="utf-8", newline="") as file:
+        cells = list(csv.DictReader(file))
+    assert cells[0]["difference"] == "-1.29"
+    text = (folder / "comparison.md").read_text(encoding="utf-8")
+    assert "Command: `python -m dacnn_search.paper --table 1`" in text
+    page = (folder / "page.html").read_text(encoding="utf-8")
+    assert "&lt;note&gt;" in page
+    assert "<note>" not in page
+    scaled = write_report(experiment, results(experiment, found, tmp_path, scale=0.25), tmp_path)
+    with (scaled / "comparison.csv").open(encoding="utf-8", newline="") as file:
+        assert {line["difference"] for line in csv.DictReader(file)} == {""}  # it would compare unlike networks
+
+
+def test_order_of_the_networks_is_compared(tmp_path):
+    experiment = EXPERIMENTS["table-3"]
+    found = {row.zoo_name: [record(1 - row.top1_error / 200)] for row in experiment.rows}
+    text = (write_report(experiment, results(experiment, found, tmp_path), tmp_path) / "comparison.md").read_text()
+    assert "Rank correlation of our errors with the published ones: 1.00 (6 rows)." in text
+
+
+def test_extra_parameters_are_counted_as_the_table_does(tmp_path):
+    experiment = EXPERIMENTS["table-4"]
+    rows = rows_of(experiment, results(experiment, {}, tmp_path))
+    assert [row.extra for row in rows] == [0, 33_280, 33_280, 33_280, 33_280, 133_120]
+    folder = write_report(experiment, results(experiment, {}, tmp_path), tmp_path)
+    assert "301,284 (+133,120)" in (folder / "comparison.md").read_text()
+
+
+def test_table_8_is_derived_from_the_networks_on_cifar_10(tmp_path):
+    experiment = EXPERIMENTS["table-8"]
+    found = {"resnet18": [record(0.93)], "dacnn18": [record(0.83)]}
+    rows = pruning_rows(results(experiment, found, tmp_path))
+    assert [row.ours is None for row in rows] == [True] * 6 + [False] * 2
+    mixed, plain = (row.ours for row in rows[-2:])
+    assert mixed.accuracy_drop is None
+    assert mixed.prune_ratio == pytest.approx(49.6, abs=1)
+    assert plain.accuracy_drop == pytest.approx(10)
+    assert plain.prune_ratio == pytest.approx(98.5, abs=0.3)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load(DataConfig(name="digits", validation=0.0, subset=200))
+
+
+SMALL = Architecture((Section(2, 4),))
+
+
+def watch(data, recipe, state=None, architecture=SMALL):
+    """All messages of the worker, with a checkpoint after each epoch."""
+    return list(train_watched(data, architecture.to_dict(), recipe, 0, 1, state, 0.0))
+
+
+def test_worker_gives_the_test_curve_and_its_last_point_is_the_score_of_the_weights(digits):
+    *epochs, result = watch(digits, Recipe(epochs=2))
+    assert [message["epoch"] for message in epochs] == [1, 2]
+    curve = result["curve"]
+    assert curve["test_accuracy"] == [round(message["test_accuracy"], 6) for message in epochs]
+    assert [len(curve[kind]) for kind in ("train_loss", "test_loss")] == [2, 2]
+    stored = safetensors.torch.load(result["weights"])
+    scored = evaluate(load_weights(build(SMALL, 10, 1), stored), digits, "test", precision="float32")
+    assert result["test_accuracy"] == pytest.approx(scored.accuracy, abs=2e-6)
+    assert result["reason"] is None
+
+
+def test_training_carried_on_from_a_checkpoint_ends_the_same(digits):
+    recipe = Recipe(epochs=3, precision="float32")
+    *epochs, whole = watch(digits, recipe)
+    assert epochs[-1]["checkpoint"] is None  # nothing is left to carry on
+    *rest, resumed = watch(digits, recipe, epochs[0]["checkpoint"])
+    assert [message["epoch"] for message in rest] == [2, 3]
+    assert resumed["curve"] == whole["curve"]
+    assert resumed["weights"] == whole["weights"]
+
+
+def test_training_that_diverges_is_a_result(digits):
+    recipe = Recipe(epochs=2, optimizer="sgd", learning_rate=100.0, schedule="constant", precision="float32")
+    *_, result = watch(digits, recipe, architecture=Architecture((Section(4, 4),), batch_norm=False))
+    assert "training loss is nan in epoch" in result["reason"]
+    assert result["test_accuracy"] is None
+
+
+def test_running_out_of_memory_is_none(digits, monkeypatch):
+    from dacnn_search.training import Training
+
+    def fail(self):
+        raise TrainingError("out of memory")
+
+    monkeypatch.setattr(Training, "run_epoch", fail)
+    with pytest.raises(TrainingError, match="out of memory"):
+        watch(digits, Recipe(epochs=1))
+
+
+def run(*arguments, expected=0):
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    assert ended.value.code == expected
+
+
+def test_list_of_experiments(capsys):
+    run("--scale", 0.25, "--epochs", 10)
+    text = capsys.readouterr().out
+    for name in EXPERIMENTS:
+        assert f"{name}  " in text
+    assert "cifar100, 10 epochs: dacnn14, dacnn14-no-bn, dacnn18, dacnn18-no-bn" in text
+    assert "all widths times 0.25" in text
+
+
+def test_list_needs_neither_torch_nor_ray():
+    code = (
+        "import sys\nfrom dacnn_search.paper import main\ntry: main([])\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'ray', 'plotly'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--table", 1, "--data", "x.csv"], "--data must be an .npz file, but is x.csv"),
+        (["--table", 7, "--data", "x.npz"], "--data must be one of cifar10=FILE.npz, svhn=FILE.npz here, but is x.npz"),
+        (["--table", 1, "--data", "none.npz"], "none.npz can't be read"),
+        (["--table", 1, "--scale", 0], "scale must lie in (0, 4], but is 0"),
+        (["--against", "resnet18"], "--against is only used with --compress"),
+        (["--filters", "none"], "none: the folder of a trained network must hold"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(*arguments, expected=2)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.fixture
+def synthetic(tmp_path):
+    """Three classes of 16x16 images that differ in colour, with noise."""
+    random, arrays = np.random.default_rng(0), {}
+    for part, count in (("train", 90), ("test", 30)):
+        labels = np.arange(count) % 3
+        images = random.integers(0, 120, (count, 16, 16, 3))
+        images[np.arange(count), :, :, labels] += 100
+        arrays |= {f"{part}_images": images.astype(np.uint8), f"{part}_labels": labels}
+    np.savez(tmp_path / "three.npz", **arrays)
+    return tmp_path / "three.npz"
+
+
+@pytest.mark.slow
+def test_tables_are_reproduced_small_and_resumed(synthetic, tmp_path):
+    conditions = ("--scale", "0.05", "--epochs", "2", "--subset", "60", "--data", synthetic, "--results", tmp_path)
+
+    def command(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "dacnn_search.paper", *map(str, (*arguments, *conditions))],
+            capture_output=True,
+            text=True,
+            timeout=280,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            check=True,
+        ).stdout
+
+    output = command("--table", 1, "--concurrency", 2)
+    assert "The paper's protocol: the test set is looked at every epoch, nothing is selected by it." in output
+    assert "all widths times 0.05 (rounded, at least 4), 2 epochs" in output
+    records = read_ledger(tmp_path / "trainings.jsonl")
+    assert {line["network"] for line in records} == {"dacnn14", "dacnn14-no-bn", "dacnn18", "dacnn18-no-bn"}
+    assert {(line["train_images"], len(line["curve"]["test_accuracy"])) for line in records} == {(60, 2)}
+    model = load_model(
+        tmp_path / "networks" / f"dacnn14-{next(r for r in records if r['network'] == 'dacnn14')['key']}"
+    )
+    assert model.architecture.sections[0].width == 6
+
+    ledger = tmp_path / "trainings.jsonl"
+    ledger.write_bytes(b"".join(ledger.read_bytes().splitlines(keepends=True)[:3]))  # as if it had been killed
+    output = command("--table", 1, 4)
+    assert "trainings: 10, of them done already: 3" in output
+    assert len(read_ledger(ledger)) == 10
+    folder = tmp_path / "table-4-scale0.05-epochs2-subset60"
+    with (folder / "comparison.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["network"] for row in rows] == [row.zoo_name for row in EXPERIMENTS["table-4"].rows]
+    assert all(0 <= float(row["error"]) <= 100 and row["trainings"] == "1" for row in rows)
+    assert (folder / "page.html").stat().st_size > 1_000_000  # Plotly is part of it
+    assert "of them done already: 10" in command("--table", 1, 4)
