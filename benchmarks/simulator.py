@@ -111,9 +111,7 @@ def simulate(
         now, _, proposal, training, done = heapq.heappop(running)
         done, spent = done + 1, spent + 1
         accuracy = training.accuracy[:done]
-        verdict = stopping.judge(
-            Progress(proposal.trial, proposal.cost.parameters, accuracy, training.loss[:done])
-        )
+        verdict = stopping.judge(Progress(proposal.trial, proposal.cost.parameters, accuracy, training.loss[:done]))
         full = done == len(training.accuracy)
         if verdict.go_on and not full:
             heapq.heappush(running, (now + training.seconds[done], next(order), proposal, training, done))

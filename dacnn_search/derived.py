@@ -193,9 +193,10 @@ def _update_study(study: optuna.Study, space: SearchSpace, records: Records, unf
             return False
         if record is not None and trial.state.is_finished() and not _same(trial, record):
             return False
+    missing: dict[int, optuna.trial.FrozenTrial] = {}
     for number, record in finished.items():
         if number not in stored:
-            study.add_trial(frozen_trial(space, record))
+            missing[number] = frozen_trial(space, record)
         elif not stored[number].state.is_finished():
             identity = stored[number]._trial_id
             for name in ATTRIBUTES:
@@ -205,9 +206,10 @@ def _update_study(study: optuna.Study, space: SearchSpace, records: Records, unf
     for proposal, _ in unfinished:
         state = states[proposal.trial]
         if proposal.trial not in stored:
-            study.add_trial(open_trial(space, proposal, state))
+            missing[proposal.trial] = open_trial(space, proposal, state)
         elif stored[proposal.trial].state != state:
             storage.set_trial_state_values(stored[proposal.trial]._trial_id, state)
+    study.add_trials([missing[number] for number in sorted(missing)])  # so Optuna numbers them as we do
     return True
 
 

@@ -1,10 +1,12 @@
 """A Gaussian process of noisy values, by scikit-learn, whose kernel is chosen with a prior and in little time."""
 
 import math
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import minimize
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, Matern, WhiteKernel
 
@@ -39,7 +41,9 @@ def fit_kernel(features: np.ndarray, values: np.ndarray, start: Kernel | None = 
         found = minimize(objective, theta, method="L-BFGS-B", jac=True, bounds=bounds, options={"maxiter": STEPS})
         return found.x, found.fun
 
-    return GaussianProcessRegressor(start, optimizer=optimise).fit(features, values).kernel_
+    with warnings.catch_warnings():  # values without noise lead to the least noise
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return GaussianProcessRegressor(start, optimizer=optimise).fit(features, values).kernel_
 
 
 class GaussianProcess:

@@ -101,11 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--recipe", choices=("paper", "fast"), default="paper", help="(paper)")
     where = parser.add_argument_group("where")
     where.add_argument(
-        "--data",
-        action="append",
-        default=[],
-        metavar="[NAME=]FILE.npz",
-        help="take cifar10, cifar100 or svhn from a file",
+        "--data", action="append", default=[], metavar="[NAME=]FILE.npz", help="take a data set from a file"
     )
     where.add_argument("--root", default="data", help="folder of the downloaded data sets (data)")
     where.add_argument("--results", type=Path, default=Path("results/paper"), help="(results/paper)")

@@ -108,7 +108,7 @@ def write_report(experiment: Experiment, results: Results, folder: Path) -> Path
     else:
         rows = rows_of(experiment, results)
         table = _COLUMNS, [_cells(row, results.conditions) for row in rows]
-        notes += _rank_correlation(rows)
+        notes += _rank_correlations(rows)
     write_atomic(target / "comparison.csv", _csv(*table))
     write_atomic(target / "comparison.md", _markdown(experiment, notes, *table))
     write_page(target, experiment, results, notes, table, rows, pruning)
@@ -258,14 +258,15 @@ def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _rank_correlation(rows: Sequence[Row]) -> list[str]:
+def _rank_correlations(rows: Sequence[Row]) -> Iterable[str]:
     """Spearman's, of our errors with the published ones: whether the order of the networks is the paper's."""
-    pairs = [(row.error, row.published_error) for row in rows if row.errors and row.published_error is not None]
-    ranks = pd.DataFrame(pairs, columns=["ours", "published"]).rank()
-    if len(pairs) < 3 or ranks.nunique().min() < 2:
-        return []
-    correlation = ranks["ours"].corr(ranks["published"])
-    return [f"Rank correlation of our errors with the published ones: {correlation:.2f} ({len(pairs)} rows)."]
+    for dataset in dict.fromkeys(row.member.dataset for row in rows):
+        chosen = [row for row in rows if row.member.dataset == dataset and row.errors]
+        pairs = [(row.error, row.published_error) for row in chosen if row.published_error is not None]
+        ranks = pd.DataFrame(pairs, columns=["ours", "published"]).rank()
+        if len(pairs) > 2 and ranks.nunique().min() > 1:
+            value = f"{ranks['ours'].corr(ranks['published']):.2f} ({len(pairs)} rows)"
+            yield f"Rank correlation of our errors with the published ones, {dataset}: {value}."
 
 
 def _origin(experiment: Experiment, results: Results) -> list[str]:

@@ -41,22 +41,15 @@ def train_watched(
     """
     import torch
 
-    from dacnn_search.training import ResidentData, Training, build_seeded
-
     torch.set_num_threads(threads)
-    model = build_seeded(Architecture.from_dict(architecture), data.num_classes, data.input_shape[0], seed)
-    training = Training(model, ResidentData(data), recipe, seed=seed)
-    curve: Curve = {kind: [] for kind in KINDS}
-    seconds = 0.0
-    if state is not None:
-        curve, seconds = _restore(training, state)
+    training, curve, seconds = _begin(data, Architecture.from_dict(architecture), recipe, seed, state)
     kept, reason = time.monotonic(), None
     while reason is None and not training.finished:
         start = time.monotonic()
         try:
             _run_epoch(training, curve)
         except TrainingError as error:
-            if all(torch.isfinite(parameter).all() for parameter in model.parameters()):
+            if all(torch.isfinite(parameter).all() for parameter in training.model.parameters()):
                 raise  # no memory, say
             reason = str(error)
         seconds += time.monotonic() - start
@@ -67,6 +60,23 @@ def train_watched(
             accuracy = curve["test_accuracy"][-1]
             yield {"epoch": training.epoch, "test_accuracy": accuracy, "checkpoint": checkpoint}
     yield _result(training, curve, seconds, reason)
+
+
+def _begin(
+    data: ImageData, architecture: Architecture, recipe: Recipe, seed: int, state: bytes | None
+) -> tuple["Training", Curve, float]:
+    """A training, its curve and the seconds it took so far: from the beginning, or as `_pack` kept it."""
+    import safetensors.torch
+
+    from dacnn_search.training import ResidentData, Training, build_seeded
+
+    model = build_seeded(architecture, data.num_classes, data.input_shape[0], seed)
+    training = Training(model, ResidentData(data), recipe, seed=seed)
+    if state is None:
+        return training, {kind: [] for kind in KINDS}, 0.0
+    training.load_state_dict(safetensors.torch.load(state))
+    header = json.loads(state[8 : 8 + int.from_bytes(state[:8], "little")])["__metadata__"]
+    return training, json.loads(header["curve"]), json.loads(header["seconds"])
 
 
 def _run_epoch(training: "Training", curve: Curve) -> None:
@@ -104,14 +114,6 @@ def _pack(training: "Training", curve: Curve, seconds: float) -> bytes:
     import safetensors.torch
 
     return safetensors.torch.save(training.state_dict(), {"curve": json.dumps(curve), "seconds": json.dumps(seconds)})
-
-
-def _restore(training: "Training", state: bytes) -> tuple[Curve, float]:
-    import safetensors.torch
-
-    training.load_state_dict(safetensors.torch.load(state))
-    header = json.loads(state[8 : 8 + int.from_bytes(state[:8], "little")])["__metadata__"]
-    return json.loads(header["curve"]), json.loads(header["seconds"])
 
 
 def _device_name(device: "torch.device") -> str:

@@ -85,8 +85,8 @@ class Proposals:
     def tell(
         self, proposal: Proposal, state: str, accuracy: float | None = None, estimate: float | None = None
     ) -> None:
-        """Report how a trial ended: COMPLETE with its accuracy, PRUNED, perhaps with an estimate of the accuracy it would
-        have reached, or FAIL."""
+        """Report how a trial ended: COMPLETE with its accuracy, PRUNED, perhaps with an estimate of what it would have
+        reached, or FAIL."""
         trial = self._open.pop(proposal.trial)
         if estimate is not None:
             trial.set_user_attr(ESTIMATE, estimate)

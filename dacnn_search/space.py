@@ -240,6 +240,11 @@ class SearchSpace:
 
     def _problems(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Rules that several keys break together, as (path, message)."""
+        if not self.summary.validation_size:
+            yield (
+                ("data", "validation"),
+                f"a search needs validation images, but a share of {self.settings.data.validation} gives none",
+            )
         parts = self.settings.architecture
         found = False
         _, height, width = self.input_shape

@@ -219,9 +219,9 @@ def expected_improvement(
 def _psi(thresholds: np.ndarray, means: np.ndarray, deviations: np.ndarray) -> np.ndarray:
     """E (t - Y)+ for each candidate and threshold: (m, n)."""
     below = thresholds - means[:, None]
-    deviation = np.maximum(deviations[:, None], 1e-12)
+    deviation = np.maximum(deviations[:, None], 1e-12)  # so that a certain value gives (t - mu)+
     z = below / deviation
-    return np.where(deviations[:, None] > 0, below * ndtr(z) + deviation * np.exp(-(z**2) / 2) / SQRT_2_PI, np.maximum(below, 0.0))
+    return below * ndtr(z) + deviation * np.exp(-(z**2) / 2) / SQRT_2_PI
 
 
 def _read_history(domain: Domain, study: Study, trial: FrozenTrial) -> History:

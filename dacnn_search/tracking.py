@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ from dacnn_search.tensorboard import write_tensorboard
 
 __all__ = ["Tracker", "Tracking"]
 
-# What of a trial's config and results is for Tune and the driver alone.
-HIDDEN = ["architecture", "checkpoint", "epochs", "failure", "worker", "peak_bytes"]
+SCALARS = ("epoch", "parameters", "accuracy", "loss", "train_loss")  # of a worker's results
+HIDDEN = ["architecture", "checkpoint"]  # of a trial's config
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,10 @@ class Tracking:
 
 
 class Tracker:
-    """A callback of Ray Tune that may break: this is told once, it is left out from then on, and the search goes on."""
+    """Passes a trial's scalars on to a callback of Ray's, with the epoch as the step.
+
+    If the callback breaks, this is told once, it is left out from then on, and the search goes on.
+    """
 
     def __init__(self, inner: Any, say: Callable[[str], None]) -> None:
         self._inner = inner
@@ -75,6 +78,8 @@ class Tracker:
             try:
                 if event == "on_trial_start":
                     named["trial"].init_local_path()  # W&B works in that folder
+                elif event == "on_trial_result":
+                    named["result"] = _scalars(named["result"])
                 return None if self._broken else handler(*arguments, **named)
             except Exception as error:
                 self._broken = True
@@ -88,6 +93,11 @@ class Tracker:
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its own state, which nobody takes up."""
         return {}
+
+
+def _scalars(result: Mapping[str, Any]) -> dict[str, Any]:
+    scalars = {name: result[name] for name in SCALARS if result.get(name) is not None}
+    return {**scalars, "training_iteration": result["epoch"]}  # Ray's name for the step
 
 
 def _need(package: str) -> None:

@@ -135,7 +135,7 @@ def test_order_of_the_networks_is_compared(tmp_path):
     experiment = EXPERIMENTS["table-3"]
     found = {row.zoo_name: [record(1 - row.top1_error / 200)] for row in experiment.rows}
     text = (write_report(experiment, results(experiment, found, tmp_path), tmp_path) / "comparison.md").read_text()
-    assert "Rank correlation of our errors with the published ones: 1.00 (6 rows)." in text
+    assert "Rank correlation of our errors with the published ones, cifar100: 1.00 (6 rows)." in text
 
 
 def test_extra_parameters_are_counted_as_the_table_does(tmp_path):

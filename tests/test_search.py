@@ -7,6 +7,7 @@ import sqlite3
 
 import optuna
 import pytest
+from pretended import TINY, Pretended, epoch_result, new_run
 
 from dacnn_search.architecture import Architecture
 from dacnn_search.cluster import one_ray
@@ -20,7 +21,6 @@ from dacnn_search.run_directory import RunDirectory
 from dacnn_search.samplers import SAMPLERS
 from dacnn_search.search import search
 from dacnn_search.space import SearchSpace
-from tests.pretended import TINY, Pretended, epoch_result, new_run
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves its sockets and pipes to the collector

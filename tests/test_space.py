@@ -162,6 +162,11 @@ def test_all_mistakes_of_a_file_are_told_at_once_with_their_lines(space_file):
             "5 sections need 4 poolings and 8x8 pixels allow 3",
         ),
         (
+            "data:\n  name: digits\n  validation: 0\narchitecture: {sections: 1, depth: 1, width: 4}",
+            3,
+            "a search needs validation images, but a share of 0.0 gives none",
+        ),
+        (
             "data: {name: digits}\narchitecture:\n  sections: 3\n  depth: [1, 2]\n  width: 4",
             4,
             "a list needs an entry for each of 3 sections, but has 2",

@@ -17,7 +17,7 @@ function renderCard(trial, reason) {
         percent(test.mean, digits),
         `test accuracy, ${plural(test.count, "seed")}${test.count > 1 ? ` (±${points(test.deviation)})` : ""}`,
       ),
-    figure(short(trial.parameters), `parameters (${bytes(trial.parameters)})`),
+    figure(whole(trial.parameters), `parameters (${bytes(trial.parameters)})`),
     figure(short(trial.macs), "multiply-accumulates per image"),
     trial.unshared > 1.05 * trial.parameters &&
       figure(`${significant(trial.unshared / trial.parameters)}×`, "smaller than with a kernel per layer"),
@@ -126,7 +126,8 @@ function whyChoices(trial) {
   for (const { choice, share, effects } of payload.importance.choices) {
     const value = payload.choices[choice]?.[trial.index];
     const effect = effects.find((entry) => entry.value === String(value));
-    if (share >= 0.02 && effect?.effect > 5e-4) helping.push(`${choiceWords(choice)} = ${value} (+${points(effect.effect)})`);
+    if (share >= 0.02 && effect?.effect > 5e-4)
+      helping.push(`${choiceWords(choice)} = ${value} (+${points(effect.effect)})`);
   }
   return helping.length
     ? [`Its choices that go with more accuracy at equal size: ${helping.slice(0, 3).join(", ")}.`]

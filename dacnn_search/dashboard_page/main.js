@@ -218,8 +218,16 @@ function start() {
   for (const id of ["network", "search", "reasons", "trials-section"]) byId(id).hidden = !trials.length;
   byId("filter").value = state.filter;
   byId("show").value = state.show;
-  for (const element of document.querySelectorAll(".if-tested")) element.hidden = ![...tests.values()].some(Boolean);
-  for (const element of document.querySelectorAll(".if-references")) element.hidden = !payload.references.length;
+  showIf("tested", [...tests.values()].some(Boolean));
+  showIf("references", payload.references.length);
+  showIf(
+    "stopped",
+    trials.some((trial) => trial.state === PRUNED),
+  );
+  showIf(
+    "failed",
+    trials.some((trial) => trial.state === FAIL),
+  );
   if (trials.length) startSelection();
   renderFailures();
   renderTable();
@@ -241,6 +249,10 @@ function start() {
     drawPlots();
   });
   addEventListener("pagehide", save);
+}
+
+function showIf(word, condition) {
+  for (const element of document.querySelectorAll(`.if-${word}`)) element.hidden = !condition;
 }
 
 function startSelection() {

@@ -1,0 +1,451 @@
+"""Faults that need no Ray: what a search on the driver's side makes of them, and what it finds when it is resumed."""
+
+import json
+import shutil
+import sqlite3
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from pretended import TINY, Pretended, new_run
+
+from dacnn_search import worker as worker_module
+from dacnn_search.checkpoints import Checkpoints
+from dacnn_search.data import load
+from dacnn_search.derived import write_study
+from dacnn_search.errors import InputError, RunDirectoryError
+from dacnn_search.files import lock
+from dacnn_search.ledger import Ledger, LedgerWarning
+from dacnn_search.pareto import front_of
+from dacnn_search.replay import main as replay_command
+from dacnn_search.replay import replay
+from dacnn_search.run_directory import RunDirectory
+from dacnn_search.search import search
+from dacnn_search.space import SearchSpace
+from dacnn_search.task import prepare
+from dacnn_search.worker import Parcel, TrialWorker
+
+OLD_RUN = Path(__file__).parent / "fixtures" / "run-format-1"
+
+
+@pytest.fixture
+def space(space_file) -> SearchSpace:
+    return SearchSpace.from_yaml(space_file(TINY))
+
+
+@pytest.fixture
+def run(space, tmp_path) -> RunDirectory:
+    return new_run(space, tmp_path, trials=8)
+
+
+def other_space(space_file, old: str, new: str) -> Path:
+    assert old in TINY
+    return space_file(TINY.replace(old, new), "edited.yaml")
+
+
+def states_in_study(run: RunDirectory) -> dict[int, str]:
+    """Trial number -> state, as the file has it."""
+    with sqlite3.connect(run.folder / "optuna.db") as database:
+        rows = database.execute(
+            "SELECT value_json, state FROM trials JOIN trial_user_attributes USING (trial_id) WHERE key = 'trial'"
+        ).fetchall()
+    database.close()
+    return {int(number): state for number, state in rows}
+
+
+# Workers that die.
+
+
+def test_a_trial_whose_worker_dies_is_trained_again_under_its_number(space, run):
+    pretended = Pretended(space, run, trials=8)
+    lost, other = pretended.search.propose("a"), pretended.search.propose("b")
+    pretended.search.lose("a", "its worker process died")
+    again = pretended.search.propose("c")
+    assert again == lost != other
+    pretended.train("c", again)
+    pretended.train("b", other)
+    records = pretended.run()
+    assert [r["trial"] for r in records] == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert {r["state"] for r in records} == {"COMPLETE"}
+
+
+def test_after_three_deaths_it_has_failed_and_the_others_go_on(space, run):
+    pretended = Pretended(space, run, trials=4)
+    for key in "abc":
+        assert not pretended.search.over
+        assert pretended.search.propose(key)["trial"] == 0
+        pretended.search.lose(key, "its worker process died")
+    records = pretended.run()
+    assert records[0]["reason"] == "its worker process died 3 times"
+    assert [r["state"] for r in records] == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+
+
+def test_the_last_trial_is_trained_again_too(space, run):
+    pretended = Pretended(space, run, trials=1)
+    pretended.search.propose("a")
+    assert pretended.search.propose("b") is None
+    assert not pretended.search.over
+    pretended.search.lose("a", "its worker process died")
+    assert not pretended.search.over
+    assert len(pretended.run()) == 1
+
+
+def test_running_out_of_memory_is_not_tried_again(space, run):
+    pretended = Pretended(space, run, trials=4)
+    pretended.search.propose("a")
+    pretended.search.lose("a", "out of memory: Ray killed its worker", again=False)
+    pretended.close()
+    assert [(r["state"], r["reason"]) for r in run.records] == [("FAIL", "out of memory: Ray killed its worker")]
+
+
+# Checkpoints.
+
+
+def make_worker(space: SearchSpace, config: dict, seconds: float = 0.0) -> TrialWorker:
+    worker = TrialWorker.__new__(TrialWorker)
+    worker.setup(
+        config,
+        data=load(space.settings.data).without_test(),
+        recipe=space.settings.recipe.model_copy(update={"epochs": 6}),
+        concurrency=2,
+        gpus_per_trial=0.0,
+        checkpoint_seconds=seconds,
+    )
+    return worker
+
+
+def train_to_end(worker: TrialWorker) -> tuple[list[dict], list[Parcel]]:
+    epochs, parcels, done = [], [], False
+    while not done:
+        result = worker.step()
+        assert result["failure"] is None
+        epochs += result["epochs"]
+        parcels += [result["checkpoint"]] if result["checkpoint"] else []
+        done = result["done"]
+    return epochs, parcels
+
+
+def figures(epochs: list[dict]) -> list[tuple]:
+    return [(e["epoch"], e["train_loss"], e["validation_loss"], e["validation_accuracy"]) for e in epochs]
+
+
+def test_a_worker_carries_on_from_a_checkpoint_to_the_same_figures(space, run, monkeypatch):
+    monkeypatch.setattr(worker_module, "SECONDS_PER_REPORT", 0.0001)  # an epoch per step
+    config = Pretended(space, run).search.propose("a")
+    whole, parcels = train_to_end(make_worker(space, config))
+    assert [e["epoch"] for e in whole] == [1, 2, 3, 4, 5, 6]
+    assert len(parcels) >= 5
+    carried_on, _ = train_to_end(make_worker(space, {**config, "checkpoint": parcels[-3]}))
+    assert figures(carried_on) == figures(whole)
+
+
+def test_without_time_passing_there_is_no_checkpoint(space, run):
+    config = Pretended(space, run).search.propose("a")
+    assert train_to_end(make_worker(space, config, seconds=1000.0))[1] == []
+
+
+def test_a_checkpoint_is_kept_handed_out_and_dropped(space, run):
+    pretended = Pretended(space, run, trials=8)
+    config = pretended.search.propose("a")
+    assert config["checkpoint"] is None
+    pretended.search.progress("a", {"epochs": []}, b"after one epoch")
+    pretended.search.lose("a", "its worker process died")
+    again = pretended.search.propose("b")
+    assert again["checkpoint"] == b"after one epoch"
+    pretended.train("b", again)
+    pretended.close()
+    assert not run.checkpoints.exists()
+
+
+def test_a_resumed_search_hands_out_checkpoints(space, run):
+    first = Pretended(space, run, trials=8)
+    first.search.propose("a")
+    first.search.progress("a", {"epochs": []}, b"state")
+    assert Pretended(space, run, trials=8).search.propose("x")["checkpoint"] == b"state"
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:5], lambda data: data[:-1] + b"!", lambda data: b""])
+def test_a_damaged_checkpoint_is_found_out_and_the_one_before_is_used(tmp_path, damage):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for epoch in (8, 9, 10):
+        checkpoints.save("key", epoch, f"state {epoch}".encode())
+    checkpoints.save("other", 1, b"state of another")
+    assert checkpoints.load("key") == b"state 10"
+    newest = next(path for path in checkpoints._folder.iterdir() if ".00010." in path.name)
+    newest.write_bytes(damage(newest.read_bytes()))
+    assert checkpoints.load("key") == b"state 9"
+    assert not newest.exists()
+    checkpoints.drop("key")
+    assert checkpoints.load("key") is None
+    assert checkpoints.load("other") == b"state of another"
+
+
+def test_a_network_too_big_is_refused_before_it_is_built(space, run, monkeypatch):
+    monkeypatch.setattr(worker_module, "_device_bytes", lambda: 20_000)
+    monkeypatch.setattr("dacnn_search.training.build_seeded", None)
+    result = make_worker(space, Pretended(space, run).search.propose("a")).step()
+    assert result["done"]
+    assert result["failure"].startswith("out of memory: a step with 32 images needs about ")
+    assert result["failure"].endswith("but a trial may use 10.0 kB")
+
+
+# Resuming.
+
+
+def test_what_was_not_finished_is_finished_first(space, run):
+    first = Pretended(space, run, trials=8)
+    configs = [first.search.propose(str(n)) for n in range(5)]
+    for n in (3, 1):
+        first.train(str(n), configs[n])
+    second = Pretended(space, run, trials=8)  # the first was killed: nothing was closed
+    again = [second.search.propose(str(n)) for n in range(3)]
+    assert again == [configs[0], configs[2], configs[4]]
+    for n in range(3):
+        second.train(str(n), again[n])
+    records = second.run()
+    assert sorted(r["trial"] for r in records) == list(range(8))
+    assert len({r["fingerprint"] for r in records}) == 8
+    assert [r["finished"] for r in records] == sorted(r["finished"] for r in records)
+
+
+def test_a_clock_that_is_set_back_does_not_disturb_the_order(space, run, monkeypatch):
+    years = iter(range(2030, 1930, -1))
+    monkeypatch.setattr(sys.modules["dacnn_search.search"], "now", lambda: f"{next(years)}-01-01T00:00:00+00:00")
+    Pretended(space, run, trials=4).run()
+    records = Pretended(space, run, trials=8).run()
+    assert [r["sequence"] for r in records] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [r["trial"] for r in records] == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert [r["finished"] for r in records] == sorted(r["finished"] for r in records)
+    assert all(r["finished"] >= r["started"] for r in records)
+
+
+def test_a_full_disk_stops_the_search_and_room_lets_it_go_on(space, run, monkeypatch):
+    first = Pretended(space, run, trials=8)
+    configs = [first.search.propose(str(n)) for n in range(3)]
+    first.train("0", configs[0])
+
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "append", no_space)
+        first.train("1", configs[1])
+        assert first.search.failure == f"{run.trials_file} can't be written: No space left on device"
+        assert first.search.propose("3") is None
+        assert first.search.over
+    first.close()
+    records = Pretended(space, run, trials=8).run()
+    assert sorted(r["trial"] for r in records) == list(range(8))
+
+
+def test_a_full_disk_at_a_proposal_stops_the_search(space, run, monkeypatch):
+    first = Pretended(space, run, trials=8)
+
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(first.proposed, "append", no_space)
+        assert first.search.propose("0") is None
+    assert first.search.failure == f"{run.proposals_file} can't be written: No space left on device"
+    first.close()
+    assert len(Pretended(space, run, trials=8).run()) == 8
+
+
+def test_a_run_in_use_is_refused_naming_the_holder(run):
+    with lock(run.folder), pytest.raises(RunDirectoryError, match=r"in use by process \d+"):
+        search(resume=run.folder)
+
+
+def test_a_damaged_ledger_is_refused_with_the_line_and_repaired_on_request(space, run):
+    Pretended(space, run, trials=4).run()
+    lines = run.trials_file.read_bytes().splitlines(keepends=True)
+    run.trials_file.write_bytes(b"".join([lines[0], lines[1].replace(b"COMPLETE", b"COMPLETF"), *lines[2:]]))
+    with pytest.raises(RunDirectoryError, match=r"trials.jsonl:2: damaged line"):
+        search(resume=run.folder, trials=3)
+    with pytest.warns(LedgerWarning, match="kept 3 records and dropped 1"):
+        search(resume=run.folder, trials=3, repair=True)
+    assert [r["trial"] for r in run.records] == [0, 2, 3]
+    records = Pretended(space, run, trials=4).run()  # what was damaged is trained again
+    assert sorted(r["trial"] for r in records) == [0, 1, 2, 3]
+
+
+def test_a_torn_last_line_is_cut_off_with_a_warning(space, run):
+    Pretended(space, run, trials=4).run()
+    with run.trials_file.open("ab") as file:
+        file.write(b'{"sequence":5,"tri')
+    with pytest.warns(LedgerWarning, match="cut off an unfinished last line"):
+        search(resume=run.folder, trials=4)
+    assert len(run.records) == 4
+
+
+# Optuna's study.
+
+
+def test_the_study_tells_what_runs_waits_and_has_ended(space, run):
+    first = Pretended(space, run, trials=8)
+    configs = [first.search.propose(str(n)) for n in range(3)]
+    write_study(run.folder, space, first.ledger.records, first.search._unfinished())
+    assert states_in_study(run) == {0: "RUNNING", 1: "RUNNING", 2: "RUNNING"}
+    first.train("1", configs[1])
+    first.search.finish("2", {"failure": "training loss is nan in epoch 1"})
+    first.search.interrupt()
+    first.close()
+    assert states_in_study(run) == {0: "WAITING", 1: "COMPLETE", 2: "FAIL"}
+    Pretended(space, run, trials=3).run()
+    assert states_in_study(run) == {0: "COMPLETE", 1: "COMPLETE", 2: "FAIL"}
+
+
+@pytest.mark.parametrize("harm", ["deleted", "garbage", "of another run"])
+def test_losing_the_study_costs_nothing(space, run, tmp_path, harm):
+    Pretended(space, run, trials=4).run()
+    study = run.folder / "optuna.db"
+    before = states_in_study(run)
+    if harm == "deleted":
+        study.unlink()
+    elif harm == "garbage":
+        study.write_bytes(b"no database" * 1000)
+    else:
+        (tmp_path / "more").mkdir()
+        other = new_run(space, tmp_path / "more", trials=5, seed=9)
+        Pretended(space, other, trials=5, seed=9).run()
+        shutil.copy(other.folder / "optuna.db", study)
+    search(resume=run.folder, trials=4)
+    assert states_in_study(run) == before
+    loaded = optuna.load_study(study_name=run.folder.name, storage=f"sqlite:///{study}")
+    assert sorted(t.values[1] for t in loaded.trials) == sorted(r["parameters"] for r in run.records)
+    loaded._storage.remove_session()
+
+
+# Other spaces.
+
+
+def test_an_edited_space_is_refused_with_what_differs(space, run, space_file):
+    edited = other_space(space_file, "{choice: [3, 4, 6]}", "{choice: [3, 4, 8]}")
+    with pytest.raises(RunDirectoryError) as refused:
+        prepare(edited, resume=run.folder, settings={})
+    text = str(refused.value)
+    assert "--extend" in text
+    assert "architecture.width: {'choice': [3, 4, 6]} -> {'choice': [3, 4, 8]}" in text
+    assert "depth" not in text
+
+
+def test_the_same_space_and_other_budgets_are_no_edit(space, run, space_file):
+    same = other_space(space_file, "trials: 4", "trials: 40")
+    assert prepare(same, resume=run.folder, settings={}).extension is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [("epochs: 2", "epochs: 3", "recipe.epochs: 2 -> 3"), ("subset: 300", "subset: 200", "data.subset: 300 -> 200")],
+)
+def test_an_extension_keeps_data_and_recipe(run, space_file, old, new, named):
+    with pytest.raises(RunDirectoryError, match=named):
+        prepare(other_space(space_file, old, new), resume=run.folder, extend=True, settings={})
+
+
+def extended(run: RunDirectory, edited: Path, trials: int) -> SearchSpace:
+    """The space of a run after an extension; nothing is trained."""
+    search(edited, resume=run.folder, extend=True, trials=trials)
+    return run.space
+
+
+def test_a_wider_space_keeps_all_trials(space, run, space_file, capsys):
+    before = Pretended(space, run, trials=6).run()
+    edited = other_space(space_file, "{choice: [3, 4, 6]}", "{choice: [3, 4, 6, 7]}")
+    wider = extended(run, edited, trials=6)
+    assert run.records == before
+    assert run.environment["space"]["networks"] > 0
+    assert run.space_file.read_text() == edited.read_text()
+    records = Pretended(wider, run, trials=12).run()
+    assert records[:6] == before
+    assert len({r["fingerprint"] for r in records}) == 12
+    assert set(states_in_study(run).values()) == {"COMPLETE"}
+
+
+def test_what_was_fixed_may_become_free(space_file, tmp_path):
+    narrow = SearchSpace.from_yaml(space_file(TINY.replace("{choice: [3, 4, 6]}", "4")))
+    run = new_run(narrow, tmp_path)
+    before = Pretended(narrow, run, trials=5).run()
+    wider = extended(run, space_file(TINY, "wide.yaml"), trials=5)
+    records = run.records
+    assert [r["fingerprint"] for r in records] == [r["fingerprint"] for r in before]
+    assert all(r["choices"]["width"] == 4 for r in records)
+    assert all(wider.replay(r["choices"])[0].fingerprint == r["fingerprint"] for r in records)
+    Pretended(wider, run, trials=7).run()
+
+
+def test_trials_that_do_not_fit_leave_and_are_kept_aside(space, run, space_file):
+    before = Pretended(space, run, trials=8).run()
+    edited = other_space(space_file, "{choice: [3, 4, 6]}", "{choice: [4, 5]}")
+    narrower = extended(run, edited, trials=1)
+    kept = [r["trial"] for r in before if r["choices"]["width"] == 4]
+    assert 0 < len(kept) < 8
+    assert [r["trial"] for r in run.records] == kept
+    assert (run.folder / "trials.jsonl.before-1").read_text().count("\n") == 8
+    assert all(narrower.meets_constraints(narrower.replay(r["choices"])[0]) for r in run.records)
+    records = Pretended(narrower, run, trials=9).run()
+    assert [r["trial"] for r in front_of(records)]
+
+
+@pytest.mark.parametrize("arguments", [{"extend": True}, {"repair": True}])
+def test_only_a_resumed_run_is_extended_or_repaired(space, arguments):
+    with pytest.raises(InputError, match="only a run directory that is resumed"):
+        prepare(space, settings={}, **arguments)
+
+
+# Replaying.
+
+
+def test_a_search_of_several_sessions_can_be_replayed(space, run, capsys):
+    first = Pretended(space, run, trials=12)
+    configs = {str(n): first.search.propose(str(n)) for n in range(3)}
+    for key in ("1", "0"):
+        first.train(key, configs[key])
+        configs[f"{key}+"] = first.search.propose(f"{key}+")
+    first.train("2", configs["2"])
+    Pretended(space, run, trials=14).run()  # the first was killed with two trials running
+    assert replay(run) == (14, 0, None)
+    with pytest.raises(SystemExit) as ended:
+        replay_command([str(run.folder)])
+    assert ended.value.code == 0
+    assert "14 proposals confirmed" in capsys.readouterr().out
+
+
+def test_a_replay_says_where_it_departs(space, run, capsys):
+    Pretended(space, run, trials=8).run()
+    with Ledger.open(run.proposals_file) as proposals:
+        lines = [dict(line) for line in proposals.records]
+        lines[5]["fingerprint"] = "0" * 16
+        proposals.rewrite(lines)
+    confirmed, _, departure = replay(run)
+    assert (confirmed, departure.trial, departure.recorded) == (5, 5, "0" * 16)
+    with pytest.raises(SystemExit) as ended:
+        replay_command([str(run.folder)])
+    assert ended.value.code == 1
+    assert "departs at trial 5" in capsys.readouterr().out
+
+
+# Other versions.
+
+
+def test_a_run_of_the_first_format_is_read_and_resumed(tmp_path):
+    folder = tmp_path / "run-format-1"
+    shutil.copytree(OLD_RUN, folder)
+    run = RunDirectory(folder)
+    assert [r["trial"] for r in run.records] == [1, 0, 2, 3]
+    assert [r["state"] for r in run.records] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert len(run.front) > 0
+    assert run.networks[0].accuracy == run.retrained[0]["test_accuracy"]
+    records = Pretended(run.space, run, trials=6).run()
+    assert [r["trial"] for r in records] == [1, 0, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("version", [2, "1", None, 0])
+def test_a_later_format_is_refused_by_name(run, version):
+    values = {**json.loads(run.environment_file.read_text()), "format": version}
+    values["versions"]["dacnn-search"] = "9.9"
+    run.environment_file.write_text(json.dumps(values))
+    with pytest.raises(RunDirectoryError, match=r"format must be 1 to 1, but is .*dacnn-search 9.9"):
+        RunDirectory(run.folder)
