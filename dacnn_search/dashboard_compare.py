@@ -167,6 +167,8 @@ def _differences(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _flatten(name: str, value: Any) -> list[tuple[str, str]]:
+    if name == "git_commit":
+        return [(name, str(value)[:10])]
     if isinstance(value, dict):
         return [pair for key, inner in value.items() for pair in _flatten(f"{name}.{key}", inner)]
     return [(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))]

@@ -3,6 +3,7 @@
 The only place of the package that replaces a file.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from dacnn_search.errors import RunDirectoryError
 
-__all__ = ["lock", "replace_folder", "sha256_of", "sync_folder", "write_atomic"]
+__all__ = ["lock", "new_folder", "replace_folder", "sha256_of", "sync_folder", "write_atomic"]
 
 LOCK_NAME = ".lock"
 
@@ -39,6 +40,29 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder` to fill, which gets that name at the end: it's there as a whole or not at all.
+
+    Raises FileExistsError if the name is taken, OSError.
+    """
+    new = folder.parent / f".tmp-{secrets.token_hex(8)}"
+    new.mkdir()
+    try:
+        yield new
+        if folder.exists():
+            raise FileExistsError(errno.EEXIST, "the name is taken", str(folder))
+        try:
+            os.rename(new, folder)  # noqa: PTH104
+        except OSError as error:  # taken in this moment, by a folder that is not empty
+            if error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):
+                raise FileExistsError(errno.EEXIST, "the name is taken", str(folder)) from None
+            raise
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 @contextmanager

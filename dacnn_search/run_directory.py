@@ -15,7 +15,7 @@ from typing import Any
 from dacnn_search.architecture import Architecture
 from dacnn_search.cost import estimate_cost
 from dacnn_search.errors import RunDirectoryError
-from dacnn_search.files import sync_folder, write_atomic
+from dacnn_search.files import new_folder, write_atomic
 from dacnn_search.ledger import read_ledger
 from dacnn_search.networks import TrainedNetwork, best_networks, group_retrained
 from dacnn_search.pareto import Record, Scale, front_of
@@ -26,6 +26,7 @@ from dacnn_search.space_size import count_networks
 __all__ = ["FORMAT", "RunDirectory", "check_name", "load_run", "now", "package_versions", "processor_name"]
 
 FORMAT = 1  # of the files in a run directory; a run of a later format is refused
+SPACE_FILE, ENVIRONMENT_FILE = "space.yaml", "environment.json"
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "plotly", "dacnn-search")
 
 
@@ -59,14 +60,21 @@ class RunDirectory:
         `environment.json`. Raises RunDirectoryError if a `name` given is taken or the folder can't be made.
         """
         check_name(name)
-        folder = _make_folder(results, name, space)
-        run = cls.__new__(cls)
-        run.folder = folder
-        write_atomic(run.space_file, space.text)
-        write_atomic(
-            run.environment_file, json.dumps(_environment(folder.name, space, class_names, settings), indent=2) + "\n"
-        )
-        return run
+        wanted, number = name or space.name, 1
+        folder = results / wanted
+        while True:
+            try:
+                _write_folder(folder, space, class_names, settings)
+                return cls(folder)
+            except FileExistsError:
+                if name is not None:
+                    raise RunDirectoryError(
+                        f"{folder}: a new run needs a name that is not taken; to go on with this one: --resume {folder}"
+                    ) from None
+                number += 1
+                folder = results / f"{wanted}-{number}"
+            except OSError as error:
+                raise RunDirectoryError(f"{folder}: the run directory can't be made: {error.strerror}") from error
 
     def set_space(self, space: SearchSpace) -> None:
         """Go on in another space."""
@@ -81,11 +89,11 @@ class RunDirectory:
 
     @property
     def space_file(self) -> Path:
-        return self.folder / "space.yaml"
+        return self.folder / SPACE_FILE
 
     @property
     def environment_file(self) -> Path:
-        return self.folder / "environment.json"
+        return self.folder / ENVIRONMENT_FILE
 
     @property
     def trials_file(self) -> Path:
@@ -204,26 +212,15 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _make_folder(results: Path, name: str | None, space: SearchSpace) -> Path:
-    wanted = name or space.name
-    folder, number = results / wanted, 1
-    try:
-        results.mkdir(parents=True, exist_ok=True)
-        while True:
-            try:
-                folder.mkdir()
-                break
-            except FileExistsError:
-                if name is not None:
-                    raise RunDirectoryError(
-                        f"{folder}: a new run needs a name that is not taken; to go on with this one: --resume {folder}"
-                    ) from None
-                number += 1
-                folder = results / f"{wanted}-{number}"
-        sync_folder(results)
-    except OSError as error:
-        raise RunDirectoryError(f"{folder}: the run directory can't be made: {error.strerror}") from error
-    return folder
+def _write_folder(folder: Path, space: SearchSpace, class_names: Sequence[str], settings: dict[str, Any]) -> None:
+    """Make a run directory that is there as a whole or, after a crash, not at all."""
+    if folder.exists():
+        raise FileExistsError
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    environment = _environment(folder.name, space, class_names, settings)
+    with new_folder(folder) as new:
+        write_atomic(new / SPACE_FILE, space.text)
+        write_atomic(new / ENVIRONMENT_FILE, json.dumps(environment, indent=2) + "\n")
 
 
 def _environment(name: str, space: SearchSpace, class_names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:

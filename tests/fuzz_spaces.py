@@ -16,14 +16,13 @@ from dacnn_search.task import prepare
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
 SECONDS = 60
-WORDS = [
-    "",
-    "0 -1 1 2.5 1e-3 1e400 .inf .nan null ~ true no 9999999999999999999999 50k \"\" 'x' [] {} [1,[2]] {a: 1} !!python/object:os",
-    "&a *a <<: - : ? | > % @ ` # \\0 é 図 😀 {choice: []} {choice: [1, 1]} {range: {low: 5, high: 1}}",
-    "{range: {low: 1, high: 2, step: 0}} {range: {low: 1, high: 1000000000}} {choice: [network, 3]} ../../etc /dev/zero",
-    "",
+WORDS = r"""0 -1 1 2.5 1e-3 1e400 .inf .nan null ~ true no 9999999999999999999999 50k "" 'x' [] {} [1,[2]] - : ? | >
+    % @ ` !!python/object:os &a *a <<: # é 図 ../../etc /dev/zero"""
+TOKENS = [
+    *WORDS.split(),
+    *["{a: 1}", "{choice: []}", "{choice: [1, 1]}", "{choice: [network, 3]}", "{range: {low: 5, high: 1}}"],
+    *["{range: {low: 1, high: 2, step: 0}}", "{range: {low: 1, high: 1000000000}}", "\t", "\n", "  ", "\x00", "\ud7ff"],
 ]
-TOKENS = [token for line in WORDS for token in line.split(" ") if token] + ["\t", "\n", "  ", "\x00", "\ud7ff"]
 
 
 def mutate(text: str, generator: random.Random) -> bytes:
@@ -59,13 +58,15 @@ def outcome(path: Path, results: Path) -> str:
     try:
         prepare(path, results=results, settings={})
     except InputError as error:
-        assert str(error), "an empty message"
+        if not str(error):
+            raise AssertionError("an empty message") from error
         return "refused"
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         try:
             preview([str(path)])
         except SystemExit as ended:
-            assert ended.code == 0, f"prepared, but the preview ends with {ended.code}"
+            if ended.code:
+                raise AssertionError(f"prepared, but the preview ends with {ended.code}") from ended
     return "accepted"
 
 

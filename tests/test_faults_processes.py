@@ -61,15 +61,13 @@ def test_kills_of_the_driver_at_random_moments_lose_and_repeat_nothing(folder):
     known: list[dict] = []
     for _ in range(20):
         with running(*arguments) as run:
-            if run_folder.exists():
-                arguments = ["--resume", run_folder, "--trials", trials]
             run.processes()
             time.sleep(generator.uniform(0.5, 15.0))
             run.processes()
             run.signal(signal.SIGKILL)
             run.process.wait()
             no_orphans(run)
-        if (run_folder / "environment.json").exists():
+        if run_folder.exists():
             arguments = ["--resume", run_folder, "--trials", trials]
         records = records_in(run_folder)
         assert records[: len(known)] == known

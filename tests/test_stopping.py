@@ -55,16 +55,16 @@ def test_the_estimate_is_near_the_final_accuracy():
     assert rule.judge(progress("new", 3200, 0.97, 4)).estimate == pytest.approx(0.97, abs=0.01)
 
 
-def test_more_noise_means_more_patience():
-    def patience(noise):
-        rule, generator = FrontStopping(EPOCHS), np.random.default_rng(0)
+def test_more_optimism_means_more_patience():
+    def patience(optimism):
+        rule, generator = FrontStopping(EPOCHS, optimism), np.random.default_rng(0)
         for trial in range(30):
             curve = progress(trial, 1000, generator.uniform(0.8, 0.95), EPOCHS)
-            errors = [(1 - a) * np.exp(noise * generator.standard_normal()) for a in curve.accuracy]
+            errors = [(1 - a) * np.exp(0.3 * generator.standard_normal()) for a in curve.accuracy]
             rule.judge(Progress(trial, 1000, tuple(1 - e for e in errors), tuple(2 * e for e in errors)))
-        return [rule.judge(progress("x", 1000, final, 2)).go_on for final in np.linspace(0.7, 0.95, 20)].count(True)
+        return [rule.judge(progress("x", 1000, final, 5)).go_on for final in np.linspace(0.7, 0.99, 20)].count(True)
 
-    assert patience(0.5) > patience(0.05)
+    assert patience(0.0) < patience(2.0) < 20
 
 
 def test_a_full_trial_is_never_stopped():
@@ -114,13 +114,14 @@ def test_ray_tune_stops_trials_by_the_rule(tmp_path):
     import ray
     from ray import tune
 
+    full = EPOCHS  # workers can't import this file
+
     class Trainable(tune.Trainable):
         def step(self):
-            final = 0.5 if self.config["parameters"] == 777 else 0.995
-            curve = progress("x", 1000, final, self.iteration + 1)
-            last = {"validation_accuracy": curve.accuracy[-1], "validation_loss": curve.loss[-1]}
-            done = self.iteration + 1 == EPOCHS
-            return {"epochs": [{"epoch": self.iteration + 1, **last}], "epoch": self.iteration + 1, "done": done}
+            epoch, final = self.iteration + 1, 0.5 if self.config["parameters"] == 777 else 0.995
+            error = (1 - final) * 1.3 ** (full - epoch)
+            last = {"epoch": epoch, "validation_accuracy": 1 - error, "validation_loss": 2 * error}
+            return {"epochs": [last], "epoch": epoch, "done": epoch == full}
 
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:

@@ -1,0 +1,225 @@
+"""How many trials and epochs a search takes to find the front: samplers and stopping rules on DACNN-Bench.
+
+    python benchmarks/search_efficiency.py --quick
+    python benchmarks/search_efficiency.py --seeds 20 --output results/efficiency
+
+Each search is simulated (`simulator.py`): real learning curves from the table, the product's own samplers and rules,
+workers in virtual time. The hypervolume is that of the test accuracies of the networks on the search's front of
+validation accuracies, against log10 parameters, with the reference point of the product (`pareto.Scale`). Duplicates
+are turned away before they cost anything, for all samplers alike. The last line printed is a JSON object; a figure is
+null where the searches are too few or too short to tell it:
+
+- `hv_*_N`: median hypervolume after N trials without stopping; `hv_best`: of all networks of the space;
+- `duplicates_ours`: known networks proposed by our sampler, in all its searches together;
+- `epochs_ratio_same_hv`: epochs at which our sampler with our rule is within 0.5% of the final hypervolume of our
+  sampler without stopping, over the epochs that takes;
+- `epochs_ratio_95_vs_default`: epochs at which our sampler with our rule has 95% of `hv_best`, over the same for
+  Optuna's default sampler without stopping.
+"""
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import optuna
+import pandas as pd
+from simulator import Table, best_hypervolume, hypervolumes, scale_of, simulate
+
+from dacnn_search import samplers
+from dacnn_search.space import SearchSpace
+from dacnn_search.stopping import Progress, StoppingRule, Verdict, make_stopping
+
+FOLDER = Path(__file__).parent / "dacnn_bench"
+OURS, DEFAULT = "surrogate", "optuna_default"
+SAMPLERS = ("random", "nsga2", DEFAULT, "tpe", "gp", OURS)
+RULES = ("none", "accuracy", "halving", "front")
+QUICK = [(OURS, "none"), (OURS, "front"), ("tpe", "none"), (DEFAULT, "none"), ("random", "none")]
+EPOCHS = 12
+
+
+@dataclass(frozen=True)
+class Search:
+    """One search to simulate."""
+
+    table: str
+    sampler: str
+    stopping: str
+    seed: int
+    trials: int
+    workers: int
+
+
+class AccuracyHalving(StoppingRule):
+    """What Ray Tune's ASHA does when it is told accuracy alone: at 1/3 of the epochs and 1/9 of them (at least one) a
+    trial goes on if its accuracy is among the best third of those that came so far."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__(epochs)
+        self._rungs: dict[int, list[float]] = {max(epochs // 9, 1): [], epochs // 3: []}
+
+    def judge(self, progress: Progress) -> Verdict:
+        rung = self._rungs.get(len(progress.accuracy))
+        if rung is None:
+            return Verdict(True)
+        rung.append(progress.accuracy[-1])
+        return Verdict(progress.accuracy[-1] >= np.quantile(rung, 2 / 3))
+
+
+def run_search(search: Search) -> pd.DataFrame:
+    """One row per trial that ended, in the order of virtual time."""
+    samplers.SAMPLERS[DEFAULT] = lambda seed, _: optuna.samplers.TPESampler(seed=seed)
+    space = SearchSpace.from_yaml(FOLDER / f"{search.table}.yaml")
+    table = Table(FOLDER / f"{search.table}.parquet")
+    rule = AccuracyHalving(EPOCHS) if search.stopping == "accuracy" else make_stopping(search.stopping, EPOCHS)
+    begun = time.process_time()
+    events = simulate(
+        space,
+        table,
+        sampler=search.sampler,
+        stopping=rule,
+        seed=search.seed,
+        trials=search.trials,
+        workers=search.workers,
+    )
+    spent = time.process_time() - begun
+    rows = [
+        {
+            "table": search.table,
+            "sampler": search.sampler,
+            "stopping": search.stopping,
+            "seed": search.seed,
+            "trials": number,
+            "epochs": event.spent,
+            "seconds": event.seconds,
+            "state": event.state,
+            "duplicates": event.proposal.duplicates,
+            "sampler_seconds": spent / len(events),
+        }
+        for number, event in enumerate(events, start=1)
+    ]
+    return pd.DataFrame(rows).assign(hypervolume=hypervolumes(events, table, scale_of(space)))
+
+
+def over_epochs(rows: pd.DataFrame) -> np.ndarray:
+    """Median over seeds of the hypervolume after 1, 2, ... epochs; a search that has ended keeps its last one."""
+    most = int(rows["epochs"].max()) if len(rows) else 0
+    curves = []
+    for _, search in rows.groupby("seed"):
+        places = np.searchsorted(search["epochs"].to_numpy(), np.arange(1, most + 1), side="right")
+        curves.append(np.concatenate([[0.0], search["hypervolume"].to_numpy()])[places])
+    return np.median(curves, axis=0) if curves else np.array([])
+
+
+def epochs_to(rows: pd.DataFrame, target: float) -> int | None:
+    """Epochs after which the median hypervolume has reached a target."""
+    reached = np.flatnonzero(over_epochs(rows) >= target)
+    return int(reached[0]) + 1 if len(reached) else None
+
+
+def summarise(rows: pd.DataFrame, best: float) -> dict[str, Any]:
+    """The figures of the last line."""
+
+    def of(sampler: str, stopping: str = "none") -> pd.DataFrame:
+        return rows[(rows["sampler"] == sampler) & (rows["stopping"] == stopping)]
+
+    def after(sampler: str, trials: int) -> float | None:
+        volumes = of(sampler).query(f"trials == {trials}")["hypervolume"]
+        return round(float(volumes.median()), 5) if len(volumes) else None
+
+    def ratio(epochs: int | None, other: int | None) -> float | None:
+        return round(epochs / other, 3) if epochs and other else None
+
+    full = of(OURS)
+    final = float(full[full["trials"] == full["trials"].max()]["hypervolume"].median())
+    return {
+        "hv_ours_30": after(OURS, 30),
+        "hv_ours_100": after(OURS, 100),
+        "hv_tpe_multivariate_100": after("tpe", 100),
+        "hv_best": round(best, 5),
+        "duplicates_ours": int(rows[rows["sampler"] == OURS]["duplicates"].sum()),
+        "epochs_ratio_same_hv": ratio(epochs_to(of(OURS, "front"), 0.995 * final), full["epochs"].max()),
+        "epochs_ratio_95_vs_default": ratio(
+            epochs_to(of(OURS, "front"), 0.95 * best), epochs_to(of(DEFAULT), 0.95 * best)
+        ),
+    }
+
+
+def show(rows: pd.DataFrame, best: float) -> None:
+    """A table of medians and quartiles, as shares of the best hypervolume."""
+    marks = [n for n in (10, 30, 50, 100, 200) if n <= rows["trials"].max()]
+    print(f"{'sampler':>15} {'stopping':>9} {'epochs':>7}" + "".join(f"{f'{n} trials':>23}" for n in marks))
+    for (sampler, stopping), of in rows.groupby(["sampler", "stopping"], sort=False):
+        cells = []
+        for n in marks:
+            low, middle, high = of[of["trials"] == n]["hypervolume"].quantile([0.25, 0.5, 0.75]) / best
+            cells.append(f"{middle:.4f} ({low:.3f}-{high:.3f})")
+        epochs = of.groupby("seed")["epochs"].max().median()
+        print(f"{sampler:>15} {stopping:>9} {epochs:7.0f}" + "".join(f"{cell:>23}" for cell in cells))
+
+
+def write(rows: pd.DataFrame, best: float, output: Path) -> None:
+    """All rows as CSV, and the curves over trials, epochs and virtual seconds as a page."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    output.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(output / "search_efficiency.csv", index=False)
+    figure = make_subplots(1, 2, subplot_titles=("after trials", "after epochs"), shared_yaxes=True)
+    for (sampler, stopping), of in rows.groupby(["sampler", "stopping"], sort=False):
+        trials = of.groupby("trials")["hypervolume"].quantile([0.25, 0.5, 0.75]).unstack() / best
+        epochs = over_epochs(of) / best
+        name = f"{sampler}, {stopping}"
+        spread = {"type": "data", "array": trials[0.75] - trials[0.5], "arrayminus": trials[0.5] - trials[0.25]}
+        figure.add_trace(
+            go.Scatter(x=trials.index, y=trials[0.5], error_y=spread | {"thickness": 0.3}, name=name, legendgroup=name),
+            1,
+            1,
+        )
+        figure.add_trace(
+            go.Scatter(x=np.arange(1, len(epochs) + 1), y=epochs, name=name, legendgroup=name, showlegend=False), 1, 2
+        )
+    figure.update_yaxes(title_text="share of the best hypervolume, median", range=[0.85, 1.0])
+    figure.write_html(output / "search_efficiency.html", include_plotlyjs=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", default="digits", help="name of a YAML and a Parquet file in dacnn_bench/")
+    parser.add_argument("--quick", action="store_true", help="few seeds and the combinations that the last line needs")
+    parser.add_argument("--seeds", type=int, help="searches of each combination (default 20, quick 5)")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--workers", type=int, default=4, help="of each simulated search")
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=SAMPLERS)
+    parser.add_argument("--stopping", nargs="+", choices=RULES, default=RULES)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--output", type=Path, help="folder for a CSV file and a page")
+    options = parser.parse_args()
+    combinations = QUICK if options.quick else list(itertools.product(options.samplers, options.stopping))
+    seeds = range(options.first_seed, options.first_seed + (options.seeds or (5 if options.quick else 20)))
+    searches = [
+        Search(options.table, sampler, stopping, seed, options.trials, options.workers)
+        for seed in seeds
+        for sampler, stopping in combinations
+    ]
+    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+        rows = pd.concat(pool.imap(run_search, searches), ignore_index=True)
+    space = SearchSpace.from_yaml(FOLDER / f"{options.table}.yaml")
+    best = best_hypervolume(Table(FOLDER / f"{options.table}.parquet"), scale_of(space))
+    show(rows, best)
+    if options.output:
+        write(rows, best, options.output)
+    print(json.dumps(summarise(rows, best)))
+
+
+if __name__ == "__main__":
+    main()

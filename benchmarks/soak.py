@@ -1,0 +1,91 @@
+"""Kills a search at random moments until it is done, and counts what should be zero.
+
+    python benchmarks/soak.py --kills 100
+
+Prints finished trials lost, trials trained twice, zombies in Optuna's study and processes left 10 seconds later, and
+exits with 1 unless all of them are zero and the search ends with exactly its budget.
+"""
+
+import argparse
+import random
+import signal
+import sqlite3
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from faulty import SPACE, records_in, running
+
+PATIENCE = 10.0  # for processes to end, in seconds
+
+
+def main() -> int:
+    """Parse the command line, kill and count."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--longest", type=float, default=20.0, help="seconds from a start to its kill")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        counts = soak(Path(folder), options.kills, options.longest, random.Random(options.seed))
+    for name, count in counts.items():
+        print(f"{name:<32} {count}")
+    return 0 if not any(count for name, count in counts.items() if name not in ("kills", "trials")) else 1
+
+
+def soak(folder: Path, kills: int, longest: float, generator: random.Random) -> dict[str, int]:
+    """What was found, by name."""
+    (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
+    run_folder, trials = folder / "small", 2 * kills
+    counts = dict.fromkeys(("kills", "trials", "lost", "orphans"), 0)
+    known: list[dict] = []
+    for number in range(kills):
+        with running(*_arguments(folder, run_folder, trials)) as run:
+            end = time.monotonic() + generator.uniform(0.5, longest)
+            while time.monotonic() < end and run.process.poll() is None:
+                run.processes()  # remembers them, for when they have lost their parent
+                time.sleep(0.5)
+            run.signal(signal.SIGKILL)
+            run.process.wait()
+            counts["orphans"] += _left(run)
+        records = records_in(run_folder)
+        counts["lost"] += sum(record not in records for record in known)
+        known = records
+        print(f"kill {number + 1}: {len(known)} trials", flush=True)
+    with running(*_arguments(folder, run_folder, trials)) as run:
+        counts["failed to finish"] = int(run.end()[0] != 0)
+    records = records_in(run_folder)
+    counts["lost"] += sum(record not in records for record in known)
+    counts["trained twice"] = len(records) - len({record["fingerprint"] for record in records})
+    counts["off the budget"] = abs(len(records) - trials)
+    counts["zombies in the study"] = _unfinished(run_folder / "optuna.db")
+    return {**counts, "kills": kills, "trials": len(records)}
+
+
+def _arguments(folder: Path, run_folder: Path, trials: int) -> list[object]:
+    if run_folder.exists():
+        return ["--resume", run_folder, "--trials", trials]
+    return ["--space", folder / "space.yaml", "--results", folder, "--trials", trials]
+
+
+def _left(run) -> int:  # type: ignore[no-untyped-def]
+    """How many processes are there after the time they have to end."""
+    end = time.monotonic() + PATIENCE
+    while (left := run.processes()) and time.monotonic() < end:
+        time.sleep(0.2)
+    return len(left)
+
+
+def _unfinished(path: Path) -> int:
+    database = sqlite3.connect(path)
+    try:
+        return int(database.execute("SELECT COUNT(*) FROM trials WHERE state IN ('RUNNING', 'WAITING')").fetchone()[0])
+    finally:
+        database.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

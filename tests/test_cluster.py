@@ -1,0 +1,89 @@
+"""A Ray cluster of two nodes on one machine: both train, and one may die."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faulty import SPACE, records_in, running, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+HEAD = """
+import os, sys
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+second = cluster.add_node(num_cpus=1)
+cluster.wait_for_nodes()
+print(cluster.address, flush=True)
+for line in sys.stdin:
+    cluster.remove_node(second, allow_graceful=False)
+    print("removed", flush=True)
+cluster.shutdown()
+"""
+
+
+@pytest.fixture
+def cluster() -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Address of two raylets of one CPU each; a line to its input kills the second."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HEAD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    address = process.stdout.readline().strip()
+    assert address, "the cluster did not come up"
+    yield address, process
+    process.stdin.close()
+    process.wait(timeout=120)
+    process.stdout.close()
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> list[object]:
+    (tmp_path / "space.yaml").write_text(SPACE.replace("epochs: 2", "epochs: 30"), encoding="utf-8")
+    return ["--space", tmp_path / "space.yaml", "--results", tmp_path / "results"]
+
+
+def processes_of(records: list[dict]) -> set[str]:
+    return {record["worker"] for record in records}
+
+
+def test_both_nodes_train_into_one_run_directory(cluster, arguments, tmp_path):
+    address, _ = cluster
+    with running(*arguments, "--trials", 10, "--address", address) as run:
+        code, output = run.end()
+    assert code == 0, output
+    records = records_in(tmp_path / "results" / "small")
+    assert [r["state"] for r in records] == ["COMPLETE"] * 10
+    assert len(processes_of(records)) >= 2  # a node has one CPU, so they are on two nodes
+
+
+def test_a_node_that_dies_costs_only_time(cluster, arguments, tmp_path):
+    address, process = cluster
+    folder = tmp_path / "results" / "small"
+    with running(*arguments, "--trials", 14, "--address", address) as run:
+        wait_until(lambda: len(processes_of(records_in(folder))) >= 2, run)
+        process.stdin.write("kill\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "removed\n"
+        code, output = run.end()
+    assert code == 0, output
+    records = records_in(folder)
+    assert sorted(r["trial"] for r in records) == list(range(14))
+    assert {r["state"] for r in records} == {"COMPLETE"}
+
+
+def test_a_cluster_that_does_not_answer_is_told(arguments):
+    with running(*arguments, "--address", "127.0.0.1:1") as run:
+        code, output = run.end()
+    assert code == 2, output
+    assert "a Ray cluster must answer at 127.0.0.1:1" in output
+    assert "Traceback" not in output
