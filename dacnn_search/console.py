@@ -159,7 +159,7 @@ def front_table(front: Sequence[Record], retrained: Sequence[Mapping[str, Any]])
 def _line(snapshot: Snapshot) -> str:
     """A snapshot in one line."""
     done = f"{snapshot.state}: {_done(snapshot)}"
-    parts = [done, *_facts(snapshot), _left(snapshot.remaining)]
+    parts = [done, *_facts(snapshot), _left(snapshot.remaining) if snapshot.state == "searching" else ""]
     if snapshot.running and snapshot.state in RUNNING:
         parts.insert(1, f"{len(snapshot.running)} running")
     return ", ".join(part for part in [*parts, snapshot.message] if part)

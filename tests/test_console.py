@@ -109,8 +109,9 @@ def test_how_it_ended_stays_on_a_terminal():
     terminal._console = Console(file=stream, force_terminal=True, width=140)
     with terminal:
         terminal.update(SNAPSHOT)
-        terminal.update(dataclasses.replace(SNAPSHOT, state="interrupted", remaining=None))
+        terminal.update(dataclasses.replace(SNAPSHOT, state="interrupted"))
     assert "interrupted: 7/50 trials, best 97.50%" in stream.getvalue()
+    assert "hypervolume 0.800\n" in stream.getvalue()  # and nothing about the time left
 
 
 def test_front_table_shows_mean_test_accuracy_and_no_markup():

@@ -146,7 +146,7 @@ if "RAY_RAYLET_PID" in os.environ:
 import os
 os.environ["PYTHONPATH"] = str(folder)
 """
-    with running(*start(folder, "--trials", 8), before=code) as run:
+    with running(*start(folder, "--trials", 4), before=code) as run:
         exit_code, output = run.end()
     records = records_in(folder / "results" / "small")
     failed = [r for r in records if r["choices"]["width"] == 7]
@@ -273,7 +273,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("room", [0, 3, 30, 200])
+@pytest.mark.parametrize("room", [0, 3, 30])
 def test_a_full_disk(folder, small_disk, room):
     run_folder = small_disk / "small"
     with running("--space", folder / "space.yaml", "--results", small_disk, "--trials", 300) as run:
@@ -291,7 +291,6 @@ def test_a_full_disk(folder, small_disk, room):
     assert len(records) >= 2
     json.loads((run_folder / "status.json").read_text())
     fill.unlink()
-    shutil.rmtree(run_folder / "filling", ignore_errors=True)
     code, output = finish(run_folder, "--trials", len(records) + 2)
     assert code == 0 or "dashboard" in output, output
     assert len(records_in(run_folder)) == len(records) + 2
