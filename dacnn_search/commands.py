@@ -29,6 +29,8 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
         except BrokenPipeError:  # the reader of a pipe, such as head, has left
             sys.stderr.close()
             sys.exit(0)
+        except OSError as error:  # a disk that is full or gone
+            sys.exit(_fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1))
         sys.exit(code or 0)
 
     return run

@@ -1,5 +1,6 @@
 """Progress in the terminal: a live display where there is one, plain lines elsewhere, and lines in a log file."""
 
+import contextlib
 import datetime
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,7 +56,8 @@ class Terminal(Listener):
         if self._live is not None:
             self._live.stop()
         if self._log is not None:
-            self._log.close()
+            with contextlib.suppress(OSError):
+                self._log.close()
 
     def began(self, folder: Path) -> None:
         """Keep the lines in the run directory's `log.txt` as well, each with the time."""
@@ -129,7 +131,8 @@ class Terminal(Listener):
 
     def _write_log(self, text: str) -> None:
         if self._log is not None:
-            self._log.write(f"{now()} {text}\n")
+            with contextlib.suppress(OSError):  # a full disk is told by who must write to it
+                self._log.write(f"{now()} {text}\n")
 
 
 def front_table(front: Sequence[Record], retrained: Sequence[Mapping[str, Any]]) -> Table:
