@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dacnn_search.classifier import Classifier, load_model
 from dacnn_search.errors import InputError
 from dacnn_search.files import write_atomic
+from dacnn_search.plot_page import html_page
 
 __all__ = ["FilterPictures", "filter_figure", "visualise", "write_filters", "write_png"]
 
@@ -76,8 +77,6 @@ def visualise(
 
 def write_filters(pictures: FilterPictures, folder: Path) -> Path:
     """Write `filters.png` and `filters.html` to a folder, which is made; return it."""
-    from dacnn_search.paper_page import html_page
-
     folder.mkdir(parents=True, exist_ok=True)
     write_png(pictures, folder / "filters.png")
     notes = ["Each picture was found by gradient ascent from noise: one filter of one layer responds strongly to it."]

@@ -1,19 +1,17 @@
-"""The Plotly page of one of the paper's experiments: one file that opens without a network."""
+"""What is written of one of the paper's experiments: its tables, and a page with figures."""
 
-import html
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
-import plotly.io
 
 from dacnn_search.experiments import Experiment, Member
 from dacnn_search.files import write_atomic
-from dacnn_search.paper_report import PruningRow, Results, Row
+from dacnn_search.paper_report import PruningRow, Results, Row, report_of, write_tables
+from dacnn_search.plot_page import Table, html_page
 
-__all__ = ["html_page", "write_page"]
+__all__ = ["write_report"]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#9a4a78", "#7f7f7f", "#b8a200", "#222222")
 FAMILIES = {  # colour by what the network shares
@@ -23,16 +21,20 @@ FAMILIES = {  # colour by what the network shares
     "mixed with regulators": "#e69f00",
     "free weights": "#7f7f7f",
 }
-Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # columns, and cells row by row
-
-STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:1.5rem auto;max-width:70rem;padding:0 1rem;color:#222}"
-    "table{border-collapse:collapse;font-size:13px}td,th{border-bottom:1px solid #ddd;padding:.2rem .6rem .2rem 0;"
-    "text-align:left;vertical-align:top}h1{font-size:1.4rem}li{margin:.15rem 0;overflow-wrap:anywhere}"
-)
 
 
-def write_page(
+def write_report(experiment: Experiment, results: Results, folder: Path) -> Path:
+    """Write `comparison.csv`, `comparison.md` and `page.html` of an experiment to a folder of its own below `folder`,
+    for figure 7 `filters.png` too; return it."""
+    target = folder / (experiment.name + results.conditions.suffix)
+    target.mkdir(exist_ok=True)
+    report = report_of(experiment, results)
+    write_tables(experiment, report, target)
+    _write_page(target, experiment, results, report.notes, report.table, report.rows, report.pruning)
+    return target
+
+
+def _write_page(
     target: Path,
     experiment: Experiment,
     results: Results,
@@ -59,30 +61,6 @@ def write_page(
     path = target / "page.html"
     write_atomic(path, html_page(title, notes, figures, table))
     return path
-
-
-def html_page(title: str, notes: Sequence[str], figures: Sequence[go.Figure], table: Table | None = None) -> str:
-    """A page with a title, notes (Markdown's `code` in them), figures and a table; Plotly is part of it."""
-    parts = [
-        plotly.io.to_html(figure, full_html=False, include_plotlyjs=index == 0, div_id=f"figure{index + 1}")
-        for index, figure in enumerate(figures)
-    ]
-    listed = [re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(note)) for note in notes]
-    return (
-        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
-        f"<meta name='viewport' content='width=device-width'><title>{html.escape(title)}</title>"
-        f"<style>{STYLE}</style></head><body>\n<h1>{html.escape(title)}</h1>\n<ul><li>{'</li><li>'.join(listed)}</li></ul>\n"
-        + "\n".join(parts)
-        + ("" if table is None else _html_table(*table))
-        + "\n</body></html>\n"
-    )
-
-
-def _html_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    def line(tag: str, values: Sequence[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(value)}</{tag}>" for value in values) + "</tr>"
-
-    return "\n<table>" + line("th", columns) + "".join(line("td", values) for values in cells) + "</table>"
 
 
 def _curves(dataset: str, members: Sequence[Member], results: Results) -> go.Figure:

@@ -1,4 +1,4 @@
-"""Ours beside the published: the tables of an experiment as CSV and Markdown, and its page."""
+"""Ours beside the published: the tables of an experiment as CSV and Markdown."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from dacnn_search.files import write_atomic
 from dacnn_search.model_folder import NetworkInput
 from dacnn_search.zoo import EXTRA_TO, Published
 
-__all__ = ["PruningRow", "Results", "Row", "pruning_rows", "rows_of", "write_report"]
+__all__ = ["PruningRow", "Report", "Results", "Row", "pruning_rows", "report_of", "rows_of", "write_tables"]
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -91,13 +91,18 @@ class PruningRow:
     published_ratio: float
 
 
-def write_report(experiment: Experiment, results: Results, folder: Path) -> Path:
-    """Write `comparison.csv`, `comparison.md` and `page.html` of an experiment to a folder of its own below `folder`,
-    for figure 7 `filters.png` too; return it."""
-    from dacnn_search.paper_page import write_page
+@dataclass(frozen=True)
+class Report:
+    """What is told of an experiment: notes, a table (columns and cells row by row), and the rows behind it."""
 
-    target = folder / (experiment.name + results.conditions.suffix)
-    target.mkdir(exist_ok=True)
+    notes: Sequence[str]
+    table: tuple[Sequence[str], Sequence[Sequence[str]]]
+    rows: Sequence[Row]
+    pruning: Sequence[PruningRow]
+
+
+def report_of(experiment: Experiment, results: Results) -> Report:
+    """What is to be told of an experiment."""
     rows: list[Row] = []
     pruning: list[PruningRow] = []
     datasets = dict.fromkeys(member.dataset for member in experiment.members)
@@ -109,10 +114,13 @@ def write_report(experiment: Experiment, results: Results, folder: Path) -> Path
         rows = rows_of(experiment, results)
         table = _COLUMNS, [_cells(row, results.conditions) for row in rows]
         notes += _rank_correlations(rows)
-    write_atomic(target / "comparison.csv", _csv(*table))
-    write_atomic(target / "comparison.md", _markdown(experiment, notes, *table))
-    write_page(target, experiment, results, notes, table, rows, pruning)
-    return target
+    return Report(notes, table, rows, pruning)
+
+
+def write_tables(experiment: Experiment, report: Report, folder: Path) -> None:
+    """Write `comparison.csv` and `comparison.md` to a folder."""
+    write_atomic(folder / "comparison.csv", _csv(*report.table))
+    write_atomic(folder / "comparison.md", _markdown(experiment, report.notes, *report.table))
 
 
 def rows_of(experiment: Experiment, results: Results) -> list[Row]:

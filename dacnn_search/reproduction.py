@@ -30,8 +30,9 @@ from dacnn_search.exporting import describe_training
 from dacnn_search.files import lock, replace_folder, write_atomic
 from dacnn_search.ledger import Ledger
 from dacnn_search.model_folder import CONFIG, WEIGHTS, NetworkInput, config_text, describe_network, write_metrics
+from dacnn_search.paper_page import write_report
 from dacnn_search.paper_progress import Board, Job
-from dacnn_search.paper_report import Results, write_report
+from dacnn_search.paper_report import Results
 from dacnn_search.paper_worker import train_watched
 from dacnn_search.progress import Listener
 from dacnn_search.run_directory import now, package_versions

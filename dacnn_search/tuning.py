@@ -12,15 +12,18 @@ from typing import Any
 from dacnn_search.cluster import Slots  # sets what Ray reads when it is imported
 from dacnn_search.data import ImageData
 from dacnn_search.errors import DacnnSearchError
-from dacnn_search.search import Search
+from dacnn_search.search_state import Search
 from dacnn_search.signals import Stop
 from dacnn_search.worker import Parcel, TrialWorker
 
 from ray import tune  # isort: skip
+from ray.exceptions import OutOfMemoryError  # isort: skip
+from ray.tune.schedulers import FIFOScheduler  # isort: skip
 from ray.tune.search import Searcher  # isort: skip
 
 __all__ = ["drive"]
 
+OUT_OF_MEMORY = "out of memory: Ray killed its worker"
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints of a trial
 
 
@@ -61,10 +64,12 @@ def _tuner(
         gpus_per_trial=slots.gpus_per_trial,
         checkpoint_seconds=CHECKPOINT_SECONDS,
     )
+    searcher = TuneSearcher(search, stop)
     return tune.Tuner(
         tune.with_resources(trainable, {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial}),
         tune_config=tune.TuneConfig(
-            search_alg=TuneSearcher(search, stop),
+            search_alg=searcher,
+            scheduler=ErrorWatcher(searcher),
             num_samples=-1,
             max_concurrent_trials=slots.concurrency,
             reuse_actors=True,
@@ -100,7 +105,7 @@ def _take_up(search: Search, error: str) -> None:
     if not search.running:
         raise DacnnSearchError(f"Ray Tune broke without a trial:\n{error}")
     if "OutOfMemoryError" in error:  # Ray does not say whose worker it killed
-        search.lose(search.largest, "out of memory: Ray killed its worker", again=False)
+        search.lose(search.largest, OUT_OF_MEMORY, again=False)
     for key in list(search.running):
         search.lose(key, "its worker was stopped")
 
@@ -113,6 +118,21 @@ def _storage() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class ErrorWatcher(FIFOScheduler):
+    """Tells a `TuneSearcher`, before Tune does, of workers that Ray killed for memory."""
+
+    def __init__(self, searcher: "TuneSearcher") -> None:
+        super().__init__()
+        self._searcher: TuneSearcher | None = searcher
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        if self._searcher is not None and isinstance(trial.get_error(), OutOfMemoryError):
+            self._searcher.out_of_memory(trial.trial_id)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_searcher": None}
 
 
 class TuneSearcher(Searcher):
@@ -142,6 +162,10 @@ class TuneSearcher(Searcher):
             self._search.lose(trial_id, "its worker process died")
         else:
             self._search.finish(trial_id, result or {})
+
+    def out_of_memory(self, trial_id: str) -> None:
+        """A trial's worker was killed by Ray's memory monitor."""
+        self._search.lose(trial_id, OUT_OF_MEMORY, again=False)
 
     def save(self, checkpoint_path: str) -> None:
         """The ledger is what a search is resumed from."""

@@ -42,7 +42,7 @@ def one_or_many(values, least=1):
 @st.composite
 def space_parts(draw):
     """The `architecture:` part of a small space."""
-    parts = {
+    return {
         "sections": draw(one_or_many([1, 2, 3])),
         "depth": draw(
             st.one_of(
@@ -59,4 +59,3 @@ def space_parts(draw):
         "regulators": draw(one_or_many(["none", "block", "layer"])),
         "batch_norm": draw(one_or_many([True, False])),
     }
-    return parts

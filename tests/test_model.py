@@ -66,7 +66,7 @@ def test_free_weights_with_one_anchor_copied_are_the_shared_network():
     free = build(Architecture(sections, "none"), 4).eval()
     state = shared.state_dict()
     anchors = [name for name in free.state_dict() if name.startswith("kernels.anchor")]
-    free.load_state_dict(state | {name: state["kernels.anchor1"] for name in anchors})
+    free.load_state_dict(state | dict.fromkeys(anchors, state["kernels.anchor1"]))
     images = torch.randn(2, 3, 8, 8)
     torch.testing.assert_close(free(images), shared(images))
 

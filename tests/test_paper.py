@@ -19,7 +19,8 @@ from dacnn_search.ledger import read_ledger
 from dacnn_search.model import build
 from dacnn_search.model_folder import NetworkInput
 from dacnn_search.paper import main
-from dacnn_search.paper_report import Results, pruning_rows, rows_of, write_report
+from dacnn_search.paper_page import write_report
+from dacnn_search.paper_report import Results, pruning_rows, rows_of
 from dacnn_search.paper_worker import train_watched
 from dacnn_search.recipe import Recipe, learning_rate_at
 from dacnn_search.weights import load_weights

@@ -32,7 +32,7 @@ def test_durations(text, seconds):
 @pytest.mark.parametrize("value", ["", "k", "5 apples", "-3", True, None, "1e3", "nan", [5]])
 def test_anything_else_is_refused_with_its_value(value):
     for parse in (parse_count, parse_bytes, parse_duration):
-        with pytest.raises(ValueError, match="must be a .* but is"):
+        with pytest.raises(ValueError, match=r"must be a .* but is"):
             parse(value)
 
 

@@ -43,9 +43,9 @@ def test_weights_of_another_network_are_refused():
     tensors = trained_weights(trained(Architecture((Section(2, 4),))))
     with pytest.raises(InputError, match=r"blocks.0.layers.0.norm.bias must have shape \[5\], but has \[4\]"):
         load_weights(build(Architecture((Section(2, 5),)), 4, 1), tensors)
-    with pytest.raises(InputError, match="blocks.1.layers.0.norm.bias is missing"):
+    with pytest.raises(InputError, match=r"blocks\.1\.layers\.0\.norm\.bias is missing"):
         load_weights(build(Architecture((Section(3, 4),)), 4, 1), tensors)
-    with pytest.raises(InputError, match="blocks.0.layers.1.norm.bias is not a part of this network"):
+    with pytest.raises(InputError, match=r"blocks\.0\.layers\.1\.norm\.bias is not a part of this network"):
         load_weights(build(Architecture((Section(1, 4),)), 4, 1), tensors)
 
 
