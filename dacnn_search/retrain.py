@@ -64,7 +64,7 @@ def retrain(
     space = run.space
     given = {"top": top, "epochs": epochs, "seeds": seeds}
     settings = space.settings.retrain.model_copy(update={k: v for k, v in given.items() if v is not None})
-    recipe = _recipe(settings, space.settings.recipe)
+    recipe = settings.full_recipe(space.settings.recipe)
     if not run.front:
         raise InputError(f"{run.folder}: retraining needs a finished trial, but there is none")
     with lock(run.folder), orderly_end(run.folder) as stop, Ledger.open(run.retrained_file) as ledger:
@@ -76,12 +76,6 @@ def retrain(
                 _train_all(_Trainings(run, recipe, ledger, data, slots), jobs, board, stop)
         chosen = {record["fingerprint"] for record in spread(run.front, settings.top)}
         return [dict(record) for record in ledger.records if record["fingerprint"] in chosen]
-
-
-def _recipe(settings: RetrainSettings, searched: Recipe) -> Recipe:
-    if settings.recipe is not None:
-        return settings.recipe.model_copy(update={"epochs": settings.epochs} if settings.epochs else {})
-    return searched.model_copy(update={"epochs": settings.epochs or 2 * searched.epochs})
 
 
 def _missing_jobs(

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from dacnn_search.commands import command
+from dacnn_search.commands import command, parsed, whole
 from dacnn_search.task import prepare
 from dacnn_search.units import parse_duration
 
@@ -52,14 +52,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", help="name of the run directory (default: the space's, numbered if taken)")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where run directories are (results)")
     search = parser.add_argument_group("search")
-    search.add_argument("--trials", type=_whole(1), help="end after this many finished trials")
-    search.add_argument("--time-budget", type=_duration, metavar="TIME", help="start no trial after 90s, 30m, 2h, ...")
-    search.add_argument("--sampler", help="auto, tpe, nsga2, nsga3, gp, random or qmc")
-    search.add_argument("--seed", type=_whole(0), help="of proposals, weights and shuffling")
+    search.add_argument("--trials", type=whole(1), help="end after this many finished trials")
+    search.add_argument(
+        "--time-budget", type=parsed(parse_duration), metavar="TIME", help="start no trial after 90s, 30m, 2h, ..."
+    )
+    search.add_argument("--sampler", help="auto, tpe, nsga2, nsga3, gp, random, qmc or surrogate")
+    search.add_argument("--seed", type=whole(0), help="of proposals, weights and shuffling")
     resources = parser.add_argument_group("resources")
-    resources.add_argument("--concurrency", type=_whole(1), help="trials at once (default: one per core, 4 per GPU)")
+    resources.add_argument("--concurrency", type=whole(1), help="trials at once (default: one per core, 4 per GPU)")
     resources.add_argument(
-        "--gpus-per-trial", type=_share, help="share of a GPU per trial (default 0.25 if there is one)"
+        "--gpus-per-trial", type=parsed(_share), help="share of a GPU per trial (default 0.25 if there is one)"
     )
     resources.add_argument("--address", help="of a running Ray cluster (default: Ray on this machine)")
     tracking = parser.add_argument_group("tracking")
@@ -70,34 +72,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _whole(least: int):  # type: ignore[no-untyped-def]
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, but is {text!r}")
-        return value
-
-    return parse
-
-
 def _share(text: str) -> float:
+    """A number of at least 0. Raises ValueError for anything else."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number of at least 0, but is {text!r}")
+        raise ValueError(f"must be a number of at least 0, but is {text!r}")
     return value
-
-
-def _duration(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":

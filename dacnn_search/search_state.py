@@ -198,6 +198,8 @@ class Search:
 
     def end(self, state: str, message: str | None = None) -> None:
         """Tell how the search ended."""
+        if message is None and self.exhausted and self.finished < self.settings.trials:
+            message = "every network of the space has been tried"
         self._listener.update(snapshot := self.snapshot(state, message))
         self._derived.write_status(snapshot)
 

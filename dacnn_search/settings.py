@@ -208,6 +208,12 @@ class RetrainSettings(Settings):
     seeds: Annotated[int, Field(ge=1, le=100)] = Field(default=1, description="Trainings of each, averaged.")
     recipe: Recipe | None = Field(default=None, description="By default the search's recipe.")
 
+    def full_recipe(self, searched: Recipe) -> Recipe:
+        """The recipe of a full training, after a search by `searched`."""
+        if self.recipe is not None:
+            return self.recipe.model_copy(update={"epochs": self.epochs} if self.epochs else {})
+        return searched.model_copy(update={"epochs": self.epochs or 2 * searched.epochs})
+
 
 class Reference(Settings):
     """A known network to compare the front with in the dashboard."""

@@ -12,9 +12,8 @@ from dacnn_search.errors import InputError
 from dacnn_search.exporting import describe_training
 from dacnn_search.files import replace_folder, write_atomic
 from dacnn_search.model_folder import CONFIG, WEIGHTS, NetworkInput, config_text, describe_network, write_metrics
-from dacnn_search.recipe import Recipe
 from dacnn_search.run_directory import RunDirectory
-from dacnn_search.settings import SpaceSettings, TrainSettings
+from dacnn_search.settings import TrainSettings
 
 __all__ = ["choose_data", "default_folder", "settings_of_trial", "train_one"]
 
@@ -62,7 +61,7 @@ def settings_of_trial(run: RunDirectory, trial: int) -> TrainSettings:
     return TrainSettings.model_construct(
         architecture=Architecture.from_dict(records[trial]["architecture"]),
         data=space.data,
-        recipe=_full_recipe(space),
+        recipe=space.retrain.full_recipe(space.recipe),
         seed=0,
         name=f"{run.environment['name']}, trial {trial}",
     )
@@ -136,11 +135,3 @@ def _train(
         "test_loss": test.loss if test else None,
         "seconds": seconds,
     }
-
-
-def _full_recipe(space: SpaceSettings) -> Recipe:
-    """As `dacnn_search.retrain` trains by."""
-    searched, retrain = space.recipe, space.retrain
-    if retrain.recipe is not None:
-        return retrain.recipe.model_copy(update={"epochs": retrain.epochs} if retrain.epochs else {})
-    return searched.model_copy(update={"epochs": retrain.epochs or 2 * searched.epochs})

@@ -128,7 +128,7 @@ class ErrorWatcher(FIFOScheduler):
         self._searcher: TuneSearcher | None = searcher
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        if self._searcher is not None and isinstance(trial.get_error(), OutOfMemoryError):
+        if self._searcher is not None and isinstance(trial.get_pickled_error(), OutOfMemoryError):
             self._searcher.out_of_memory(trial.trial_id)
 
     def __getstate__(self) -> dict[str, Any]:
