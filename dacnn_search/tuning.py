@@ -17,7 +17,6 @@ from dacnn_search.signals import Stop
 from dacnn_search.worker import Parcel, TrialWorker
 
 from ray import tune  # isort: skip
-from ray.exceptions import OutOfMemoryError  # isort: skip
 from ray.tune.schedulers import FIFOScheduler  # isort: skip
 from ray.tune.search import Searcher  # isort: skip
 
@@ -128,7 +127,10 @@ class ErrorWatcher(FIFOScheduler):
         self._searcher: TuneSearcher | None = searcher
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        if self._searcher is not None and isinstance(trial.get_pickled_error(), OutOfMemoryError):
+        if self._searcher is None or trial.error_file is None:
+            return
+        text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")  # all that Tune keeps of it
+        if "running low on memory" in text:
             self._searcher.out_of_memory(trial.trial_id)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -169,7 +169,10 @@ def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     "start_child",
     [
         "import subprocess; child = subprocess.Popen(['sleep', '60'], close_fds=False).pid",
-        "import os, time; child = os.fork()\nif child == 0: time.sleep(60)",
+        # The pipe tells that the child has begun: what Python does after a fork is done then.
+        "import os, time; r, w = os.pipe(); child = os.fork()\n"
+        "if child == 0: os.write(w, b'.'); time.sleep(60)\n"
+        "os.read(r, 1)",
     ],
     ids=["started", "forked"],
 )
