@@ -7,7 +7,7 @@ for trials and tell it results.
 from pathlib import Path
 from typing import Any
 
-from dacnn_search.cluster import start_ray
+from dacnn_search.cluster import check_address, start_ray
 from dacnn_search.data import load
 from dacnn_search.extension import extend_run
 from dacnn_search.files import lock
@@ -64,6 +64,7 @@ def run_task(
     """Do a search that has been prepared; see `search`."""
     space, settings, run = task.space, task.settings, task.run
     listener = listener or Listener()
+    check_address(address)
     data = load(space.settings.data).without_test()
     if run is None:
         chosen = settings.model_dump(mode="json")

@@ -81,9 +81,10 @@ def test_a_node_that_dies_costs_only_time(cluster, arguments, tmp_path):
     assert {r["state"] for r in records} == {"COMPLETE"}
 
 
-def test_a_cluster_that_does_not_answer_is_told(arguments):
+def test_a_cluster_that_does_not_answer_is_told(arguments, tmp_path):
     with running(*arguments, "--address", "127.0.0.1:1") as run:
         code, output = run.end()
     assert code == 2, output
     assert "a Ray cluster must answer at 127.0.0.1:1" in output
     assert "Traceback" not in output
+    assert not (tmp_path / "results").exists()
