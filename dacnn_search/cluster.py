@@ -34,7 +34,6 @@ from dacnn_search.guard import guarded  # noqa: E402
 __all__ = ["Slots", "check_address", "one_ray", "start_ray"]
 
 TRIALS_PER_GPU = 4
-SECONDS_TO_ANSWER = 20.0
 
 _kept: contextlib.ExitStack | None = None  # what ends Ray, if that is not the `start_ray` that started it
 
@@ -94,8 +93,6 @@ def start_ray(
 def _init(address: str | None, concurrency: int | None, folder: Path | None, verbose: bool) -> None:
     level = logging.INFO if verbose else logging.CRITICAL  # errors of trials are in the ledger, others are raised
     logging.getLogger("ray").setLevel(level)
-    if address:
-        _check_answers(address)
     # A new cluster has a CPU per trial, so that more trials than cores can be asked for.
     cpus = None if address else max(concurrency or 0, os.cpu_count() or 1)
     try:
@@ -111,17 +108,6 @@ def _init(address: str | None, concurrency: int | None, folder: Path | None, ver
             )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"a Ray cluster must answer at {address or 'this machine'}, but: {error}") from error
-
-
-def _check_answers(address: str) -> None:
-    """Raise InputError if nothing listens at `host:port`; Ray itself would try again for many minutes."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        return  # auto, local: Ray looks for itself
-    try:
-        socket.create_connection((host, int(port)), SECONDS_TO_ANSWER).close()
-    except (OSError, OverflowError) as error:
-        raise InputError(f"a Ray cluster must answer at {address}, but: {error}") from error
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ def write_index(results: Path) -> Path:
 
     A run that is damaged is listed with what is wrong. Raises RunDirectoryError if there is no run.
     """
-    folders = [file.parent for file in results.glob("*/environment.json")]
+    folders = [file.parent for file in results.glob("[!.]*/environment.json")]
     if not folders:
         raise RunDirectoryError(f"{results}: a folder of runs must hold a run directory, but this one holds none")
     rows = sorted((_index_row(folder, _stamps(folder)) for folder in folders), reverse=True)

@@ -17,7 +17,7 @@ from faulty import SPACE, Run, records_in, running, status_of, wait_until
 from dacnn_search.pareto import front_of
 from dacnn_search.run_directory import RunDirectory
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.drill, pytest.mark.timeout(1800)]
 
 ORPHAN_SECONDS = 10.0
 SLOW_TRIALS = SPACE.replace("epochs: 2", "epochs: 4000")  # longer than any test
