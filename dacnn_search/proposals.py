@@ -88,8 +88,8 @@ class Proposals:
         """Report how a trial ended: COMPLETE with its accuracy, PRUNED, perhaps with an estimate of what it would have
         reached, or FAIL."""
         trial = self._open.pop(proposal.trial)
-        if estimate is not None:
-            trial.set_user_attr(ESTIMATE, estimate)
+        for name, value in _estimate(estimate).items():
+            trial.set_user_attr(name, value)
         if accuracy is not None and state == "COMPLETE":
             self._study.tell(trial, (accuracy, proposal.cost.parameters))
         else:
@@ -134,7 +134,7 @@ def frozen_trial(space: SearchSpace, record: Mapping[str, Any]) -> optuna.trial.
     trial = optuna.trial.create_trial(
         state=TrialState[record["state"]],
         values=(record["accuracy"], record["parameters"]) if complete else None,
-        user_attrs={name: record[name] for name in ATTRIBUTES},
+        user_attrs={name: record[name] for name in ATTRIBUTES} | _estimate(record.get("estimate")),
         **_parameters(space, record["choices"]),
     )
     end = datetime.datetime.fromisoformat(record["time"]).astimezone().replace(tzinfo=None)  # local, as Optuna's are
@@ -155,6 +155,11 @@ def open_trial(space: SearchSpace, proposal: Proposal, state: TrialState) -> opt
         },
         **_parameters(space, proposal.choices),
     )
+
+
+def _estimate(value: float | None) -> dict[str, float]:
+    """The user attribute of a trial that was stopped early and has a forecast."""
+    return {} if value is None else {ESTIMATE: value}
 
 
 def _parameters(space: SearchSpace, choices: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,13 +62,15 @@ def _replay_session(
     open_trials = {proposal.trial: proposal for proposal in proposals.reopened}
     for line in session:
         for record in records[told : line["finished"]]:
-            proposals.tell(open_trials.pop(record["trial"]), record["state"], record["accuracy"])
+            proposals.tell(
+                open_trials.pop(record["trial"]), record["state"], record["accuracy"], record.get("estimate")
+            )
         told = line["finished"]
-        proposal = proposals.propose()
-        if proposal is None or proposal.architecture.fingerprint != line["fingerprint"]:
-            proposed = None if proposal is None else proposal.architecture.fingerprint
+        asked = proposals.propose()
+        if asked is None or asked.architecture.fingerprint != line["fingerprint"]:
+            proposed = None if asked is None else asked.architecture.fingerprint
             return Departure(line["trial"], line["fingerprint"], proposed)
-        open_trials[proposal.trial] = proposal
+        open_trials[asked.trial] = asked
     return None
 
 

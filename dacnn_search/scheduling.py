@@ -1,29 +1,25 @@
-"""A `StoppingRule` as a scheduler of Ray Tune."""
+"""What Ray Tune asks of a scheduler, answered by a `Search`: which trials stop early, and what became of those that
+broke."""
 
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from dacnn_search.search_state import Search
 
-from dacnn_search.stopping import Progress, StoppingRule
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # isort: skip
 
-__all__ = ["StoppingScheduler"]
+__all__ = ["OUT_OF_MEMORY", "SearchScheduler"]
+
+OUT_OF_MEMORY = "out of memory: Ray killed its worker"
 
 
-class StoppingScheduler(FIFOScheduler):
-    """Trials start in order; a rule of two objectives decides which of them stop early.
+class SearchScheduler(FIFOScheduler):
+    """Trials start in order. The search's stopping rule, which weighs both objectives, decides which of them end
+    early, so `TuneConfig` needs neither metric nor mode. Results are those of `TrialWorker`."""
 
-    A trial's config has its `parameters`; results have the `epochs` since the last one, each with `epoch` (from 1),
-    `validation_accuracy` and `validation_loss`, as `TrialWorker` reports them. Give `TuneConfig` neither metric nor
-    mode. `estimates` has, by Tune's trial id, the final accuracy expected of the trials that were stopped.
-    """
-
-    def __init__(self, rule: StoppingRule) -> None:
+    def __init__(self, search: Search) -> None:
         super().__init__()
-        self.estimates: dict[str, float] = {}
-        self._rule = rule
-        self._curves: dict[str, list[tuple[float, float]]] = {}
+        self._search: Search | None = search
 
     @property
     def metric(self) -> None:
@@ -32,31 +28,18 @@ class StoppingScheduler(FIFOScheduler):
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         return True
 
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        return TrialScheduler.CONTINUE if self._judge(trial, result) else TrialScheduler.STOP
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        goes_on = self._search is None or self._search.goes_on(trial.trial_id, result["epochs"])
+        return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
-    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        self._judge(trial, result)
-        self._curves.pop(trial.trial_id, None)
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Tell the search, before Tune does, of workers that Ray killed for memory."""
+        if self._search is None or trial.error_file is None:
+            return
+        text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")  # all that Tune keeps of it
+        if "running low on memory" in text:
+            self._search.lose(trial.trial_id, OUT_OF_MEMORY, again=False)
 
-    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        self._curves.pop(trial.trial_id, None)
-
-    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
-        self._curves.pop(trial.trial_id, None)
-
-    def _judge(self, trial: Trial, result: Mapping[str, Any]) -> bool:
-        """Show the rule each new epoch; whether the trial goes on."""
-        curve = self._curves.setdefault(trial.trial_id, [])
-        for epoch in result.get("epochs", []):
-            accuracy, loss = epoch["validation_accuracy"], epoch["validation_loss"]
-            if epoch["epoch"] != len(curve) + 1 or accuracy is None or loss is None:
-                continue  # told before, or there is nothing to judge by
-            curve.append((accuracy, loss))
-            accuracies, losses = zip(*curve, strict=True)
-            verdict = self._rule.judge(Progress(trial.trial_id, trial.config["parameters"], accuracies, losses))
-            if not verdict.go_on:
-                if verdict.estimate is not None:
-                    self.estimates[trial.trial_id] = verdict.estimate
-                return False
-        return True
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its scheduler, and the search's files and study do not belong there."""
+        return {"_search": None}

@@ -4,10 +4,11 @@ A trial is in the ledger, on disk, before anyone else hears of it.
 """
 
 import hashlib
+import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ from dacnn_search.proposals import Proposal, Proposals
 from dacnn_search.run_directory import RunDirectory, now
 from dacnn_search.settings import SearchSettings
 from dacnn_search.space import SearchSpace
+from dacnn_search.stopping import NoStopping, Progress, make_stopping
 
 __all__ = ["Search"]
 
@@ -36,6 +38,7 @@ class Running:
     started: float = 0.0
     epochs: list[dict[str, Any]] = field(default_factory=list)
     attempts: int = 1
+    estimate: float | None = None  # of the final accuracy, once it is stopped early
 
     def add(self, epochs: list[dict[str, Any]]) -> None:
         """Take note of epochs; those told before are left out."""
@@ -73,6 +76,9 @@ class Search:
         self._scale = run.scale
         self._space_id = space_id(space)
         self._epochs = space.settings.recipe.epochs
+        self._rule = make_stopping(settings.stopping, self._epochs)
+        for record in ledger.records:
+            self._rule.follow(_progress(record["trial"], record["parameters"], record["curve"]))
         self._begun = time.monotonic()
         self._elapsed_before = max((record["finished"] for record in ledger.records), default=0.0)
         self._finished_before = len(ledger.records)
@@ -91,6 +97,11 @@ class Search:
     def largest(self) -> str:
         """The key of the running trial that takes most memory."""
         return max(self.running, key=lambda key: self.running[key].proposal.cost.activations)
+
+    @property
+    def stops(self) -> bool:
+        """Whether trials may be stopped early."""
+        return not isinstance(self._rule, NoStopping)
 
     @property
     def late(self) -> bool:
@@ -133,6 +144,19 @@ class Search:
             "checkpoint": checkpoint,
         }
 
+    def goes_on(self, key: str, epochs: list[dict[str, Any]]) -> bool:
+        """Take note of epochs that a running trial has done; whether the stopping rule lets it go on."""
+        running = self.running.get(key)
+        if running is None:
+            return True
+        judged = len(running.epochs)
+        running.add(epochs)
+        curve = {name: [epoch[f"validation_{name}"] for epoch in running.epochs] for name in ("accuracy", "loss")}
+        progress = _progress(running.proposal.trial, running.proposal.cost.parameters, curve)
+        verdict = self._rule.follow(progress, judged)
+        running.estimate = verdict.estimate or running.estimate  # none if it was told no epoch that is new
+        return verdict.go_on
+
     def progress(self, key: str, result: Mapping[str, Any], checkpoint: bytes | None = None) -> None:
         """A running trial has done some epochs."""
         running = self.running.get(key)
@@ -148,10 +172,11 @@ class Search:
 
     def finish(self, key: str, result: Mapping[str, Any]) -> None:
         """A trial has ended by itself or was stopped early."""
-        running = self.running.pop(key, None)
+        running = self.running.get(key)
         if running is None:
             return
-        running.add(result.get("epochs", []))
+        self.goes_on(key, result.get("epochs", []))
+        del self.running[key]
         self._record(running, result.get("failure"), result)
 
     def lose(self, key: str, reason: str, *, again: bool = True) -> None:
@@ -236,7 +261,7 @@ class Search:
             self._waiting.append(running)
             self._fail(f"{self.run.trials_file} can't be written: {error.strerror}")
             return
-        self._proposals.tell(running.proposal, record["state"], record["accuracy"])
+        self._proposals.tell(running.proposal, record["state"], record["accuracy"], record["estimate"])
         self._checkpoints.drop(record["fingerprint"])
         self._watch_failures()
         self._listener.finished(record)
@@ -275,6 +300,7 @@ class Search:
             "macs": proposal.cost.macs,
             "accuracy": _finite(accuracy),
             "loss": _finite(last.get("validation_loss")),
+            "estimate": running.estimate if state == "PRUNED" else None,
             "epochs": len(epochs),
             "seconds": round(sum(epoch["seconds"] for epoch in epochs), 4),
             "reason": reason or ("stopped early" if state == "PRUNED" else None),
@@ -322,6 +348,14 @@ class Search:
 def training_seed(seed: int, fingerprint: str) -> int:
     """A trial's seed: the same for a network whenever it is trained in this search."""
     return int.from_bytes(hashlib.sha256(f"{seed} {fingerprint}".encode()).digest()[:4])
+
+
+def _progress(trial: int, parameters: int, curve: Mapping[str, Sequence[float | None]]) -> Progress:
+    """What a stopping rule judges a trial by: its curve up to the first value that is missing or not finite."""
+    points = zip(curve["accuracy"], curve["loss"], strict=True)
+    whole = list(itertools.takewhile(lambda point: None not in map(_finite, point), points))
+    accuracy, loss = zip(*whole, strict=True) if whole else ((), ())
+    return Progress(trial, parameters, accuracy, loss)
 
 
 def _missing(epoch: Mapping[str, Any]) -> str | None:

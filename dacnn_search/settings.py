@@ -190,6 +190,9 @@ class SearchSettings(Settings):
     sampler: Literal["auto", "tpe", "nsga2", "nsga3", "gp", "random", "qmc", "surrogate"] = Field(
         default="auto", description="Which Optuna sampler proposes networks."
     )
+    stopping: Literal["auto", "none", "front", "halving"] = Field(
+        default="auto", description="Which rule stops trials early that won't reach the front."
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="Of proposals, weights and shuffling.")
     concurrency: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Trials at once; by default one per CPU core, or as many as the GPUs hold."

@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,6 +47,14 @@ class StoppingRule(ABC):
     @abstractmethod
     def judge(self, progress: Progress) -> Verdict:
         """Whether a trial goes on. After the last epoch it is asked as well, so as to learn from full curves."""
+
+    def follow(self, progress: Progress, judged: int = 0) -> Verdict:
+        """Judge a trial after each epoch beyond the first `judged`: the first verdict that stops it, else the last."""
+        verdicts = [
+            self.judge(replace(progress, accuracy=progress.accuracy[:done], loss=progress.loss[:done]))
+            for done in range(judged + 1, len(progress.accuracy) + 1)
+        ]
+        return next((verdict for verdict in verdicts if not verdict.go_on), Verdict(True))
 
 
 class NoStopping(StoppingRule):
@@ -172,7 +180,12 @@ def _beats(one: np.ndarray, other: np.ndarray) -> bool:
     return bool((one <= other).all() and (one < other).any())
 
 
-RULES: dict[str, type[StoppingRule]] = {"none": NoStopping, "front": FrontStopping, "halving": ParetoHalving}
+RULES: dict[str, type[StoppingRule]] = {
+    "auto": FrontStopping,
+    "none": NoStopping,
+    "front": FrontStopping,
+    "halving": ParetoHalving,
+}
 
 
 def make_stopping(name: str, epochs: int) -> StoppingRule:

@@ -12,18 +12,20 @@ from typing import Any
 from dacnn_search.cluster import Slots  # sets what Ray reads when it is imported
 from dacnn_search.data import ImageData
 from dacnn_search.errors import DacnnSearchError
+from dacnn_search.scheduling import OUT_OF_MEMORY, SearchScheduler
 from dacnn_search.search_state import Search
 from dacnn_search.signals import Stop
 from dacnn_search.worker import Parcel, TrialWorker
 
 from ray import tune  # isort: skip
-from ray.tune.schedulers import FIFOScheduler  # isort: skip
 from ray.tune.search import Searcher  # isort: skip
 
 __all__ = ["drive"]
 
-OUT_OF_MEMORY = "out of memory: Ray killed its worker"
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints of a trial
+# Epochs shorter than this are reported together: a report costs the driver a few milliseconds. The second is for
+# searches in which nothing but a display waits for reports.
+REPORT_SECONDS, IDLE_REPORT_SECONDS = 0.1, 0.5
 
 
 def drive(
@@ -62,13 +64,13 @@ def _tuner(
         concurrency=slots.concurrency,
         gpus_per_trial=slots.gpus_per_trial,
         checkpoint_seconds=CHECKPOINT_SECONDS,
+        report_seconds=REPORT_SECONDS if search.stops else IDLE_REPORT_SECONDS,
     )
-    searcher = TuneSearcher(search, stop)
     return tune.Tuner(
         tune.with_resources(trainable, {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial}),
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=ErrorWatcher(searcher),
+            search_alg=TuneSearcher(search, stop),
+            scheduler=SearchScheduler(search),
             num_samples=-1,
             max_concurrent_trials=slots.concurrency,
             reuse_actors=True,
@@ -119,24 +121,6 @@ def _storage() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class ErrorWatcher(FIFOScheduler):
-    """Tells a `TuneSearcher`, before Tune does, of workers that Ray killed for memory."""
-
-    def __init__(self, searcher: "TuneSearcher") -> None:
-        super().__init__()
-        self._searcher: TuneSearcher | None = searcher
-
-    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        if self._searcher is None or trial.error_file is None:
-            return
-        text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")  # all that Tune keeps of it
-        if "running low on memory" in text:
-            self._searcher.out_of_memory(trial.trial_id)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_searcher": None}
-
-
 class TuneSearcher(Searcher):
     """Lets Ray Tune ask a `Search` for trials and tell it how they went."""
 
@@ -164,10 +148,6 @@ class TuneSearcher(Searcher):
             self._search.lose(trial_id, "its worker process died")
         else:
             self._search.finish(trial_id, result or {})
-
-    def out_of_memory(self, trial_id: str) -> None:
-        """A trial's worker was killed by Ray's memory monitor."""
-        self._search.lose(trial_id, OUT_OF_MEMORY, again=False)
 
     def save(self, checkpoint_path: str) -> None:
         """The ledger is what a search is resumed from."""

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Parcel", "TrialWorker", "train_fully"]
 
-# Epochs shorter than this are reported together: a report costs the driver a few milliseconds.
-SECONDS_PER_REPORT = 0.5
-
 
 class Parcel:
     """Bytes that travel through Tune, which copies what it is given and makes names of it: not of these."""
@@ -58,12 +55,14 @@ class TrialWorker(tune.Trainable):
         concurrency: int,
         gpus_per_trial: float,
         checkpoint_seconds: float,
+        report_seconds: float,
     ) -> None:
         self._recipe = recipe
         self._images = data
         self._data: ResidentData | None = None  # loaded in `step`, where errors are reported
         self._share = gpus_per_trial or 1 / concurrency
         self._checkpoint_seconds = checkpoint_seconds
+        self._report_seconds = report_seconds
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -81,7 +80,7 @@ class TrialWorker(tune.Trainable):
             if self._training is None:
                 self._training = self._begin()
                 epochs += self._history
-            while not self._training.finished and time.perf_counter() - start < SECONDS_PER_REPORT:
+            while not self._training.finished and time.perf_counter() - start < self._report_seconds:
                 epochs.append(dataclasses.asdict(self._training.run_epoch()))
                 self._history.append(epochs[-1])
         except DacnnSearchError as error:

@@ -26,8 +26,8 @@ ORDER = [
     # networks, built and trained
     *("model", "augmentation", "resident", "evaluation", "training", "weights", "fine_tuning"),
     # the search
-    *("domains", "gaussian_process", "surrogate", "samplers", "proposals", "stopping", "scheduling", "derived"),
-    *("replay", "cluster", "worker", "search_state", "tracking", "tuning", "search", "retrain"),
+    *("domains", "gaussian_process", "surrogate", "samplers", "proposals", "stopping", "derived"),
+    *("replay", "cluster", "worker", "search_state", "scheduling", "tracking", "tuning", "search", "retrain"),
     # what leaves it
     *("standalone", "model_card", "model_folder", "classifier", "parity", "formats", "export_files", "exporting"),
     *("export", "predict", "train_one", "train"),

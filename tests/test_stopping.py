@@ -1,12 +1,15 @@
-"""The rules that stop trials early, and the scheduler that applies them in Ray Tune."""
+"""The rules that stop trials early, and the search that obeys them."""
 
-from types import SimpleNamespace
+import itertools
 
 import numpy as np
 import pytest
-from ray.tune.schedulers import TrialScheduler
+from faulty import records_in
+from pretended import TINY, Pretended, epoch_result, new_run
 
-from dacnn_search.scheduling import StoppingScheduler
+from dacnn_search.replay import replay
+from dacnn_search.search import search
+from dacnn_search.space import SearchSpace
 from dacnn_search.stopping import RULES, FrontStopping, ParetoHalving, Progress, make_stopping, sort_by_layers
 
 EPOCHS = 9
@@ -90,51 +93,93 @@ def test_layers_come_in_order_and_ends_first():
     assert sort_by_layers(losses) == [3, 1, 2, 5, 4, 0]
 
 
-def test_the_scheduler_stops_what_the_rule_stops():
-    scheduler = StoppingScheduler(fed(FrontStopping(EPOCHS)))
+def test_following_a_curve_judges_every_epoch_and_stops_at_the_first_that_does():
+    rule = fed(FrontStopping(EPOCHS))
+    bad = progress("bad", 3200, 0.95, EPOCHS)
+    assert not rule.follow(bad).go_on
+    assert rule.follow(bad, judged=EPOCHS - 1).go_on  # the last epoch alone: a full training
 
-    def report(trial, final, first, last):
-        curve = progress(trial, 3200, final, last)
-        epochs = [
-            {"epoch": i + 1, "validation_accuracy": curve.accuracy[i], "validation_loss": curve.loss[i]}
-            for i in range(first - 1, last)
-        ]
-        tune_trial = SimpleNamespace(trial_id=trial, config={"parameters": 3200})
-        return scheduler.on_trial_result(None, tune_trial, {"epochs": epochs})
 
-    assert report("good", 0.995, 1, 2) == TrialScheduler.CONTINUE
-    assert report("good", 0.995, 2, 5) == TrialScheduler.CONTINUE
-    assert report("bad", 0.9, 1, 3) == TrialScheduler.STOP
-    assert scheduler.estimates["bad"] == pytest.approx(0.9, abs=0.05)
-    assert "good" not in scheduler.estimates
+@pytest.fixture
+def space(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.replace("{epochs: 2}", "{epochs: 9}"), encoding="utf-8")
+    return SearchSpace.from_yaml(path)
+
+
+def grow(final, first, last):
+    errors = [(1 - final) * 1.3 ** (EPOCHS - epoch) for epoch in range(first, last + 1)]
+    return [epoch_result(epoch, 1 - error) for epoch, error in enumerate(errors, start=first)]
+
+
+def search_with_one_bad_trial(space, run):
+    """Full trials and one that has just begun, of a network that is not the least of all."""
+    pretended = Pretended(space, run, trials=30, stopping="front")
+    searched, least = pretended.search, float("inf")
+    finals = itertools.cycle((0.93, 0.94, 0.95, 0.96, 0.97, 0.98))
+    while (config := searched.propose("bad"))["parameters"] <= least or searched.finished < 12:
+        final = next(finals)
+        searched.finish("bad", {"epochs": grow(final, 1, EPOCHS)})
+        least = min(least, config["parameters"] if final == 0.98 else least)
+    return pretended
+
+
+def test_a_search_records_what_it_stops_as_pruned_with_a_forecast(space, tmp_path):
+    pretended = search_with_one_bad_trial(space, new_run(space, tmp_path / "results"))
+    assert not pretended.search.goes_on("bad", grow(0.9, 1, 3))
+    pretended.search.finish("bad", {"epochs": grow(0.9, 1, 3)})
+    pretended.close()
+    *full, stopped = pretended.ledger.records
+    assert {record["state"] for record in full} == {"COMPLETE"}
+    assert {record["estimate"] for record in full} == {None}
+    assert (stopped["state"], stopped["epochs"], stopped["reason"]) == ("PRUNED", 3, "stopped early")
+    assert 0.85 < stopped["estimate"] < 0.93
+
+
+def test_a_trial_that_ends_before_its_verdict_arrives_is_complete(space, tmp_path):
+    pretended = search_with_one_bad_trial(space, new_run(space, tmp_path / "results"))
+    pretended.search.finish("bad", {"epochs": grow(0.9, 1, EPOCHS)})
+    pretended.close()
+    assert pretended.ledger.records[-1]["state"] == "COMPLETE"
+
+
+def test_a_resumed_search_stops_by_the_curves_of_its_earlier_sessions(space, tmp_path):
+    run = new_run(space, tmp_path / "results")
+    pretended = search_with_one_bad_trial(space, run)
+    pretended.search.interrupt()
+    pretended.close()
+    resumed = Pretended(space, run, trials=30, stopping="front")
+    assert resumed.search.propose("bad")
+    assert not resumed.search.goes_on("bad", grow(0.9, 1, 3))
+    resumed.close()
+
+
+def test_a_search_that_stops_trials_can_be_replayed(space, tmp_path):
+    run = new_run(space, tmp_path / "results", sampler="surrogate")
+    pretended = Pretended(space, run, trials=30, stopping="front", sampler="surrogate")
+    for number in range(30):
+        final = 0.98 - 0.03 * (number % 4)
+        assert pretended.search.propose("0")
+        epochs = next((n for n in range(1, EPOCHS) if not pretended.search.goes_on("0", grow(final, n, n))), EPOCHS)
+        pretended.search.finish("0", {"epochs": grow(final, epochs, epochs)})
+    pretended.close()
+    assert "PRUNED" in {record["state"] for record in pretended.ledger.records}
+    assert replay(run) == (30, 0, None)
+
+
+def test_a_broken_epoch_is_not_judged(space, tmp_path):
+    pretended = search_with_one_bad_trial(space, new_run(space, tmp_path / "results"))
+    assert pretended.search.goes_on("bad", [{**epoch_result(1, 0.1), "validation_loss": float("nan")}])
+    pretended.close()
 
 
 @pytest.mark.slow
-def test_ray_tune_stops_trials_by_the_rule(tmp_path):
-    import ray
-    from ray import tune
-
-    full = EPOCHS  # workers can't import this file
-
-    class Trainable(tune.Trainable):
-        def step(self):
-            epoch, final = self.iteration + 1, 0.5 if self.config["parameters"] == 777 else 0.995
-            error = (1 - final) * 1.3 ** (full - epoch)
-            last = {"epoch": epoch, "validation_accuracy": 1 - error, "validation_loss": 2 * error}
-            return {"epochs": [last], "epoch": epoch, "done": epoch == full}
-
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    try:
-        tuner = tune.Tuner(
-            Trainable,
-            param_space={"parameters": tune.grid_search([2000, 777])},
-            tune_config=tune.TuneConfig(
-                scheduler=StoppingScheduler(fed(FrontStopping(EPOCHS))), max_concurrent_trials=1
-            ),
-            run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
-        )
-        ended = {result.config["parameters"]: result.metrics["epoch"] for result in tuner.fit()}
-    finally:
-        ray.shutdown()
-    assert ended[2000] == EPOCHS
-    assert ended[777] < EPOCHS
+def test_workers_are_stopped_by_the_rule(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.replace("{epochs: 2}", "{epochs: 27}"), encoding="utf-8")
+    run = search(path, results=tmp_path / "results", trials=16, concurrency=2, stopping="halving")
+    records = records_in(run.folder)
+    assert {record["state"] for record in records} == {"COMPLETE", "PRUNED"}
+    for record in records:
+        assert (record["epochs"] == 27) == (record["state"] == "COMPLETE")
+    assert {record["state"] for record in run.front} == {"COMPLETE"}
