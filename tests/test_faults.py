@@ -111,6 +111,7 @@ def make_worker(space: SearchSpace, config: dict, seconds: float = 0.0) -> Trial
         concurrency=2,
         gpus_per_trial=0.0,
         checkpoint_seconds=seconds,
+        report_seconds=0.0001,  # an epoch per step
     )
     return worker
 
@@ -130,8 +131,7 @@ def figures(epochs: list[dict]) -> list[tuple]:
     return [(e["epoch"], e["train_loss"], e["validation_loss"], e["validation_accuracy"]) for e in epochs]
 
 
-def test_a_worker_carries_on_from_a_checkpoint_to_the_same_figures(space, run, monkeypatch):
-    monkeypatch.setattr(worker_module, "SECONDS_PER_REPORT", 0.0001)  # an epoch per step
+def test_a_worker_carries_on_from_a_checkpoint_to_the_same_figures(space, run):
     config = Pretended(space, run).search.propose("a")
     whole, parcels = train_to_end(make_worker(space, config))
     assert [e["epoch"] for e in whole] == [1, 2, 3, 4, 5, 6]
