@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dacnn_search.architecture import Architecture
+from dacnn_search.networks import TrainedNetwork
 from dacnn_search.pareto import Record, spread
 from dacnn_search.progress import Listener, RunningTrial, Snapshot
 from dacnn_search.run_directory import now
@@ -135,28 +137,32 @@ class Terminal(Listener):
                 self._log.write(f"{now()} {text}\n")
 
 
-def front_table(front: Sequence[Record], retrained: Sequence[Mapping[str, Any]]) -> Table:
-    """The front, from few parameters to many, with the test accuracy of what was retrained (mean over seeds)."""
-    tested: dict[str, list[float]] = {}
-    for record in retrained:
-        if record["test_accuracy"] is not None:
-            tested.setdefault(record["fingerprint"], []).append(record["test_accuracy"])
+def front_table(front: Sequence[Record], networks: Sequence[TrainedNetwork]) -> Table:
+    """The front, from few parameters to many, with the test accuracy of what was retrained: the mean over the seeds
+    and, of several, their standard deviation."""
+    tested = {network.trial: network for network in networks if network.tested}
     table = Table(title="Pareto front", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for column in ("trial", "parameters", "float32", "MACs", "validation", "test"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("network")
     for record in front:
-        scores = tested.get(record["fingerprint"])
         table.add_row(
             str(record["trial"]),
             f"{record['parameters']:,}",
             format_bytes(4 * record["parameters"]),
             format_count(record["macs"]),
             f"{record['accuracy']:.2%}",
-            f"{sum(scores) / len(scores):.2%}" if scores else "",
+            _test_accuracy(tested.get(record["trial"])),
             Text(str(Architecture.from_dict(record["architecture"])), no_wrap=True, overflow="ellipsis"),
         )
     return table
+
+
+def _test_accuracy(network: TrainedNetwork | None) -> str:
+    if network is None:
+        return ""
+    deviation = f" ±{100 * statistics.stdev(network.tested):.2f}" if len(network.tested) > 1 else ""
+    return f"{network.accuracy:.2%}{deviation}"
 
 
 def _line(snapshot: Snapshot) -> str:

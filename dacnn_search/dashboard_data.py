@@ -22,7 +22,7 @@ from dacnn_search.cost import count_parameters, tensor_shapes
 from dacnn_search.errors import RunDirectoryError
 from dacnn_search.importance import importance
 from dacnn_search.ledger import read_ledger
-from dacnn_search.networks import group_retrained
+from dacnn_search.networks import TrainedNetwork, judge, trained_networks
 from dacnn_search.pareto import Record, Scale, front_of
 
 __all__ = ["Run", "hypervolumes", "read_run", "run_payload"]
@@ -78,6 +78,10 @@ class Run:
         return front_of(self.records)
 
     @functools.cached_property
+    def networks(self) -> list[TrainedNetwork]:
+        return trained_networks(self.folder, self.data, self.retrained)
+
+    @functools.cached_property
     def space_hash(self) -> str:
         """The same for runs of one space: a hash of `space.yaml`; without that file, of the folder's path."""
         space = self.folder / "space.yaml"
@@ -118,6 +122,7 @@ def run_payload(run: Run) -> dict[str, Any]:
         "front": [indices[record["trial"]] for record in run.front],
         "hypervolume": hypervolumes(run.records, run.scale),
         "retrained": _retrained(run, indices),
+        "judgement": str(judge(run.networks) or "") or None,
         "choices": _choices(run.records),
         "importance": {"choices": shares, "note": note},
     }
@@ -212,15 +217,14 @@ def _thinned(values: Sequence[float | None] | None, most: int) -> list[int | Non
 def _retrained(run: Run, indices: Mapping[int, int]) -> list[dict[str, Any]]:
     """One entry per retrained network with its seeds, smallest network first."""
     networks = []
-    for rank, records in enumerate(group_retrained(run.retrained), 1):
-        folder = f"best/{rank:02d}-{records[0]['parameters']}"
-        config = run.folder / folder / "config.yaml"
+    for network in run.networks:
+        config = network.folder / "config.yaml"
         networks.append(
             {
-                "index": indices[records[0]["trial"]],
-                "folder": folder,
+                "index": indices[network.trial],
+                "folder": network.folder.relative_to(run.folder).as_posix(),
                 "config": config.read_text(errors="replace") if config.is_file() else None,
-                "seeds": [{key: r[key] for key in ("seed", "epochs", "test_accuracy")} for r in records],
+                "seeds": [{key: r[key] for key in ("seed", "epochs", "test_accuracy")} for r in network.records],
             }
         )
     return networks

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import sqlite3
+import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from optuna.trial import TrialState
 from dacnn_search.architecture import Architecture
 from dacnn_search.dashboard import write_dashboard, write_index
 from dacnn_search.files import write_atomic
+from dacnn_search.networks import TrainedNetwork, judge
 from dacnn_search.pareto import Record, front_of
 from dacnn_search.progress import Listener, Snapshot
 from dacnn_search.proposals import ATTRIBUTES, DIRECTIONS, Proposal, frozen_trial, open_trial
@@ -115,18 +117,30 @@ def write_status(run: RunDirectory, snapshot: Snapshot) -> None:
 
 
 def write_end(run: RunDirectory) -> None:
-    """`status.json` of a run that has done all it was to do."""
+    """`status.json` and the tables of a run that has done all it was to do."""
     records = run.records
+    write_tables(run.folder, records, run.networks)
     front = front_of(records)
     elapsed = max((record["finished"] for record in records), default=0.0)
     hypervolume = run.scale.hypervolume(front)
     write_status(run, Snapshot("finished", None, elapsed, None, len(records), len(records), (), front, hypervolume))
 
 
-def write_tables(folder: Path, records: Records) -> None:
-    """`trials.csv` and `front.csv`: one row per trial, with its choices as columns."""
+def write_tables(folder: Path, records: Records, networks: Sequence[TrainedNetwork] = ()) -> None:
+    """`trials.csv` and `front.csv`: one row per trial, with its choices as columns; the front also with the test
+    accuracies of the networks that were retrained: mean and standard deviation, and whether another beats it."""
     write_atomic(folder / "trials.csv", _table(records, ("sequence", "state", "loss", "epochs", "seconds", "reason")))
-    write_atomic(folder / "front.csv", _table(front_of(records), ()))
+    judgement = judge(networks)
+    beaten = {network.trial for network in judgement.beaten} if judgement else set()
+    tested = {network.trial: network for network in networks if network.tested}
+    scores = ("test_accuracy", "test_deviation", "seeds", "beaten_on_test")
+    front: list[dict[str, Any]] = []
+    for record in front_of(records):
+        network = tested.get(record["trial"])
+        deviation = statistics.stdev(network.tested) if network and len(network.tested) > 1 else None
+        of_test = (network.accuracy, deviation, len(network.tested), network.trial in beaten) if network else [None] * 4
+        front.append({**record, **dict(zip(scores, of_test, strict=True))})
+    write_atomic(folder / "front.csv", _table(front, scores if tested else ()))
 
 
 def _table(records: Sequence[Record], further: Sequence[str]) -> str:

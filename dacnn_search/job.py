@@ -32,7 +32,7 @@ def run_job(task: Task, *, resources: Mapping[str, Any], verbose: bool, tracking
             write_end(run)
             dashboard = write_dashboard(run.folder)
             write_index(run.folder.parent)
-        terminal.table(front_table(run.front, run.retrained))
+        terminal.table(front_table(run.front, run.networks))
         if best:
             terminal.say(f"networks   {best[0].parent}")
         terminal.say(f"dashboard  {dashboard}")

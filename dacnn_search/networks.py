@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dacnn_search.architecture import Architecture
+import pandas as pd
 
-__all__ = ["TrainedNetwork", "best_networks", "group_retrained"]
+from dacnn_search.architecture import Architecture
+from dacnn_search.cost import estimate_cost
+
+__all__ = ["Judgement", "TrainedNetwork", "best_networks", "group_retrained", "judge", "trained_networks"]
 
 Record = Mapping[str, Any]
 
@@ -44,8 +47,25 @@ class TrainedNetwork:
     @property
     def accuracy(self) -> float:
         """On the test images, the mean over the seeds; without test images the search's validation accuracy."""
-        tested = [record["test_accuracy"] for record in self.records if record["test_accuracy"] is not None]
-        return statistics.fmean(tested) if tested else float(self.records[0]["accuracy"])
+        return statistics.fmean(self.tested) if self.tested else float(self.records[0]["accuracy"])
+
+    @property
+    def tested(self) -> list[float]:
+        """The accuracy on the test images, of each seed; empty without test images."""
+        return [record["test_accuracy"] for record in self.records if record["test_accuracy"] is not None]
+
+
+def trained_networks(run: Path, data: Mapping[str, Any], retrained: Iterable[Record]) -> list[TrainedNetwork]:
+    """The networks of a run directory from the records of their trainings, from few parameters to many.
+
+    data: with the `input_shape` (C, H, W) and `num_classes`.
+    """
+    networks = []
+    for rank, records in enumerate(group_retrained(retrained), start=1):
+        architecture = Architecture.from_dict(records[0]["architecture"])
+        cost = estimate_cost(architecture, tuple(data["input_shape"]), data["num_classes"])
+        networks.append(TrainedNetwork(run / "best" / f"{rank:02d}-{cost.parameters}", rank, records, cost.file_bytes))
+    return networks
 
 
 def group_retrained(records: Iterable[Record]) -> list[tuple[Record, ...]]:
@@ -85,3 +105,39 @@ def best_networks(
         and (trial is None or network.trial == trial)
     ]
     return sorted(fitting, key=lambda network: (-network.accuracy, network.parameters))[:top]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A front, chosen on noisy validation accuracies, judged again on test accuracies (means over the seeds).
+
+    correlation: Spearman's, of validation and test accuracy; None for fewer than three networks and where all are
+    equal. front: the networks that no other one beats, from few parameters to many. beaten: the others.
+    """
+
+    correlation: float | None
+    front: list[TrainedNetwork]
+    beaten: list[TrainedNetwork]
+
+    def __str__(self) -> str:
+        count = len(self.front) + len(self.beaten)
+        parts = [f"on the test images {len(self.front)} of {count} retrained networks stay on the front"]
+        if self.beaten:
+            parts.append(f"beaten: trial{'s'[: len(self.beaten) > 1]} {', '.join(str(n.trial) for n in self.beaten)}")
+        if self.correlation is not None:
+            parts.append(f"rank correlation of validation and test accuracy {self.correlation:.2f}")
+        return "; ".join(parts)
+
+
+def judge(networks: Iterable[TrainedNetwork]) -> Judgement | None:
+    """Judge retrained networks on the test images; None if fewer than two were scored on them."""
+    scored = sorted((n for n in networks if n.tested), key=lambda n: (n.parameters, -n.accuracy))
+    if len(scored) < 2:
+        return None
+    front: list[TrainedNetwork] = []
+    for network in scored:
+        if not front or network.accuracy > front[-1].accuracy:
+            front.append(network)
+    pairs = pd.DataFrame([(network.records[0]["accuracy"], network.accuracy) for network in scored]).rank()
+    correlation = pairs[0].corr(pairs[1]) if len(scored) > 2 and (pairs.nunique() > 1).all() else None
+    return Judgement(correlation, front, [network for network in scored if network not in front])

@@ -15,6 +15,7 @@ from dacnn_search.derived import write_status
 from dacnn_search.errors import DacnnSearchError, InputError
 from dacnn_search.files import lock, sha256_of, write_atomic
 from dacnn_search.ledger import Ledger
+from dacnn_search.networks import judge
 from dacnn_search.pareto import spread
 from dacnn_search.progress import Listener, RunningTrial, Snapshot
 from dacnn_search.recipe import Recipe
@@ -55,7 +56,8 @@ def retrain(
 
     The networks are spread over the front by parameters. They are trained on the training and validation images
     together, `seeds` times each, by the space's `retrain` recipe; what is done already is not done again. Weights go
-    to `retrained/`, records to `retrained.jsonl`.
+    to `retrained/`, records to `retrained.jsonl`. The front is then judged on the test images (`networks.judge`),
+    which the listener is told.
 
     A training that breaks is told to the listener and left out. Raises InputError for a run without finished trials,
     signals.Interrupted after SIGINT or SIGTERM, DacnnSearchError if every training breaks.
@@ -67,13 +69,16 @@ def retrain(
     recipe = settings.full_recipe(space.settings.recipe)
     if not run.front:
         raise InputError(f"{run.folder}: retraining needs a finished trial, but there is none")
+    listener = listener or Listener()
     with lock(run.folder), orderly_end(run.folder) as stop, Ledger.open(run.retrained_file) as ledger:
         jobs = _missing_jobs(run, settings, recipe, ledger.records)
         if jobs:
             data = load(space.settings.data).with_validation_in_train()
             with start_ray(address, concurrency, gpus_per_trial, verbose) as slots:
-                board = _Board(run, len(jobs), recipe.epochs, listener or Listener())
+                board = _Board(run, len(jobs), recipe.epochs, listener)
                 _train_all(_Trainings(run, recipe, ledger, data, slots), jobs, board, stop)
+        if judgement := judge(run.networks):
+            listener.say(str(judgement))
         chosen = {record["fingerprint"] for record in spread(run.front, settings.top)}
         return [dict(record) for record in ledger.records if record["fingerprint"] in chosen]
 

@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dacnn_search.architecture import Architecture
-from dacnn_search.cost import estimate_cost
 from dacnn_search.errors import RunDirectoryError
 from dacnn_search.files import new_folder, write_atomic
 from dacnn_search.ledger import read_ledger
-from dacnn_search.networks import TrainedNetwork, best_networks, group_retrained
+from dacnn_search.networks import TrainedNetwork, best_networks, trained_networks
 from dacnn_search.pareto import Record, Scale, front_of
 from dacnn_search.settings import plain_name
 from dacnn_search.space import SearchSpace
@@ -154,14 +152,7 @@ class RunDirectory:
     @property
     def networks(self) -> list[TrainedNetwork]:
         """The networks that were trained in full, from few parameters to many."""
-        data = self.environment["data"]
-        shape, classes = tuple(data["input_shape"]), data["num_classes"]
-        networks = []
-        for rank, records in enumerate(group_retrained(self.retrained), start=1):
-            cost = estimate_cost(Architecture.from_dict(records[0]["architecture"]), shape, classes)
-            folder = self.folder / "best" / f"{rank:02d}-{cost.parameters}"
-            networks.append(TrainedNetwork(folder, rank, records, cost.file_bytes))
-        return networks
+        return trained_networks(self.folder, self.environment["data"], self.retrained)
 
     def best(
         self,

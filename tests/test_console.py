@@ -1,10 +1,12 @@
 import dataclasses
 import io
+from pathlib import Path
 
 from rich.console import Console
 
 from dacnn_search.architecture import Architecture, Section
 from dacnn_search.console import Terminal, front_table
+from dacnn_search.networks import TrainedNetwork
 from dacnn_search.progress import RunningTrial, Snapshot
 
 
@@ -115,14 +117,15 @@ def test_how_it_ended_stays_on_a_terminal():
 
 
 def test_front_table_shows_mean_test_accuracy_and_no_markup():
-    retrained = [{"fingerprint": FRONT[1]["fingerprint"], "test_accuracy": a} for a in (0.95, 0.97)]
+    records = tuple({**FRONT[1], "test_accuracy": accuracy} for accuracy in (0.95, 0.97))
+    networks = [TrainedNetwork(Path("best/01"), 1, records, 4000)]
     stream = io.StringIO()
-    Console(file=stream, width=140).print(front_table(FRONT, retrained))
+    Console(file=stream, width=140).print(front_table(FRONT, networks))
     small, large = stream.getvalue().splitlines()[-2:]
     assert small.split()[:2] == ["3", "1,000"]
-    assert "96.00%" in large
+    assert "96.00% ±1.41" in large
     assert "1 section, 8 wide, 2 deep" in large
     narrow = io.StringIO()
-    Console(file=narrow, width=70).print(front_table(FRONT, retrained))
+    Console(file=narrow, width=70).print(front_table(FRONT, networks))
     assert "20,000" in narrow.getvalue()
     assert all(len(line) <= 70 for line in narrow.getvalue().splitlines())

@@ -307,6 +307,7 @@ function renderAbout() {
     ["Sampler", run.sampler],
     ["Stopping", run.stopping],
     ["Seed", run.seed],
+    ["Retrained", payload.judgement],
     ["Full length", run.epochs && plural(run.epochs, "epoch")],
     [
       "Recipe",
