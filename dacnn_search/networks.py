@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
 
 from dacnn_search.architecture import Architecture
 from dacnn_search.cost import estimate_cost
@@ -138,6 +138,14 @@ def judge(networks: Iterable[TrainedNetwork]) -> Judgement | None:
     for network in scored:
         if not front or network.accuracy > front[-1].accuracy:
             front.append(network)
-    pairs = pd.DataFrame([(network.records[0]["accuracy"], network.accuracy) for network in scored]).rank()
-    correlation = pairs[0].corr(pairs[1]) if len(scored) > 2 and (pairs.nunique() > 1).all() else None
-    return Judgement(correlation, front, [network for network in scored if network not in front])
+    return Judgement(_rank_correlation(scored), front, [network for network in scored if network not in front])
+
+
+def _rank_correlation(networks: Sequence[TrainedNetwork]) -> float | None:
+    """Spearman's, of validation and test accuracy, if there are enough networks to speak of it."""
+    from scipy.stats import rankdata
+
+    pairs = np.array([(network.records[0]["accuracy"], network.accuracy) for network in networks])
+    if len(pairs) < 3 or (pairs == pairs[0]).all(axis=0).any():
+        return None
+    return float(np.corrcoef(rankdata(pairs, axis=0), rowvar=False)[0, 1])
