@@ -19,6 +19,7 @@ from dacnn_search.ledger import Ledger
 from dacnn_search.pareto import front_of
 from dacnn_search.progress import Listener, RunningTrial, Snapshot
 from dacnn_search.proposals import Proposal, Proposals
+from dacnn_search.proposer import Proposer
 from dacnn_search.run_directory import RunDirectory, now
 from dacnn_search.settings import SearchSettings
 from dacnn_search.space import SearchSpace
@@ -38,11 +39,8 @@ class Running:
     started: float = 0.0
     epochs: list[dict[str, Any]] = field(default_factory=list)
     attempts: int = 1
+    stopped: bool = False  # early, by the stopping rule
     estimate: float | None = None  # of the final accuracy, once it is stopped early
-
-    def add(self, epochs: list[dict[str, Any]]) -> None:
-        """Take note of epochs; those told before are left out."""
-        self.epochs += [epoch for epoch in epochs if epoch["epoch"] > len(self.epochs)]
 
 
 class Search:
@@ -66,19 +64,30 @@ class Search:
         self.running: dict[str, Running] = {}
         self.failure: str | None = None  # why the search can't go on
         self.exhausted = False
+        self.looks_ahead = False  # whether the next proposal is made while trials run
         self._ledger = ledger
-        self._proposed = proposed
         self._listener = listener
-        self._proposals = Proposals(space, settings.sampler, settings.seed, ledger.records, proposed.records)
-        self._waiting = deque(Running(proposal) for proposal in self._proposals.reopened)  # to be trained again
+        proposals = Proposals(space, settings.sampler, settings.seed, ledger.records, proposed.records)
+        self._waiting = deque(Running(proposal) for proposal in proposals.reopened)  # to be trained again
+        self._proposer = Proposer(
+            proposals,
+            proposed,
+            {
+                "session": len(ledger.records),
+                "sampler": settings.sampler,
+                "seed": settings.seed,
+                "space": space_id(space),
+            },
+        )
         self._checkpoints = Checkpoints(run.checkpoints)
         self._derived = Derived(run, space, listener)
         self._scale = run.scale
-        self._space_id = space_id(space)
         self._epochs = space.settings.recipe.epochs
         self._rule = make_stopping(settings.stopping, self._epochs)
         for record in ledger.records:
             self._rule.follow(_progress(record["trial"], record["parameters"], record["curve"]))
+        self._front = front_of(ledger.records)
+        self._hypervolume = self._scale.hypervolume(self._front)
         self._begun = time.monotonic()
         self._elapsed_before = max((record["finished"] for record in ledger.records), default=0.0)
         self._finished_before = len(ledger.records)
@@ -133,6 +142,8 @@ class Search:
             running = Running(proposal)
         running.started = self.elapsed
         self.running[key] = running
+        if self.looks_ahead and not self.full:
+            self._proposer.look_ahead(self.finished)
         self._refresh()
         checkpoint = self._checkpoints.load(running.proposal.architecture.fingerprint)
         return {
@@ -145,25 +156,31 @@ class Search:
         }
 
     def goes_on(self, key: str, epochs: list[dict[str, Any]]) -> bool:
-        """Take note of epochs that a running trial has done; whether the stopping rule lets it go on."""
+        """Take note of epochs that a running trial has done; whether the stopping rule lets it go on.
+
+        Epochs told before are left out, and so is what a worker did before it heard that its trial is stopped: the
+        record does not depend on how often workers report.
+        """
         running = self.running.get(key)
         if running is None:
             return True
-        judged = len(running.epochs)
-        running.add(epochs)
-        curve = {name: [epoch[f"validation_{name}"] for epoch in running.epochs] for name in ("accuracy", "loss")}
-        progress = _progress(running.proposal.trial, running.proposal.cost.parameters, curve)
-        verdict = self._rule.follow(progress, judged)
-        running.estimate = verdict.estimate or running.estimate  # none if it was told no epoch that is new
-        return verdict.go_on
+        for epoch in epochs:
+            if running.stopped or epoch["epoch"] <= len(running.epochs):
+                continue
+            running.epochs.append(epoch)
+            curve = {name: [epoch[f"validation_{name}"] for epoch in running.epochs] for name in ("accuracy", "loss")}
+            progress = _progress(running.proposal.trial, running.proposal.cost.parameters, curve)
+            verdict = self._rule.follow(progress, len(running.epochs) - 1)
+            running.stopped, running.estimate = not verdict.go_on, verdict.estimate
+        return not running.stopped
 
     def progress(self, key: str, result: Mapping[str, Any], checkpoint: bytes | None = None) -> None:
         """A running trial has done some epochs."""
         running = self.running.get(key)
         if running is None:
             return
-        running.add(result["epochs"])
-        if checkpoint:
+        self.goes_on(key, result["epochs"])
+        if checkpoint and not running.stopped:
             try:
                 self._checkpoints.save(running.proposal.architecture.fingerprint, len(running.epochs), checkpoint)
             except OSError as error:
@@ -177,7 +194,7 @@ class Search:
             return
         self.goes_on(key, result.get("epochs", []))
         del self.running[key]
-        self._record(running, result.get("failure"), result)
+        self._record(running, None if running.stopped else result.get("failure"), result)
 
     def lose(self, key: str, reason: str, *, again: bool = True) -> None:
         """A trial's worker has died: it is trained again, unless that happened too often or would not help."""
@@ -186,7 +203,7 @@ class Search:
             return
         if again and running.attempts < ATTEMPTS:
             running.attempts += 1
-            running.epochs = []
+            running.epochs, running.stopped, running.estimate = [], False, None
             self._waiting.append(running)
             self._listener.say(f"trial {running.proposal.trial}: {reason}; it is trained again")
         else:
@@ -213,12 +230,15 @@ class Search:
             finished=finished,
             trials=self.settings.trials,
             running=[self._running_trial(running) for running in self.running.values()],
-            front=front_of(self._ledger.records),
-            hypervolume=self._scale.hypervolume(front_of(self._ledger.records)),
+            front=self._front,
+            hypervolume=self._hypervolume,
         )
 
     def close(self) -> None:
         """Bring everything that is derived from the ledger up to date."""
+        proposal = self._proposer.close()
+        if proposal is not None:
+            self._waiting.append(Running(proposal))
         self._derived.close(self._ledger.records, self._unfinished())
 
     def end(self, state: str, message: str | None = None) -> None:
@@ -230,27 +250,12 @@ class Search:
 
     def _next(self) -> Proposal | None:
         """A new proposal, on disk, so that it is not lost; None if the space is exhausted or the disk full."""
-        proposal = self._proposals.propose()
-        if proposal is None:
-            self.exhausted = True
-            return None
-        line = {
-            "trial": proposal.trial,
-            "fingerprint": proposal.architecture.fingerprint,
-            "choices": proposal.choices,
-            "duplicates": proposal.duplicates,
-            "finished": len(self._ledger.records),
-            "session": self._finished_before,
-            "first_trial": self._proposals.first_trial,
-            "sampler": self.settings.sampler,
-            "seed": self.settings.seed,
-            "space": self._space_id,
-        }
         try:
-            self._proposed.append(line)
+            proposal = self._proposer.next(self.finished)
         except OSError as error:
             self._fail(f"{self.run.proposals_file} can't be written: {error.strerror}")
             return None
+        self.exhausted = proposal is None
         return proposal
 
     def _record(self, running: Running, reason: str | None, result: Mapping[str, Any]) -> None:
@@ -261,7 +266,10 @@ class Search:
             self._waiting.append(running)
             self._fail(f"{self.run.trials_file} can't be written: {error.strerror}")
             return
-        self._proposals.tell(running.proposal, record["state"], record["accuracy"], record["estimate"])
+        self._proposer.tell(running.proposal, record)
+        if record["state"] == "COMPLETE":
+            self._front = front_of([*self._front, record])
+            self._hypervolume = self._scale.hypervolume(self._front)
         self._checkpoints.drop(record["fingerprint"])
         self._watch_failures()
         self._listener.finished(record)

@@ -33,6 +33,9 @@ def drive(
 ) -> None:
     """Run Tune until the search is over. Raises KeyboardInterrupt if a signal asks for the end, DacnnSearchError if
     the search can't go on. callbacks: for Tune, such as those of `tracking`."""
+    search.looks_ahead = (
+        slots.concurrency > 1
+    )  # a single worker gains more from a proposal that knows of its last trial
     with stop.polled():
         while not (search.over or stop.requested):
             with _storage() as folder:

@@ -26,7 +26,7 @@ ORDER = [
     # networks, built and trained
     *("model", "augmentation", "resident", "evaluation", "training", "weights", "fine_tuning"),
     # the search
-    *("domains", "gaussian_process", "surrogate", "samplers", "proposals", "stopping", "derived"),
+    *("domains", "gaussian_process", "surrogate", "samplers", "proposals", "proposer", "stopping", "derived"),
     *("replay", "cluster", "worker", "search_state", "scheduling", "tracking", "tuning", "search", "retrain"),
     # what leaves it
     *("standalone", "model_card", "model_folder", "classifier", "parity", "formats", "export_files", "exporting"),

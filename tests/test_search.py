@@ -252,7 +252,7 @@ def test_a_failure_is_told_with_its_reason_and_not_on_the_front(space, tmp_path)
     record = pretended.ledger.records[0]
     assert (record["state"], record["reason"]) == ("FAIL", "training loss is nan in epoch 1")
     assert record["accuracy"] is None
-    study = pretended.search._proposals._study
+    study = pretended.search._proposer._proposals._study
     assert [trial.state.name for trial in study.trials] == ["FAIL"]
 
 
