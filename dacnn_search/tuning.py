@@ -23,8 +23,8 @@ from ray.tune.search import Searcher  # isort: skip
 __all__ = ["drive"]
 
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints of a trial
-# Epochs shorter than this are reported together: a report costs the driver a few milliseconds. The second is for
-# searches in which nothing but a display waits for reports.
+# Epochs shorter than this are reported together: a report costs the driver and the worker a few milliseconds. The
+# second is for searches in which nothing but a display waits for reports.
 REPORT_SECONDS, IDLE_REPORT_SECONDS = 0.1, 0.5
 
 

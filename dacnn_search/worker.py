@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Parcel", "TrialWorker", "train_fully"]
 
+REPORT_SHARE = 0.2  # of the time that a training has taken so far: epochs shorter than that are reported together
+
 
 class Parcel:
     """Bytes that travel through Tune, which copies what it is given and makes names of it: not of these."""
@@ -39,7 +41,7 @@ class Parcel:
 
 class TrialWorker(tune.Trainable):
     """Trains the network of a config `{"architecture", "parameters", "seed", "checkpoint"}`; each step is one or more
-    epochs.
+    epochs, of at least `report_seconds` and a fifth of the training so far: between steps the worker waits.
 
     A step's result has `epochs` (an `EpochResult` as a dict for each), `done`, `failure` (why the training can't go
     on, else None), `worker` (host:pid), `peak_bytes` (of GPU memory; None on a CPU), `checkpoint` (a `Parcel` now and
@@ -80,7 +82,8 @@ class TrialWorker(tune.Trainable):
             if self._training is None:
                 self._training = self._begin()
                 epochs += self._history
-            while not self._training.finished and time.perf_counter() - start < self._report_seconds:
+            enough = max(self._report_seconds, REPORT_SHARE * sum(epoch["seconds"] for epoch in self._history))
+            while not self._training.finished and time.perf_counter() - start < enough:
                 epochs.append(dataclasses.asdict(self._training.run_epoch()))
                 self._history.append(epochs[-1])
         except DacnnSearchError as error:
