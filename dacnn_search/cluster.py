@@ -31,9 +31,13 @@ import ray  # noqa: E402
 from dacnn_search.errors import InputError  # noqa: E402
 from dacnn_search.guard import guarded  # noqa: E402
 
-__all__ = ["Slots", "check_address", "one_ray", "start_ray"]
+__all__ = ["Slots", "check_address", "early_ray", "one_ray", "start_ray"]
 
 TRIALS_PER_GPU = 4
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd")  # there if the machine has a GPU
+# What trains imports these (torch's optimisers the second), which takes a worker longer than all else. Told beforehand,
+# workers do it while the driver still prepares the search.
+PRELOADED = ("torch", "torch._dynamo", "dacnn_search.worker", "dacnn_search.training")
 
 _kept: contextlib.ExitStack | None = None  # what ends Ray, if that is not the `start_ray` that started it
 
@@ -56,6 +60,14 @@ def one_ray() -> Iterator[None]:
             yield
         finally:
             _kept = None
+
+
+def early_ray(address: str | None, concurrency: int | None, verbose: bool) -> None:
+    """Start, within `one_ray`, what `start_ray` will need, so that its processes get ready meanwhile. Raises
+    InputError if the cluster can't be reached."""
+    assert _kept is not None
+    check_address(address)
+    _start(_kept, address, concurrency, verbose)
 
 
 def check_address(address: str | None) -> None:
@@ -82,12 +94,16 @@ def start_ray(
     Raises InputError if the cluster can't be reached or does not have what is asked for.
     """
     with contextlib.ExitStack() as stack:
-        if not ray.is_initialized():
-            to_end = _kept or stack
-            folder = None if address else to_end.enter_context(guarded())
-            _init(address, concurrency, folder, verbose)
-            to_end.callback(ray.shutdown)
+        _start(_kept or stack, address, concurrency, verbose)
         yield _slots(concurrency, gpus_per_trial)
+
+
+def _start(to_end: contextlib.ExitStack, address: str | None, concurrency: int | None, verbose: bool) -> None:
+    """Start or join Ray, unless that was done."""
+    if not ray.is_initialized():
+        folder = None if address else to_end.enter_context(guarded())
+        _init(address, concurrency, folder, verbose)
+        to_end.callback(ray.shutdown)
 
 
 def _init(address: str | None, concurrency: int | None, folder: Path | None, verbose: bool) -> None:
@@ -105,9 +121,16 @@ def _init(address: str | None, concurrency: int | None, folder: Path | None, ver
                 log_to_driver=verbose,
                 logging_level=level,
                 _temp_dir=folder and str(folder),
+                _system_config={"preload_python_modules": PRELOADED} if _all_train(cpus, concurrency) else None,
             )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"a Ray cluster must answer at {address or 'this machine'}, but: {error}") from error
+
+
+def _all_train(cpus: int | None, concurrency: int | None) -> bool:
+    """Whether most of the worker processes of a new cluster, one per CPU, will train: only then they preload."""
+    on_gpus = any(Path(device).exists() for device in GPU_DEVICES)
+    return cpus is not None and not on_gpus and cpus <= 2 * (concurrency or cpus)
 
 
 @contextlib.contextmanager

@@ -187,8 +187,8 @@ def _open_study(path: Path, name: str) -> Iterator[optuna.Study]:
         storage = optuna.storages.RDBStorage("sqlite:///optuna.db", engine_kwargs={"creator": connect})
         try:
             study = optuna.create_study(study_name=name, storage=storage, directions=DIRECTIONS, load_if_exists=True)
-            if study.metric_names is None:
-                study.set_metric_names(["accuracy", "parameters"])
+            if study.metric_names is None:  # not by `set_metric_names`, which warns
+                storage.set_study_system_attr(study._study_id, "study:metric_names", ["accuracy", "parameters"])
             yield study
         finally:
             storage.remove_session()

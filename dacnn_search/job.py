@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dacnn_search.cluster import one_ray
 from dacnn_search.console import Terminal, front_table
 from dacnn_search.dashboard import write_dashboard, write_index
 from dacnn_search.derived import write_end
@@ -19,11 +18,12 @@ __all__ = ["run_job"]
 
 
 def run_job(task: Task, *, resources: Mapping[str, Any], verbose: bool, tracking: Tracking) -> RunDirectory:
-    """Do what `dacnn_search.run` promises and return the run directory. Raises what `search` and `retrain` raise.
+    """Do what `dacnn_search.run` promises, within `one_ray`, and return the run directory. Raises what `search` and
+    `retrain` raise.
 
     resources: `address`, `concurrency` and `gpus_per_trial`, for the retraining as well.
     """
-    with Terminal() as terminal, one_ray():
+    with Terminal() as terminal:
         run = run_task(task, address=resources["address"], listener=terminal, verbose=verbose, tracking=tracking)
         if run.front and run.space.settings.retrain.top:
             retrain(run, listener=terminal, verbose=verbose, **resources)

@@ -1,7 +1,10 @@
 """The main job: search a space, retrain the front, export it. `python -m dacnn_search.run --space FILE`."""
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+import importlib
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dacnn_search.commands import command, parsed, whole
@@ -30,12 +33,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings={name: getattr(options, name) for name in names},
     )
 
-    from dacnn_search.job import run_job
     from dacnn_search.tracking import Tracking
 
     resources = {name: getattr(options, name) for name in ("address", "concurrency", "gpus_per_trial")}
     tracking = Tracking(options.tensorboard, options.wandb, options.mlflow)
-    run_job(task, resources=resources, verbose=options.verbose, tracking=tracking)
+    from dacnn_search.cluster import early_ray, one_ray
+
+    with one_ray():
+        if task.run is None:  # Ray will be needed
+            with _meanwhile("dacnn_search.derived"):
+                early_ray(options.address, task.settings.concurrency, options.verbose)
+        from dacnn_search.job import run_job
+
+        run_job(task, resources=resources, verbose=options.verbose, tracking=tracking)
+
+
+@contextlib.contextmanager
+def _meanwhile(module: str) -> Iterator[None]:
+    """Import a module in another thread, while this one waits for Ray's processes."""
+    thread = threading.Thread(target=importlib.import_module, args=(module,))
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def _parser() -> argparse.ArgumentParser:

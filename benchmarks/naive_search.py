@@ -1,0 +1,178 @@
+"""What one would write without this package, in full: a torchvision-like data set, DataLoader, a training loop, Ray Tune
+with OptunaSearch, two objectives, two trials at once. `overhead.py` and `time_to_front.py` compare with it.
+
+    python benchmarks/naive_search.py SPACE.yaml --trials 10 --output trials.jsonl
+
+It follows the tutorials of the three libraries and leaves their defaults as they are: a function trainable that
+reports every epoch, float32, one CPU per trial. The networks are this package's, so that both stacks train the same
+ones. Each line of the output is a finished trial: when it began and ended, what it reached.
+
+`--stack optuna` runs the same trainings by `study.optimize` in one process instead.
+"""
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import ray
+import torch
+from PIL import Image
+from ray import tune
+from ray.tune.search.optuna import OptunaSearch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from dacnn_search import SearchSpace, build
+from dacnn_search.data import Split, load
+from dacnn_search.samplers import distribution_of
+
+CONCURRENCY = 2
+
+
+class Images(Dataset):
+    """Images as torchvision's data sets hold them: an array, from which each is taken as a PIL image."""
+
+    def __init__(self, split: Split, transform: transforms.Compose) -> None:
+        self.images, self.labels, self.transform = split.images, split.labels, transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index].squeeze())), int(self.labels[index])
+
+
+def train(config: dict[str, Any], path: Path, output: Path, report: Any) -> None:
+    """Train the network of a config; `report` is told both objectives after every epoch."""
+    begun = time.time()
+    space = SearchSpace.from_yaml(path)
+    recipe, data = space.settings.recipe, load(space.settings.data)
+    architecture, _ = space.replay(config)
+    model = build(architecture, space.num_classes, space.input_shape[0])
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if not space.meets_constraints(architecture):
+        report({"accuracy": 0.0, "parameters": parameters})
+        return
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(data.mean, data.std)])
+    train_loader = DataLoader(Images(data.train, transform), batch_size=recipe.batch_size, shuffle=True)
+    validation_loader = DataLoader(Images(data.validation, transform), batch_size=256)
+    optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.learning_rate, epochs=recipe.epochs, steps_per_epoch=len(train_loader)
+    )
+    criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+    first_step = time.time()
+    accuracy = 0.0
+    for _ in range(recipe.epochs):
+        model.train()
+        for images, labels in train_loader:
+            optimizer.zero_grad()
+            loss = criterion(model(images), labels)
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+        model.eval()
+        with torch.no_grad():
+            correct = sum((model(images).argmax(1) == labels).sum().item() for images, labels in validation_loader)
+        accuracy = correct / len(data.validation)
+        report({"accuracy": accuracy, "parameters": parameters})
+    line = {
+        "fingerprint": architecture.fingerprint,
+        "parameters": parameters,
+        "accuracy": accuracy,
+        "begun": begun,
+        "first_step": first_step,
+        "ended": time.time(),
+    }
+    with output.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def flat_space(space: SearchSpace) -> dict[str, optuna.distributions.BaseDistribution]:
+    """All choices of a space side by side, as OptunaSearch wants them; those that are not asked do nothing."""
+    asked: dict[str, Any] = {}
+    generator = random.Random(0)
+    for _ in range(1000):
+        asked |= space.replay(space.draw(generator)[1])[1]
+    return {name: distribution_of(options) for name, options in asked.items()}
+
+
+def search_with_tune(
+    path: Path, trials: int, output: Path, seed: int, networks: list[dict[str, Any]], budget: float | None
+) -> None:
+    """Ray Tune with OptunaSearch."""
+    search = OptunaSearch(
+        space=flat_space(SearchSpace.from_yaml(path)),
+        metric=["accuracy", "parameters"],
+        mode=["max", "min"],
+        points_to_evaluate=networks or None,
+        seed=seed,
+    )
+    ray.init(num_cpus=CONCURRENCY)
+
+    def trainable(config: dict[str, Any]) -> None:
+        train(config, path, output, tune.report)
+
+    with tempfile.TemporaryDirectory() as folder:
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 1}),
+            tune_config=tune.TuneConfig(
+                search_alg=search, num_samples=trials, max_concurrent_trials=CONCURRENCY, time_budget_s=budget
+            ),
+            run_config=tune.RunConfig(storage_path=folder),
+        )
+        tuner.fit()
+    ray.shutdown()
+
+
+def search_with_optuna(path: Path, trials: int, output: Path, seed: int, networks: list[dict[str, Any]]) -> None:
+    """Plain Optuna, one trial after the other in this process."""
+    space = flat_space(SearchSpace.from_yaml(path))
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.TPESampler(seed=seed))
+    for network in networks:
+        study.enqueue_trial(network)
+
+    def objective(trial: optuna.Trial) -> tuple[float, int]:
+        config = {name: _suggest(trial, name, distribution) for name, distribution in space.items()}
+        reports: list[dict[str, Any]] = []
+        train(config, path, output, reports.append)
+        return reports[-1]["accuracy"], reports[-1]["parameters"]
+
+    study.optimize(objective, n_trials=trials)
+
+
+def _suggest(trial: optuna.Trial, name: str, distribution: Any) -> Any:
+    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    kind = trial.suggest_int if isinstance(distribution, optuna.distributions.IntDistribution) else trial.suggest_float
+    return kind(name, distribution.low, distribution.high, step=distribution.step)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("space", type=Path)
+    parser.add_argument("--stack", choices=["tune", "optuna"], default="tune")
+    parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--networks", type=Path, help="JSON list of choices to train first")
+    parser.add_argument("--budget", type=float, help="seconds after which the search ends")
+    options = parser.parse_args()
+    path, output = options.space.absolute(), options.output.absolute()
+    networks = json.loads(options.networks.read_text(encoding="utf-8")) if options.networks else []
+    np.random.seed(options.seed)
+    if options.stack == "tune":
+        search_with_tune(path, options.trials, output, options.seed, networks, options.budget)
+    else:
+        search_with_optuna(path, options.trials, output, options.seed, networks)
+
+
+if __name__ == "__main__":
+    main()
