@@ -1,5 +1,5 @@
-"""What one would write without this package, in full: a torchvision-like data set, DataLoader, a training loop, Ray Tune
-with OptunaSearch, two objectives, two trials at once. `overhead.py` and `time_to_front.py` compare with it.
+"""What one would write without this package, in full: a torchvision-like data set, DataLoader, a training loop, Ray
+Tune with OptunaSearch, two objectives, two trials at once. `overhead.py` and `time_to_front.py` compare with it.
 
     python benchmarks/naive_search.py SPACE.yaml --trials 10 --output trials.jsonl
 

@@ -1,0 +1,254 @@
+"""What a search costs beyond training: against Ray Tune with OptunaSearch as one would write it, and plain Optuna.
+
+    python benchmarks/overhead.py --quick
+
+Measured side by side, each in processes of its own with a stopwatch outside, in rounds one after the other:
+
+- a whole search of ours, of the networks of `search_spaces/default.yaml` in full (stopping none), from the command to its
+  end, dashboard included; then the naive stack and plain Optuna (`naive_search.py`) on a sample of the same networks,
+  every k-th by training time, for as many epochs. Their time for all networks is their start plus their time per
+  trial, so that a smaller sample does not count against them;
+- start-up: from the command to the first line of the ledger of a search whose first trial is one epoch of 60 images,
+  against `ray.init` and importing torch in a worker;
+- driver CPU per trial at trial 100 and 2,000: all threads of a driver that does all it does in a search, Ray Tune, ledger,
+  study, dashboard, status and sampler, while workers only pretend to train.
+
+The gaps of our workers are the time between the epochs of one trial and those of the next, and between reports: what the
+ledger's times leave when the seconds of epochs are taken from them.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dacnn_search.ledger import read_ledger
+from dacnn_search.run_directory import package_versions, processor_name
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+DEFAULT = HERE.parent / "search_spaces" / "default.yaml"
+TRIVIAL = """\
+name: trivial
+data: {name: digits, validation: 0.3, subset: 60}
+architecture: {sections: 1, depth: {choice: [1, 2, 3]}, width: {choice: [3, 4, 5]}}
+recipe: {epochs: 1}
+retrain: {top: 0}
+"""
+BARE = """\
+import ray
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+@ray.remote
+def load():
+    import torch
+ray.get(load.remote())
+"""
+PRETEND = ["random", "auto"]  # samplers of the driver's part
+
+
+class Process:
+    """A program that is watched: its seconds, and the memory of Ray's workers below it."""
+
+    def __init__(self, *command: object) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+        self.begun = time.time()
+        self._popen = subprocess.Popen([sys.executable, *map(str, command)], stdout=self._log, stderr=self._log)
+        self.worker_bytes = 0
+
+    @property
+    def running(self) -> bool:
+        return self._popen.poll() is None
+
+    def wait(self, *, look: float = 0.25) -> float:
+        """Wait for its end: seconds it took. Raises RuntimeError if it failed."""
+        while self.running:
+            self.worker_bytes = max([self.worker_bytes, *_worker_bytes(self._popen.pid)])
+            time.sleep(look)
+        seconds = time.time() - self.begun
+        if self._popen.returncode:
+            self._log.seek(0)
+            raise RuntimeError(self._log.read().decode(errors="replace")[-5000:])
+        self._log.close()
+        return seconds
+
+
+def _worker_bytes(parent: int) -> Iterator[int]:
+    """Memory, shared pages counted in part, of each worker of Ray below a process that is training."""
+    parents, names = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (folder / "stat").read_text().rpartition(")")[2].split()
+            parents[int(folder.name)] = int(stat[1])
+            names[int(folder.name)] = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+    for process, name in names.items():
+        above = process
+        while above in parents and above != parent:
+            above = parents[above]
+        if above == parent and name.startswith(b"ray::") and b"IDLE" not in name:
+            try:
+                lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+            except OSError:
+                continue
+            yield next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+
+
+def ours(folder: Path, trials: int) -> dict[str, Any]:
+    """A whole search of the default space."""
+    space = folder / "space.yaml"
+    text = DEFAULT.read_text(encoding="utf-8").replace("top: 4", "top: 0")
+    space.write_text(text, encoding="utf-8")
+    process = Process(
+        *("-m", "dacnn_search.run", "--space", space, "--results", folder, "--name", "ours"),
+        *("--trials", trials, "--concurrency", 2, "--stopping", "none"),
+    )
+    seconds = process.wait()
+    records = read_ledger(folder / "ours" / "trials.jsonl")
+    return {
+        "seconds": seconds,
+        "records": records,
+        "gaps": _gaps(records),
+        "worker_mb": process.worker_bytes / 1e6,
+    }
+
+
+def _gaps(records: Sequence[dict[str, Any]]) -> list[float]:
+    """Seconds per trial that a worker did not train, its first trial left out."""
+    ended: dict[str, float] = {}
+    gaps = []
+    for record in records:
+        if record["worker"] in ended:
+            gaps.append(record["finished"] - ended[record["worker"]] - record["seconds"])
+        ended[record["worker"]] = record["finished"]
+    return gaps
+
+
+def theirs(folder: Path, stack: str, networks: list[dict[str, Any]]) -> dict[str, Any]:
+    """The naive stack on these networks."""
+    output, chosen = folder / f"{stack}.jsonl", folder / f"{stack}.json"
+    chosen.write_text(json.dumps(networks))
+    arguments = ("--stack", stack, "--trials", len(networks), "--networks", chosen, "--output", output)
+    process = Process(HERE / "naive_search.py", folder / "space.yaml", *arguments)
+    seconds = process.wait()
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    start = min(line["begun"] for line in lines) - process.begun
+    return {
+        "start": start,
+        "seconds_per_trial": (seconds - start) / len(lines),
+        "training": [line["ended"] - line["first_step"] for line in lines],
+        "worker_mb": process.worker_bytes / 1e6,
+    }
+
+
+def whole_searches(trials: int, sample: int) -> dict[str, float]:
+    """Ours, the naive stack and plain Optuna once each, on the same networks."""
+    with tempfile.TemporaryDirectory(prefix="overhead-") as name:
+        folder = Path(name)
+        mine = ours(folder, trials)
+        by_time = sorted(mine["records"], key=lambda record: record["seconds"])
+        every = len(by_time) / sample
+        networks = [by_time[int((number + 0.5) * every)]["choices"] for number in range(sample)]
+        tune, optuna = theirs(folder, "tune", networks), theirs(folder, "optuna", networks)
+    naive_seconds = tune["start"] + trials * tune["seconds_per_trial"]
+    optuna_seconds = optuna["start"] + trials * optuna["seconds_per_trial"]
+    trained = sum(record["seconds"] for record in mine["records"])
+    gap = statistics.median(mine["gaps"])
+    return {
+        "ours_trials_per_minute": 60 * trials / mine["seconds"],
+        "naive_trials_per_minute": 60 * trials / naive_seconds,
+        "optuna_trials_per_minute": 60 * trials / optuna_seconds,
+        "trials_per_minute_vs_naive": naive_seconds / mine["seconds"],
+        "trials_per_minute_vs_optuna": optuna_seconds / mine["seconds"],
+        "ours_training_seconds_per_trial": trained / trials,
+        "naive_training_seconds_per_trial": statistics.mean(tune["training"]),
+        "ours_seconds_beyond_training": 2 * mine["seconds"] / trials - trained / trials,
+        "naive_seconds_beyond_training": 2 * naive_seconds / trials - statistics.mean(tune["training"]),
+        "optuna_seconds_beyond_training": optuna_seconds / trials - statistics.mean(optuna["training"]),
+        "worker_gap_seconds": gap,
+        "worker_gap_of_2_seconds": gap / (2 + gap),
+        "ours_worker_mb": mine["worker_mb"],
+        "naive_worker_mb": tune["worker_mb"],
+    }
+
+
+def start_up() -> dict[str, float]:
+    """Ours and the bare minimum once each."""
+    with tempfile.TemporaryDirectory(prefix="overhead-") as name:
+        space, ledger = Path(name) / "space.yaml", Path(name) / "ours" / "trials.jsonl"
+        space.write_text(TRIVIAL, encoding="utf-8")
+        process = Process(
+            *("-m", "dacnn_search.run", "--space", space, "--results", name, "--name", "ours"),
+            *("--trials", 1, "--concurrency", 2),
+        )
+        while process.running and not (ledger.exists() and ledger.stat().st_size):
+            time.sleep(0.01)
+        first = time.time() - process.begun
+        process.wait()
+    bare = Process("-c", BARE).wait(look=0.01)
+    return {"start_up_seconds": first, "bare_start_up_seconds": bare, "start_up_vs_bare": first / bare}
+
+
+def driver_cpu(trials: int) -> dict[str, float]:
+    """CPU seconds of the driver per trial, around trial 100 and at the end, for each sampler."""
+    figures = {}
+    for sampler in PRETEND:
+        with tempfile.TemporaryDirectory(prefix="overhead-") as name:
+            output = Path(name) / "cpu.json"
+            Process(HERE / "pretended_search.py", sampler, trials, name, output).wait(look=1.0)
+            early, late = json.loads(output.read_text())
+        figures[f"driver_cpu_{sampler}_100"] = early
+        figures[f"driver_cpu_{sampler}_{trials}"] = late
+        figures[f"driver_cpu_{sampler}_ratio"] = late / early
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one round, a smaller sample and fewer pretended trials")
+    parser.add_argument("--rounds", type=int, help="default 3, quick 1")
+    parser.add_argument(
+        "--parts", nargs="+", choices=["whole", "start", "driver"], default=["whole", "start", "driver"]
+    )
+    options = parser.parse_args()
+    rounds = options.rounds or (1 if options.quick else 3)
+    measured: list[dict[str, float]] = []
+    for _ in range(rounds):
+        figures: dict[str, float] = {}
+        if "start" in options.parts:
+            figures |= start_up()
+        if "whole" in options.parts:
+            figures |= whole_searches(50, 6 if options.quick else 25)
+        measured.append(figures)
+        print({key: round(value, 3) for key, value in figures.items()}, flush=True)
+    result = {key: statistics.median(figures[key] for figures in measured) for key in measured[0]}
+    if "driver" in options.parts:
+        result |= driver_cpu(600 if options.quick else 2000)
+    result = {key: round(value, 4) for key, value in result.items()}
+    write(result, rounds, options.quick)
+    print(json.dumps(result))
+
+
+def write(result: dict[str, float], rounds: int, quick: bool) -> None:
+    """The figures with what they depend on."""
+    about = {
+        "date": datetime.date.today().isoformat(),
+        "machine": {"cpu": processor_name(), "cpus": os.cpu_count(), "load_at_end": os.getloadavg()[0]},
+        "versions": package_versions(),
+        "rounds": rounds,
+        "quick": quick,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "overhead.json").write_text(json.dumps({**about, "figures": result}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

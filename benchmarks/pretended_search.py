@@ -1,0 +1,70 @@
+"""A search whose workers pretend to train, to measure its driver: `overhead.py` runs it.
+
+python benchmarks/pretended_search.py SAMPLER TRIALS FOLDER OUTPUT
+"""
+
+import json
+import math
+import random
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dacnn_search import tuning
+from dacnn_search.progress import Listener
+from dacnn_search.search import search
+from dacnn_search.worker import TrialWorker
+
+SPACE = Path(__file__).parent.parent / "search_spaces" / "default.yaml"
+WINDOW = 100  # trials over which CPU time is averaged
+
+
+class Pretender(TrialWorker):
+    """Reports curves of the kind that networks have, without training: better with more parameters, and noisy."""
+
+    def step(self) -> dict[str, Any]:
+        config = self._config
+        generator = random.Random(config["seed"])
+        error = 3 / math.sqrt(config["parameters"]) * math.exp(generator.gauss(0, 0.3))
+        epochs = [
+            {
+                "epoch": epoch,
+                "train_loss": 1.0,
+                "validation_loss": error * 1.3 ** (self._recipe.epochs - epoch),
+                "validation_accuracy": max(0.1, 1 - error * 1.3 ** (self._recipe.epochs - epoch)),
+                "learning_rate": 0.01,
+                "images_per_second": 1000.0,
+                "seconds": 0.01,
+            }
+            for epoch in range(1, self._recipe.epochs + 1)
+        ]
+        self._history = epochs
+        result = {"epochs": epochs, "done": True, "failure": None, "worker": "here:1", "peak_bytes": None}
+        return {**result, "checkpoint": None, **self._scalars()}
+
+
+class Clock(Listener):
+    """CPU time of this process, all threads, at the end of each trial."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def finished(self, record: Mapping[str, Any]) -> None:
+        self.seconds.append(time.process_time())
+
+
+def main() -> None:
+    sampler, trials, folder, output = sys.argv[1:]
+    tuning.TrialWorker = Pretender  # type: ignore[misc]
+    clock = Clock()
+    search(SPACE, results=folder, trials=int(trials), concurrency=2, sampler=sampler, listener=clock)
+    at = clock.seconds
+    early = at[100 + WINDOW // 2] - at[100 - WINDOW // 2]
+    late = at[-1] - at[-1 - WINDOW]
+    Path(output).write_text(json.dumps([early / WINDOW, late / WINDOW]))
+
+
+if __name__ == "__main__":
+    main()
