@@ -4,17 +4,17 @@
 
 Measured side by side, each in processes of its own with a stopwatch outside, in rounds one after the other:
 
-- a whole search of ours, of the networks of `search_spaces/default.yaml` in full (stopping none), from the command to its
-  end, dashboard included; then the naive stack and plain Optuna (`naive_search.py`) on a sample of the same networks,
-  every k-th by training time, for as many epochs. Their time for all networks is their start plus their time per
-  trial, so that a smaller sample does not count against them;
+- a whole search of ours, of the networks of `search_spaces/default.yaml` in full (stopping none), from the command to
+  its end, dashboard included; then the naive stack and plain Optuna (`naive_search.py`) on a sample of the same
+  networks, every k-th by training time, for as many epochs. Their time for all networks is their start plus their time
+  per trial, so that a smaller sample does not count against them;
 - start-up: from the command to the first line of the ledger of a search whose first trial is one epoch of 60 images,
   against `ray.init` and importing torch in a worker;
-- driver CPU per trial at trial 100 and 2,000: all threads of a driver that does all it does in a search, Ray Tune, ledger,
-  study, dashboard, status and sampler, while workers only pretend to train.
+- driver CPU per trial at trial 100 and 2,000: all threads of a driver that does all it does in a search, Ray Tune,
+  ledger, study, dashboard, status and sampler, while workers only pretend to train (`pretended_search.py`).
 
-The gaps of our workers are the time between the epochs of one trial and those of the next, and between reports: what the
-ledger's times leave when the seconds of epochs are taken from them.
+The gaps of our workers are the time between the epochs of one trial and those of the next, and between reports: what
+the ledger's times leave when the seconds of epochs are taken from them.
 """
 
 import argparse
@@ -51,6 +51,7 @@ def load():
     import torch
 ray.get(load.remote())
 """
+PARTS = ["start", "whole", "driver"]
 PRETEND = ["random", "auto"]  # samplers of the driver's part
 
 
@@ -215,9 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round, a smaller sample and fewer pretended trials")
     parser.add_argument("--rounds", type=int, help="default 3, quick 1")
-    parser.add_argument(
-        "--parts", nargs="+", choices=["whole", "start", "driver"], default=["whole", "start", "driver"]
-    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args()
     rounds = options.rounds or (1 if options.quick else 3)
     measured: list[dict[str, float]] = []
