@@ -68,7 +68,7 @@ class Process:
     def running(self) -> bool:
         return self._popen.poll() is None
 
-    def wait(self, *, look: float = 0.25) -> float:
+    def wait(self, *, look: float = 2.0) -> float:
         """Wait for its end: seconds it took. Raises RuntimeError if it failed."""
         while self.running:
             self.worker_bytes = max([self.worker_bytes, *_worker_bytes(self._popen.pid)])

@@ -35,9 +35,8 @@ __all__ = ["Slots", "check_address", "early_ray", "one_ray", "start_ray"]
 
 TRIALS_PER_GPU = 4
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd")  # there if the machine has a GPU
-# What trains imports these (torch's optimisers the second), which takes a worker longer than all else. Told beforehand,
-# workers do it while the driver still prepares the search.
-PRELOADED = ("torch", "torch._dynamo", "dacnn_search.worker", "dacnn_search.training")
+# Importing these takes a worker longer than all else. Told beforehand, it does so while the driver prepares the search.
+PRELOADED = ("torch", "dacnn_search.worker", "dacnn_search.training")
 
 _kept: contextlib.ExitStack | None = None  # what ends Ray, if that is not the `start_ray` that started it
 

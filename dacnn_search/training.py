@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dacnn_search import augmentation
+from dacnn_search import augmentation, optimizers
 from dacnn_search.architecture import Architecture
 from dacnn_search.cost import training_bytes
 from dacnn_search.data import ImageData
@@ -256,11 +256,11 @@ def _build_optimizer(model: Network, recipe: Recipe) -> torch.optim.Optimizer:
     ]
     rate, momentum = recipe.learning_rate, recipe.momentum
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, rate, momentum, nesterov=momentum > 0, fused=True)
+        return optimizers.SGD(groups, rate, momentum, nesterov=momentum > 0, fused=True)
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, rate, fused=True)
+        return optimizers.AdamW(groups, rate, fused=True)
     fused = model.classifier.weight.device.type == "cpu"  # on GPUs not in every version of torch
-    return torch.optim.Adagrad(groups, rate, fused=fused, foreach=not fused)
+    return optimizers.Adagrad(groups, rate, fused=fused, foreach=not fused)
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

@@ -24,7 +24,7 @@ ORDER = [
     *("importance", "dashboard_data", "dashboard_compare", "dashboard_figure", "dashboard_server", "tensorboard"),
     "dashboard",
     # networks, built and trained
-    *("model", "augmentation", "resident", "evaluation", "training", "weights", "fine_tuning"),
+    *("model", "augmentation", "optimizers", "resident", "evaluation", "training", "weights", "fine_tuning"),
     # the search
     *("domains", "gaussian_process", "surrogate", "samplers", "proposals", "proposer", "stopping", "derived"),
     *("replay", "cluster", "worker", "search_state", "scheduling", "tracking", "tuning", "search", "retrain"),

@@ -1,0 +1,140 @@
+"""Wall time from the command to 95% of the best known hypervolume: ours against Ray Tune with OptunaSearch.
+
+    python benchmarks/time_to_front.py --quick
+
+The space is that of DACNN-Bench A, all networks of which were trained beforehand. Both stacks search it by real
+training on this machine, two trials at once, one after the other; ours with its default sampler and stopping rule, the
+other as `naive_search.py` has it. After each finished trial the hypervolume is that of what a user would be handed: of
+the test accuracies in the table (after full trainings, the mean over seeds) of the networks that are on the front of
+the search's own validation accuracies. The best one is that of all networks of the table. A search is ended once it is
+there, or at a limit: a time that was not reached counts as the limit, so that a ratio with one of the naive stack is a
+lower bound (`naive_reached` tells how many were).
+"""
+
+import argparse
+import datetime
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from simulator import Table, best_hypervolume, scale_of
+
+from dacnn_search.errors import RunDirectoryError
+from dacnn_search.ledger import read_ledger
+from dacnn_search.pareto import Scale, front_of
+from dacnn_search.run_directory import package_versions, processor_name
+from dacnn_search.space import SearchSpace
+
+HERE = Path(__file__).parent
+SPACE, TABLE = HERE / "dacnn_bench" / "digits.yaml", HERE / "dacnn_bench" / "digits.parquet"
+RESULTS = HERE / "results"
+SHARE = 0.95  # of the best hypervolume
+MOST_TRIALS = 1000
+LOOK_SECONDS = 0.2  # between two looks at what a search has found
+
+
+class Judge:
+    """Says how good the front of a search is, by the table."""
+
+    def __init__(self) -> None:
+        self._table = Table(TABLE)
+        self._scale: Scale = scale_of(SearchSpace.from_yaml(SPACE))
+        self.target = SHARE * best_hypervolume(self._table, self._scale)
+
+    def hypervolume(self, records: Sequence[dict[str, Any]]) -> float:
+        front = [record["fingerprint"] for record in front_of(records)]
+        return self._table.hypervolume(front, self._scale)
+
+
+def our_records(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "ours" / "trials.jsonl"
+    try:
+        return read_ledger(path) if path.exists() else []
+    except RunDirectoryError:  # the last line is being written
+        return []
+
+
+def naive_records(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "naive.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [{**json.loads(line), "sequence": number, "state": "COMPLETE"} for number, line in enumerate(lines)]
+
+
+def search(stack: str, seed: int, limit: float, judge: Judge) -> dict[str, Any]:
+    """One search, ended when its front is good enough."""
+    with tempfile.TemporaryDirectory(prefix="front-") as name:
+        folder = Path(name)
+        ours = ("-m", "dacnn_search.run", "--space", SPACE, "--results", folder, "--name", "ours", "--concurrency", 2)
+        naive = (HERE / "naive_search.py", SPACE, "--output", folder / "naive.jsonl")
+        command = (*(ours if stack == "ours" else naive), "--trials", MOST_TRIALS, "--seed", seed)
+        records_of = our_records if stack == "ours" else naive_records
+        begun = time.monotonic()
+        with subprocess.Popen(
+            [sys.executable, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            found, share = 0, 0.0
+            while share < SHARE and time.monotonic() - begun < limit and process.poll() is None:
+                time.sleep(LOOK_SECONDS)
+                records = records_of(folder)
+                if len(records) > found:
+                    found, share = len(records), judge.hypervolume(records) / judge.target * SHARE
+            seconds = time.monotonic() - begun
+            process.send_signal(signal.SIGINT)
+    reached = share >= SHARE
+    return {"seconds": seconds if reached else limit, "reached": reached, "trials": found, "share": round(share, 4)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one seed, and the naive stack ended after 150 s")
+    parser.add_argument("--seeds", type=int, help="searches of ours (default 5, quick 1)")
+    parser.add_argument("--naive-seeds", type=int, help="searches of the naive stack (default 3, quick 1)")
+    parser.add_argument("--limit", type=float, help="seconds for a search (default 1800, quick 150)")
+    options = parser.parse_args()
+    seeds = {"ours": options.seeds or (1 if options.quick else 5)}
+    seeds["naive"] = options.naive_seeds or (1 if options.quick else 3)
+    limit = options.limit or (150.0 if options.quick else 1800.0)
+    judge = Judge()
+    found: dict[str, list[dict[str, Any]]] = {"ours": [], "naive": []}
+    for seed in range(max(seeds.values())):
+        for stack in found:
+            if seed < seeds[stack]:
+                found[stack].append(search(stack, seed, limit, judge))
+                print(stack, seed, found[stack][-1], flush=True)
+    ours, naive = (statistics.median(run["seconds"] for run in found[stack]) for stack in ("ours", "naive"))
+    figures = {
+        "time_to_front_vs_naive": round(naive / ours, 2),
+        "ours_seconds": round(ours, 1),
+        "naive_seconds": round(naive, 1),
+        "ours_trials": statistics.median(run["trials"] for run in found["ours"]),
+        "naive_trials": statistics.median(run["trials"] for run in found["naive"]),
+        "ours_reached": f"{sum(run['reached'] for run in found['ours'])} of {seeds['ours']}",
+        "naive_reached": f"{sum(run['reached'] for run in found['naive'])} of {seeds['naive']}",
+        "limit_seconds": limit,
+    }
+    write(figures, found, options.quick)
+    print(json.dumps(figures))
+
+
+def write(figures: dict[str, Any], found: dict[str, list[dict[str, Any]]], quick: bool) -> None:
+    """The figures and every search, with what they depend on."""
+    about = {
+        "date": datetime.date.today().isoformat(),
+        "machine": {"cpu": processor_name(), "cpus": os.cpu_count(), "load_at_end": os.getloadavg()[0]},
+        "versions": package_versions(),
+        "quick": quick,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "time_to_front.json").write_text(json.dumps({**about, "figures": figures, "searches": found}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
