@@ -108,11 +108,12 @@ def search_with_tune(
     path: Path, trials: int, output: Path, seed: int, networks: list[dict[str, Any]], budget: float | None
 ) -> None:
     """Ray Tune with OptunaSearch."""
+    space = flat_space(SearchSpace.from_yaml(path))
     search = OptunaSearch(
-        space=flat_space(SearchSpace.from_yaml(path)),
+        space=space,
         metric=["accuracy", "parameters"],
         mode=["max", "min"],
-        points_to_evaluate=networks or None,
+        points_to_evaluate=[_completed(network, space) for network in networks] or None,
         seed=seed,
     )
     ray.init(num_cpus=CONCURRENCY)
@@ -130,6 +131,14 @@ def search_with_tune(
         )
         tuner.fit()
     ray.shutdown()
+
+
+def _completed(network: dict[str, Any], space: dict[str, Any]) -> dict[str, Any]:
+    """Choices with some value for those that this network is not asked."""
+    return {
+        name: network.get(name, distribution.choices[0] if hasattr(distribution, "choices") else distribution.low)
+        for name, distribution in space.items()
+    }
 
 
 def search_with_optuna(path: Path, trials: int, output: Path, seed: int, networks: list[dict[str, Any]]) -> None:

@@ -216,6 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round, a smaller sample and fewer pretended trials")
     parser.add_argument("--rounds", type=int, help="default 3, quick 1")
+    parser.add_argument("--trials", type=int, default=50, help="of the whole search of ours")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args()
     rounds = options.rounds or (1 if options.quick else 3)
@@ -225,7 +226,7 @@ def main() -> None:
         if "start" in options.parts:
             figures |= start_up()
         if "whole" in options.parts:
-            figures |= whole_searches(50, 6 if options.quick else 25)
+            figures |= whole_searches(options.trials, 6 if options.quick else options.trials // 2)
         measured.append(figures)
         print({key: round(value, 3) for key, value in figures.items()}, flush=True)
     result = {key: statistics.median(figures[key] for figures in measured) for key in measured[0]}
