@@ -111,7 +111,9 @@ def simulate(
         now, _, proposal, training, done = heapq.heappop(running)
         done, spent = done + 1, spent + 1
         accuracy = training.accuracy[:done]
-        verdict = stopping.judge(Progress(proposal.trial, proposal.cost.parameters, accuracy, training.loss[:done]))
+        cost, depth = proposal.cost, proposal.architecture.depth
+        progress = Progress(proposal.trial, cost.parameters, cost.macs, depth, accuracy, training.loss[:done])
+        verdict = stopping.judge(progress)
         full = done == len(training.accuracy)
         if verdict.go_on and not full:
             heapq.heappush(running, (now + training.seconds[done], next(order), proposal, training, done))

@@ -49,9 +49,11 @@ class Point:
 
 
 class Domain(ABC):
-    """The points of a search space. exact: number of the objective that is known beforehand, if there is one."""
+    """The points of a search space. exact: number of the objective that is known beforehand, if there is one;
+    logarithmic: of the one that is modelled as its log10, while what counts is the value itself."""
 
     exact: int | None = None
+    logarithmic: int | None = None
 
     @property
     @abstractmethod
@@ -96,7 +98,7 @@ class SpaceDomain(Domain):
     The cost is log10 of its parameters; accuracy is modelled as log10 of the error.
     """
 
-    exact = 1
+    exact, logarithmic = 1, 0
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space

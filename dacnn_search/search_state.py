@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dacnn_search.architecture import Architecture
 from dacnn_search.checkpoints import Checkpoints
 from dacnn_search.derived import Derived
 from dacnn_search.extension import space_id
@@ -85,7 +86,7 @@ class Search:
         self._epochs = space.settings.recipe.epochs
         self._rule = make_stopping(settings.stopping, self._epochs)
         for record in ledger.records:
-            self._rule.follow(_progress(record["trial"], record["parameters"], record["curve"]))
+            self._rule.follow(_progress(record, Architecture.from_dict(record["architecture"]), record["curve"]))
         self._front = front_of(ledger.records)
         self._hypervolume = self._scale.hypervolume(self._front)
         self._begun = time.monotonic()
@@ -169,7 +170,9 @@ class Search:
                 continue
             running.epochs.append(epoch)
             curve = {name: [epoch[f"validation_{name}"] for epoch in running.epochs] for name in ("accuracy", "loss")}
-            progress = _progress(running.proposal.trial, running.proposal.cost.parameters, curve)
+            proposal = running.proposal
+            costs = {"trial": proposal.trial, "parameters": proposal.cost.parameters, "macs": proposal.cost.macs}
+            progress = _progress(costs, proposal.architecture, curve)
             verdict = self._rule.follow(progress, len(running.epochs) - 1)
             running.stopped, running.estimate = not verdict.go_on, verdict.estimate
         return not running.stopped
@@ -358,12 +361,14 @@ def training_seed(seed: int, fingerprint: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {fingerprint}".encode()).digest()[:4])
 
 
-def _progress(trial: int, parameters: int, curve: Mapping[str, Sequence[float | None]]) -> Progress:
+def _progress(
+    of: Mapping[str, Any], architecture: Architecture, curve: Mapping[str, Sequence[float | None]]
+) -> Progress:
     """What a stopping rule judges a trial by: its curve up to the first value that is missing or not finite."""
     points = zip(curve["accuracy"], curve["loss"], strict=True)
     whole = list(itertools.takewhile(lambda point: None not in map(_finite, point), points))
     accuracy, loss = zip(*whole, strict=True) if whole else ((), ())
-    return Progress(trial, parameters, accuracy, loss)
+    return Progress(of["trial"], of["parameters"], of["macs"], architecture.depth, accuracy, loss)
 
 
 def _missing(epoch: Mapping[str, Any]) -> str | None:

@@ -16,16 +16,18 @@ __all__ = ["FrontStopping", "NoStopping", "ParetoHalving", "Progress", "Stopping
 
 FEWEST_CURVES = 8  # full ones that a forecast needs
 LEAST_ERROR = 1e-3  # below it errors count as equal: few validation images can tell them apart
-OPTIMISM = 1.5  # standard deviations by which a forecast may be exceeded before we rule it out
+OPTIMISM = 1.0  # standard deviations by which a forecast may be exceeded before we rule it out
 RIDGE = 0.1  # in units of one observation
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A trial after some epochs: validation accuracy and loss of each."""
+    """A trial after some epochs: validation accuracy and loss of each. depth: layers of the network."""
 
     trial: Hashable
     parameters: int
+    macs: int
+    depth: int
     accuracy: tuple[float, ...]
     loss: tuple[float, ...]
 
@@ -68,7 +70,8 @@ class FrontStopping(StoppingRule):
     """Stops a trial once an optimistic forecast of its final accuracy lies below the front at its parameter count.
 
     The forecast is a linear regression, over the full curves of this search, of the logarithm of the final error on
-    the logarithms of error, loss and parameters after as many epochs; optimistic by 1.5 standard deviations of its
+    the logarithms of error and loss after as many epochs and on depth and the logarithms of parameters and MACs: while
+    the learning rate is high, costs tell more than the curve. It is optimistic by one standard deviation of its
     residuals. The front is that of the full trials. A network with fewer parameters than all of them never stops.
     """
 
@@ -133,7 +136,8 @@ class Forecast:
 
 def _features(progress: Progress, epochs: int) -> np.ndarray:
     error, loss = _log_error(progress.accuracy[epochs - 1]), math.log10(max(progress.loss[epochs - 1], LEAST_ERROR))
-    return np.array([error, loss, math.log10(progress.parameters)])
+    costs = (math.log10(progress.parameters), math.log10(progress.macs), float(progress.depth))
+    return np.array([error, loss, *costs])
 
 
 def _log_error(accuracy: float) -> float:

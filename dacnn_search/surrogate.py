@@ -6,6 +6,7 @@ Told a `SearchSpace`, it knows parameters exactly, which makes one of the two ob
 network twice. Trials that still run count with the value expected of them.
 """
 
+import math
 import random
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -27,12 +28,13 @@ from dacnn_search.space import SearchSpace
 __all__ = ["ESTIMATE", "SurrogateSampler", "expected_improvement"]
 
 ESTIMATE = "estimate"  # user attribute of a PRUNED trial: the value of its first objective, had it gone on
-PARTS = (0, 9, 4, 7, 2, 5, 8, 1, 6, 3)  # of the range of costs, in the order in which the first points take them
-RESERVE, RENEWED = 256, 32  # random points at hand, and how many of them are drawn anew for each proposal
-MUTANTS = 128  # mutations of the front for each proposal
+PARTS = (0, 4, 2, 1, 3)  # of the range of costs, in the order in which the first points take them
+FEWEST_OBSERVED = 3  # that a model needs; with more workers than that there are more first points
+RESERVE, RENEWED = 512, 64  # random points at hand, and how many of them are drawn anew for each proposal
+MUTANTS = 256  # mutations of the front for each proposal
 BEYOND = 0.05  # the reference point lies by that share of the range beyond the worst
 MOST_TO_FIT = 128  # observations that choose the kernel's parameters; all are used for predictions
-SQRT_2_PI = 2.5066282746310002
+SQRT_2_PI, LOG_10 = math.sqrt(2 * math.pi), math.log(10)
 GROWTH = 1.1  # the kernel's parameters are chosen anew once there are so many times more observations
 
 
@@ -68,7 +70,8 @@ class SurrogateSampler(BaseSampler):
         domain = self._domain(study, trial)
         history = _read_history(domain, study, trial)
         self._refill(domain)
-        propose = self._spread_out if history.count < len(PARTS) else self._most_promising
+        begun = history.count >= len(PARTS) and len(history.losses) >= FEWEST_OBSERVED
+        propose = self._most_promising if begun else self._spread_out
         chosen = propose(domain, history)
         return chosen.params if chosen else {}
 
@@ -102,7 +105,7 @@ class SurrogateSampler(BaseSampler):
         if domain.exact is not None:
             costs = _costs(free)
             edges = np.linspace(costs.min(), costs.max(), len(PARTS) + 1)
-            part = PARTS[history.count]
+            part = PARTS[history.count % len(PARTS)]
             outside = np.maximum(edges[part] - costs, costs - edges[part + 1])
             free = [free[i] for i in np.flatnonzero(outside <= max(outside.min(), 0.0))]
         if not history.count:
@@ -122,9 +125,12 @@ class SurrogateSampler(BaseSampler):
         candidates = history.unknown(self._reserve + self._mutants(domain, [known[i] for i in front]))
         if not candidates:
             return None
-        least, most = expected.min(axis=0), expected.max(axis=0)
         means, deviations = (np.stack(part, 1) for part in zip(*(m.predict(candidates) for m in models), strict=True))
-        gains = expected_improvement(expected[front], most + BEYOND * (most - least), means, deviations)
+        logarithmic = [j == domain.logarithmic for j in objectives]
+        expected[:, logarithmic] = 10 ** expected[:, logarithmic]
+        least, most = expected.min(axis=0), expected.max(axis=0)
+        reference = most + BEYOND * (most - least)
+        gains = expected_improvement(expected[front], reference, means, deviations, logarithmic)
         return candidates[int(gains.argmax())]
 
     def _mutants(self, domain: Domain, parents: Sequence[Point]) -> list[Point]:
@@ -186,12 +192,17 @@ class History:
 
 
 def expected_improvement(
-    front: np.ndarray, reference: np.ndarray, means: np.ndarray, deviations: np.ndarray
+    front: np.ndarray,
+    reference: np.ndarray,
+    means: np.ndarray,
+    deviations: np.ndarray,
+    logarithmic: Sequence[bool] = (False, False),
 ) -> np.ndarray:
     """Expected improvement of the hypervolume by one more point, for each of m candidates: (m,).
 
     front: (n, k) nondominated points, all objectives to be minimised, k = 1 or 2; reference: (k,);
-    means, deviations: (m, k) of independent Gaussians, a deviation of 0 for what is certain.
+    means, deviations: (m, k) of independent Gaussians, a deviation of 0 for what is certain; logarithmic: which
+    objectives they are the log10 of.
 
     Let the front be (b_1, h_1), ..., (b_n, h_n), b falling and h rising; b_0 and h_(n+1) those of the reference point
     and h_0 = -infinity. Of the points with h_i <= y_2 < h_(i+1), those with y_1 >= b_i are dominated already, so that
@@ -203,23 +214,32 @@ def expected_improvement(
 
         psi(t) = E (t - Y)+ = (t - mu) Phi(z) + s phi(z),  z = (t - mu) / s
 
-    and psi(t) = (t - mu)+ for an objective that is certain (s = 0). For one objective it is the expected improvement
+    and psi(t) = (t - mu)+ for an objective that is certain (s = 0). If the natural logarithm of Y has mean mu and
+    deviation s, then psi is the price of a put option by Black and Scholes,
+
+        psi(t) = t Phi(z) - exp(mu + s^2 / 2) Phi(z - s),  z = (log t - mu) / s
+
+    For one objective it is the expected improvement
     psi(b). The strips are those of Emmerich, Yang, Deutz, Wang and Fonseca, "A multicriteria generalization of Bayesian
     global optimization" (2016).
     """
     if front.shape[1] == 1:
-        return _psi(front.min(axis=0), means[:, 0], deviations[:, 0])[:, 0]
+        return _psi(front.min(axis=0), means[:, 0], deviations[:, 0], logarithmic[0])[:, 0]
     front = front[np.argsort(front[:, 1])]
     bounds = np.concatenate([reference[:1], front[:, 0]])
     heights = np.concatenate([front[:, 1], reference[1:]])
-    strips = np.diff(_psi(heights, means[:, 1], deviations[:, 1]), axis=1, prepend=0.0)
-    return (_psi(bounds, means[:, 0], deviations[:, 0]) * strips).sum(axis=1)
+    strips = np.diff(_psi(heights, means[:, 1], deviations[:, 1], logarithmic[1]), axis=1, prepend=0.0)
+    return (_psi(bounds, means[:, 0], deviations[:, 0], logarithmic[0]) * strips).sum(axis=1)
 
 
-def _psi(thresholds: np.ndarray, means: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+def _psi(thresholds: np.ndarray, means: np.ndarray, deviations: np.ndarray, logarithmic: bool) -> np.ndarray:
     """E (t - Y)+ for each candidate and threshold: (m, n)."""
-    below = thresholds - means[:, None]
     deviation = np.maximum(deviations[:, None], 1e-12)  # so that a certain value gives (t - mu)+
+    if logarithmic:
+        mean, deviation = LOG_10 * means[:, None], LOG_10 * deviation
+        z = (np.log(np.maximum(thresholds, 1e-300)) - mean) / deviation
+        return thresholds * ndtr(z) - np.exp(mean + deviation**2 / 2) * ndtr(z - deviation)
+    below = thresholds - means[:, None]
     z = below / deviation
     return below * ndtr(z) + deviation * np.exp(-(z**2) / 2) / SQRT_2_PI
 

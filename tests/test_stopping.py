@@ -18,7 +18,7 @@ EPOCHS = 9
 def progress(trial, parameters, final, epochs):
     """A curve whose error falls by a fixed factor per epoch towards `1 - final`."""
     errors = [(1 - final) * 1.3 ** (EPOCHS - epoch) for epoch in range(1, epochs + 1)]
-    return Progress(trial, parameters, tuple(1 - e for e in errors), tuple(2 * e for e in errors))
+    return Progress(trial, parameters, 9 * parameters, 4, tuple(1 - e for e in errors), tuple(2 * e for e in errors))
 
 
 def fed(rule, count=12):
@@ -64,7 +64,7 @@ def test_more_optimism_means_more_patience():
         for trial in range(30):
             curve = progress(trial, 1000, generator.uniform(0.8, 0.95), EPOCHS)
             errors = [(1 - a) * np.exp(0.3 * generator.standard_normal()) for a in curve.accuracy]
-            rule.judge(Progress(trial, 1000, tuple(1 - e for e in errors), tuple(2 * e for e in errors)))
+            rule.judge(Progress(trial, 1000, 9000, 4, tuple(1 - e for e in errors), tuple(2 * e for e in errors)))
         return [rule.judge(progress("x", 1000, final, 5)).go_on for final in np.linspace(0.7, 0.99, 20)].count(True)
 
     assert patience(0.0) < patience(2.0) < 20
