@@ -16,6 +16,7 @@ record that was on disk, and is refused.
 import json
 import os
 import re
+import shlex
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
@@ -218,8 +219,8 @@ def _refuse_damage(path: Path, contents: _Contents) -> None:
     number, rule = contents.damage[0]
     more = f" (and {len(contents.damage) - 1} more)" if len(contents.damage) > 1 else ""
     raise RunDirectoryError(
-        f"{path}:{number}: damaged line{more}: {rule}; a repair would keep the "
-        f"{len(contents.records)} records that are whole"
+        f"{path}:{number}: damaged line{more}: {rule}; to go on with the {len(contents.records)} records that are "
+        f"whole: --resume {shlex.quote(str(path.parent))} --repair"
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from dacnn_search.architecture import Architecture
 from dacnn_search.cost import estimate_cost
 from dacnn_search.errors import RunDirectoryError
-from dacnn_search.files import new_folder, write_atomic
+from dacnn_search.files import new_folder, sha256_of, write_atomic
 from dacnn_search.ledger import read_ledger
 from dacnn_search.networks import TrainedNetwork, best_networks, group_retrained
 from dacnn_search.pareto import Record, Scale, front_of
@@ -116,6 +116,11 @@ class RunDirectory:
     def weights_file(self, fingerprint: str, seed: int) -> Path:
         """Where retraining keeps the weights of a network."""
         return self.folder / "retrained" / f"{fingerprint}-{seed}.safetensors"
+
+    def has_weights(self, record: Record) -> bool:
+        """Whether the weights that a record of a retraining speaks of are there and as they were written."""
+        path = self.weights_file(record["fingerprint"], record["seed"])
+        return path.is_file() and record.get("weights_sha256") in (None, sha256_of(path))
 
     @property
     def space(self) -> SearchSpace:
@@ -264,6 +269,7 @@ def _space_facts(space: SearchSpace) -> dict[str, Any]:
         "networks": count_networks(space.tree),
         "least": least.parameters,
         "most": most.parameters,
+        "given": space.values,
         "constraints": {key: limit.max if (limit := getattr(limits, key)) else None for key in ("parameters", "macs")},
     }
 

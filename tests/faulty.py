@@ -63,8 +63,9 @@ class Run:
         return {p: table[p][2] for p in known if p in table}
 
     def workers(self) -> list[int]:
-        """The processes that train."""
-        return [process for process, name in self.processes().items() if name.startswith("ray::")]
+        """The processes that train, or wait to; Ray's agents, which have names like theirs, are none of them."""
+        named = [(process, name) for process, name in self.processes().items() if name.startswith("ray::")]
+        return [process for process, name in named if "Agent" not in name]
 
 
 def process_table() -> Iterator[tuple[int, tuple[int, str, str]]]:
