@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -25,6 +26,19 @@ recipe: {epochs: 2}
 search: {trials: 6, seed: 1}
 retrain: {top: 0}
 """
+ENDLESS = """\
+name: small
+data: {name: digits, validation: 0.3, subset: 400}
+architecture:
+  sections: {choice: [1, 2]}
+  depth: {range: {low: 1, high: 6}}
+  width: {range: {low: 3, high: 24}}
+  sharing: {choice: [network, section]}
+  regulators: {choice: [none, block]}
+recipe: {epochs: 30}
+search: {trials: 5000, seed: 1}
+retrain: {top: 0}
+"""  # thousands of networks, each trained for about a second
 PATIENCE = 900.0  # seconds; the machine may be busy
 
 
@@ -96,6 +110,20 @@ def running(*arguments: object, **more: object) -> Iterator[Run]:
         run.process.wait()
         if run.process.stdout is not None:
             run.process.stdout.close()
+
+
+def let_run(run: Run, folder: Path, generator: random.Random, longest: float) -> None:
+    """Return at a random moment: one in four while it starts or is resumed, else up to `longest` seconds after it has
+    finished its first trial. Fails if it ends before."""
+    before = len(records_in(folder))
+    starting = generator.random() < 0.25
+    end = time.monotonic() + generator.uniform(0.3, longest)
+    while time.monotonic() < end:
+        run.processes()  # remembers them, for when they have lost their parent
+        time.sleep(0.1)
+        assert run.process.poll() is None, run.end()
+        if not starting and len(records_in(folder)) == before:
+            end += 0.1
 
 
 def wait_until(condition: Callable[[], object], run: Run | None = None, patience: float = PATIENCE) -> None:
