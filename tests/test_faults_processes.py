@@ -210,9 +210,9 @@ def test_the_second_signal_leaves_at_once(folder):
 def test_a_retraining_survives_signals_and_kills(folder):
     """Three times it is ended while it trains; each time it goes on from its checkpoint."""
     before = "import sys, dacnn_search.retrain; sys.modules['dacnn_search.retrain'].CHECKPOINT_SECONDS = 0.0"
-    text = SPACE.replace("top: 0", "top: 1, epochs: 800").replace("trials: 6", "trials: 2")
+    text = SPACE.replace("top: 0", "top: 1, epochs: 400").replace("trials: 6", "trials: 2")
     (folder / "space.yaml").write_text(text, encoding="utf-8")
-    run_folder = folder / "results" / "small"
+    run_folder, alone = folder / "results" / "small", ("--concurrency", 1)
 
     def epoch() -> int:
         """How far it is."""
@@ -221,20 +221,20 @@ def test_a_retraining_survives_signals_and_kills(folder):
         return max(told, default=0)
 
     def go_on(run: Run) -> int:
-        """Wait until it has gone on for 100 epochs; where it began to."""
+        """Wait until it has gone on for 50 epochs; where it began to."""
         wait_until(epoch, run)
         first = epoch()
-        wait_until(lambda: epoch() >= first + 100, run)
+        wait_until(lambda: epoch() >= first + 50, run)
         return first
 
-    with running(*start(folder), before=before) as run:
+    with running(*start(folder, *alone), before=before) as run:
         go_on(run)
         run.signal(signal.SIGKILL)
         run.process.wait()
         no_orphans(run)
     (run_folder / "status.json").unlink()
-    with running("--resume", run_folder, before=before) as run:
-        assert go_on(run) > 90
+    with running("--resume", run_folder, *alone, before=before) as run:
+        assert go_on(run) > 45
         run.signal(signal.SIGINT)
         code, output = run.end()
         assert code == 130, output
@@ -242,15 +242,15 @@ def test_a_retraining_survives_signals_and_kills(folder):
         assert "Traceback" not in output
         no_orphans(run)
     assert status_of(run_folder)["state"] == "interrupted"
-    with running("--resume", run_folder, before=before) as run:
-        assert go_on(run) > 190
+    with running("--resume", run_folder, *alone, before=before) as run:
+        assert go_on(run) > 95
         for worker in (process for process, name in run.processes().items() if "train_fully" in name):
             os.kill(worker, signal.SIGKILL)
         code, output = run.end()
     assert code == 0, output
     assert "its worker process died" in output
     (record,) = RunDirectory(run_folder).retrained
-    assert (record["epochs"], len(record["curve"]["train_loss"])) == (800, 800)
+    assert (record["epochs"], len(record["curve"]["train_loss"])) == (400, 400)
     assert len(records_in(run_folder)) == 2
     assert not (run_folder / "checkpoints").exists()
 
