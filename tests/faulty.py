@@ -116,14 +116,13 @@ def let_run(run: Run, folder: Path, generator: random.Random, longest: float) ->
     """Return at a random moment: one in four while it starts or is resumed, else up to `longest` seconds after it has
     finished its first trial. Fails if it ends before."""
     before = len(records_in(folder))
-    starting = generator.random() < 0.25
+    if generator.random() > 0.25:
+        wait_until(lambda: run.processes() and len(records_in(folder)) > before, run)
     end = time.monotonic() + generator.uniform(0.3, longest)
     while time.monotonic() < end:
         run.processes()  # remembers them, for when they have lost their parent
         time.sleep(0.1)
         assert run.process.poll() is None, run.end()
-        if not starting and len(records_in(folder)) == before:
-            end += 0.1
 
 
 def wait_until(condition: Callable[[], object], run: Run | None = None, patience: float = PATIENCE) -> None:
