@@ -213,6 +213,8 @@ def _retrained(run: Run, indices: Mapping[int, int]) -> list[dict[str, Any]]:
     """One entry per retrained network with its seeds, smallest network first."""
     networks = []
     for rank, records in enumerate(group_retrained(run.retrained), 1):
+        if records[0]["trial"] not in indices:  # a trial that the ledger lost: it is to be trained again
+            continue
         folder = f"best/{rank:02d}-{records[0]['parameters']}"
         config = run.folder / folder / "config.yaml"
         networks.append(

@@ -179,15 +179,18 @@ def _is_torn(tail: bytes) -> bool:
 
 def _add(contents: _Contents, number: int, line: bytes) -> None:
     last = contents.records[-1]["sequence"] if contents.records else 0
+    whole = line.removesuffix(b"\r")
     try:
-        record = _parse(line)
+        record = _parse(whole)
         if record["sequence"] <= last:
             raise ValueError(f"sequence must grow, but is {record['sequence']} after {last}")
     except ValueError as error:
         contents.damage.append((number, str(error)))
         return
+    if whole != line:  # an editor was here; a repair loses nothing
+        contents.damage.append((number, "it must end with a newline alone, but ends with a carriage return too"))
     contents.records.append(record)
-    contents.lines.append(line)
+    contents.lines.append(whole)
 
 
 def _parse(line: bytes) -> Record:
@@ -228,7 +231,7 @@ def _rewrite(path: Path, contents: _Contents) -> None:
     aside = _free_name(path, "damaged")
     write_atomic(aside, contents.data)
     write_atomic(path, b"".join(line + b"\n" for line in contents.lines))
-    dropped = len(contents.damage) + contents.torn
+    dropped = contents.data.count(b"\n") + (not contents.data.endswith(b"\n")) - len(contents.records)
     warnings.warn(
         f"{path}: kept {len(contents.records)} records and dropped {dropped} damaged lines, "
         f"the first at line {contents.damage[0][0]}; the damaged file is {aside}",

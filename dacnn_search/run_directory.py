@@ -27,6 +27,7 @@ __all__ = ["FORMAT", "RunDirectory", "check_name", "load_run", "now", "package_v
 
 FORMAT = 1  # of the files in a run directory; a run of a later format is refused
 SPACE_FILE, ENVIRONMENT_FILE = "space.yaml", "environment.json"
+NEEDED = {"data": {"input_shape", "num_classes"}, "space": {"least", "most"}}  # of environment.json
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "plotly", "dacnn-search")
 
 
@@ -49,6 +50,10 @@ class RunDirectory:
                 f"{self.folder}: the format must be 1 to {FORMAT}, but is {found!r}; "
                 f"it was written by dacnn-search {self.environment.get('versions', {}).get('dacnn-search')}"
             )
+        for part, keys in NEEDED.items():
+            values = self.environment.get(part)
+            if not isinstance(values, dict) or not keys <= values.keys():
+                raise RunDirectoryError(f"{self.environment_file}: {part} must have {', '.join(sorted(keys))}")
 
     @classmethod
     def create(

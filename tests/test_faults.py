@@ -550,6 +550,62 @@ def test_a_ledger_that_lacks_lines_is_told_by_a_replay(space, run):
         replay(run)
 
 
+@pytest.mark.parametrize("part", ["data", "space"])
+def test_an_environment_without_what_is_needed_is_refused(run, part):
+    values = json.loads(run.environment_file.read_text())
+    del values[part]
+    run.environment_file.write_text(json.dumps(values))
+    with pytest.raises(RunDirectoryError, match=rf"environment.json: {part} must have"):
+        RunDirectory(run.folder)
+
+
+def test_an_empty_ledger_is_filled_again_with_the_same_networks(space, run):
+    before = Pretended(space, run, trials=6).run()
+    run.trials_file.write_bytes(b"")
+    records = Pretended(space, run, trials=6).run()
+    assert {(r["trial"], r["fingerprint"]) for r in records} == {(r["trial"], r["fingerprint"]) for r in before}
+    assert set(states_in_study(run).values()) == {"COMPLETE"}
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda lines: [*lines[:2], lines[1], *lines[2:]], r"trials.jsonl:3: damaged line: sequence must grow"),
+        (lambda lines: [lines[1], lines[0], *lines[2:]], r"trials.jsonl:2: damaged line: sequence must grow"),
+        (lambda lines: [line.replace(b"\n", b"\r\n") for line in lines], r"trials.jsonl:1: damaged line .and 3 more"),
+        (lambda lines: [*lines[:2], bytes(100) + b"\n", *lines[2:]], r"trials.jsonl:3: damaged line"),
+        (lambda lines: [*lines, b"\xff\xfe\n"], r"trials.jsonl:5: damaged line"),
+    ],
+)
+def test_a_ledger_that_was_tampered_with_is_refused_and_repaired(space, run, harm, message):
+    before = Pretended(space, run, trials=4).run()
+    run.trials_file.write_bytes(b"".join(harm(run.trials_file.read_bytes().splitlines(keepends=True))))
+    with pytest.raises(RunDirectoryError, match=message):
+        search(resume=run.folder, trials=4)
+    with pytest.warns(LedgerWarning):
+        search(resume=run.folder, trials=1, repair=True)
+    assert all(record in before for record in run.records)
+    records = Pretended(space, run, trials=4).run()
+    assert sorted(r["trial"] for r in records) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "optuna.db", "trials.csv", "dashboard.html", "status.json"])
+def test_a_file_where_a_folder_should_be_or_the_reverse(space, run, name):
+    path = run.folder / name
+    if name == "checkpoints":
+        path.write_bytes(b"")
+    else:
+        path.mkdir()
+    pretended = Pretended(space, run, trials=2)
+    pretended.search.propose("a")
+    pretended.search.progress("a", {"epochs": []}, b"state")
+    if name == "checkpoints":  # without them a long trial could not be carried on
+        assert pretended.search.failure == f"{run.checkpoints} can't be written: File exists"
+        path.unlink()
+    pretended.close()
+    assert len(Pretended(space, run, trials=2).run()) == 2
+
+
 # Other versions.
 
 

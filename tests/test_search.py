@@ -12,7 +12,7 @@ from pretended import TINY, Pretended, epoch_result, new_run
 
 from dacnn_search.architecture import Architecture
 from dacnn_search.cluster import one_ray
-from dacnn_search.errors import InputError, RunDirectoryError
+from dacnn_search.errors import DacnnSearchError, InputError, RunDirectoryError
 from dacnn_search.ledger import LedgerWarning, read_ledger
 from dacnn_search.pareto import front_of
 from dacnn_search.progress import Listener
@@ -23,6 +23,7 @@ from dacnn_search.samplers import SAMPLERS
 from dacnn_search.search import search
 from dacnn_search.signals import Interrupted
 from dacnn_search.space import SearchSpace
+from dacnn_search.tuning import _take_up
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves its sockets and pipes to the collector
@@ -349,6 +350,27 @@ def test_failures_with_successes_between_do_not_stop_it(space, tmp_path):
             pretended.search.finish(str(number), {"failure": "no luck"})
     pretended.close()
     assert pretended.search.failure is None
+
+
+def test_when_ray_tune_breaks_for_memory_the_largest_fails_and_the_others_are_trained(space, tmp_path):
+    pretended = Pretended(space, new_run(space, tmp_path), trials=3)
+    configs = {key: pretended.search.propose(key) for key in "abc"}
+    largest = configs[pretended.search.largest]["trial"]
+    sizes = {c["trial"]: space.cost(Architecture.from_dict(c["architecture"])).activations for c in configs.values()}
+    assert sizes[largest] == max(sizes.values())
+    _take_up(pretended.search, "ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory")
+    records = pretended.run()
+    assert [(r["trial"], r["state"], r["reason"]) for r in records if r["state"] != "COMPLETE"] == [
+        (largest, "FAIL", "out of memory: Ray killed its worker")
+    ]
+    assert sorted(r["trial"] for r in records) == [0, 1, 2]
+
+
+def test_ray_tune_breaking_without_a_trial_is_told(space, tmp_path):
+    pretended = Pretended(space, new_run(space, tmp_path))
+    with pytest.raises(DacnnSearchError, match="Ray Tune broke without a trial"):
+        _take_up(pretended.search, "no idea")
+    pretended.close()
 
 
 def test_a_search_needs_a_space_or_a_run(space):
