@@ -3,7 +3,15 @@
     python benchmarks/soak.py --kills 100
 
 Prints finished trials lost, trials trained twice, zombies in Optuna's study and processes left 10 seconds later, and
-exits with 1 unless all of them are zero and the search ends with exactly its budget.
+exits with 1 unless all of them are zero and the search ends with exactly its budget. One kill in four falls at a random
+moment of a session's start, the others after its first trial.
+
+Seen on 2 cores of an AMD EPYC that others kept busy (a load of 10), with Python 3.11, torch 2.15, Ray 2.60, Optuna 5.0:
+
+| run | kills | of which before a trial ended | trials | lost | trained twice | zombies | orphans |
+|---|---|---|---|---|---|---|---|
+| 1, `--kills 100 --longest 10`, while kills did not wait for a first trial | 100 | 80 | 85 | 0 | 0 | 0 | 0 |
+| 2, `--kills 30 --longest 8 --seed 1` | 30 | 10 | 186 | 0 | 0 | 0 | 0 |
 """
 
 import argparse

@@ -48,7 +48,9 @@ class Run:
     def __init__(self, *arguments: object, before: str = "", cwd: Path | None = None, **environment: str) -> None:
         """before: Python code to run in that process first."""
         self._seen: dict[int, tuple[str, str]] = {}  # process id -> start, command
-        code = f"import sys\n{before}\nfrom dacnn_search.run import main\nmain(sys.argv[1:])"
+        # A shell lets what it runs in the background ignore SIGINT, and that is inherited.
+        heed = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        code = f"{heed}\n{before}\nfrom dacnn_search.run import main\nmain(sys.argv[1:])"
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, *map(str, arguments)],
             stdout=subprocess.PIPE,
