@@ -218,6 +218,8 @@ def _retrained(run: Run, indices: Mapping[int, int]) -> list[dict[str, Any]]:
     """One entry per retrained network with its seeds, smallest network first."""
     networks = []
     for network in run.networks:
+        if network.trial not in indices:  # a trial that the ledger lost: it is to be trained again
+            continue
         config = network.folder / "config.yaml"
         networks.append(
             {

@@ -6,6 +6,7 @@ takes its place.
 """
 
 import json
+import shlex
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
@@ -157,29 +158,32 @@ def describe_training(
 def _write_network(run: RunDirectory, network: TrainedNetwork, data: ImageData) -> None:
     first = network.records[0]
     weights = run.weights_file(first["fingerprint"], first["seed"])
+    again = f"to train it again: python -m dacnn_search.run --resume {shlex.quote(str(run.folder))}"
     if not weights.is_file():
-        raise InputError(f"{weights}: the weights of trial {network.trial} must be there, but are not; retrain it")
+        raise InputError(f"{weights}: the weights of trial {network.trial} must be there, but are not; {again}")
+    if not run.has_weights(first):
+        raise InputError(f"{weights}: the weights of trial {network.trial} must be as written, but aren't; {again}")
     environment, settings = run.environment, run.space.settings.data
     name = f"{environment['name']}, trial {network.trial}"
     metrics = describe_network(network.architecture, NetworkInput.of(data), name)
     metrics["versions"] = environment["versions"]
     metrics["training"] = describe_training(network.records, data, settings, environment["name"])
     content = weights.read_bytes()
-    if _is_current(network.folder, metrics, content):
-        return
     config = config_text(network.architecture, settings, first["recipe"], seed=first["seed"], name=name)
+    if _is_current(network.folder, metrics, config, content):
+        return
     with replace_folder(network.folder) as folder:
         write_atomic(folder / CONFIG, config)
         write_atomic(folder / WEIGHTS, content)
         write_metrics(folder, metrics, network.folder.name)
 
 
-def _is_current(folder: Path, metrics: Mapping[str, Any], weights: bytes) -> bool:
+def _is_current(folder: Path, metrics: Mapping[str, Any], config: str, weights: bytes) -> bool:
     """Whether the folder holds these weights and says at least this of them."""
     try:
         found = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         return (
-            (folder / CONFIG).is_file()
+            (folder / CONFIG).read_text(encoding="utf-8") == config
             and (folder / WEIGHTS).read_bytes() == weights
             and {key: found.get(key) for key in metrics} == json.loads(json.dumps(metrics))
         )

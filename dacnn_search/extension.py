@@ -11,10 +11,10 @@ from dacnn_search.errors import RunDirectoryError, SpaceError
 from dacnn_search.files import write_atomic
 from dacnn_search.ledger import Ledger
 from dacnn_search.run_directory import RunDirectory
-from dacnn_search.settings import options_of
+from dacnn_search.settings import SpaceSettings, options_of, validate
 from dacnn_search.space import SearchSpace
 
-__all__ = ["Extension", "check_extension", "extend_run", "space_id"]
+__all__ = ["Extension", "check_extension", "check_unchanged", "extend_run", "space_id"]
 
 FREE = ("name", "description", "search", "retrain", "references")  # what trials do not depend on
 EXTENSIBLE = ("architecture", "constraints")  # what --extend may change
@@ -51,6 +51,21 @@ def check_extension(run: RunDirectory, space: SearchSpace, extend: bool) -> Exte
         else "a resumed run keeps its space (to change what networks it has: --extend); the difference is"
     )
     raise RunDirectoryError(f"{run.folder}: {rule}\n{differences}")
+
+
+def check_unchanged(run: RunDirectory) -> None:
+    """Raise RunDirectoryError, with what differs, if the `space.yaml` of a run is no longer what the run was given."""
+    given = run.environment.get("space", {}).get("given")
+    if given is None:  # a run from before this was kept
+        return
+    values, _ = validate(given, SpaceSettings)
+    began = SpaceSettings.model_construct(**values).model_dump(mode="json", warnings=False)
+    changes = [text for part, text in _changes(began, _parts(run.space)) if part not in FREE]
+    if changes:
+        raise RunDirectoryError(
+            f"{run.space_file}: a run directory keeps the space that its trials are of (to give it another: --space "
+            "FILE --extend); the difference is\n" + "\n".join(f"  {text}" for text in changes)
+        )
 
 
 def extend_run(run: RunDirectory, extension: Extension, ledger: Ledger, proposals: Ledger) -> tuple[int, int]:

@@ -10,15 +10,17 @@ import os
 import secrets
 import shutil
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dacnn_search.errors import RunDirectoryError
 
-__all__ = ["lock", "new_folder", "replace_folder", "sha256_of", "sync_folder", "write_atomic"]
+__all__ = ["lock", "new_folder", "replace_folder", "sha256_of", "sweep", "sync_folder", "write_atomic"]
 
 LOCK_NAME = ".lock"
+SWEEP_SECONDS = 60.0  # what is younger may be in use
 
 _held: set[int] = set()  # descriptors of the locks of this process
 
@@ -84,6 +86,18 @@ def replace_folder(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a crash some time ago left in a folder of files that were being written."""
+    for path in folder.glob(".tmp-*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime < SWEEP_SECONDS:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def sync_folder(folder: Path) -> None:

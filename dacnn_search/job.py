@@ -26,7 +26,7 @@ def run_job(task: Task, *, resources: Mapping[str, Any], verbose: bool, tracking
     with Terminal() as terminal:
         run = run_task(task, address=resources["address"], listener=terminal, verbose=verbose, tracking=tracking)
         if run.front and run.space.settings.retrain.top:
-            retrain(run, listener=terminal, verbose=verbose, **resources)
+            retrain(run, repair=task.repair, listener=terminal, verbose=verbose, **resources)
         with orderly_end(run.folder):
             best = write_best(run)
             write_end(run)

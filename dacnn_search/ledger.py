@@ -16,6 +16,7 @@ record that was on disk, and is refused.
 import json
 import os
 import re
+import shlex
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
@@ -178,15 +179,18 @@ def _is_torn(tail: bytes) -> bool:
 
 def _add(contents: _Contents, number: int, line: bytes) -> None:
     last = contents.records[-1]["sequence"] if contents.records else 0
+    whole = line.removesuffix(b"\r")
     try:
-        record = _parse(line)
+        record = _parse(whole)
         if record["sequence"] <= last:
             raise ValueError(f"sequence must grow, but is {record['sequence']} after {last}")
     except ValueError as error:
         contents.damage.append((number, str(error)))
         return
+    if whole != line:  # an editor was here; a repair loses nothing
+        contents.damage.append((number, "it must end with a newline alone, but ends with a carriage return too"))
     contents.records.append(record)
-    contents.lines.append(line)
+    contents.lines.append(whole)
 
 
 def _parse(line: bytes) -> Record:
@@ -218,8 +222,8 @@ def _refuse_damage(path: Path, contents: _Contents) -> None:
     number, rule = contents.damage[0]
     more = f" (and {len(contents.damage) - 1} more)" if len(contents.damage) > 1 else ""
     raise RunDirectoryError(
-        f"{path}:{number}: damaged line{more}: {rule}; a repair would keep the "
-        f"{len(contents.records)} records that are whole"
+        f"{path}:{number}: damaged line{more}: {rule}; to go on with the {len(contents.records)} records that are "
+        f"whole: --resume {shlex.quote(str(path.parent))} --repair"
     )
 
 
@@ -227,7 +231,7 @@ def _rewrite(path: Path, contents: _Contents) -> None:
     aside = _free_name(path, "damaged")
     write_atomic(aside, contents.data)
     write_atomic(path, b"".join(line + b"\n" for line in contents.lines))
-    dropped = len(contents.damage) + contents.torn
+    dropped = contents.data.count(b"\n") + (not contents.data.endswith(b"\n")) - len(contents.records)
     warnings.warn(
         f"{path}: kept {len(contents.records)} records and dropped {dropped} damaged lines, "
         f"the first at line {contents.damage[0][0]}; the damaged file is {aside}",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dacnn_search.commands import command
+from dacnn_search.errors import RunDirectoryError
 from dacnn_search.run_directory import RunDirectory
 
 __all__ = ["Departure", "main", "replay"]
@@ -62,6 +63,11 @@ def _replay_session(
     open_trials = {proposal.trial: proposal for proposal in proposals.reopened}
     for line in session:
         for record in records[told : line["finished"]]:
+            if record["trial"] not in open_trials:
+                raise RunDirectoryError(
+                    f"a ledger must have a line for every trial, but trial {record['trial']} ends in it before it is "
+                    "proposed: lines are missing"
+                )
             proposals.tell(
                 open_trials.pop(record["trial"]), record["state"], record["accuracy"], record.get("estimate")
             )

@@ -3,12 +3,15 @@
 import collections
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import safetensors.numpy
 
+from dacnn_search.checkpoints import Checkpoints
 from dacnn_search.cluster import Slots, start_ray
 from dacnn_search.data import ImageData, load
 from dacnn_search.derived import write_status
@@ -30,6 +33,7 @@ __all__ = ["retrain"]
 
 ATTEMPTS = 3  # at a training whose worker dies
 POLL_SECONDS = 0.2  # between two looks for a signal
+CHECKPOINT_SECONDS = 60.0  # between two checkpoints of a training
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,6 +53,7 @@ def retrain(
     address: str | None = None,
     concurrency: int | None = None,
     gpus_per_trial: float | None = None,
+    repair: bool = False,
     listener: Listener | None = None,
     verbose: bool = False,
 ) -> list[dict[str, Any]]:
@@ -56,8 +61,11 @@ def retrain(
 
     The networks are spread over the front by parameters. They are trained on the training and validation images
     together, `seeds` times each, by the space's `retrain` recipe; what is done already is not done again. Weights go
-    to `retrained/`, records to `retrained.jsonl`. The front is then judged on the test images (`networks.judge`),
-    which the listener is told.
+    to `retrained/`, records to `retrained.jsonl`. A training whose weights are damaged is done again, one that a crash
+    cut short goes on from its last checkpoint. The front is then judged on the test images (`networks.judge`), which
+    the listener is told.
+
+    repair: leave out damaged lines of `retrained.jsonl`, which otherwise are an error.
 
     A training that breaks is told to the listener and left out. Raises InputError for a run without finished trials,
     signals.Interrupted after SIGINT or SIGTERM, DacnnSearchError if every training breaks.
@@ -70,13 +78,17 @@ def retrain(
     if not run.front:
         raise InputError(f"{run.folder}: retraining needs a finished trial, but there is none")
     listener = listener or Listener()
-    with lock(run.folder), orderly_end(run.folder) as stop, Ledger.open(run.retrained_file) as ledger:
+    with lock(run.folder), orderly_end(run.folder) as stop, Ledger.open(run.retrained_file, repair=repair) as ledger:
         jobs = _missing_jobs(run, settings, recipe, ledger.records)
         if jobs:
             data = load(space.settings.data).with_validation_in_train()
             with start_ray(address, concurrency, gpus_per_trial, verbose) as slots:
                 board = _Board(run, len(jobs), recipe.epochs, listener)
-                _train_all(_Trainings(run, recipe, ledger, data, slots), jobs, board, stop)
+                try:
+                    _train_all(_Trainings(run, recipe, ledger, data, slots), jobs, board, stop)
+                except DacnnSearchError as error:
+                    board.failed(str(error))
+                    raise
         if judgement := judge(run.networks):
             listener.say(str(judgement))
         chosen = {record["fingerprint"] for record in spread(run.front, settings.top)}
@@ -90,17 +102,11 @@ def _missing_jobs(
     done = {
         (record["fingerprint"], record["seed"])
         for record in records
-        if record["recipe"] == recipe.model_dump(mode="json") and _whole(run, record)
+        if record["recipe"] == recipe.model_dump(mode="json") and run.has_weights(record)
     }
     jobs = [Job(record, seed) for record in spread(run.front, settings.top) for seed in range(settings.seeds)]
     missing = [job for job in jobs if (job.record["fingerprint"], job.seed) not in done]
     return sorted(missing, key=lambda job: -job.record["macs"])
-
-
-def _whole(run: RunDirectory, record: Mapping[str, Any]) -> bool:
-    """Whether the weights that a record speaks of are there and as they were written."""
-    path = run.weights_file(record["fingerprint"], record["seed"])
-    return path.is_file() and record.get("weights_sha256") in (None, sha256_of(path))
 
 
 def _train_all(trainings: "_Trainings", jobs: Sequence[Job], board: "_Board", stop: Stop) -> None:
@@ -124,6 +130,7 @@ def _train_all(trainings: "_Trainings", jobs: Sequence[Job], board: "_Board", st
                         failures.append(board.broke(job, error))
                 else:
                     if "epoch" in message:
+                        trainings.checkpoint(job, message)
                         board.progress(job, message["epoch"])
                     else:
                         board.finished(job, trainings.keep(job, message))
@@ -148,24 +155,34 @@ class _Trainings:
         self._ledger = ledger
         self._data = ray.put(data)
         self._slots = slots
+        self._checkpoints = Checkpoints(run.checkpoints)
 
     def start(self, job: Job, jobs: int) -> Any:
         """The stream of a training's messages."""
         slots = self._slots
         threads = max(1, slots.concurrency // jobs) if not slots.gpus_per_trial else 1
         task = ray.remote(num_cpus=slots.cpus_per_trial * threads, num_gpus=slots.gpus_per_trial, max_retries=0)
-        return task(train_fully).remote(self._data, job.record["architecture"], self._recipe, job.seed, threads)
+        carried_on = self._checkpoints.load(self._key(job))
+        return task(train_fully).remote(
+            self._data, job.record["architecture"], self._recipe, job.seed, threads, carried_on, CHECKPOINT_SECONDS
+        )
+
+    def checkpoint(self, job: Job, message: Mapping[str, Any]) -> None:
+        """Keep what a training may be carried on from."""
+        if message["checkpoint"]:
+            with self._telling_disk(self._run.checkpoints):
+                self._checkpoints.save(self._key(job), message["epoch"], message["checkpoint"])
 
     def keep(self, job: Job, result: dict[str, Any]) -> Mapping[str, Any]:
         """Write weights, then the record that speaks of them."""
         record = job.record
         path = self._run.weights_file(record["fingerprint"], job.seed)
-        try:
+        copied = ("trial", "fingerprint", "architecture", "parameters", "macs", "accuracy")
+        scored = ("test_accuracy", "test_loss", "train_images", "seconds")
+        with self._telling_disk(path.parent):
             path.parent.mkdir(exist_ok=True)
             write_atomic(path, safetensors.numpy.save(result["weights"]))
-            copied = ("trial", "fingerprint", "architecture", "parameters", "macs", "accuracy")
-            scored = ("test_accuracy", "test_loss", "train_images", "seconds")
-            return self._ledger.append(
+            kept = self._ledger.append(
                 {
                     **{name: record[name] for name in copied},
                     "seed": job.seed,
@@ -177,8 +194,21 @@ class _Trainings:
                     "time": now(),
                 }
             )
+        self._checkpoints.drop(self._key(job))
+        return kept
+
+    def _key(self, job: Job) -> str:
+        """Of the checkpoints of a training: another recipe makes it another training."""
+        recipe = json.dumps(self._recipe.model_dump(mode="json"), sort_keys=True)
+        return f"{job.record['fingerprint']}-{job.seed}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+
+    @contextlib.contextmanager
+    def _telling_disk(self, folder: Path) -> Iterator[None]:
+        """Raise what goes wrong with the disk as DacnnSearchError."""
+        try:
+            yield
         except OSError as error:
-            raise DacnnSearchError(f"{path.parent} can't be written: {error.strerror}") from error
+            raise DacnnSearchError(f"{folder} can't be written: {error.strerror}") from error
 
 
 class _Board:
@@ -225,10 +255,14 @@ class _Board:
         """A signal has ended all."""
         self._tell("interrupted")
 
-    def _tell(self, state: str = "retraining") -> None:
+    def failed(self, message: str) -> None:
+        """The retraining can't go on."""
+        self._tell("failed", message)
+
+    def _tell(self, state: str = "retraining", message: str | None = None) -> None:
         snapshot = Snapshot(
             state=state,
-            message=None,
+            message=message,
             elapsed=0.0,
             remaining=None,
             finished=self._done,

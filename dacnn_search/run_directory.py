@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dacnn_search.errors import RunDirectoryError
-from dacnn_search.files import new_folder, write_atomic
+from dacnn_search.files import new_folder, sha256_of, write_atomic
 from dacnn_search.ledger import read_ledger
 from dacnn_search.networks import TrainedNetwork, best_networks, trained_networks
 from dacnn_search.pareto import Record, Scale, front_of
@@ -25,6 +25,7 @@ __all__ = ["FORMAT", "RunDirectory", "check_name", "load_run", "now", "package_v
 
 FORMAT = 1  # of the files in a run directory; a run of a later format is refused
 SPACE_FILE, ENVIRONMENT_FILE = "space.yaml", "environment.json"
+NEEDED = {"data": {"input_shape", "num_classes"}, "space": {"least", "most"}}  # of environment.json
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "plotly", "dacnn-search")
 
 
@@ -47,6 +48,10 @@ class RunDirectory:
                 f"{self.folder}: the format must be 1 to {FORMAT}, but is {found!r}; "
                 f"it was written by dacnn-search {self.environment.get('versions', {}).get('dacnn-search')}"
             )
+        for part, keys in NEEDED.items():
+            values = self.environment.get(part)
+            if not isinstance(values, dict) or not keys <= values.keys():
+                raise RunDirectoryError(f"{self.environment_file}: {part} must have {', '.join(sorted(keys))}")
 
     @classmethod
     def create(
@@ -114,6 +119,11 @@ class RunDirectory:
     def weights_file(self, fingerprint: str, seed: int) -> Path:
         """Where retraining keeps the weights of a network."""
         return self.folder / "retrained" / f"{fingerprint}-{seed}.safetensors"
+
+    def has_weights(self, record: Record) -> bool:
+        """Whether the weights that a record of a retraining speaks of are there and as they were written."""
+        path = self.weights_file(record["fingerprint"], record["seed"])
+        return path.is_file() and record.get("weights_sha256") in (None, sha256_of(path))
 
     @property
     def space(self) -> SearchSpace:
@@ -255,6 +265,7 @@ def _space_facts(space: SearchSpace) -> dict[str, Any]:
         "networks": count_networks(space.tree),
         "least": least.parameters,
         "most": most.parameters,
+        "given": space.values,
         "constraints": {key: limit.max if (limit := getattr(limits, key)) else None for key in ("parameters", "macs")},
     }
 

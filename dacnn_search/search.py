@@ -10,7 +10,7 @@ from typing import Any
 from dacnn_search.cluster import check_address, start_ray
 from dacnn_search.data import load
 from dacnn_search.extension import extend_run
-from dacnn_search.files import lock
+from dacnn_search.files import lock, sweep
 from dacnn_search.ledger import Ledger
 from dacnn_search.progress import Listener
 from dacnn_search.run_directory import RunDirectory
@@ -71,6 +71,7 @@ def run_task(
         chosen = settings.model_dump(mode="json")
         run = RunDirectory.create(task.results, task.name, space, data.class_names, chosen)
     with lock(run.folder), orderly_end(run.folder) as stop:
+        sweep(run.folder)
         listener.began(run.folder)
         with (
             Ledger.open(run.trials_file, repair=task.repair) as ledger,

@@ -6,6 +6,7 @@ A trial is in the ledger, on disk, before anyone else hears of it.
 import hashlib
 import itertools
 import math
+import re
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -331,9 +332,9 @@ class Search:
 
     def _watch_failures(self) -> None:
         latest = self._ledger.records[-SAME_FAILURES:]
-        reasons = {record["reason"] for record in latest if record["state"] == "FAIL"}
-        if len(latest) == SAME_FAILURES and len(reasons) == 1 and all(r["state"] == "FAIL" for r in latest):
-            self._fail(f"{SAME_FAILURES} trials in a row failed for one reason: {reasons.pop()}")
+        causes = {_cause(record["reason"]) for record in latest if record["state"] == "FAIL"}
+        if len(latest) == SAME_FAILURES and len(causes) == 1 and all(r["state"] == "FAIL" for r in latest):
+            self._fail(f"{SAME_FAILURES} trials in a row failed for one reason: {latest[-1]['reason']}")
 
     def _remaining(self, finished: int) -> float | None:
         """Estimated seconds to the end, from the pace of this session."""
@@ -379,6 +380,11 @@ def _missing(epoch: Mapping[str, Any]) -> str | None:
         if _finite(epoch[name]) is None:
             return f"{name.replace('_', ' ')} is {epoch[name]} in epoch {epoch['epoch']}"
     return None
+
+
+def _cause(reason: str) -> str:
+    """A reason without the figures in which two failures for that reason differ: epochs, losses, bytes."""
+    return re.sub(r"(\bnan|-?\binf|[\d.]+( [kMGT]?B)?)\b", "#", reason)
 
 
 def _finite(value: float | None) -> float | None:

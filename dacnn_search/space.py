@@ -63,7 +63,14 @@ class SearchSpace:
         """The file it was read from, as given; for a space made in Python the same settings as YAML."""
         if self.document is not None:
             return self.document.path.read_text(encoding="utf-8")
-        return dump_yaml(self.settings.model_dump(mode="json", exclude_defaults=True))
+        return dump_yaml(self.values)
+
+    @property
+    def values(self) -> Any:
+        """What the file holds, as data, or would hold."""
+        if self.document is not None:
+            return self.document.data
+        return self.settings.model_dump(mode="json", exclude_defaults=True)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dacnn_search.errors import InputError, RunDirectoryError
-from dacnn_search.extension import Extension, check_extension
+from dacnn_search.extension import Extension, check_extension, check_unchanged
 from dacnn_search.run_directory import RunDirectory, check_name
 from dacnn_search.settings import SearchSettings, validate
 from dacnn_search.space import SearchSpace
@@ -56,6 +56,8 @@ def prepare(
         return Task(given, _merge(given.settings.search, None, settings), Path(results), name)
     run = RunDirectory(resume)
     _check_writable(run.folder)
+    if not extend:
+        check_unchanged(run)
     extension = None if given is None else check_extension(run, given, extend)
     old = run.space
     chosen = _merge(old.settings.search, run, settings)

@@ -23,6 +23,7 @@ __all__ = ["IMAGE_EXTENSIONS", "open_folder", "open_npz", "read_images"]
 
 MAX_BYTES = 8 * 2**30  # of one array in memory
 MAX_CHANNELS = 16
+MOST_COMPRESSION, MOST_UNCHECKED_BYTES = 100, 2**28  # of an array in a zip, once it is large; photographs reach about 2
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 IMAGE_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")  # PIL's names; others run programs (EPS)
 POOLS_BY_FOLDER = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
@@ -255,6 +256,9 @@ def _read_header(archive: zipfile.ZipFile, key: str) -> tuple[tuple[int, ...], n
     if header_size + size != info.file_size:
         expected = f"{header_size + size} bytes, as its header says"
         raise DataError(f"{key} must unpack to {expected}, but has {info.file_size}")
+    if info.file_size > MOST_UNCHECKED_BYTES and info.file_size > MOST_COMPRESSION * info.compress_size:
+        ratio = info.file_size // max(1, info.compress_size)
+        raise DataError(f"{key} must be compressed at most {MOST_COMPRESSION}:1, but is {ratio}:1, like a zip bomb")
     return shape, dtype
 
 

@@ -116,21 +116,18 @@ class TrialWorker(tune.Trainable):
         """The training of the config, at its beginning or at its checkpoint."""
         import torch
 
-        from dacnn_search.training import ResidentData, Training, build_seeded, check_memory
+        from dacnn_search.training import ResidentData, check_memory
 
         torch.set_num_threads(1)
         architecture = Architecture.from_dict(self._config["architecture"])
         check_memory(architecture, self._images, self._recipe, _device_bytes() * self._share)
         if self._data is None:
             self._data = ResidentData(self._images)
-        seed = self._config["seed"]
         if self._data.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        model = build_seeded(architecture, self._data.num_classes, self._data.input_shape[0], seed)
-        training = Training(model, self._data, self._recipe, seed=seed)
-        if self._config["checkpoint"] is not None:
-            state, self._history = _unpacked(self._config["checkpoint"].data)
-            training.load_state_dict(state)
+        parcel: Parcel | None = self._config["checkpoint"]
+        checkpoint = parcel.data if parcel else None
+        training, self._history = _training(architecture, self._data, self._recipe, self._config["seed"], checkpoint)
         return training
 
     def _checkpoint(self) -> Parcel | None:
@@ -152,6 +149,27 @@ class TrialWorker(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """See `save_checkpoint`."""
+
+
+def _training(
+    architecture: Architecture, data: "ResidentData", recipe: Recipe, seed: int, checkpoint: bytes | None
+) -> tuple["Training", list[dict[str, Any]]]:
+    """A training and its epochs so far: at its beginning or, if there is one of this training, at a checkpoint."""
+    from dacnn_search.training import EpochResult, Training, build_seeded
+
+    model = build_seeded(architecture, data.num_classes, data.input_shape[0], seed)
+    training = Training(model, data, recipe, seed=seed)
+    if checkpoint is None:
+        return training, []
+    try:
+        state, history = _unpacked(checkpoint)
+        training.load_state_dict(state)
+        history = [dataclasses.asdict(EpochResult(**epoch)) for epoch in history]
+        if [epoch["epoch"] for epoch in history] == list(range(1, training.epoch + 1)):
+            return training, history
+    except Exception:  # whole, as its name tells, and yet of something else
+        pass
+    return _training(architecture, data, recipe, seed, None)
 
 
 def _packed(state: Mapping[str, "Tensor"], history: Sequence[Mapping[str, Any]]) -> bytes:
@@ -178,29 +196,37 @@ def _device_bytes() -> int:
 
 
 def train_fully(
-    data: ImageData, architecture: Mapping[str, Any], recipe: Recipe, seed: int, threads: int
+    data: ImageData,
+    architecture: Mapping[str, Any],
+    recipe: Recipe,
+    seed: int,
+    threads: int,
+    checkpoint: bytes | None,
+    checkpoint_seconds: float,
 ) -> Iterator[dict[str, Any]]:
-    """Train one network in full and score the test images: yields `{"epoch": n}` after each epoch, then the scores and
-    the weights as arrays."""
+    """Train one network in full, from a checkpoint if there is one, and score the test images: yields `{"epoch": n,
+    "checkpoint": bytes now and then, else None}` after each epoch, then the scores and the weights as arrays."""
     import torch
 
-    from dacnn_search.training import ResidentData, Training, build_seeded, evaluate
+    from dacnn_search.training import ResidentData, evaluate
     from dacnn_search.weights import trained_weights
 
     torch.set_num_threads(threads)
-    model = build_seeded(Architecture.from_dict(architecture), data.num_classes, data.input_shape[0], seed)
     resident = ResidentData(data)
-    training = Training(model, resident, recipe, seed=seed)
-    epochs = []
+    training, epochs = _training(Architecture.from_dict(architecture), resident, recipe, seed, checkpoint)
+    kept = time.monotonic()
     while not training.finished:
-        epochs.append(training.run_epoch())
-        yield {"epoch": training.epoch}
+        epochs.append(dataclasses.asdict(training.run_epoch()))
+        due = time.monotonic() - kept >= checkpoint_seconds and not training.finished
+        yield {"epoch": training.epoch, "checkpoint": _packed(training.state_dict(), epochs) if due else None}
+        kept = time.monotonic() if due else kept
+    model = training.model
     test = evaluate(model, resident, "test", precision="float32") if len(data.test) else None
     yield {
         "test_accuracy": test.accuracy if test else None,
         "test_loss": test.loss if test else None,
         "train_images": len(data.train),
-        "seconds": sum(epoch.seconds for epoch in epochs),
-        "train_loss": [round(epoch.train_loss, 5) for epoch in epochs],
+        "seconds": sum(epoch["seconds"] for epoch in epochs),
+        "train_loss": [round(epoch["train_loss"], 5) for epoch in epochs],
         "weights": {name: tensor.numpy() for name, tensor in trained_weights(model).items()},
     }

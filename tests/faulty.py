@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -25,6 +26,19 @@ recipe: {epochs: 2}
 search: {trials: 6, seed: 1}
 retrain: {top: 0}
 """
+ENDLESS = """\
+name: small
+data: {name: digits, validation: 0.3, subset: 400}
+architecture:
+  sections: {choice: [1, 2]}
+  depth: {range: {low: 1, high: 6}}
+  width: {range: {low: 3, high: 24}}
+  sharing: {choice: [network, section]}
+  regulators: {choice: [none, block]}
+recipe: {epochs: 30}
+search: {trials: 5000, seed: 1}
+retrain: {top: 0}
+"""  # thousands of networks, each trained for about a second
 PATIENCE = 900.0  # seconds; the machine may be busy
 
 
@@ -34,7 +48,9 @@ class Run:
     def __init__(self, *arguments: object, before: str = "", cwd: Path | None = None, **environment: str) -> None:
         """before: Python code to run in that process first."""
         self._seen: dict[int, tuple[str, str]] = {}  # process id -> start, command
-        code = f"import sys\n{before}\nfrom dacnn_search.run import main\nmain(sys.argv[1:])"
+        # A shell lets what it runs in the background ignore SIGINT, and that is inherited.
+        heed = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        code = f"{heed}\n{before}\nfrom dacnn_search.run import main\nmain(sys.argv[1:])"
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, *map(str, arguments)],
             stdout=subprocess.PIPE,
@@ -63,8 +79,9 @@ class Run:
         return {p: table[p][2] for p in known if p in table}
 
     def workers(self) -> list[int]:
-        """The processes that train."""
-        return [process for process, name in self.processes().items() if name.startswith("ray::")]
+        """The processes that train, or wait to; Ray's agents, which have names like theirs, are none of them."""
+        named = [(process, name) for process, name in self.processes().items() if name.startswith("ray::")]
+        return [process for process, name in named if "Agent" not in name]
 
 
 def process_table() -> Iterator[tuple[int, tuple[int, str, str]]]:
@@ -95,6 +112,19 @@ def running(*arguments: object, **more: object) -> Iterator[Run]:
         run.process.wait()
         if run.process.stdout is not None:
             run.process.stdout.close()
+
+
+def let_run(run: Run, folder: Path, generator: random.Random, longest: float) -> None:
+    """Return at a random moment: one in four while it starts or is resumed, else up to `longest` seconds after it has
+    finished its first trial. Fails if it ends before."""
+    before = len(records_in(folder))
+    if generator.random() > 0.25:
+        wait_until(lambda: run.processes() and len(records_in(folder)) > before, run)
+    end = time.monotonic() + generator.uniform(0.3, longest)
+    while time.monotonic() < end:
+        run.processes()  # remembers them, for when they have lost their parent
+        time.sleep(0.1)
+        assert run.process.poll() is None, run.end()
 
 
 def wait_until(condition: Callable[[], object], run: Run | None = None, patience: float = PATIENCE) -> None:

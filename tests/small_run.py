@@ -6,7 +6,7 @@ import safetensors.torch
 
 from dacnn_search.architecture import Architecture, Section
 from dacnn_search.data import load
-from dacnn_search.files import write_atomic
+from dacnn_search.files import sha256_of, write_atomic
 from dacnn_search.ledger import Ledger
 from dacnn_search.run_directory import RunDirectory
 from dacnn_search.space import SearchSpace
@@ -68,5 +68,6 @@ def _train(run, space, architecture, seed):
         "seconds": sum(epoch.seconds for epoch in epochs),
         "curve": {"train_loss": [epoch.train_loss for epoch in epochs]},
         "recipe": recipe.model_dump(mode="json"),
+        "weights_sha256": sha256_of(path),
         "time": "2026-03-14T10:00:00+00:00",
     }

@@ -169,6 +169,14 @@ def test_retrained_networks_come_with_their_seeds_and_config(tmp_path: Path) -> 
     assert all(len(entry["seeds"]) == 2 and "digits" in entry["config"] for entry in retrained)
 
 
+def test_a_ledger_that_lost_trials_is_shown_without_them(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    lines = (tmp_path / "trials.jsonl").read_bytes().splitlines(keepends=True)
+    for kept in (lines[: len(lines) // 2], []):
+        (tmp_path / "trials.jsonl").write_bytes(b"".join(kept))
+        assert payload_of(write_dashboard(tmp_path))
+
+
 def test_importance_finds_the_choice_that_matters() -> None:
     rng = np.random.default_rng(0)
     records: list[dict[str, Any]] = []

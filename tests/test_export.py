@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -90,6 +92,16 @@ def test_card_says_what_it_is_and_how_to_use_it(run_copy):
         assert part in card
 
 
+def test_hostile_words_of_the_data_are_text_in_the_card(run_copy):
+    hostile = "<script>alert(1)</script> <img src=x onerror=alert(2)> | `code` [link](javascript:alert(3))\n# title"
+    data = load(run_copy.space.settings.data)
+    data = dataclasses.replace(data, name=hostile, class_names=(hostile,) * 10)
+    card = (write_best(run_copy, data)[0] / "README.md").read_text()
+    assert r"\<script\>alert(1)\</script\> \<img" in card
+    assert not re.search(r"(?<!\\)(<script|<img|\[link)", card)
+    assert "\n# title" not in card
+
+
 def test_folders_that_are_right_stay_and_others_go(run_copy):
     folders = write_best(run_copy)
     (folders[0] / "model.onnx").write_bytes(b"exported earlier")
@@ -105,6 +117,24 @@ def test_missing_weights_are_named(run_copy):
     run_copy.weights_file(NETWORKS[3][0].fingerprint, 0).unlink()
     with pytest.raises(InputError, match="the weights of trial 3 must be there"):
         write_best(run_copy)
+
+
+def test_damaged_weights_are_not_given_away(run_copy):
+    folders = write_best(run_copy)
+    good = (folders[1] / "weights.safetensors").read_bytes()
+    path = run_copy.weights_file(NETWORKS[3][0].fingerprint, 0)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"the weights of trial 3 must be as written, but aren't; .* --resume "):
+        write_best(run_copy)
+    assert (folders[1] / "weights.safetensors").read_bytes() == good
+
+
+def test_a_damaged_config_is_written_again(run_copy):
+    config = write_best(run_copy)[0] / "config.yaml"
+    good = config.read_bytes()
+    config.write_bytes(good[:-20])
+    write_best(run_copy)
+    assert config.read_bytes() == good
 
 
 def test_write_best_needs_no_torch(small_run):

@@ -1,12 +1,16 @@
 """Faults that need no Ray: what a search on the driver's side makes of them, and what it finds when it is resumed."""
 
 import json
+import pickle
 import shutil
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
+import safetensors.torch
+import torch
 from pretended import TINY, Pretended, new_run
 
 from dacnn_search import search_state
@@ -24,7 +28,7 @@ from dacnn_search.run_directory import RunDirectory
 from dacnn_search.search import search
 from dacnn_search.space import SearchSpace
 from dacnn_search.task import prepare
-from dacnn_search.worker import Parcel, TrialWorker
+from dacnn_search.worker import Parcel, TrialWorker, train_fully
 
 OLD_RUN = Path(__file__).parent / "fixtures" / "run-format-1"
 
@@ -165,6 +169,60 @@ def test_a_resumed_search_hands_out_checkpoints(space, run):
     assert Pretended(space, run, trials=8).search.propose("x")["checkpoint"] == b"state"
 
 
+def other_network(space: SearchSpace, config: dict) -> bytes:
+    """A checkpoint of a network that is twice as wide."""
+    architecture = {**config["architecture"], "sections": [{"depth": 2, "width": 12}]}
+    return train_to_end(make_worker(space, {**config, "architecture": architecture}))[1][0].data
+
+
+class Hostile:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self._path,))
+
+
+@pytest.mark.parametrize("kind", ["of another network", "pickle", "torch", "safetensors", "nothing"])
+def test_a_checkpoint_of_something_else_is_not_used(space, run, tmp_path, kind):
+    config = Pretended(space, run).search.propose("a")
+    whole, _ = train_to_end(make_worker(space, config))
+    if kind == "of another network":
+        data = other_network(space, config)
+    elif kind == "pickle":
+        data = pickle.dumps(Hostile(tmp_path / "harm"))
+    elif kind == "torch":
+        torch.save({"model": Hostile(tmp_path / "harm")}, tmp_path / "hostile.pt")
+        data = (tmp_path / "hostile.pt").read_bytes()
+    else:
+        header = {"epochs": json.dumps([{"epoch": 1}])} if kind == "safetensors" else None
+        data = safetensors.torch.save({"epoch": torch.tensor(1)}, header)
+    started_over, _ = train_to_end(make_worker(space, {**config, "checkpoint": Parcel(data)}))
+    assert figures(started_over) == figures(whole)
+    assert not (tmp_path / "harm").exists()
+
+
+def full_training(space: SearchSpace, architecture: dict, checkpoint: bytes | None) -> tuple[list[dict], dict]:
+    """What a worker tells of a training of six epochs, and its result."""
+    recipe = space.settings.recipe.model_copy(update={"epochs": 6})
+    data = load(space.settings.data).with_validation_in_train()
+    *told, result = train_fully(data, architecture, recipe, 5, 1, checkpoint, 0.0)
+    return told, result
+
+
+def test_a_full_training_is_carried_on_from_a_checkpoint_to_the_same_weights(space, run):
+    architecture = Pretended(space, run).search.propose("a")["architecture"]
+    told, whole = full_training(space, architecture, None)
+    assert [message["epoch"] for message in told] == [1, 2, 3, 4, 5, 6]
+    rest, carried_on = full_training(space, architecture, told[3]["checkpoint"])
+    assert [message["epoch"] for message in rest] == [5, 6]
+    for name, weights in whole["weights"].items():
+        assert np.array_equal(carried_on["weights"][name], weights)
+    assert {**carried_on, "seconds": 0, "weights": 0} == {**whole, "seconds": 0, "weights": 0}
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:5], lambda data: data[:-1] + b"!", lambda data: b""])
 def test_a_damaged_checkpoint_is_found_out_and_the_one_before_is_used(tmp_path, damage):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
@@ -188,6 +246,41 @@ def test_a_network_too_big_is_refused_before_it_is_built(space, run, monkeypatch
     assert result["done"]
     assert result["failure"].startswith("out of memory: a step with 32 images needs about ")
     assert result["failure"].endswith("but a trial may use 10.0 kB")
+
+
+# Failures.
+
+
+@pytest.mark.parametrize(
+    "reasons",
+    [
+        [
+            f"training loss is {loss} in epoch {epoch}"
+            for epoch, loss in enumerate(("nan", "inf", "nan", "-inf", "nan"), 1)
+        ],
+        [
+            f"out of memory: a step with 32 images needs about {n}, but"
+            for n in ("1 GB", "1.5 GB", "9 MB", "77 kB", "8 B")
+        ],
+    ],
+)
+def test_one_cause_may_have_other_figures(space, run, reasons):
+    pretended = Pretended(space, run, trials=20)
+    for number, reason in enumerate(reasons):
+        assert pretended.search.failure is None
+        pretended.search.propose(str(number))
+        pretended.search.finish(str(number), {"failure": reason})
+    pretended.close()
+    assert pretended.search.failure == f"5 trials in a row failed for one reason: {reasons[-1]}"
+
+
+def test_five_causes_are_not_one(space, run):
+    pretended = Pretended(space, run, trials=20)
+    for number, reason in enumerate("abcde"):
+        pretended.search.propose(str(number))
+        pretended.search.finish(str(number), {"failure": reason})
+    pretended.close()
+    assert pretended.search.failure is None
 
 
 # Resuming.
@@ -336,6 +429,28 @@ def test_the_same_space_and_other_budgets_are_no_edit(space, run, space_file):
     assert prepare(same, resume=run.folder, settings={}).extension is None
 
 
+def test_a_space_edited_in_the_run_directory_is_refused_with_what_differs(run):
+    run.space_file.write_text(run.space_file.read_text().replace("{choice: [3, 4, 6]}", "{choice: [3, 4]}"))
+    with pytest.raises(RunDirectoryError) as refused:
+        prepare(resume=run.folder, settings={})
+    text = str(refused.value)
+    assert "--extend" in text
+    assert "architecture.width: {'choice': [3, 4, 6]} -> {'choice': [3, 4]}" in text
+
+
+def test_a_space_cut_short_in_the_run_directory_is_refused(run):
+    text = run.space_file.read_text()
+    run.space_file.write_text(text[: text.index("  regulators")])  # still a valid space
+    with pytest.raises(RunDirectoryError, match=r"architecture.regulators: .* -> "):
+        prepare(resume=run.folder, settings={})
+
+
+def test_budgets_and_comments_may_be_edited_in_the_run_directory(run):
+    text = run.space_file.read_text().replace("trials: 4", "trials: 40")
+    run.space_file.write_text(f"# as we like it\n{text}")
+    assert prepare(resume=run.folder, settings={}).run is not None
+
+
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [("epochs: 2", "epochs: 3", "recipe.epochs: 2 -> 3"), ("subset: 300", "subset: 200", "data.subset: 300 -> 200")],
@@ -425,6 +540,70 @@ def test_a_replay_says_where_it_departs(space, run, capsys):
         replay_command([str(run.folder)])
     assert ended.value.code == 1
     assert "departs at trial 5" in capsys.readouterr().out
+
+
+def test_a_ledger_that_lacks_lines_is_told_by_a_replay(space, run):
+    Pretended(space, run, trials=8).run()
+    lines = run.trials_file.read_bytes().splitlines(keepends=True)
+    run.trials_file.write_bytes(b"".join([*lines[:3], *lines[4:]]))
+    with pytest.raises(RunDirectoryError, match="lines are missing"):
+        replay(run)
+
+
+@pytest.mark.parametrize("part", ["data", "space"])
+def test_an_environment_without_what_is_needed_is_refused(run, part):
+    values = json.loads(run.environment_file.read_text())
+    del values[part]
+    run.environment_file.write_text(json.dumps(values))
+    with pytest.raises(RunDirectoryError, match=rf"environment.json: {part} must have"):
+        RunDirectory(run.folder)
+
+
+def test_an_empty_ledger_is_filled_again_with_the_same_networks(space, run):
+    before = Pretended(space, run, trials=6).run()
+    run.trials_file.write_bytes(b"")
+    records = Pretended(space, run, trials=6).run()
+    assert {(r["trial"], r["fingerprint"]) for r in records} == {(r["trial"], r["fingerprint"]) for r in before}
+    assert set(states_in_study(run).values()) == {"COMPLETE"}
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda lines: [*lines[:2], lines[1], *lines[2:]], r"trials.jsonl:3: damaged line: sequence must grow"),
+        (lambda lines: [lines[1], lines[0], *lines[2:]], r"trials.jsonl:2: damaged line: sequence must grow"),
+        (lambda lines: [line.replace(b"\n", b"\r\n") for line in lines], r"trials.jsonl:1: damaged line .and 3 more"),
+        (lambda lines: [*lines[:2], bytes(100) + b"\n", *lines[2:]], r"trials.jsonl:3: damaged line"),
+        (lambda lines: [*lines, b"\xff\xfe\n"], r"trials.jsonl:5: damaged line"),
+    ],
+)
+def test_a_ledger_that_was_tampered_with_is_refused_and_repaired(space, run, harm, message):
+    before = Pretended(space, run, trials=4).run()
+    run.trials_file.write_bytes(b"".join(harm(run.trials_file.read_bytes().splitlines(keepends=True))))
+    with pytest.raises(RunDirectoryError, match=message):
+        search(resume=run.folder, trials=4)
+    with pytest.warns(LedgerWarning):
+        search(resume=run.folder, trials=1, repair=True)
+    assert all(record in before for record in run.records)
+    records = Pretended(space, run, trials=4).run()
+    assert sorted(r["trial"] for r in records) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "optuna.db", "trials.csv", "dashboard.html", "status.json"])
+def test_a_file_where_a_folder_should_be_or_the_reverse(space, run, name):
+    path = run.folder / name
+    if name == "checkpoints":
+        path.write_bytes(b"")
+    else:
+        path.mkdir()
+    pretended = Pretended(space, run, trials=2)
+    pretended.search.propose("a")
+    pretended.search.progress("a", {"epochs": []}, b"state")
+    if name == "checkpoints":  # without them a long trial could not be carried on
+        assert pretended.search.failure == f"{run.checkpoints} can't be written: File exists"
+        path.unlink()
+    pretended.close()
+    assert len(Pretended(space, run, trials=2).run()) == 2
 
 
 # Other versions.

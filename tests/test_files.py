@@ -14,7 +14,7 @@ import pytest
 
 from dacnn_search import files
 from dacnn_search.errors import RunDirectoryError
-from dacnn_search.files import lock, sha256_of, sync_folder, write_atomic
+from dacnn_search.files import lock, sha256_of, sweep, sync_folder, write_atomic
 
 HOLD = """import sys
 from pathlib import Path
@@ -107,6 +107,18 @@ def test_missing_folder(tmp_path: Path) -> None:
         write_atomic(tmp_path / "none" / "a", "x")
     with pytest.raises(FileNotFoundError):
         sync_folder(tmp_path / "none")
+
+
+def test_what_a_crash_left_is_swept_away_but_not_what_is_being_written(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-0123").write_text("cut short")
+    (tmp_path / ".tmp-4567").mkdir()
+    (tmp_path / ".tmp-4567" / "space.yaml").write_text("cut short")
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))
+    (tmp_path / ".tmp-89ab").write_text("being written")
+    (tmp_path / "trials.jsonl").write_text("")
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {".tmp-89ab", "trials.jsonl"}
 
 
 def test_sha256(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_every_flipped_bit_is_refused(path: Path) -> None:
 )
 def test_damage_is_named(path: Path, change: Callable[[list[bytes]], list[bytes]], message: str) -> None:
     path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
-    with pytest.raises(RunDirectoryError, match=rf"trials\.jsonl:{message}.*; a repair would keep"):
+    with pytest.raises(RunDirectoryError, match=rf"trials\.jsonl:{message}.*; to go on with .* --repair"):
         read_ledger(path)
     with pytest.raises(RunDirectoryError, match=message):
         Ledger.open(path)

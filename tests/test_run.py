@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import zipfile
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dacnn_search.run import main
@@ -100,11 +103,30 @@ def mistakes(tmp_path, monkeypatch) -> Path:
         "bomb.yaml": "\n".join(bomb),
         "python.yaml": "!!python/object/apply:os.mkdir [made]\n",
         "deep.yaml": "[" * 3000,
+        "hostile.yaml": "name: \"<script>alert('1')</script>\"\n" + THREE_NETWORKS,
     }
+    for name in ("pickle", "torn", "none", "bomb"):
+        data = f"{{name: npz, root: {name}.npz}}"
+        files[f"{name}-data.yaml"] = re.sub("data: .*", f"data: {data}", THREE_NETWORKS)
     for name, text in files.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
+    labels = np.arange(20) % 2
+    np.savez(tmp_path / "pickle.npz", train_images=np.array([Harm()] * 20), train_labels=labels)
+    np.savez(tmp_path / "torn.npz", train_images=np.zeros((20, 8, 8), np.uint8), train_labels=labels)
+    with (tmp_path / "torn.npz").open("r+b") as file:
+        file.truncate(900)
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        header = b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': '|u1', 'fortran_order': False, 'shape': (10000, 1000, 100)}"
+        archive.writestr("train_images.npy", header.ljust(127) + b"\n" + bytes(2**22))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+class Harm:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self):
+        return (os.mkdir, ("harm",))
 
 
 MISTAKES = [
@@ -127,6 +149,12 @@ MISTAKES = [
     (["--space", "good.yaml", "--extend"], "resumed"),
     (["--space", "good.yaml", "--repair"], "resumed"),
     (["--space", "good.yaml", "--results", "good.yaml"], "folder that can be written"),
+    (["--space", "good.yaml", "--results", "good.yaml/below"], "folder that can be written"),
+    (["--space", "hostile.yaml"], "hostile.yaml:1: name"),
+    (["--space", "pickle-data.yaml"], "pickle.npz: train_images must be an array of numbers or text"),
+    (["--space", "torn-data.yaml"], "torn.npz can't be read"),
+    (["--space", "none-data.yaml"], "none.npz can't be read"),
+    (["--space", "bomb-data.yaml"], "bomb.npz: train_images must unpack to"),
 ]
 
 
@@ -138,6 +166,17 @@ def test_mistakes_are_told_before_anything_is_made(mistakes, capsys, arguments, 
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
     assert sorted(mistakes.parent.rglob("*")) == before
+
+
+def test_a_read_only_folder_is_told_before_anything_is_made(mistakes, capsys, monkeypatch):
+    """As root, permissions bind nobody: the answer of the system is pretended."""
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    before = sorted(mistakes.rglob("*"))
+    with pytest.raises(SystemExit) as ended:
+        main(["--space", "good.yaml", "--results", "results"])
+    assert ended.value.code == 2
+    assert f"results: results need a folder that can be written, but {mistakes} can't" in capsys.readouterr().err
+    assert sorted(mistakes.rglob("*")) == before
 
 
 @pytest.mark.parametrize("arguments", [MISTAKES[1][0], MISTAKES[8][0], MISTAKES[9][0], MISTAKES[10][0]])

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import sqlite3
+import sys
 
 import optuna
 import pytest
@@ -11,8 +12,8 @@ from pretended import TINY, Pretended, epoch_result, new_run
 
 from dacnn_search.architecture import Architecture
 from dacnn_search.cluster import one_ray
-from dacnn_search.errors import InputError, RunDirectoryError
-from dacnn_search.ledger import read_ledger
+from dacnn_search.errors import DacnnSearchError, InputError, RunDirectoryError
+from dacnn_search.ledger import LedgerWarning, read_ledger
 from dacnn_search.pareto import front_of
 from dacnn_search.progress import Listener
 from dacnn_search.proposals import Proposals
@@ -20,7 +21,9 @@ from dacnn_search.retrain import retrain
 from dacnn_search.run_directory import RunDirectory
 from dacnn_search.samplers import SAMPLERS
 from dacnn_search.search import search
+from dacnn_search.signals import Interrupted
 from dacnn_search.space import SearchSpace
+from dacnn_search.tuning import _take_up
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves its sockets and pipes to the collector
@@ -199,6 +202,64 @@ def test_retraining_scores_the_test_images_once_per_network_and_seed(resumed):
     assert again.retrained_seeds == []
 
 
+@pytest.fixture(scope="module")
+def retrained(resumed) -> RunDirectory:
+    """The same with its front trained in full."""
+    retrain(resumed, concurrency=1)
+    return resumed
+
+
+def test_damaged_weights_are_noticed_and_trained_again(retrained):
+    damaged, gone = retrained.retrained[:2]
+    path = retrained.weights_file(damaged["fingerprint"], damaged["seed"])
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    retrained.weights_file(gone["fingerprint"], gone["seed"]).unlink()
+    diary = Diary()
+    retrain(retrained, listener=diary, concurrency=1)
+    assert sorted(diary.retrained_seeds) == sorted((r["fingerprint"], r["seed"]) for r in (damaged, gone))
+    assert path.read_bytes() == data
+    assert all(retrained.has_weights(record) for record in retrained.retrained)
+
+
+def test_a_damaged_record_of_a_retraining_is_repaired_on_request(retrained):
+    path = retrained.retrained_file
+    whole = {(r["fingerprint"], r["seed"]) for r in retrained.retrained}
+    path.write_bytes(path.read_bytes().replace(b'"seed":', b'"seed": '))
+    with pytest.raises(RunDirectoryError, match=r"retrained.jsonl:1: damaged line.* --repair"):
+        retrain(retrained)
+    diary = Diary()
+    with pytest.warns(LedgerWarning, match="kept 0 records"):
+        retrain(retrained, listener=diary, concurrency=1, repair=True)
+    assert set(diary.retrained_seeds) == whole == {(r["fingerprint"], r["seed"]) for r in retrained.retrained}
+
+
+class Impatient(Listener):
+    """Presses Ctrl-C once a retraining has done some epochs; notes the epochs it was told of."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.epochs: list[int] = []
+
+    def update(self, snapshot):
+        self.epochs += [running.epoch for running in snapshot.running]
+        if self.epochs and self.epochs[-1] >= self.patience:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_retraining_goes_on_from_its_checkpoint(retrained, monkeypatch):
+    monkeypatch.setattr(sys.modules["dacnn_search.retrain"], "CHECKPOINT_SECONDS", 0.0)
+    settings = {"top": 1, "seeds": 1, "epochs": 40, "concurrency": 1}
+    with pytest.raises(Interrupted):
+        retrain(retrained, listener=Impatient(10), **settings)
+    assert list(retrained.checkpoints.iterdir())
+    second = Impatient(100)
+    (record,) = [r for r in retrain(retrained, listener=second, **settings) if r["epochs"] == 40]
+    assert min(second.epochs) > 8
+    assert len(record["curve"]["train_loss"]) == 40
+    assert not retrained.checkpoints.exists()
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_proposes_distinct_networks_that_meet_the_constraints(space, sampler):
     proposals = Proposals(space, sampler, seed=1)
@@ -289,6 +350,27 @@ def test_failures_with_successes_between_do_not_stop_it(space, tmp_path):
             pretended.search.finish(str(number), {"failure": "no luck"})
     pretended.close()
     assert pretended.search.failure is None
+
+
+def test_when_ray_tune_breaks_for_memory_the_largest_fails_and_the_others_are_trained(space, tmp_path):
+    pretended = Pretended(space, new_run(space, tmp_path), trials=3)
+    configs = {key: pretended.search.propose(key) for key in "abc"}
+    largest = configs[pretended.search.largest]["trial"]
+    sizes = {c["trial"]: space.cost(Architecture.from_dict(c["architecture"])).activations for c in configs.values()}
+    assert sizes[largest] == max(sizes.values())
+    _take_up(pretended.search, "ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory")
+    records = pretended.run()
+    assert [(r["trial"], r["state"], r["reason"]) for r in records if r["state"] != "COMPLETE"] == [
+        (largest, "FAIL", "out of memory: Ray killed its worker")
+    ]
+    assert sorted(r["trial"] for r in records) == [0, 1, 2]
+
+
+def test_ray_tune_breaking_without_a_trial_is_told(space, tmp_path):
+    pretended = Pretended(space, new_run(space, tmp_path))
+    with pytest.raises(DacnnSearchError, match="Ray Tune broke without a trial"):
+        _take_up(pretended.search, "no idea")
+    pretended.close()
 
 
 def test_a_search_needs_a_space_or_a_run(space):

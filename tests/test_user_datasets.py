@@ -339,6 +339,14 @@ def test_npz_with_hostile_array(tmp_path: Path, images: bytes, message: str):
         open_npz(npz_of_bytes(tmp_path / "a.npz", images))
 
 
+def test_npz_that_is_a_zip_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(user_datasets, "MOST_UNCHECKED_BYTES", 2**20)
+    images = np.zeros((6, 512, 1024, 1), np.uint8)  # of 3 MB, in 3 kB
+    path = npz_of_bytes(tmp_path / "a.npz", npy_shape(images.shape) + images.tobytes())
+    with pytest.raises(DataError, match=r"train_images must be compressed at most 100:1, but is \d+:1"):
+        open_npz(path)
+
+
 def test_npz_whose_directory_lies_about_the_size(tmp_path: Path):
     """The zip's directory promises what the header promises, but the data are fewer."""
     whole = npy_shape(IMAGES.shape) + IMAGES.tobytes()
