@@ -141,3 +141,19 @@ def test_a_cluster_that_does_not_answer_is_told(arguments, tmp_path):
     assert "a Ray cluster must answer at 127.0.0.1:1" in output
     assert "Traceback" not in output
     assert not (tmp_path / "results").exists()
+
+
+def test_the_driver_does_without_torch():
+    """What it gives workers, it gives them as arrays; importing torch would delay the first trial."""
+    code = """
+import sys
+import numpy as np
+from dacnn_search.cluster import start_ray
+import dacnn_search.search
+import ray
+with start_ray(concurrency=1):
+    ray.put(np.zeros(3))
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout.splitlines()[-1] == "False"
