@@ -8,7 +8,6 @@ import socket
 import threading
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 # Ray reads these when it is imported. What the user has set stays.
@@ -29,24 +28,16 @@ import ray  # noqa: E402
 
 from dacnn_search.errors import InputError  # noqa: E402
 from dacnn_search.guard import guarded  # noqa: E402
+from dacnn_search.packing import Demand, Machine, Share, Slots, pack  # noqa: E402
+from dacnn_search.run_directory import gpu_memory  # noqa: E402
 
-__all__ = ["Slots", "check_address", "early_ray", "one_ray", "start_ray"]
+__all__ = ["check_address", "device_memory", "early_ray", "one_ray", "start_ray"]
 
-TRIALS_PER_GPU = 4
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd")  # there if the machine has a GPU
 # Importing these takes a worker longer than all else. Told beforehand, it does so while the driver prepares the search.
 PRELOADED = ("torch", "dacnn_search.worker", "dacnn_search.training")
 
 _kept: contextlib.ExitStack | None = None  # what ends Ray, if that is not the `start_ray` that started it
-
-
-@dataclass(frozen=True)
-class Slots:
-    """How many trials run at once, and what each takes of the cluster."""
-
-    concurrency: int
-    cpus_per_trial: float
-    gpus_per_trial: float
 
 
 @contextlib.contextmanager
@@ -82,18 +73,18 @@ def check_address(address: str | None) -> None:
 def start_ray(
     address: str | None = None,
     concurrency: int | None = None,
-    gpus_per_trial: float | None = None,
+    gpus_per_trial: Share = None,
     verbose: bool = False,
+    demand: Demand | None = None,
 ) -> Iterator[Slots]:
     """Ray for the time of the context: that at `address`, the one already running in this process, or a new one.
 
-    concurrency: by default a trial per CPU core, or, where there are GPUs, as many as they hold.
-    gpus_per_trial: by default a quarter of a GPU where there is one.
+    concurrency, gpus_per_trial: by default what `packing.pack` makes of `demand`.
     Raises InputError if the cluster can't be reached or does not have what is asked for.
     """
     with contextlib.ExitStack() as stack:
         _start(_kept or stack, address, concurrency, verbose)
-        yield _slots(concurrency, gpus_per_trial)
+        yield pack(_machine(), demand, concurrency, gpus_per_trial)
 
 
 def _start(to_end: contextlib.ExitStack, address: str | None, concurrency: int | None, verbose: bool) -> None:
@@ -143,18 +134,18 @@ def _own_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _slots(concurrency: int | None, gpus_per_trial: float | None) -> Slots:
+def device_memory() -> int:
+    """Bytes of memory of what this process trains on: its GPU or, on a CPU, the machine."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory
+    return ray._common.utils.get_system_memory()  # that of the container where there is one
+
+
+def _machine() -> Machine:
+    """What the cluster has; its nodes are taken to be like this one."""
     resources = ray.cluster_resources()
-    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    if gpus_per_trial is None:
-        gpus_per_trial = 1 / TRIALS_PER_GPU if gpus else 0.0
-    if gpus_per_trial > gpus:
-        raise InputError(f"gpus per trial must be at most the {gpus:g} of the cluster, but is {gpus_per_trial:g}")
-    if concurrency is None:
-        concurrency = int(gpus / gpus_per_trial + 1e-9) if gpus_per_trial else max(1, int(cpus))
-    elif gpus_per_trial and concurrency * gpus_per_trial > gpus + 1e-9:
-        raise InputError(
-            f"concurrency times gpus per trial must be at most the {gpus:g} GPUs of the cluster, but is "
-            f"{concurrency} x {gpus_per_trial:g}"
-        )
-    return Slots(concurrency, min(1.0, cpus / concurrency), gpus_per_trial)
+    cpus, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
+    nodes = max(1, sum(name.startswith("node:") and name != "node:__internal_head__" for name in resources))
+    return Machine(cpus, gpus, ray._common.utils.get_system_memory() * nodes, gpu_memory() if gpus else 0)

@@ -18,6 +18,7 @@ __all__ = [
     "count_macs",
     "count_parameters",
     "estimate_cost",
+    "gpu_step_seconds",
     "tensor_shapes",
     "training_bytes",
     "training_seconds",
@@ -29,6 +30,9 @@ KERNEL_AREA = 3 * 3
 BYTES_PER_WEIGHT = 4
 # Measured on one core of an AMD Zen 5 server in float32: convolutions, the rest per activation, calls per layer.
 CORE_FLOPS, SECONDS_PER_ACTIVATION, SECONDS_PER_LAYER = 250e9, 0.7e-9, 0.2e-3
+# Of a large GPU, assumed, not measured: the rate of convolutions in bfloat16, and the kernels that each layer launches
+# in a step, with the time that a launch takes the host.
+GPU_FLOPS, KERNELS_PER_LAYER, SECONDS_PER_KERNEL = 200e12, 15, 5e-6
 
 
 @dataclass(frozen=True)
@@ -112,19 +116,25 @@ def training_bytes(
     batch_size: int,
     activation_bytes: int = 4,
     optimizer_states: int = 2,
+    recomputes: bool = False,
 ) -> int:
     """Estimated peak memory of one training step, in bytes.
 
     Weights, gradients and `optimizer_states` tensors per weight (float32), the activations of a batch in
-    `activation_bytes` each, and two gradients as large as the largest activation. The memory that libraries
-    take for themselves is not included.
+    `activation_bytes` each, and two gradients as large as the largest activation. With `recomputes`, the activations
+    are the inputs of all sections and those of one section, the largest. The memory that libraries take for themselves
+    is not included.
     """
     cost = estimate_cost(architecture, input_shape, num_classes)
     weights = (2 + optimizer_states) * BYTES_PER_WEIGHT * cost.parameters
     largest = input_shape[1] * input_shape[2] * architecture.sections[0].width
     for block, pixels in _blocks_with_pixels(architecture, *input_shape[1:]):
         largest = max(largest, pixels * block.layers[-1].width)
-    return weights + batch_size * activation_bytes * (cost.activations + 2 * largest)
+    kept = cost.activations
+    if recomputes:
+        sections = _section_activations(architecture, input_shape)
+        kept = sum(entering for entering, _ in sections) + max(within for _, within in sections)
+    return weights + batch_size * activation_bytes * (kept + 2 * largest)
 
 
 def training_seconds(
@@ -138,6 +148,12 @@ def training_seconds(
     cost = estimate_cost(architecture, input_shape, num_classes)
     per_image = 3 * 2 * cost.macs / CORE_FLOPS + cost.activations * SECONDS_PER_ACTIVATION
     return images * per_image + images / batch_size * architecture.layers * SECONDS_PER_LAYER
+
+
+def gpu_step_seconds(step_macs: float, layers: int) -> tuple[float, float]:
+    """Rough time of a training step on a GPU: for its arithmetic (`step_macs`: three forward passes of a batch), and
+    for launching its kernels. They overlap."""
+    return 2 * step_macs / GPU_FLOPS, layers * KERNELS_PER_LAYER * SECONDS_PER_KERNEL
 
 
 def _block_shapes(prefix: str, block: Block, batch_norm: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -190,17 +206,28 @@ def _blocks_with_pixels(architecture: Architecture, height: int, width: int) -> 
 
 
 def _activations(architecture: Architecture, input_shape: InputShape) -> int:
-    """Scalars kept for the backward pass of one image: the input, and what each operation saves of its input or
-    output. Batch norm keeps its input, ReLU its output, which is also the next convolution's input; max pooling keeps
-    its output and 8 bytes of index (two scalars) per output pixel."""
+    """Scalars kept for the backward pass of one image."""
+    sections = _section_activations(architecture, input_shape)
+    return sections[0][0] + sum(within for _, within in sections) + architecture.sections[-1].width
+
+
+def _section_activations(architecture: Architecture, input_shape: InputShape) -> list[tuple[int, int]]:
+    """For each section the scalars of one image that enter it, and those it keeps for the backward pass beside them:
+    what each operation saves of its input or output. Batch norm keeps its input, ReLU its output, which is also the
+    next convolution's input; max pooling keeps its output and 8 bytes of index (two scalars) per output pixel."""
     channels, height, width = input_shape
     norms = 1 if architecture.batch_norm else 0
-    total = height * width * (channels + (1 + norms) * architecture.sections[0].width)
+    first = architecture.sections[0].width
+    entering = [height * width * channels] + [0] * (len(architecture.sections) - 1)
+    within = [height * width * (1 + norms) * first] + [0] * (len(architecture.sections) - 1)
+    pixels_before = height * width
     for block, pixels in _blocks_with_pixels(architecture, height, width):
         if block.pool:
-            total += pixels * 3 * block.layers[0].in_width
+            entering[block.section] = pixels_before * block.layers[0].in_width
+            within[block.section] += pixels * 3 * block.layers[0].in_width
         for layer in block.layers:
-            total += pixels * layer.width * (1 + norms) * (2 if layer.regulator else 1)
+            within[block.section] += pixels * layer.width * (1 + norms) * (2 if layer.regulator else 1)
         if block.shortcut == "projection":
-            total += pixels * block.layers[-1].width * norms
-    return total + architecture.sections[-1].width
+            within[block.section] += pixels * block.layers[-1].width * norms
+        pixels_before = pixels
+    return list(zip(entering, within, strict=True))

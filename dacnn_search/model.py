@@ -1,8 +1,13 @@
 """`Architecture` -> `torch.nn.Module`."""
 
+import contextlib
+from collections.abc import Iterator
+from itertools import groupby
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from dacnn_search import zoo
 from dacnn_search.architecture import Architecture, Block, Layer
@@ -26,6 +31,10 @@ class Network(nn.Module):
     Each 3x3 kernel is one parameter of `kernels`, registered once and used by every layer that shares it; the names
     and shapes of all parameters are those of `dacnn_search.cost.tensor_shapes`. H and W must allow one halving per
     pooling (`Architecture.check_image_size`).
+
+    recomputes: whether a section keeps only its input for the backward pass, which then computes the section again
+    (Chen et al., https://arxiv.org/abs/1604.06174). Gradients and statistics are the same, a step takes a forward pass
+    longer, and memory is that of the section that takes most.
     """
 
     def __init__(self, architecture: Architecture, in_channels: int, num_classes: int) -> None:
@@ -33,6 +42,7 @@ class Network(nn.Module):
         self.architecture = architecture
         self.in_channels = in_channels
         self.num_classes = num_classes
+        self.recomputes = False
         first, last = architecture.sections[0].width, architecture.sections[-1].width
         self.kernels = nn.ParameterDict({"stem": _kernel(in_channels, first)})
         for block in architecture.blocks:
@@ -44,10 +54,35 @@ class Network(nn.Module):
         self.classifier = nn.Linear(last, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = F.relu(self.stem_norm(F.conv2d(images, self.kernels["stem"], padding=1)))
-        for block in self.blocks:
-            x = block(x, self.kernels)
+        x = images
+        for _, places in groupby(enumerate(self.architecture.blocks), lambda place: place[1].section):
+            section = [number for number, _ in places]
+            if self.recomputes and torch.is_grad_enabled():
+                x = checkpoint(self._section, x, section, use_reentrant=False, context_fn=self._contexts)
+            else:
+                x = self._section(x, section)
         return self.classifier(x.mean(dim=(2, 3)))
+
+    def _section(self, x: Tensor, blocks: list[int]) -> Tensor:
+        """Some blocks in a row; before the first one the stem."""
+        if blocks[0] == 0:
+            x = F.relu(self.stem_norm(F.conv2d(x, self.kernels["stem"], padding=1)))
+        for number in blocks:
+            x = self.blocks[number](x, self.kernels)
+        return x
+
+    def _contexts(self) -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
+        """Around a section's first computation, and around its second, which must not count for statistics again."""
+        return contextlib.nullcontext(), self._statistics_kept()
+
+    @contextlib.contextmanager
+    def _statistics_kept(self) -> Iterator[None]:
+        before = [(buffer, buffer.clone()) for buffer in self.buffers()]
+        try:
+            yield
+        finally:
+            for buffer, value in before:
+                buffer.data.copy_(value)  # not seen by autograd, which keeps them but does not use them
 
 
 class BlockModule(nn.Module):

@@ -81,6 +81,10 @@ class Recipe(BaseModel):
         default="auto",
         description="Of the convolutions; weights stay float32. auto: bfloat16 where it is faster.",
     )
+    compiled: Literal["auto", True, False] = Field(
+        default="auto",
+        description="By torch.compile, with CUDA graphs. auto: on a GPU, for trainings long enough to repay it.",
+    )
 
     @model_validator(mode="before")
     @classmethod

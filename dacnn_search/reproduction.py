@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from dacnn_search.checkpoints import Checkpoints
-from dacnn_search.cluster import Slots, start_ray
+from dacnn_search.cluster import start_ray
 from dacnn_search.cost import estimate_cost
 from dacnn_search.data import DataConfig, ImageData, load
 from dacnn_search.errors import DacnnSearchError
@@ -30,6 +30,7 @@ from dacnn_search.exporting import describe_training
 from dacnn_search.files import lock, replace_folder, write_atomic
 from dacnn_search.ledger import Ledger
 from dacnn_search.model_folder import CONFIG, WEIGHTS, NetworkInput, config_text, describe_network, write_metrics
+from dacnn_search.packing import Share, Slots
 from dacnn_search.paper_page import write_report
 from dacnn_search.paper_progress import Board, Job
 from dacnn_search.paper_report import Results
@@ -68,7 +69,7 @@ def reproduce(
     *,
     address: str | None = None,
     concurrency: int | None = None,
-    gpus_per_trial: float | None = None,
+    gpus_per_trial: Share = None,
     listener: Listener | None = None,
     verbose: bool = False,
 ) -> list[Path]:
@@ -189,7 +190,12 @@ class _Reproduction:
         recipe = self._conditions.recipe_for(member.dataset)
         cost = estimate_cost(architecture, data.input_shape, data.num_classes)
         work = cost.macs * recipe.epochs * (3 * len(data.train) + len(data.test))
-        identity = [architecture.fingerprint, self._digests[member.dataset], recipe.model_dump(mode="json"), seed]
+        identity = [
+            architecture.fingerprint,
+            self._digests[member.dataset],
+            recipe.model_dump(mode="json", exclude={"compiled"}),
+            seed,
+        ]
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
         return Job(member, architecture, recipe, seed, key, float(work))
 

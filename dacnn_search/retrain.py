@@ -11,14 +11,16 @@ from typing import Any
 
 import safetensors.numpy
 
+from dacnn_search.architecture import Architecture
 from dacnn_search.checkpoints import Checkpoints
-from dacnn_search.cluster import Slots, start_ray
+from dacnn_search.cluster import start_ray
 from dacnn_search.data import ImageData, load
 from dacnn_search.derived import write_status
 from dacnn_search.errors import DacnnSearchError, InputError
 from dacnn_search.files import lock, sha256_of, write_atomic
 from dacnn_search.ledger import Ledger
 from dacnn_search.networks import judge
+from dacnn_search.packing import Share, Slots, demand_of
 from dacnn_search.pareto import spread
 from dacnn_search.progress import Listener, RunningTrial, Snapshot
 from dacnn_search.recipe import Recipe
@@ -52,7 +54,7 @@ def retrain(
     seeds: int | None = None,
     address: str | None = None,
     concurrency: int | None = None,
-    gpus_per_trial: float | None = None,
+    gpus_per_trial: Share = None,
     repair: bool = False,
     listener: Listener | None = None,
     verbose: bool = False,
@@ -82,7 +84,9 @@ def retrain(
         jobs = _missing_jobs(run, settings, recipe, ledger.records)
         if jobs:
             data = load(space.settings.data).with_validation_in_train()
-            with start_ray(address, concurrency, gpus_per_trial, verbose) as slots:
+            networks = [Architecture.from_dict(job.record["architecture"]) for job in jobs]
+            demand = demand_of(networks, data.input_shape, data.num_classes, recipe)
+            with start_ray(address, concurrency, gpus_per_trial, verbose, demand) as slots:
                 board = _Board(run, len(jobs), recipe.epochs, listener)
                 try:
                     _train_all(_Trainings(run, recipe, ledger, data, slots), jobs, board, stop)
@@ -102,7 +106,7 @@ def _missing_jobs(
     done = {
         (record["fingerprint"], record["seed"])
         for record in records
-        if record["recipe"] == recipe.model_dump(mode="json") and run.has_weights(record)
+        if Recipe.model_validate(record["recipe"]) == recipe and run.has_weights(record)
     }
     jobs = [Job(record, seed) for record in spread(run.front, settings.top) for seed in range(settings.seeds)]
     missing = [job for job in jobs if (job.record["fingerprint"], job.seed) not in done]
@@ -111,7 +115,7 @@ def _missing_jobs(
 
 def _train_all(trainings: "_Trainings", jobs: Sequence[Job], board: "_Board", stop: Stop) -> None:
     """Train in Ray tasks, and again what lost its worker. Raises KeyboardInterrupt if a signal asks for the end."""
-    streams: dict[Any, Job] = {trainings.start(job, len(jobs)): job for job in jobs}
+    streams: dict[Any, Job] = {trainings.start(job): job for job in jobs}
     failures: list[str] = []
     with stop.polled():
         while streams and not stop.requested:
@@ -125,7 +129,7 @@ def _train_all(trainings: "_Trainings", jobs: Sequence[Job], board: "_Board", st
                 except ray.exceptions.RayError as error:
                     del streams[stream]
                     if _died(error) and board.lost(job) < ATTEMPTS:
-                        streams[trainings.start(job, len(jobs))] = job
+                        streams[trainings.start(job)] = job
                     else:
                         failures.append(board.broke(job, error))
                 else:
@@ -157,14 +161,19 @@ class _Trainings:
         self._slots = slots
         self._checkpoints = Checkpoints(run.checkpoints)
 
-    def start(self, job: Job, jobs: int) -> Any:
+    def start(self, job: Job) -> Any:
         """The stream of a training's messages."""
         slots = self._slots
-        threads = max(1, slots.concurrency // jobs) if not slots.gpus_per_trial else 1
-        task = ray.remote(num_cpus=slots.cpus_per_trial * threads, num_gpus=slots.gpus_per_trial, max_retries=0)
+        task = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)
         carried_on = self._checkpoints.load(self._key(job))
         return task(train_fully).remote(
-            self._data, job.record["architecture"], self._recipe, job.seed, threads, carried_on, CHECKPOINT_SECONDS
+            self._data,
+            job.record["architecture"],
+            self._recipe,
+            job.seed,
+            slots.threads,
+            carried_on,
+            CHECKPOINT_SECONDS,
         )
 
     def checkpoint(self, job: Job, message: Mapping[str, Any]) -> None:

@@ -81,9 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--stopping", help="auto, none, front or halving: which trials end early")
     search.add_argument("--seed", type=whole(0), help="of proposals, weights and shuffling")
     resources = parser.add_argument_group("resources")
-    resources.add_argument("--concurrency", type=whole(1), help="trials at once (default: one per core, 4 per GPU)")
+    resources.add_argument("--concurrency", type=whole(1), help="trials at once (default: what cores and GPUs hold)")
     resources.add_argument(
-        "--gpus-per-trial", type=parsed(_share), help="share of a GPU per trial (default 0.25 if there is one)"
+        "--gpus-per-trial", type=parsed(_share), help="share of a GPU per trial (default auto: as many as fit)"
     )
     resources.add_argument("--address", help="of a running Ray cluster (default: Ray on this machine)")
     tracking = parser.add_argument_group("tracking")
@@ -94,14 +94,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _share(text: str) -> float:
-    """A number of at least 0. Raises ValueError for anything else."""
+def _share(text: str) -> float | str:
+    """`auto` or a number of at least 0. Raises ValueError for anything else."""
+    if text == "auto":
+        return text
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value < float("inf"):
-        raise ValueError(f"must be a number of at least 0, but is {text!r}")
+        raise ValueError(f"must be auto or a number of at least 0, but is {text!r}")
     return value
 
 

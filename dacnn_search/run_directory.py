@@ -21,7 +21,16 @@ from dacnn_search.settings import plain_name
 from dacnn_search.space import SearchSpace
 from dacnn_search.space_size import count_networks
 
-__all__ = ["FORMAT", "RunDirectory", "check_name", "load_run", "now", "package_versions", "processor_name"]
+__all__ = [
+    "FORMAT",
+    "RunDirectory",
+    "check_name",
+    "gpu_memory",
+    "load_run",
+    "now",
+    "package_versions",
+    "processor_name",
+]
 
 FORMAT = 1  # of the files in a run directory; a run of a later format is refused
 SPACE_FILE, ENVIRONMENT_FILE = "space.yaml", "environment.json"
@@ -289,6 +298,12 @@ def processor_name() -> str:
         return platform.processor()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def gpu_memory() -> int:
+    """Bytes of memory of the smallest GPU here; 0 where the driver's tool does not tell."""
+    found = _output("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits").split()
+    return min((int(mebibytes) for mebibytes in found if mebibytes.isdigit()), default=0) * 2**20
 
 
 def _gpus() -> list[str]:

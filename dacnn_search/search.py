@@ -12,6 +12,7 @@ from dacnn_search.data import load
 from dacnn_search.extension import extend_run
 from dacnn_search.files import lock, sweep
 from dacnn_search.ledger import Ledger
+from dacnn_search.packing import demand_of_space
 from dacnn_search.progress import Listener
 from dacnn_search.run_directory import RunDirectory
 from dacnn_search.search_state import Search
@@ -85,7 +86,8 @@ def run_task(
             state = Search(run, space, settings, ledger, proposed, listener)
             try:
                 if not state.over:
-                    with start_ray(address, settings.concurrency, settings.gpus_per_trial, verbose) as slots:
+                    demand = demand_of_space(space, settings.trials - state.finished, ledger.records)
+                    with start_ray(address, settings.concurrency, settings.gpus_per_trial, verbose, demand) as slots:
                         drive(state, data, slots, stop, verbose, callbacks)
             finally:
                 state.close()

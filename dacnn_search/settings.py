@@ -195,11 +195,12 @@ class SearchSettings(Settings):
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="Of proposals, weights and shuffling.")
     concurrency: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Trials at once; by default one per CPU core, or as many as the GPUs hold."
-    )
-    gpus_per_trial: Annotated[float, Field(ge=0)] | None = Field(
         default=None,
-        description="Share of a GPU that one trial takes; by default a quarter where there is a GPU.",
+        description="Trials at once; by default one per CPU core, or as many as memory or the GPUs hold.",
+    )
+    gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] | None = Field(
+        default="auto",
+        description="Share of a GPU that one trial takes; auto: as many trials on each as fit.",
     )
 
 

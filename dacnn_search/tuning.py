@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dacnn_search.cluster import Slots  # sets what Ray reads when it is imported
 from dacnn_search.data import ImageData
 from dacnn_search.errors import DacnnSearchError
+from dacnn_search.packing import Slots
 from dacnn_search.scheduling import OUT_OF_MEMORY, SearchScheduler
 from dacnn_search.search_state import Search
 from dacnn_search.signals import Stop
@@ -66,6 +66,7 @@ def _tuner(
         recipe=search.space.settings.recipe,
         concurrency=slots.concurrency,
         gpus_per_trial=slots.gpus_per_trial,
+        threads=slots.threads,
         checkpoint_seconds=CHECKPOINT_SECONDS,
         report_seconds=REPORT_SECONDS if search.stops else IDLE_REPORT_SECONDS,
     )

@@ -8,13 +8,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import ray
-from ray import tune
-
 from dacnn_search.architecture import Architecture
+from dacnn_search.cluster import device_memory  # sets what Ray reads when it is imported
 from dacnn_search.data import ImageData
 from dacnn_search.errors import DacnnSearchError
+from dacnn_search.packing import PROCESS_BYTES
 from dacnn_search.recipe import Recipe
+
+from ray import tune  # isort: skip
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +45,8 @@ class TrialWorker(tune.Trainable):
     epochs, of at least `report_seconds` and a fifth of the training so far: between steps the worker waits.
 
     A step's result has `epochs` (an `EpochResult` as a dict for each), `done`, `failure` (why the training can't go
-    on, else None), `worker` (host:pid), `peak_bytes` (of GPU memory; None on a CPU), `checkpoint` (a `Parcel` now and
+    on, else None), `worker` (host:pid), `peak_bytes` (of GPU memory; None on a CPU), `recomputes` (whether it computes
+    sections again to save memory), `checkpoint` (a `Parcel` now and
     then, else None) and the scalars of `_scalars`. A training carried on from a checkpoint tells its earlier epochs
     again. Errors are reported, not raised, so that the process lives on for the next trial.
     """
@@ -58,11 +60,14 @@ class TrialWorker(tune.Trainable):
         gpus_per_trial: float,
         checkpoint_seconds: float,
         report_seconds: float,
+        threads: int = 1,
     ) -> None:
         self._recipe = recipe
         self._images = data
         self._data: ResidentData | None = None  # loaded in `step`, where errors are reported
         self._share = gpus_per_trial or 1 / concurrency
+        self._threads = threads
+        self._excess = 1.0  # what the largest trial took of a GPU, over its estimate
         self._checkpoint_seconds = checkpoint_seconds
         self._report_seconds = report_seconds
         self.reset_config(config)
@@ -97,6 +102,7 @@ class TrialWorker(tune.Trainable):
             "failure": failure,
             "worker": f"{platform.node()}:{os.getpid()}",
             "peak_bytes": self._peak_bytes(),
+            "recomputes": self._training is not None and self._training.model.recomputes,
             "checkpoint": None if done else self._checkpoint(),
             **self._scalars(),
         }
@@ -116,11 +122,12 @@ class TrialWorker(tune.Trainable):
         """The training of the config, at its beginning or at its checkpoint."""
         import torch
 
-        from dacnn_search.training import ResidentData, check_memory
+        from dacnn_search.training import ResidentData, must_recompute, prepare_process
 
-        torch.set_num_threads(1)
+        prepare_process(self._threads)
         architecture = Architecture.from_dict(self._config["architecture"])
-        check_memory(architecture, self._images, self._recipe, _device_bytes() * self._share)
+        limit = self._memory_limit() / self._excess
+        recomputes = must_recompute(architecture, self._images, self._recipe, limit)
         if self._data is None:
             self._data = ResidentData(self._images)
         if self._data.device.type == "cuda":
@@ -128,7 +135,20 @@ class TrialWorker(tune.Trainable):
         parcel: Parcel | None = self._config["checkpoint"]
         checkpoint = parcel.data if parcel else None
         training, self._history = _training(architecture, self._data, self._recipe, self._config["seed"], checkpoint)
+        training.model.recomputes = recomputes
         return training
+
+    def _memory_limit(self) -> float:
+        """Bytes that a trial may take. On a GPU the process can't get more either: it runs out of memory itself,
+        instead of those that share the GPU with it."""
+        import torch
+
+        total = device_memory()
+        limit = total * self._share
+        if torch.cuda.is_available() and self._share < 1:
+            limit = max(limit - PROCESS_BYTES, limit / 2)
+            torch.cuda.set_per_process_memory_fraction(limit / total)
+        return limit
 
     def _checkpoint(self) -> Parcel | None:
         """The training as it stands, if the last checkpoint is some time ago."""
@@ -141,8 +161,16 @@ class TrialWorker(tune.Trainable):
     def _peak_bytes(self) -> int | None:
         import torch
 
-        on_gpu = self._data is not None and self._data.device.type == "cuda"
-        return torch.cuda.max_memory_allocated() if on_gpu else None
+        from dacnn_search.training import step_bytes
+
+        if self._data is None or self._data.device.type != "cuda":
+            return None
+        peak = torch.cuda.max_memory_allocated()
+        if self._training is not None:
+            model = self._training.model
+            estimate = step_bytes(model.architecture, self._data, self._recipe, model.recomputes)
+            self._excess = max(self._excess, peak / estimate)
+        return peak
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Tune's own checkpoints are not used: ours travel with the results, to the run directory of the driver."""
@@ -186,15 +214,6 @@ def _unpacked(data: bytes) -> tuple[dict[str, "Tensor"], list[dict[str, Any]]]:
     return safetensors.torch.load(data), json.loads(header["__metadata__"]["epochs"])
 
 
-def _device_bytes() -> int:
-    """The memory of the device that this process trains on: its GPU or, on a CPU, the machine."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_properties(0).total_memory
-    return ray._common.utils.get_system_memory()  # that of the container where there is one
-
-
 def train_fully(
     data: ImageData,
     architecture: Mapping[str, Any],
@@ -206,12 +225,10 @@ def train_fully(
 ) -> Iterator[dict[str, Any]]:
     """Train one network in full, from a checkpoint if there is one, and score the test images: yields `{"epoch": n,
     "checkpoint": bytes now and then, else None}` after each epoch, then the scores and the weights as arrays."""
-    import torch
-
-    from dacnn_search.training import ResidentData, evaluate
+    from dacnn_search.training import ResidentData, evaluate, prepare_process
     from dacnn_search.weights import trained_weights
 
-    torch.set_num_threads(threads)
+    prepare_process(threads)
     resident = ResidentData(data)
     training, epochs = _training(Architecture.from_dict(architecture), resident, recipe, seed, checkpoint)
     kept = time.monotonic()

@@ -240,7 +240,7 @@ def test_a_damaged_checkpoint_is_found_out_and_the_one_before_is_used(tmp_path, 
 
 
 def test_a_network_too_big_is_refused_before_it_is_built(space, run, monkeypatch):
-    monkeypatch.setattr(worker_module, "_device_bytes", lambda: 20_000)
+    monkeypatch.setattr(worker_module, "device_memory", lambda: 20_000)
     monkeypatch.setattr("dacnn_search.training.build_seeded", None)
     result = make_worker(space, Pretended(space, run).search.propose("a")).step()
     assert result["done"]

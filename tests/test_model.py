@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from strategies import architectures
 
 from dacnn_search.architecture import Architecture, Section
+from dacnn_search.cost import training_bytes
 from dacnn_search.model import build
 
 
@@ -76,3 +77,44 @@ def test_without_batch_norm_there_is_no_norm_anywhere(batch_norm):
     sections = (Section(3, 8, "layer"), Section(2, 12, "block"))
     model = build(Architecture(sections, residual=True, batch_norm=batch_norm), 4)
     assert any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules()) == batch_norm
+
+
+@given(architectures())
+@settings(max_examples=30)
+def test_sections_computed_again_give_the_same_step(architecture):
+    """Gradients, logits and statistics: of all of them, those of running means are the easiest to count twice."""
+    images = torch.randn(3, 3, 9, 8)
+    kept, again = (build(architecture, 4) for _ in range(2))
+    again.load_state_dict(kept.state_dict())
+    again.recomputes = True
+    results = []
+    for model in (kept, again):
+        logits = model(images)
+        logits.square().mean().backward()
+        results.append((logits.detach(), {name: p.grad for name, p in model.named_parameters()}))
+    assert torch.equal(results[0][0], results[1][0])
+    for name, gradient in results[0][1].items():
+        torch.testing.assert_close(results[1][1][name], gradient, rtol=0, atol=0)
+    state = again.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in kept.state_dict().items())
+
+
+def test_sections_computed_again_take_the_memory_that_is_estimated():
+    architecture = Architecture((Section(1, 16), Section(4, 32), Section(4, 64)))
+    kept = {}
+    for recomputes in (False, True):
+        model = build(architecture, 4)
+        model.recomputes = recomputes
+        held = {}
+
+        def pack(tensor, held=held):
+            held[tensor.data_ptr()] = tensor
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            logits = model(torch.randn(8, 3, 16, 16))
+        kept[recomputes] = sum(tensor.nbytes for tensor in held.values())
+        logits.sum().backward()
+    estimates = [training_bytes(architecture, (3, 16, 16), 4, 256, recomputes=again) for again in (False, True)]
+    assert kept[True] < kept[False] / 5  # after the forward pass: the backward pass adds one section
+    assert estimates[1] < 0.75 * estimates[0]

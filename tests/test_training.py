@@ -17,7 +17,7 @@ from dacnn_search.errors import ArchitectureError, DataError, TrainingError
 from dacnn_search.evaluation import choose_precision, evaluate
 from dacnn_search.recipe import Recipe
 from dacnn_search.resident import ResidentData
-from dacnn_search.training import Training, build_seeded, pick_device, train
+from dacnn_search.training import Training, build_seeded, is_compiled, must_recompute, pick_device, step_bytes, train
 
 CPU = torch.device("cpu")
 TINY = Architecture((Section(1, 4),))
@@ -418,3 +418,54 @@ def test_a_gpu_trains_and_carries_on(optimizer: str, share: float, monkeypatch: 
     second = Training(build_seeded(SMALL, 3, 3, 1), data, recipe)
     second.load_state_dict(first.state_dict())
     assert run(second) == expected[1:]
+
+
+def test_what_is_kept_and_stored_grows_with_shared_weights_not_with_depth() -> None:
+    """Weights, what the optimiser keeps of them, and the checkpoint: ten times as deep, the norms alone add to them."""
+    sizes = {}
+    for sharing in ("section", "none"):
+        for depth in (2, 20):
+            architecture = Architecture((Section(depth, 16),), sharing, residual=False)
+            training = make_training(make_data(), architecture, epochs=1, batch_size=20)
+            training.run_epoch()
+            state = training.state_dict()
+            kernels = sum(tensor.numel() for name, tensor in state.items() if "kernels." in name and tensor.ndim > 1)
+            sizes[sharing, depth] = (kernels, len(save(state)))
+    assert sizes["section", 20][0] == sizes["section", 2][0]
+    assert sizes["none", 20][0] > 8 * sizes["none", 2][0]
+    norms = (
+        18 * 16 * (2 * 3 + 2) * 4
+    )  # of 18 layers: two weights a channel, each three times with AdamW, two statistics
+    assert sizes["section", 20][1] - sizes["section", 2][1] < norms + 18 * 1500  # the header names each tensor
+
+
+def test_sections_are_computed_again_only_if_a_step_would_not_fit() -> None:
+    data, recipe = make_data(shape=(3, 8, 8)), Recipe()
+    whole, less = (step_bytes(SMALL, data, recipe, recomputes) for recomputes in (False, True))
+    assert less < whole
+    assert not must_recompute(SMALL, data, recipe, whole)
+    assert must_recompute(SMALL, data, recipe, whole - 1)
+    with pytest.raises(TrainingError, match="out of memory: a step with 32 images needs about"):
+        must_recompute(SMALL, data, recipe, less - 1)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_training_that_computes_sections_again_is_the_same(precision: str) -> None:
+    data = make_data(40, shape=(3, 8, 8))
+    plain = make_training(data, SMALL, epochs=2, batch_size=16, precision=precision)
+    again = make_training(data, SMALL, epochs=2, batch_size=16, precision=precision)
+    again.model.recomputes = True
+    assert run(again) == run(plain)
+    assert same(again.state_dict(), plain.state_dict())
+
+
+def test_only_a_long_training_on_a_gpu_is_compiled_unless_the_recipe_says() -> None:
+    data, gpu = make_data(2000, shape=(3, 32, 32)), torch.device("cuda")
+    large = Architecture((Section(8, 256), Section(8, 512)))
+    long, short = Recipe(epochs=10_000), Recipe(epochs=2)
+    assert is_compiled(long, large, data, gpu)
+    assert not is_compiled(short, large, data, gpu)
+    assert not is_compiled(long, large, data, CPU)
+    for compiled in (True, False):
+        recipe = long.model_copy(update={"compiled": compiled})
+        assert is_compiled(recipe, large, data, CPU) is is_compiled(recipe, TINY, data, gpu) is compiled

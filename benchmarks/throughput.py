@@ -1,0 +1,295 @@
+"""Training throughput on the CPU: this package against the loop that one would write, and against the convolutions.
+
+    python benchmarks/throughput.py --quick
+
+These are timed in turn, several times, in one process with one thread: an epoch of ours (validation included), an
+epoch of the naive script below (likewise), our training steps alone, and the convolutions of the same network alone,
+forward and backward, in the shapes, precision and memory format of ours. Both loops train the same network on the same
+images with the same optimiser, batch size and augmentation. Time is CPU time of the process, which other users of the
+machine lengthen less; everything here is one thread, so that on a quiet machine it is wall time. Ratios of wall time
+are in the JSON file too.
+
+Images: the digits, and random images in the format of CIFAR-10 (speed does not depend on what they show).
+"""
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from dacnn_search.architecture import Architecture, Section
+from dacnn_search.data import DataConfig, ImageData, Split, load
+from dacnn_search.model import build
+from dacnn_search.recipe import Recipe
+from dacnn_search.resident import ResidentData
+from dacnn_search.run_directory import package_versions, processor_name
+from dacnn_search.training import Training, build_seeded, prepare_process
+
+RESULTS = Path(__file__).parent / "results"
+
+
+# The naive script, in full: what a good user of torch and torchvision writes.
+
+
+class Images(Dataset):
+    """Images as torchvision's data sets have them: an array in memory, each made a PIL image and transformed."""
+
+    def __init__(self, split: Split, transform: Callable[[Image.Image], Tensor]) -> None:
+        self.images = split.images
+        self.labels = split.labels.tolist()
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index].squeeze())), self.labels[index]
+
+
+class NaiveTraining:
+    """A DataLoader, AdamW, a one-cycle schedule and the usual two loops, in float32."""
+
+    def __init__(self, model: nn.Module, data: ImageData, recipe: Recipe) -> None:
+        plain = [transforms.ToTensor(), transforms.Normalize(data.mean, data.std)]
+        augmented: list[Any] = []
+        if recipe.crop:
+            augmented.append(transforms.RandomCrop(data.input_shape[1:], padding=recipe.crop))
+        if data.flip:
+            augmented.append(transforms.RandomHorizontalFlip())
+        train = Images(data.train, transforms.Compose([*augmented, *plain]))
+        validation = Images(data.validation, transforms.Compose(plain))
+        self.train_loader = DataLoader(train, recipe.batch_size, shuffle=True)
+        self.validation_loader = DataLoader(validation, 256)
+        self.model = model
+        self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        self.optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, recipe.learning_rate, epochs=recipe.epochs, steps_per_epoch=len(self.train_loader)
+        )
+
+    def run_epoch(self) -> tuple[float, float]:
+        self.model.train()
+        total_loss = 0.0
+        for images, labels in self.train_loader:
+            self.optimizer.zero_grad()
+            loss = self.criterion(self.model(images), labels)
+            loss.backward()
+            self.optimizer.step()
+            self.scheduler.step()
+            total_loss += loss.item() * len(labels)
+        return total_loss / len(self.train_loader.dataset), self.evaluate()  # type: ignore[arg-type]
+
+    def evaluate(self) -> float:
+        self.model.eval()
+        correct = 0
+        with torch.no_grad():
+            for images, labels in self.validation_loader:
+                correct += (self.model(images).argmax(1) == labels).sum().item()
+        return correct / len(self.validation_loader.dataset)  # type: ignore[arg-type]
+
+
+# The floor.
+
+
+class Convolutions:
+    """The convolutions of one training step of a network and nothing else: all forward, then all backward."""
+
+    def __init__(self, architecture: Architecture, shape: tuple[int, int, int], batch: int, dtype: torch.dtype) -> None:
+        self.calls = [
+            tuple(_channels_last(torch.randn(size, dtype=dtype)) for size in sizes)
+            for sizes in _convolution_sizes(architecture, shape, batch)
+        ]
+
+    def run_step(self) -> None:
+        for images, kernel, _ in self.calls:
+            torch.ops.aten.convolution(images, kernel, None, *_geometry(kernel))
+        for number, (images, kernel, gradient) in reversed(list(enumerate(self.calls))):
+            mask = [number > 0, True, False]  # nobody needs a gradient of the images
+            torch.ops.aten.convolution_backward(gradient, images, kernel, None, *_geometry(kernel), mask)
+
+
+def _convolution_sizes(
+    architecture: Architecture, shape: tuple[int, int, int], batch: int
+) -> list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
+    """Sizes of images, kernel and result of each convolution of a forward pass, in the order of computation."""
+    sizes: list[Any] = []
+
+    class Recorder(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = function(*args, **(kwargs or {}))
+            if function is torch.ops.aten.convolution.default:
+                sizes.append((tuple(args[0].shape), tuple(args[1].shape), tuple(result.shape)))
+            return result
+
+    with torch.device("meta"), Recorder(), torch.no_grad():
+        build(architecture, 10, shape[0]).eval()(torch.empty(batch, *shape))
+    return sizes
+
+
+def _geometry(kernel: Tensor) -> tuple[Any, ...]:
+    """Stride, padding, dilation, transposed, output padding, groups."""
+    return [1, 1], [kernel.shape[-1] // 2] * 2, [1, 1], False, [0, 0], 1
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.to(memory_format=torch.channels_last)
+
+
+# The comparison.
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A network and its data; `images` per epoch, of random ones."""
+
+    kind: str
+    sections: tuple[Section, ...]
+    recipe: Recipe
+    images: int = 0
+
+    @property
+    def architecture(self) -> Architecture:
+        return Architecture(self.sections)
+
+
+def cases(quick: bool) -> list[Case]:
+    digits, cifar = Recipe(epochs=10_000), Recipe(epochs=10_000, batch_size=128, crop=4)
+    images = 512 if quick else 2048
+    large = cifar.model_copy(update={"batch_size": 64})
+    small_sections = (
+        (Section(2, 8),),
+        (Section(3, 8), Section(3, 16)),
+        (Section(4, 16), Section(2, 24)),
+        (Section(2, 16, "block"), Section(3, 16), Section(3, 16)),
+        (Section(6, 32),),
+    )
+    cifar_sections = (
+        tuple(Section(2, width) for width in (16, 32, 64, 128)),
+        tuple(Section(2, width) for width in (32, 64, 128, 256)),
+        tuple(Section(depth, width) for depth, width in ((4, 64), (3, 128), (3, 256), (3, 512))),
+    )
+    return [
+        *(Case("digits", sections, digits) for sections in small_sections),
+        *(Case("cifar", sections, cifar, images) for sections in cifar_sections[:2]),
+        Case("cifar", cifar_sections[2], large, images // 4),
+    ]
+
+
+def make_data(case: Case) -> ImageData:
+    if case.kind == "digits":
+        return load(DataConfig(name="digits", validation=0.3))
+    random = np.random.default_rng(0)
+
+    def split(count: int) -> Split:
+        return Split(random.integers(0, 256, (count, 32, 32, 3), np.uint8), np.arange(count) % 10)
+
+    names = tuple(str(number) for number in range(10))
+    mean, std = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
+    return ImageData("random", names, split(case.images), split(case.images // 8), split(0), mean, std, flip=True)
+
+
+def measure(case: Case, rounds: int) -> dict[str, Any]:
+    """Time an epoch of each in turn; medians, and ratios of what was timed in the same round."""
+    data = make_data(case)
+    ours = Training(build_seeded(case.architecture, 10, data.input_shape[0], 0), ResidentData(data, "cpu"), case.recipe)
+    naive = NaiveTraining(build_seeded(case.architecture, 10, data.input_shape[0], 0), data, case.recipe)
+    floor = Convolutions(case.architecture, data.input_shape, case.recipe.batch_size, ours.precision)
+    steps = len(data.train) // case.recipe.batch_size
+
+    def run_floor() -> None:
+        for _ in range(steps):
+            floor.run_step()
+
+    timed: dict[str, Callable[[], Any]] = {
+        "ours": ours.run_epoch,
+        "step": lambda: ours._train_epoch(),
+        "convolutions": run_floor,
+        "naive": naive.run_epoch,
+    }
+    cpu: dict[str, list[float]] = {name: [] for name in timed}
+    wall: dict[str, list[float]] = {name: [] for name in timed}
+    for number in range(rounds + 1):  # the first is for warming up
+        for name, run in timed.items():
+            begun, begun_cpu = time.perf_counter(), time.process_time()
+            run()
+            if number:
+                wall[name].append(time.perf_counter() - begun)
+                cpu[name].append(time.process_time() - begun_cpu)
+    exact = len(data.train) / (steps * case.recipe.batch_size)  # the floor leaves out an incomplete batch
+    return {
+        "kind": case.kind,
+        "network": str(case.architecture),
+        "batch_size": case.recipe.batch_size,
+        "precision": str(ours.precision).removeprefix("torch."),
+        "images_per_second": round(len(data.train) / statistics.median(cpu["ours"]), 1),
+        "naive_images_per_second": round(len(data.train) / statistics.median(cpu["naive"]), 1),
+        "vs_naive": _ratio(cpu["naive"], cpu["ours"]),
+        "vs_naive_wall": _ratio(wall["naive"], wall["ours"]),
+        "step_over_convolutions": round(_ratio(cpu["step"], cpu["convolutions"]) / exact, 3),
+    }
+
+
+def _ratio(over: list[float], under: list[float]) -> float:
+    return round(statistics.median(a / b for a, b in zip(over, under, strict=True)), 3)
+
+
+def summarise(measured: list[dict[str, Any]]) -> dict[str, float]:
+    """The figures: medians over the networks of a kind."""
+
+    def median(kind: str, key: str) -> float:
+        return round(statistics.median(result[key] for result in measured if result["kind"] == kind), 3)
+
+    return {
+        "small_vs_naive": median("digits", "vs_naive"),
+        "cifar_vs_naive": median("cifar", "vs_naive"),
+        "step_over_convolutions": median("cifar", "step_over_convolutions"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer images and rounds: at most 5 minutes on 2 cores")
+    parser.add_argument("--output", type=Path, default=RESULTS / "throughput.json")
+    options = parser.parse_args()
+    prepare_process(threads=1)
+    rounds = {"digits": 9, "cifar": 3} if options.quick else {"digits": 15, "cifar": 7}
+    measured = []
+    for case in cases(options.quick):
+        measured.append(result := measure(case, rounds[case.kind]))
+        print(
+            f"{result['kind']:6} {result['network']:60} {result['images_per_second']:9,.1f} images/s, "
+            f"naive {result['naive_images_per_second']:9,.1f}: {result['vs_naive']:.2f}x; "
+            f"step {result['step_over_convolutions']:.2f} x its convolutions ({result['precision']})",
+            flush=True,
+        )
+    figures = summarise(measured)
+    report = {
+        **figures,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "hardware": f"1 core of {processor_name()}, {os.cpu_count()} cores",
+        "versions": package_versions(),
+        "rounds": rounds,
+        "networks": measured,
+    }
+    options.output.parent.mkdir(exist_ok=True)
+    options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""How many trainings run at once, on which share of the machine: decided from what their networks cost.
+
+On a CPU two trainings of one thread get more done than one of two threads (measured on two cores: 1.9 times as much
+for small networks, 1.15 for large ones), so a training has one thread for as long as there are enough trainings, and
+memory, for one per core. A GPU is shared by as many as its memory holds, and as its arithmetic has room for while each
+waits for its kernels to be launched.
+
+Ray's shares of a GPU are a matter of counting only, and Ray Tune keeps its workers between trials only if all take the
+same. So the share is that of the largest network; `dacnn_search.worker` keeps each training within it.
+"""
+
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dacnn_search.architecture import Architecture
+from dacnn_search.cost import InputShape, estimate_cost, gpu_step_seconds, training_bytes
+from dacnn_search.errors import InputError
+from dacnn_search.recipe import Recipe
+from dacnn_search.space import SearchSpace
+
+__all__ = ["Demand", "Machine", "Share", "Slots", "demand_of", "demand_of_space", "pack"]
+
+Share = float | Literal["auto"] | None
+
+GIB = 2**30
+# What a process takes of a GPU beside its tensors: the CUDA context, the kernels of cuDNN and its workspaces.
+PROCESS_BYTES = 1 * GIB
+USABLE = 0.9  # of a GPU's memory: allocators waste some
+CPU_USABLE = 0.7  # of a machine's memory: others live there too
+CPU_PROCESS_BYTES = 400 * 2**20  # a worker with torch
+MOST_PER_GPU = 16
+UNKNOWN_PER_GPU = 4
+SMALL_STEP = 2e9  # MACs of a training step below which one thread is as fast as several
+DRAWN = 50
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is for trainings: CPUs, GPUs, bytes of memory, bytes of memory of one GPU (0 if not known)."""
+
+    cpus: float
+    gpus: float
+    memory: int
+    gpu_memory: int = 0
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What is to be trained: how many networks, the bytes that a step of the largest takes, and the MACs of a step and
+    the layers of one in the middle."""
+
+    trainings: int
+    bytes: int
+    step_macs: float
+    layers: int
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many trainings run at once, what each takes of the cluster, and its threads."""
+
+    concurrency: int
+    cpus_per_trial: float
+    gpus_per_trial: float
+    threads: int = 1
+
+
+def demand_of(
+    networks: Sequence[Architecture],
+    input_shape: InputShape,
+    num_classes: int,
+    recipe: Recipe,
+    *,
+    trainings: int | None = None,
+    measured: Iterable[Mapping[str, Any]] = (),
+) -> Demand:
+    """What networks take to be trained by a recipe, once each unless `trainings` says otherwise.
+
+    measured: records of a ledger; where trainings took more of a GPU than estimated (`peak_bytes`), the estimate of all
+    is raised in proportion.
+    """
+
+    def step_bytes(network: Architecture) -> int:
+        return training_bytes(network, input_shape, num_classes, recipe.batch_size)
+
+    excess = [
+        record["peak_bytes"] / step_bytes(Architecture.from_dict(record["architecture"]))
+        for record in measured
+        if record.get("peak_bytes")
+    ]
+    macs = sorted(estimate_cost(network, input_shape, num_classes).macs for network in networks)
+    layers = sorted(network.layers for network in networks)
+    return Demand(
+        len(networks) if trainings is None else trainings,
+        int(max(map(step_bytes, networks)) * max([1.0, *excess])),
+        3.0 * macs[len(macs) // 2] * recipe.batch_size,
+        layers[len(layers) // 2],
+    )
+
+
+def demand_of_space(space: SearchSpace, trials: int, measured: Iterable[Mapping[str, Any]] = ()) -> Demand:
+    """What the networks of a space take, judged by some drawn from it. One that takes more than all of these is trained
+    within the share that it finds, or refused (see `training.must_recompute`)."""
+    generator = random.Random(0)
+    networks = [space.draw(generator)[0] for _ in range(DRAWN)]
+    return demand_of(
+        networks, space.input_shape, space.num_classes, space.settings.recipe, trainings=trials, measured=measured
+    )
+
+
+def pack(machine: Machine, demand: Demand | None, concurrency: int | None = None, share: Share = "auto") -> Slots:
+    """The slots of a machine. `concurrency` and `share` (GPUs per training) are kept where given.
+
+    demand: None if it is not known: one training per core, or four per GPU. Raises InputError for more than there is.
+    """
+    if share in ("auto", None):
+        share = 1 / _per_gpu(machine, demand) if machine.gpus else 0.0
+    assert isinstance(share, int | float)
+    if share > machine.gpus:
+        raise InputError(f"gpus per trial must be at most the {machine.gpus:g} of the cluster, but is {share:g}")
+    if concurrency is None:
+        concurrency = int(machine.gpus / share + 1e-9) if share else _on_cpu(machine, demand)
+    elif share and concurrency * share > machine.gpus + 1e-9:
+        raise InputError(
+            f"concurrency times gpus per trial must be at most the {machine.gpus:g} GPUs of the cluster, but is "
+            f"{concurrency} x {share:g}"
+        )
+    threads = 1 if share else _threads(machine, demand, concurrency)
+    return Slots(concurrency, min(float(threads), machine.cpus / concurrency), share, threads)
+
+
+def _per_gpu(machine: Machine, demand: Demand | None) -> int:
+    """How many trainings share a GPU: as many as its memory holds of the largest, and as keep it busy together; never
+    more than there are CPU cores to feed them."""
+    if demand is None or not machine.gpu_memory:
+        return UNKNOWN_PER_GPU
+    held = USABLE * machine.gpu_memory / (demand.bytes + PROCESS_BYTES)
+    computing, launching = gpu_step_seconds(demand.step_macs, demand.layers)
+    wanted = math.ceil((computing + launching) / computing)
+    fed = machine.cpus / machine.gpus
+    return max(1, int(min(held, wanted, fed, MOST_PER_GPU)))
+
+
+def _on_cpu(machine: Machine, demand: Demand | None) -> int:
+    """A training per core, fewer if memory does not hold so many of the largest or there are not so many to do."""
+    cores = max(1, int(machine.cpus))
+    if demand is None:
+        return cores
+    held = int(CPU_USABLE * machine.memory / (demand.bytes + CPU_PROCESS_BYTES))
+    return max(1, min(cores, held, demand.trainings))
+
+
+def _threads(machine: Machine, demand: Demand | None, concurrency: int) -> int:
+    """The cores that would be idle otherwise, where a step is large enough to be split."""
+    if demand is None or demand.step_macs < SMALL_STEP:
+        return 1
+    return max(1, int(machine.cpus) // concurrency)

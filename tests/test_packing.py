@@ -1,0 +1,84 @@
+"""How many trainings run at once, for invented machines."""
+
+import pytest
+
+from dacnn_search.architecture import Architecture, Section
+from dacnn_search.cost import training_bytes
+from dacnn_search.errors import InputError
+from dacnn_search.packing import CPU_USABLE, GIB, PROCESS_BYTES, USABLE, Demand, Machine, Slots, demand_of, pack
+from dacnn_search.recipe import Recipe
+
+SMALL = Demand(trainings=50, bytes=10 * 2**20, step_macs=5e7, layers=9)
+LARGE = Demand(trainings=50, bytes=30 * GIB, step_macs=2e11, layers=18)
+SERVER = Machine(cpus=8, gpus=0, memory=64 * GIB)
+H200 = Machine(cpus=16, gpus=1, memory=128 * GIB, gpu_memory=140 * GIB)
+
+
+def test_small_networks_have_a_core_each():
+    assert pack(SERVER, SMALL) == Slots(8, 1.0, 0.0, threads=1)
+
+
+def test_large_networks_share_the_cores_that_memory_leaves_idle():
+    slots = pack(SERVER, LARGE)
+    assert slots.concurrency * LARGE.bytes <= CPU_USABLE * SERVER.memory
+    assert slots == Slots(1, 8.0, 0.0, threads=8)
+
+
+def test_a_single_large_training_has_all_cores_and_a_small_one_a_single_core():
+    assert pack(SERVER, Demand(1, 2**20, 1e11, 18)).threads == 8
+    assert pack(SERVER, Demand(1, 2**20, 1e7, 18)).threads == 1
+    assert pack(SERVER, Demand(3, 2**20, 1e11, 18)) == Slots(3, 2.0, 0.0, threads=2)
+
+
+@pytest.mark.parametrize("demand", [None, SMALL, LARGE])
+def test_what_is_asked_for_is_kept(demand):
+    assert pack(SERVER, demand, 5).concurrency == 5
+    assert pack(SERVER, demand, 20).cpus_per_trial == 8 / 20
+    assert pack(H200, demand, None, 0.5) == Slots(2, 1.0, 0.5)
+    assert pack(H200, demand, 3, 0.25) == Slots(3, 1.0, 0.25)
+
+
+def test_more_than_there_is_can_not_be_asked_for():
+    with pytest.raises(InputError, match=r"at most the 1 of the cluster, but is 2"):
+        pack(H200, SMALL, None, 2)
+    with pytest.raises(InputError, match=r"at most the 1 GPUs of the cluster, but is 3 x 0\.5"):
+        pack(H200, SMALL, 3, 0.5)
+    with pytest.raises(InputError, match=r"at most the 0 of the cluster, but is 0\.5"):
+        pack(SERVER, SMALL, None, 0.5)
+
+
+@pytest.mark.parametrize("gibibytes", [8, 16, 24, 80, 140])
+@pytest.mark.parametrize("needed", [1, 3, 10, 30, 200])
+def test_a_gpu_holds_as_many_of_the_largest_as_are_packed_on_it(gibibytes, needed):
+    machine = Machine(16, 2, 128 * GIB, gibibytes * GIB)
+    slots = pack(machine, Demand(200, needed * GIB, 1e8, 18))
+    per_gpu = round(1 / slots.gpus_per_trial)
+    assert slots.concurrency == 2 * per_gpu
+    assert per_gpu == 1 or per_gpu * (needed * GIB + PROCESS_BYTES) <= USABLE * machine.gpu_memory
+
+
+def test_packing_follows_compute_and_cores():
+    small = round(1 / pack(H200, SMALL).gpus_per_trial)
+    medium = round(1 / pack(H200, Demand(50, GIB, 6e10, 18)).gpus_per_trial)
+    large = round(1 / pack(H200, Demand(50, GIB, 2e12, 18)).gpus_per_trial)
+    assert small == 16 > medium > large == 2
+    assert round(1 / pack(Machine(4, 1, 16 * GIB, 140 * GIB), SMALL).gpus_per_trial) == 4
+
+
+def test_without_knowledge_four_share_a_gpu():
+    assert pack(H200, None) == Slots(4, 1.0, 0.25)
+    assert pack(Machine(16, 2, 128 * GIB, gpu_memory=0), SMALL) == Slots(8, 1.0, 0.25)
+
+
+def test_demand_is_that_of_the_largest_and_corrected_by_what_trials_took():
+    small, large = Architecture((Section(2, 8),)), Architecture((Section(6, 32),))
+    recipe = Recipe()
+    estimate = training_bytes(large, (1, 8, 8), 10, recipe.batch_size)
+    demand = demand_of([small, large, small], (1, 8, 8), 10, recipe)
+    assert (demand.trainings, demand.bytes) == (3, estimate)
+    taken = [
+        {"architecture": small.to_dict(), "peak_bytes": 2 * training_bytes(small, (1, 8, 8), 10, recipe.batch_size)},
+        {"architecture": large.to_dict(), "peak_bytes": estimate // 2},
+        {"architecture": large.to_dict(), "peak_bytes": None},
+    ]
+    assert demand_of([large], (1, 8, 8), 10, recipe, measured=taken).bytes == 2 * estimate
