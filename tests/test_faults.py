@@ -139,7 +139,7 @@ def test_a_worker_carries_on_from_a_checkpoint_to_the_same_figures(space, run):
     config = Pretended(space, run).search.propose("a")
     whole, parcels = train_to_end(make_worker(space, config))
     assert [e["epoch"] for e in whole] == [1, 2, 3, 4, 5, 6]
-    assert len(parcels) >= 5
+    assert len(parcels) >= 3  # one per report; epochs that are short are reported together
     carried_on, _ = train_to_end(make_worker(space, {**config, "checkpoint": parcels[-3]}))
     assert figures(carried_on) == figures(whole)
 
