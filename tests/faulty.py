@@ -23,7 +23,7 @@ architecture:
   sharing: {choice: [network, section]}
   regulators: {choice: [none, block]}
 recipe: {epochs: 2}
-search: {trials: 6, seed: 1}
+search: {trials: 6, seed: 1, stopping: none}
 retrain: {top: 0}
 """
 ENDLESS = """\
