@@ -33,7 +33,7 @@ CPU_USABLE = 0.7  # of a machine's memory: others live there too
 CPU_PROCESS_BYTES = 400 * 2**20  # a worker with torch
 MOST_PER_GPU = 16
 UNKNOWN_PER_GPU = 4
-SMALL_STEP = 2e9  # MACs of a training step below which one thread is as fast as several
+SMALL_STEP = 6e9  # MACs of a training step below which one thread is as fast as several
 DRAWN = 50
 
 

@@ -41,7 +41,9 @@ def train_watched(
     """
     import torch
 
-    torch.set_num_threads(threads)
+    from dacnn_search.training import prepare_process
+
+    prepare_process(threads)
     training, curve, seconds = _begin(data, Architecture.from_dict(architecture), recipe, seed, state)
     kept, reason = time.monotonic(), None
     while reason is None and not training.finished:

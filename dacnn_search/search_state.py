@@ -327,6 +327,7 @@ class Search:
             "time": now(),
             "worker": result.get("worker"),
             "peak_bytes": result.get("peak_bytes"),
+            "recomputes": result.get("recomputes", False),
             "duplicates": proposal.duplicates,
         }
 

@@ -12,12 +12,11 @@ from dacnn_search.errors import InputError
 from dacnn_search.exporting import describe_training
 from dacnn_search.files import replace_folder, write_atomic
 from dacnn_search.model_folder import CONFIG, WEIGHTS, NetworkInput, config_text, describe_network, write_metrics
+from dacnn_search.packing import SMALL_STEP
 from dacnn_search.run_directory import RunDirectory
 from dacnn_search.settings import TrainSettings
 
 __all__ = ["choose_data", "default_folder", "settings_of_trial", "train_one"]
-
-SMALL_STEP = 2e9  # MACs of a training step below which one thread is as fast as several
 
 
 def train_one(
@@ -109,12 +108,12 @@ def _train(
 
     from dacnn_search.cost import count_macs
     from dacnn_search.fine_tuning import start_from
-    from dacnn_search.training import ResidentData, Training, build_seeded, evaluate
+    from dacnn_search.training import ResidentData, Training, build_seeded, evaluate, prepare_process
     from dacnn_search.weights import read_weights
 
     recipe, seed = settings.recipe, settings.seed
-    if count_macs(architecture, data.input_shape, data.num_classes) * recipe.batch_size < SMALL_STEP:
-        torch.set_num_threads(1)
+    small = 3 * count_macs(architecture, data.input_shape, data.num_classes) * recipe.batch_size < SMALL_STEP
+    prepare_process(1 if small else torch.get_num_threads())
     model = build_seeded(architecture, data.num_classes, data.input_shape[0], seed)
     resident = ResidentData(data)
     if init is not None:

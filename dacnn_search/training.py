@@ -232,7 +232,7 @@ def prepare_process(threads: int = 1) -> None:
     """Set a process up for training, before it does anything else with torch.
 
     With glibc, memory that was freed is kept for the next step (mallopt; up to 1 GiB apiece). By default it goes back
-    to the system and comes again page by page: in float32 5% of a step at 32x32 pixels, in bfloat16 2%.
+    to the system and comes again page by page, 7,000 to 11,000 faults in a float32 step at 32x32 pixels.
     """
     torch.set_num_threads(threads)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
