@@ -80,6 +80,21 @@ def test_expected_improvement_of_certain_points_is_the_area_they_add():
     )
 
 
+def test_expected_improvement_of_an_objective_known_by_its_logarithm():
+    front, reference = np.array([[0.1, 2.0], [0.4, 1.0]]), np.array([0.9, 3.0])
+    means, deviations = (
+        np.array([[-0.5, 1.5], [-1.2, 2.5], [-0.1, 0.5]]),
+        np.array([[0.2, 0.0], [0.3, 0.0], [0.1, 0.0]]),
+    )
+    values = expected_improvement(front, reference, means, deviations, (True, False))
+    draws = np.random.default_rng(0).standard_normal((200_000, 1))
+    for value, mean, deviation in zip(values, means, deviations, strict=True):
+        sampled = 10 ** (mean[0] + deviation[0] * draws)
+        points = np.concatenate([sampled, np.full_like(sampled, mean[1])], axis=1)
+        each = expected_improvement(front, reference, points, np.zeros_like(points))
+        assert value == pytest.approx(each.mean(), rel=0.02, abs=1e-5)
+
+
 def test_expected_improvement_of_one_objective():
     value = expected_improvement(np.array([[1.0]]), np.array([9.0]), np.array([[1.0], [0.0]]), np.array([[1.0], [0.0]]))
     assert value == pytest.approx([1 / math.sqrt(2 * math.pi), 1.0])
@@ -171,6 +186,16 @@ def test_a_space_of_twelve_networks_ends_by_itself(space_file):
         seen.append(proposal.architecture.fingerprint)
         proposals.tell(proposal, "COMPLETE", 0.9)
     assert len(seen) == len(set(seen)) == 12
+
+
+def test_many_workers_get_distinct_networks_before_any_trial_ends(space_file):
+    proposals = Proposals(SearchSpace.from_yaml(space_file(SPACE)), "surrogate", 0)
+    running = [proposals.propose() for _ in range(32)]
+    assert len({proposal.architecture.fingerprint for proposal in running}) == 32
+    assert max(p.cost.parameters for p in running[:5]) > 5 * min(p.cost.parameters for p in running[:5])
+    for proposal in running[:4]:
+        proposals.tell(proposal, "COMPLETE", 1 - proposal.cost.parameters**-0.4)
+        assert proposals.propose().duplicates == 0
 
 
 def test_failed_and_stopped_trials_are_not_proposed_again(space_file):
