@@ -20,7 +20,8 @@ __all__ = ["ATTRIBUTES", "DIRECTIONS", "Proposal", "Proposals", "frozen_trial", 
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)  # accuracy, parameters
 ATTRIBUTES = ("trial", "fingerprint", "parameters", "macs", "accuracy", "epochs", "seconds", "reason")
-MOST_REJECTIONS = 64  # in a row, before we stop asking the sampler and draw by ourselves
+MOST_ASKED = 16  # proposals turned away in a row, before we stop asking the sampler and draw by ourselves
+MOST_DRAWN = 64  # known networks drawn in a row, before we go through the space in its order
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Proposals:
     def propose(self) -> Proposal | None:
         """The next network; None if every network of the space that meets the constraints is known."""
         duplicates = 0
-        for _ in range(MOST_REJECTIONS):
+        for _ in range(MOST_ASKED):
             trial = self._study.ask()
             architecture = self.space.suggest(trial)
             if architecture.fingerprint in self._known:
@@ -121,7 +122,7 @@ class Proposals:
 
     def _find_unknown(self) -> tuple[Architecture, dict[str, Any]] | None:
         """A random network that is not known, or, where those are rare, the first in the order of the space."""
-        for _ in range(MOST_REJECTIONS):
+        for _ in range(MOST_DRAWN):
             architecture, choices = self.space.draw(self._generator)
             if architecture.fingerprint not in self._known:
                 return architecture, choices

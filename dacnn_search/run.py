@@ -22,7 +22,7 @@ counts instead.
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run."""
     options = _parser().parse_args(arguments)
-    names = ("trials", "time_budget", "sampler", "stopping", "seed", "concurrency", "gpus_per_trial")
+    names = ("trials", "time_budget", "sampler", "stopping", "confirm", "seed", "concurrency", "gpus_per_trial")
     task = prepare(
         options.space,
         resume=options.resume,
@@ -79,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     search.add_argument("--sampler", help="auto, tpe, nsga2, nsga3, gp, random, qmc or surrogate")
     search.add_argument("--stopping", help="auto, none, front or halving: which trials end early")
+    search.add_argument(
+        "--confirm", type=whole(0), metavar="N", help="train what reaches the front by N further seeds; the mean counts"
+    )
     search.add_argument("--seed", type=whole(0), help="of proposals, weights and shuffling")
     resources = parser.add_argument_group("resources")
     resources.add_argument("--concurrency", type=whole(1), help="trials at once (default: what cores and GPUs hold)")

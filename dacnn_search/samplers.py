@@ -19,7 +19,7 @@ def _tpe(seed: int, space: SearchSpace) -> BaseSampler:
 
 
 SAMPLERS: dict[str, Callable[[int, SearchSpace], BaseSampler]] = {
-    "auto": _tpe,
+    "auto": SurrogateSampler,
     "tpe": _tpe,
     "nsga2": lambda seed, _: optuna.samplers.NSGAIISampler(seed=seed),
     "nsga3": lambda seed, _: optuna.samplers.NSGAIIISampler(seed=seed),
@@ -31,8 +31,8 @@ SAMPLERS: dict[str, Callable[[int, SearchSpace], BaseSampler]] = {
 
 
 def make_sampler(name: str, seed: int, space: SearchSpace) -> BaseSampler:
-    """A fresh sampler for a space. `auto` is TPE, multivariate and grouped: parts that are asked together are modelled
-    together, and running trials count as bad ones, so that parallel workers do not flock."""
+    """A fresh sampler for a space. `auto` is `surrogate`. `tpe` is multivariate and grouped: parts that are asked
+    together are modelled together, and running trials count as bad ones, so that parallel workers do not flock."""
     with quiet_optuna():
         return SAMPLERS[name](seed, space)
 

@@ -45,8 +45,8 @@ def search(
     results, name: the run directory is results/name, by default named by the space.
     repair: leave out damaged lines of the ledger, which otherwise are an error.
     address: of a Ray cluster; by default Ray is started on this machine.
-    settings: `trials`, `time_budget`, `sampler`, `stopping`, `seed`, `concurrency`, `gpus_per_trial` instead of the
-    space's.
+    settings: `trials`, `time_budget`, `sampler`, `stopping`, `confirm`, `seed`, `concurrency`, `gpus_per_trial`
+    instead of the space's.
 
     Raises InputError for anything wrong with space, data or folder, before any training; signals.Interrupted after
     SIGINT or SIGTERM; DacnnSearchError if trials fail one after the other for one reason.

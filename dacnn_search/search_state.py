@@ -3,14 +3,10 @@
 A trial is in the ledger, on disk, before anyone else hears of it.
 """
 
-import hashlib
-import itertools
-import math
 import re
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 from dacnn_search.architecture import Architecture
@@ -18,31 +14,20 @@ from dacnn_search.checkpoints import Checkpoints
 from dacnn_search.derived import Derived
 from dacnn_search.extension import space_id
 from dacnn_search.ledger import Ledger
-from dacnn_search.pareto import front_of
+from dacnn_search.pareto import best_under, front_of
 from dacnn_search.progress import Listener, RunningTrial, Snapshot
 from dacnn_search.proposals import Proposal, Proposals
 from dacnn_search.proposer import Proposer
-from dacnn_search.run_directory import RunDirectory, now
+from dacnn_search.run_directory import RunDirectory
 from dacnn_search.settings import SearchSettings
 from dacnn_search.space import SearchSpace
-from dacnn_search.stopping import NoStopping, Progress, make_stopping
+from dacnn_search.stopping import NoStopping, make_stopping
+from dacnn_search.trial import Running, describe, missing, progress_of, training_seed
 
 __all__ = ["Search"]
 
 SAME_FAILURES = 5  # in a row, without a success between: the cause is not the networks
 ATTEMPTS = 3  # at a trial whose worker dies
-
-
-@dataclass
-class Running:
-    """A trial that a worker has, or is about to get."""
-
-    proposal: Proposal
-    started: float = 0.0
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-    attempts: int = 1
-    stopped: bool = False  # early, by the stopping rule
-    estimate: float | None = None  # of the final accuracy, once it is stopped early
 
 
 class Search:
@@ -87,7 +72,7 @@ class Search:
         self._epochs = space.settings.recipe.epochs
         self._rule = make_stopping(settings.stopping, self._epochs)
         for record in ledger.records:
-            self._rule.follow(_progress(record, Architecture.from_dict(record["architecture"]), record["curve"]))
+            self._rule.follow(progress_of(record, Architecture.from_dict(record["architecture"]), record["curve"]))
         self._front = front_of(ledger.records)
         self._hypervolume = self._scale.hypervolume(self._front)
         self._begun = time.monotonic()
@@ -134,6 +119,8 @@ class Search:
 
     def propose(self, key: str) -> dict[str, Any] | None:
         """The config of the next trial, to be known as `key`; None if there is none now."""
+        if self.failure is None and self.late:
+            self._settle()
         if self.failure is not None or self.late:
             return None
         if self._waiting and self.finished + len(self.running) < self.settings.trials:
@@ -147,13 +134,13 @@ class Search:
         if self.looks_ahead and not self.full:
             self._proposer.look_ahead(self.finished)
         self._refresh()
-        checkpoint = self._checkpoints.load(running.proposal.architecture.fingerprint)
+        checkpoint = self._checkpoints.load(running.key)
         return {
             "trial": running.proposal.trial,
             "choices": running.proposal.choices,
             "parameters": running.proposal.cost.parameters,
             "architecture": running.proposal.architecture.to_dict(),
-            "seed": training_seed(self.settings.seed, running.proposal.architecture.fingerprint),
+            "seed": training_seed(self.settings.seed, running.key),
             "checkpoint": checkpoint,
         }
 
@@ -170,10 +157,12 @@ class Search:
             if running.stopped or epoch["epoch"] <= len(running.epochs):
                 continue
             running.epochs.append(epoch)
+            if running.confirmed:
+                continue
             curve = {name: [epoch[f"validation_{name}"] for epoch in running.epochs] for name in ("accuracy", "loss")}
             proposal = running.proposal
             costs = {"trial": proposal.trial, "parameters": proposal.cost.parameters, "macs": proposal.cost.macs}
-            progress = _progress(costs, proposal.architecture, curve)
+            progress = progress_of(costs, proposal.architecture, curve)
             verdict = self._rule.follow(progress, len(running.epochs) - 1)
             running.stopped, running.estimate = not verdict.go_on, verdict.estimate
         return not running.stopped
@@ -186,7 +175,7 @@ class Search:
         self.goes_on(key, result["epochs"])
         if checkpoint and not running.stopped:
             try:
-                self._checkpoints.save(running.proposal.architecture.fingerprint, len(running.epochs), checkpoint)
+                self._checkpoints.save(running.key, len(running.epochs), checkpoint)
             except OSError as error:
                 self._fail(f"{self.run.checkpoints} can't be written: {error.strerror}")
         self._tell()
@@ -198,7 +187,19 @@ class Search:
             return
         self.goes_on(key, result.get("epochs", []))
         del self.running[key]
-        self._record(running, None if running.stopped else result.get("failure"), result)
+        failure = (None if running.stopped else result.get("failure")) or missing(running.epochs)
+        running.result = running.result or result
+        if failure or len(running.epochs) < self._epochs:
+            self._record(running, failure)
+            return
+        self._checkpoints.drop(running.key)
+        running.confirmed.append(running.epochs)
+        running.epochs = []
+        if self._is_unsure(running):
+            self._waiting.appendleft(running)
+            self._tell()
+        else:
+            self._record(running)
 
     def lose(self, key: str, reason: str, *, again: bool = True) -> None:
         """A trial's worker has died: it is trained again, unless that happened too often or would not help."""
@@ -212,10 +213,13 @@ class Search:
             self._listener.say(f"trial {running.proposal.trial}: {reason}; it is trained again")
         else:
             times = f" {running.attempts} times" if running.attempts > 1 else ""
-            self._record(running, f"{reason}{times}", {})
+            self._record(running, f"{reason}{times}")
 
     def interrupt(self) -> None:
-        """All that runs is given up for now; a resumed search trains it again."""
+        """All that runs is given up for now; a resumed search trains it again, unless it only lacks confirmation."""
+        self._waiting += [running for running in self.running.values() if running.confirmed]
+        self.running = {key: running for key, running in self.running.items() if not running.confirmed}
+        self._settle()
         for running in self.running.values():
             trial, epochs = running.proposal.trial, len(running.epochs)
             self._listener.say(f"trial {trial} interrupted after {epochs} of {self._epochs} epochs")
@@ -262,10 +266,26 @@ class Search:
         self.exhausted = proposal is None
         return proposal
 
-    def _record(self, running: Running, reason: str | None, result: Mapping[str, Any]) -> None:
+    def _is_unsure(self, running: Running) -> bool:
+        """Whether a trial that would be on the front is to be trained again, by another seed, before it is."""
+        if len(running.confirmed) > self.settings.confirm or self.late:
+            return False
+        beaten_by = best_under(self._front, running.proposal.cost.parameters)
+        return beaten_by is None or running.accuracy > beaten_by["accuracy"]
+
+    def _settle(self) -> None:
+        """Record the trials that only wait for confirmation as they stand."""
+        settled = [running for running in self._waiting if running.confirmed]
+        for running in settled:
+            self._waiting.remove(running)
+            self._record(running)
+
+    def _record(self, running: Running, reason: str | None = None) -> None:
         """Write how a trial ended into the ledger, then tell everyone."""
         try:
-            record = self._ledger.append(self._line(running, reason, result))
+            record = self._ledger.append(
+                describe(running, reason, full=self._epochs, seed=self.settings.seed, elapsed=self.elapsed)
+            )
         except OSError as error:  # a full disk, say: what is not on disk is not finished
             self._waiting.append(running)
             self._fail(f"{self.run.trials_file} can't be written: {error.strerror}")
@@ -274,7 +294,7 @@ class Search:
         if record["state"] == "COMPLETE":
             self._front = front_of([*self._front, record])
             self._hypervolume = self._scale.hypervolume(self._front)
-        self._checkpoints.drop(record["fingerprint"])
+        self._checkpoints.drop(running.key)
         self._watch_failures()
         self._listener.finished(record)
         self._tell()
@@ -294,42 +314,6 @@ class Search:
         """What was proposed and has not ended, each with whether it's being trained."""
         running = [(running.proposal, True) for running in self.running.values()]
         return sorted(running + [(waiting.proposal, False) for waiting in self._waiting], key=lambda p: p[0].trial)
-
-    def _line(self, running: Running, reason: str | None, result: Mapping[str, Any]) -> dict[str, Any]:
-        proposal, epochs = running.proposal, running.epochs
-        last = epochs[-1] if epochs else {}
-        accuracy = last.get("validation_accuracy")
-        if reason is None:
-            reason = _missing(last)
-        state = "FAIL" if reason else "COMPLETE" if len(epochs) == self._epochs else "PRUNED"
-        return {
-            "trial": proposal.trial,
-            "state": state,
-            "fingerprint": proposal.architecture.fingerprint,
-            "architecture": proposal.architecture.to_dict(),
-            "choices": proposal.choices,
-            "parameters": proposal.cost.parameters,
-            "macs": proposal.cost.macs,
-            "accuracy": _finite(accuracy),
-            "loss": _finite(last.get("validation_loss")),
-            "estimate": running.estimate if state == "PRUNED" else None,
-            "epochs": len(epochs),
-            "seconds": round(sum(epoch["seconds"] for epoch in epochs), 4),
-            "reason": reason or ("stopped early" if state == "PRUNED" else None),
-            "curve": {
-                "accuracy": [_rounded(epoch["validation_accuracy"]) for epoch in epochs],
-                "loss": [_rounded(epoch["validation_loss"]) for epoch in epochs],
-                "train_loss": [_rounded(epoch["train_loss"]) for epoch in epochs],
-            },
-            "seed": training_seed(self.settings.seed, proposal.architecture.fingerprint),
-            "started": round(running.started, 3),
-            "finished": round(self.elapsed, 3),
-            "time": now(),
-            "worker": result.get("worker"),
-            "peak_bytes": result.get("peak_bytes"),
-            "recomputes": result.get("recomputes", False),
-            "duplicates": proposal.duplicates,
-        }
 
     def _watch_failures(self) -> None:
         latest = self._ledger.records[-SAME_FAILURES:]
@@ -358,39 +342,6 @@ class Search:
         )
 
 
-def training_seed(seed: int, fingerprint: str) -> int:
-    """A trial's seed: the same for a network whenever it is trained in this search."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {fingerprint}".encode()).digest()[:4])
-
-
-def _progress(
-    of: Mapping[str, Any], architecture: Architecture, curve: Mapping[str, Sequence[float | None]]
-) -> Progress:
-    """What a stopping rule judges a trial by: its curve up to the first value that is missing or not finite."""
-    points = zip(curve["accuracy"], curve["loss"], strict=True)
-    whole = list(itertools.takewhile(lambda point: None not in map(_finite, point), points))
-    accuracy, loss = zip(*whole, strict=True) if whole else ((), ())
-    return Progress(of["trial"], of["parameters"], of["macs"], architecture.depth, accuracy, loss)
-
-
-def _missing(epoch: Mapping[str, Any]) -> str | None:
-    """What a trial lacks that ended with this epoch, if anything."""
-    if not epoch:
-        return "it ended without an epoch"
-    for name in ("validation_accuracy", "validation_loss"):
-        if _finite(epoch[name]) is None:
-            return f"{name.replace('_', ' ')} is {epoch[name]} in epoch {epoch['epoch']}"
-    return None
-
-
 def _cause(reason: str) -> str:
     """A reason without the figures in which two failures for that reason differ: epochs, losses, bytes."""
     return re.sub(r"(\bnan|-?\binf|[\d.]+( [kMGT]?B)?)\b", "#", reason)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if _finite(value) is None else round(value, 5)  # type: ignore[arg-type]

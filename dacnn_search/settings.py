@@ -193,6 +193,10 @@ class SearchSettings(Settings):
     stopping: Literal["auto", "none", "front", "halving"] = Field(
         default="auto", description="Which rule stops trials early that won't reach the front."
     )
+    confirm: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=0,
+        description="Trainings by further seeds of a trial that would be on the front; their mean is what counts.",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="Of proposals, weights and shuffling.")
     concurrency: Annotated[int, Field(ge=1)] | None = Field(
         default=None,

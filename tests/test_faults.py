@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from pretended import TINY, Pretended, new_run
 
-from dacnn_search import search_state
+from dacnn_search import trial
 from dacnn_search import worker as worker_module
 from dacnn_search.checkpoints import Checkpoints
 from dacnn_search.data import load
@@ -304,7 +304,7 @@ def test_what_was_not_finished_is_finished_first(space, run):
 
 def test_a_clock_that_is_set_back_does_not_disturb_the_order(space, run, monkeypatch):
     years = iter(range(2030, 1930, -1))
-    monkeypatch.setattr(search_state, "now", lambda: f"{next(years)}-01-01T00:00:00+00:00")
+    monkeypatch.setattr(trial, "now", lambda: f"{next(years)}-01-01T00:00:00+00:00")
     Pretended(space, run, trials=4).run()
     records = Pretended(space, run, trials=8).run()
     assert [r["sequence"] for r in records] == [1, 2, 3, 4, 5, 6, 7, 8]

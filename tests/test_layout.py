@@ -27,7 +27,7 @@ ORDER = [
     *("model", "augmentation", "optimizers", "resident", "evaluation", "training", "weights", "fine_tuning"),
     # the search
     *("domains", "gaussian_process", "surrogate", "samplers", "proposals", "proposer", "stopping", "derived"),
-    *("replay", "packing", "cluster", "worker", "search_state", "scheduling"),
+    *("replay", "packing", "cluster", "worker", "trial", "search_state", "scheduling"),
     *("tracking", "tuning", "search", "retrain"),
     # what leaves it
     *("standalone", "model_card", "model_folder", "classifier", "parity", "formats", "export_files", "exporting"),

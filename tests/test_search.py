@@ -373,6 +373,100 @@ def test_ray_tune_breaking_without_a_trial_is_told(space, tmp_path):
     pretended.close()
 
 
+def end(pretended, key, accuracy, epochs=2):
+    pretended.search.finish(key, {"epochs": [epoch_result(n, accuracy) for n in range(1, epochs + 1)]})
+
+
+def test_what_reaches_the_front_is_confirmed_by_further_seeds(space, tmp_path):
+    pretended = Pretended(space, new_run(space, tmp_path), confirm=2, trials=4)
+    seeds = []
+    for number, accuracy in enumerate((0.5, 0.9, 0.4)):
+        config = pretended.search.propose(str(number))
+        assert config["trial"] == 0
+        seeds.append(config["seed"])
+        assert len(pretended.ledger.records) == 0
+        end(pretended, str(number), accuracy)
+    (record,) = pretended.ledger.records
+    assert len(set(seeds)) == 3
+    assert seeds[0] == record["seed"]
+    assert record["accuracies"] == [0.5, 0.9, 0.4]
+    assert record["accuracy"] == pytest.approx(0.6)
+    assert record["seconds"] == pytest.approx(0.06)
+    assert record["curve"]["accuracy"] == [0.5, 0.5]
+    pretended.close()
+
+
+def test_what_does_not_reach_the_front_is_not_confirmed(space, tmp_path):
+    pretended = Pretended(space, new_run(space, tmp_path), confirm=1, trials=8)
+    first = pretended.search.propose("a")
+    end(pretended, "a", 0.9)
+    assert pretended.search.propose("b")["trial"] == first["trial"]
+    end(pretended, "b", 0.9)
+    for number in range(5):
+        config = pretended.search.propose(str(number))
+        beaten = config["parameters"] >= first["parameters"]
+        end(pretended, str(number), 0.5 if beaten else 0.95)
+        waits = pretended.search.propose("again")["trial"] == config["trial"]
+        assert waits != beaten
+        end(pretended, "again", 0.5)
+    pretended.close()
+
+
+def test_a_candidate_that_falls_behind_gets_no_further_seeds(space, tmp_path):
+    pretended = Pretended(space, new_run(space, tmp_path), confirm=3, trials=20)
+    accuracies = {}  # of the trainings of each trial
+    smallest = None
+    for number in range(40):
+        config = pretended.search.propose(str(number))
+        smallest = smallest or config["parameters"]
+        above = config["parameters"] > smallest
+        so_far = accuracies.setdefault((config["trial"], above), [])
+        so_far.append((0.6 if not so_far else 0.2) if above else 0.5)
+        end(pretended, str(number), so_far[-1])
+        if above and len(so_far) == 2:
+            break
+    assert pretended.ledger.records[-1]["accuracies"] == [0.6, 0.2]  # their mean is below 0.5
+    assert pretended.ledger.records[0]["accuracies"] == [0.5] * 4
+    pretended.close()
+
+
+def test_an_interrupted_confirmation_is_recorded_as_it_stands(space, tmp_path):
+    run = new_run(space, tmp_path)
+    pretended = Pretended(space, run, confirm=3, trials=4)
+    pretended.search.propose("a")
+    end(pretended, "a", 0.5)
+    pretended.search.propose("b")
+    pretended.search.interrupt()
+    pretended.close()
+    (record,) = read_ledger(run.trials_file)
+    assert (record["state"], record["accuracies"]) == ("COMPLETE", [0.5])
+    resumed = Pretended(space, run, trials=4)
+    assert len(resumed.run()) == 4
+
+
+def test_at_the_deadline_candidates_are_recorded_as_they_stand(space, tmp_path):
+    pretended = Pretended(space, new_run(space, tmp_path), confirm=3, trials=4, time_budget=1000.0)
+    pretended.search.propose("a")
+    end(pretended, "a", 0.5)
+    pretended.search._begun -= 2000
+    assert pretended.search.propose("b") is None
+    assert pretended.search.over
+    assert [record["accuracies"] for record in pretended.ledger.records] == [[0.5]]
+    pretended.close()
+
+
+def test_a_confirmation_whose_worker_dies_is_done_again_by_its_seed(space, tmp_path):
+    pretended = Pretended(space, new_run(space, tmp_path), confirm=1, trials=4)
+    pretended.search.propose("a")
+    end(pretended, "a", 0.5)
+    lost = pretended.search.propose("b")
+    pretended.search.lose("b", "its worker process died")
+    assert pretended.search.propose("c")["seed"] == lost["seed"]
+    end(pretended, "c", 0.7)
+    assert pretended.ledger.records[0]["accuracies"] == [0.5, 0.7]
+    pretended.close()
+
+
 def test_a_search_needs_a_space_or_a_run(space):
     with pytest.raises(InputError, match="a space or a run directory"):
         search()
