@@ -32,6 +32,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import optuna
 import pandas as pd
+import plotly.colors
 from simulator import Table, best_hypervolume, hypervolumes, scale_of, simulate
 
 from dacnn_search import samplers
@@ -40,10 +41,12 @@ from dacnn_search.stopping import Progress, StoppingRule, Verdict, make_stopping
 
 FOLDER = Path(__file__).parent / "dacnn_bench"
 OURS, DEFAULT = "surrogate", "optuna_default"
-SAMPLERS = ("random", "nsga2", DEFAULT, "tpe", "gp", OURS)
-RULES = ("none", "accuracy", "halving", "front")
+PEER = "syne_tune"  # its sampler, and its rule; only where it is installed
+SAMPLERS = ("random", "nsga2", DEFAULT, "tpe", "gp", OURS, PEER)
+COLOURS = plotly.colors.qualitative.Dark24
+DASHES = {"none": "solid", "front": "dash", "halving": "dot", "accuracy": "dashdot", PEER: "longdash"}
+RULES = ("none", "accuracy", "halving", "front", PEER)
 QUICK = [(OURS, "none"), (OURS, "front"), ("tpe", "none"), (DEFAULT, "none"), ("random", "none")]
-EPOCHS = 12
 
 
 @dataclass(frozen=True)
@@ -77,15 +80,18 @@ class AccuracyHalving(StoppingRule):
 def run_search(search: Search) -> pd.DataFrame:
     """One row per trial that ended, in the order of virtual time."""
     samplers.SAMPLERS[DEFAULT] = lambda seed, _: optuna.samplers.TPESampler(seed=seed)
+    if PEER in (search.sampler, search.stopping):
+        from syne_tune_peer import Evolution
+
+        samplers.SAMPLERS[PEER] = Evolution
     space = SearchSpace.from_yaml(FOLDER / f"{search.table}.yaml")
     table = Table(FOLDER / f"{search.table}.parquet")
-    rule = AccuracyHalving(EPOCHS) if search.stopping == "accuracy" else make_stopping(search.stopping, EPOCHS)
     begun = time.process_time()
     events = simulate(
         space,
         table,
         sampler=search.sampler,
-        stopping=rule,
+        stopping=_rule(search.stopping, space.settings.recipe.epochs),
         seed=search.seed,
         trials=search.trials,
         workers=search.workers,
@@ -109,20 +115,29 @@ def run_search(search: Search) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(hypervolume=hypervolumes(events, table, scale_of(space)))
 
 
-def over_epochs(rows: pd.DataFrame) -> np.ndarray:
-    """Median over seeds of the hypervolume after 1, 2, ... epochs; a search that has ended keeps its last one."""
-    most = int(rows["epochs"].max()) if len(rows) else 0
+def _rule(name: str, epochs: int) -> StoppingRule:
+    if name == PEER:
+        from syne_tune_peer import MOAsha
+
+        return MOAsha(epochs)
+    return AccuracyHalving(epochs) if name == "accuracy" else make_stopping(name, epochs)
+
+
+def over(rows: pd.DataFrame, unit: str, places: np.ndarray) -> np.ndarray:
+    """Median over seeds of the hypervolume after so many epochs or seconds; a search that has ended keeps its last."""
     curves = []
     for _, search in rows.groupby("seed"):
-        places = np.searchsorted(search["epochs"].to_numpy(), np.arange(1, most + 1), side="right")
-        curves.append(np.concatenate([[0.0], search["hypervolume"].to_numpy()])[places])
-    return np.median(curves, axis=0) if curves else np.array([])
+        ended = np.searchsorted(search[unit].to_numpy(), places, side="right")
+        curves.append(np.concatenate([[0.0], search["hypervolume"].to_numpy()])[ended])
+    return np.median(curves, axis=0)
 
 
 def epochs_to(rows: pd.DataFrame, target: float) -> int | None:
     """Epochs after which the median hypervolume has reached a target."""
-    reached = np.flatnonzero(over_epochs(rows) >= target)
-    return int(reached[0]) + 1 if len(reached) else None
+    if not len(rows):
+        return None
+    reached = np.flatnonzero(over(rows, "epochs", np.arange(rows["epochs"].max() + 1)) >= target)
+    return int(reached[0]) if len(reached) else None
 
 
 def summarise(rows: pd.DataFrame, best: float) -> dict[str, Any]:
@@ -173,20 +188,23 @@ def write(rows: pd.DataFrame, best: float, output: Path) -> None:
 
     output.mkdir(parents=True, exist_ok=True)
     rows.to_csv(output / "search_efficiency.csv", index=False)
-    figure = make_subplots(1, 2, subplot_titles=("after trials", "after epochs"), shared_yaxes=True)
-    for (sampler, stopping), of in rows.groupby(["sampler", "stopping"], sort=False):
+    titles = ("after trials", "after epochs of all trials", "after seconds of virtual time")
+    figure = make_subplots(1, 3, subplot_titles=titles, shared_yaxes=True)
+    for number, ((sampler, stopping), of) in enumerate(rows.groupby(["sampler", "stopping"], sort=False)):
         trials = of.groupby("trials")["hypervolume"].quantile([0.25, 0.5, 0.75]).unstack() / best
-        epochs = over_epochs(of) / best
         name = f"{sampler}, {stopping}"
+        look = {
+            "name": name,
+            "legendgroup": name,
+            "mode": "lines",
+            "line": {"color": COLOURS[number % len(COLOURS)], "dash": DASHES[stopping]},
+        }
         spread = {"type": "data", "array": trials[0.75] - trials[0.5], "arrayminus": trials[0.5] - trials[0.25]}
-        figure.add_trace(
-            go.Scatter(x=trials.index, y=trials[0.5], error_y=spread | {"thickness": 0.3}, name=name, legendgroup=name),
-            1,
-            1,
-        )
-        figure.add_trace(
-            go.Scatter(x=np.arange(1, len(epochs) + 1), y=epochs, name=name, legendgroup=name, showlegend=False), 1, 2
-        )
+        figure.add_trace(go.Scatter(x=trials.index, y=trials[0.5], error_y=spread | {"thickness": 0.3}, **look), 1, 1)
+        for column, unit in ((2, "epochs"), (3, "seconds")):
+            places = np.linspace(0, of[unit].max(), 300)
+            values = over(of, unit, places) / best
+            figure.add_trace(go.Scatter(x=places, y=values, showlegend=False, **look), 1, column)
     figure.update_yaxes(title_text="share of the best hypervolume, median", range=[0.85, 1.0])
     figure.write_html(output / "search_efficiency.html", include_plotlyjs=True)
 
