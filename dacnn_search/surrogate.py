@@ -97,21 +97,21 @@ class SurrogateSampler(BaseSampler):
         self._reserve = [point for point in drawn if point] + self._reserve[: RESERVE - missing]
 
     def _spread_out(self, domain: Domain, history: "History") -> Point | None:
-        """One of the first points: of those in the next part of the range of costs (of all, where costs are not known
-        beforehand), the one farthest from all others."""
+        """One of the first points. Where costs are known beforehand, they come from one part of the range of costs
+        after the other: the first of each part is its most typical point, as extreme ones tend to be bad. All others
+        are the farthest from those before."""
         free = history.unknown(self._reserve)
         if not free:
             return None
         if domain.exact is not None:
-            costs = _costs(free)
-            edges = np.linspace(costs.min(), costs.max(), len(PARTS) + 1)
-            part = PARTS[history.count % len(PARTS)]
-            outside = np.maximum(edges[part] - costs, costs - edges[part + 1])
-            free = [free[i] for i in np.flatnonzero(outside <= max(outside.min(), 0.0))]
+            free = _in_part(free, PARTS[history.count % len(PARTS)])
+        features = _features(free)
+        if domain.exact is not None and history.count < len(PARTS):
+            return free[int(((features - features.mean(axis=0)) ** 2).sum(axis=1).argmin())]
         if not history.count:
             return self._generator.choice(free)
         others = _features(history.points + history.pending)
-        apart = ((_features(free)[:, None] - others) ** 2).sum(axis=2).min(axis=1)
+        apart = ((features[:, None] - others) ** 2).sum(axis=2).min(axis=1)
         return free[int(apart.argmax())]
 
     def _most_promising(self, domain: Domain, history: "History") -> Point | None:
@@ -261,6 +261,14 @@ def _read_history(domain: Domain, study: Study, trial: FrozenTrial) -> History:
     losses = signs * np.array(values, dtype=float).reshape(len(values), len(signs))
     scaled = [domain.scale(j, column) if len(column) else column for j, column in enumerate(losses.T)]
     return History(points, np.stack(scaled, axis=1), pending, keys)
+
+
+def _in_part(points: Sequence[Point], part: int) -> list[Point]:
+    """Those whose cost lies in one of the equal parts of the range, or as near to it as there are any."""
+    costs = _costs(points)
+    edges = np.linspace(costs.min(), costs.max(), len(PARTS) + 1)
+    outside = np.maximum.reduce([edges[part] - costs, costs - edges[part + 1], np.zeros(len(costs))])
+    return [points[int(i)] for i in np.flatnonzero(outside <= outside.min())]
 
 
 def _values(trial: FrozenTrial, point: Point) -> list[float] | None:

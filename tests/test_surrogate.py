@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 
 import numpy as np
 import optuna
@@ -177,6 +178,15 @@ def test_first_trials_spread_over_the_parameter_range(space_file):
     logs = sorted(math.log10(proposals.propose().cost.parameters) for _ in range(10))
     least, most = (math.log10(cost.parameters) for cost in space.extremes())
     assert max(np.diff([least, *logs, most])) < 0.3 * (most - least)
+
+
+def test_the_first_trials_are_typical_networks_of_their_size(space_file):
+    space = SearchSpace.from_yaml(space_file(SPACE))
+    domain, generator = SpaceDomain(space), random.Random(1)
+    drawn = [np.linalg.norm(domain.draw(generator).features) for _ in range(200)]
+    proposals = Proposals(space, "surrogate", 0)
+    first = [np.linalg.norm(domain.read(proposals.propose().choices).features) for _ in range(5)]
+    assert np.mean(first) < np.quantile(drawn, 0.3)
 
 
 def test_a_space_of_twelve_networks_ends_by_itself(space_file):
