@@ -66,11 +66,12 @@ def run_task(
     """Do a search that has been prepared; see `search`."""
     space, settings, run = task.space, task.settings, task.run
     listener = listener or Listener()
-    check_address(address)
-    data = load(space.settings.data).without_test()
-    if run is None:
-        chosen = settings.model_dump(mode="json")
-        run = RunDirectory.create(task.results, task.name, space, data.class_names, chosen)
+    with orderly_end(run.folder if run else None):
+        check_address(address)
+        data = load(space.settings.data).without_test()
+        if run is None:
+            chosen = settings.model_dump(mode="json")
+            run = RunDirectory.create(task.results, task.name, space, data.class_names, chosen)
     with lock(run.folder), orderly_end(run.folder) as stop:
         sweep(run.folder)
         listener.began(run.folder)

@@ -256,33 +256,47 @@ def test_a_retraining_survives_signals_and_kills(folder):
     assert not (run_folder / "checkpoints").exists()
 
 
+STARTING = [  # a function, seconds from its begin to the signal, whether there is a run directory by then
+    ("run.prepare", 0.0, False),
+    ("cluster._init", 0.0, False),
+    ("cluster._init", 0.5, False),
+    ("cluster._init", 1.5, False),
+    ("search.load", 0.0, False),
+    ("search.start_ray", 0.0, True),
+]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(
-    ("moment", "begun"), [("search.load", False), ("search.start_ray", True), ("cluster._init", True)]
-)
-def test_a_signal_while_it_starts(folder, moment, begun, number):
-    """It comes as a function begins: before the run directory is there, before Ray starts, and while it does."""
+@pytest.mark.parametrize(("moment", "seconds", "begun"), STARTING)
+def test_a_signal_while_it_starts(folder, moment, seconds, begun, number):
+    """It comes while the space is read, before Ray starts and while it does, before the run directory is there and
+    after. Ray starts in about two seconds: the function is made to last that long at least."""
     module, name = moment.split(".")
     before = f"""
-import dacnn_search.{module}, os, sys, time
+import dacnn_search.{module}, os, sys, threading, time
 module = sys.modules["dacnn_search.{module}"]
 begin = module.{name}
 def signalled(*arguments, **more):
-    os.kill(os.getpid(), {int(number)})
-    time.sleep(0.2)
-    return begin(*arguments, **more)
+    threading.Timer({seconds}, os.kill, (os.getpid(), {int(number)})).start()
+    if not {seconds}:
+        time.sleep(10)
+    result = begin(*arguments, **more)
+    time.sleep(10)
+    return result
 module.{name} = signalled
 """
     run_folder = folder / "results" / "small"
     with running(*start(folder), before=before) as run:
-        run.processes()
+        wait_until(lambda: (run.processes(), run.process.poll() is not None)[1])
         code, output = run.end()
         no_orphans(run)
-    assert code in (128 + number, -number), output  # a shell tells both by the first
-    assert "Traceback" not in output
-    assert run_folder.exists() == begun
-    if begun:
+    assert code == 128 + number, output
+    if not begun:
+        assert output == "interrupted before the search began\n"
+        assert not (folder / "results").exists()
+    else:
         assert f"--resume {run_folder}" in output
+        assert "Traceback" not in output
         code, output = finish(run_folder, "--trials", 2)
         assert code == 0, output
         check_complete(run_folder, 2)
