@@ -6,6 +6,7 @@ The only place of the package that replaces a file.
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -14,10 +15,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from dacnn_search.errors import RunDirectoryError
 
-__all__ = ["lock", "new_folder", "replace_folder", "sha256_of", "sweep", "sync_folder", "write_atomic"]
+__all__ = ["lock", "new_folder", "read_json", "replace_folder", "sha256_of", "sweep", "sync_folder", "write_atomic"]
 
 LOCK_NAME = ".lock"
 SWEEP_SECONDS = 60.0  # what is younger may be in use
@@ -107,6 +109,17 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises RunDirectoryError if it can't be read or is no object."""
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunDirectoryError(f"{path}: must be readable JSON, but: {error}") from error
+    if not isinstance(values, dict):
+        raise RunDirectoryError(f"{path}: must be a JSON object, but is {type(values).__name__}")
+    return values
 
 
 def sha256_of(path: Path) -> str:
