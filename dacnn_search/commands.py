@@ -32,7 +32,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
             sys.stderr.close()
             sys.exit(0)
         except OSError as error:  # a disk that is full or gone
-            sys.exit(_fail(f"{error.filename2 or error.filename or 'a file'}: {error.strerror or error}", 1))
+            sys.exit(_fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1))
         sys.exit(code or 0)
 
     return run

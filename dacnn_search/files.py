@@ -30,7 +30,8 @@ _held: set[int] = set()  # descriptors of the locks of this process
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Replace `path` by `data` (text as UTF-8): after a crash it's the old file or the new one, never a part.
 
-    The data is on disk when this returns. Raises OSError (no space, no permission) and leaves no other file.
+    The data is on disk when this returns. Raises OSError (no space, no permission), with `path` as its filename, and
+    leaves no other file.
     """
     content = data.encode() if isinstance(data, str) else data
     temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
@@ -40,9 +41,10 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)  # noqa: PTH105 (named as in the rule above)
-    except BaseException:
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
     sync_folder(path.parent)
 
 
@@ -162,7 +164,8 @@ def _take(descriptor: int, folder: Path) -> None:
     except OSError as error:
         raise RunDirectoryError(f"{folder} can't be locked: {error.strerror}") from error
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+    with suppress(OSError):  # a full disk: the lock holds without its holder's name
+        os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
 
 
 def _drop_inherited() -> None:
