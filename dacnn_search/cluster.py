@@ -3,9 +3,7 @@
 import contextlib
 import logging
 import os
-import signal
 import socket
-import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,14 +122,14 @@ def _all_train(cpus: int | None, concurrency: int | None) -> bool:
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Put back the handlers of signals that Ray replaces by its own."""
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.getsignal(number) for number in numbers}
+    """Keep Ray from handling SIGTERM, as it would from the start of its own start: the exit code would not be that of
+    the signal, and nobody would hear of it."""
+    replaced = ray._private.utils.set_sigterm_handler
+    ray._private.utils.set_sigterm_handler = lambda handler: None
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        ray._private.utils.set_sigterm_handler = replaced
 
 
 def device_memory() -> int:

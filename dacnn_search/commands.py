@@ -1,8 +1,9 @@
-"""What all commands share: errors become one line on stderr and an exit code, never a traceback."""
+"""What all commands share: errors become one line on stderr and an exit code, never a traceback; warnings a line."""
 
 import argparse
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., None]:
 
     @functools.wraps(main)
     def run(arguments: Sequence[str] | None = None) -> None:
+        warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
         try:
             code = main(arguments)
             sys.stdout.flush()

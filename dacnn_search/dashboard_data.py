@@ -20,10 +20,12 @@ from typing import Any
 from dacnn_search.architecture import Architecture
 from dacnn_search.cost import count_parameters, tensor_shapes
 from dacnn_search.errors import RunDirectoryError
+from dacnn_search.files import read_json
 from dacnn_search.importance import importance
 from dacnn_search.ledger import read_ledger
 from dacnn_search.networks import TrainedNetwork, judge, trained_networks
 from dacnn_search.pareto import Record, Scale, front_of
+from dacnn_search.run_directory import RETRAINED, TRIAL, read_environment
 
 __all__ = ["Run", "hypervolumes", "read_run", "run_payload"]
 
@@ -98,12 +100,13 @@ def read_run(folder: Path) -> Run:
         if not (folder / name).is_file():
             raise RunDirectoryError(f"{folder}: a run directory must hold {name}, but this one does not")
     retrained, status = folder / "retrained.jsonl", folder / "status.json"
+    trainings = read_ledger(retrained, RETRAINED) if retrained.exists() else []
     return Run(
         folder,
-        _read_json(folder / "environment.json"),
-        read_ledger(folder / "trials.jsonl"),
-        read_ledger(retrained) if retrained.exists() else [],
-        _read_json(status) if status.exists() else {},
+        read_environment(folder / "environment.json", ("data",) if trainings else ()),
+        read_ledger(folder / "trials.jsonl", TRIAL),
+        trainings,
+        read_json(status) if status.exists() else {},
     )
 
 
@@ -250,13 +253,3 @@ def _shown_path(folder: Path) -> str:
     """The folder as a user would type it: relative to the working directory if it lies below."""
     absolute = folder.resolve()
     return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunDirectoryError(f"{path} must be JSON that can be read, but: {error}") from error
-    if not isinstance(values, dict):
-        raise RunDirectoryError(f"{path} must hold a mapping, but holds {type(values).__name__}")
-    return values

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,15 @@ from dacnn_search.run_directory import RunDirectory
 from dacnn_search.settings import SpaceSettings, options_of, validate
 from dacnn_search.space import SearchSpace
 
-__all__ = ["Extension", "check_extension", "check_unchanged", "extend_run", "space_id"]
+__all__ = [
+    "Extension",
+    "check_extension",
+    "check_nothing_lost",
+    "check_unchanged",
+    "extend_run",
+    "forget_lost",
+    "space_id",
+]
 
 FREE = ("name", "description", "search", "retrain", "references")  # what trials do not depend on
 EXTENSIBLE = ("architecture", "constraints")  # what --extend may change
@@ -68,6 +77,30 @@ def check_unchanged(run: RunDirectory) -> None:
         )
 
 
+def check_nothing_lost(
+    run: RunDirectory, records: Sequence[Mapping[str, Any]], proposals: Sequence[Mapping[str, Any]]
+) -> None:
+    """Raise RunDirectoryError if the ledger has fewer trials than had ended when the last network was proposed: it was
+    emptied, cut at the end of a line or replaced."""
+    least = max((line["finished"] for line in proposals), default=0)
+    if len(records) < least:
+        raise RunDirectoryError(
+            f"{run.trials_file}: the ledger must have the {least} trials that proposals.jsonl knows to have ended, but "
+            f"has {len(records)}; to train again what is missing: --resume {shlex.quote(str(run.folder))} --repair"
+        )
+
+
+def forget_lost(proposals: Ledger, finished: int) -> None:
+    """Let the proposals know of no more trials that had ended than the ledger has, which is `finished`."""
+    lines = _forgotten(proposals.records, finished)
+    if lines != list(proposals.records):
+        proposals.rewrite(lines)
+
+
+def _forgotten(lines: Sequence[Mapping[str, Any]], finished: int) -> list[dict[str, Any]]:
+    return [{**line, "finished": min(line["finished"], finished)} for line in lines]
+
+
 def extend_run(run: RunDirectory, extension: Extension, ledger: Ledger, proposals: Ledger) -> tuple[int, int]:
     """Give a run another space; how many trials it keeps, and how many do not fit.
 
@@ -75,11 +108,14 @@ def extend_run(run: RunDirectory, extension: Extension, ledger: Ledger, proposal
     the old space with the trials that fit both; the extension can then be asked for again.
     """
     before = len(ledger.records)
-    for kept in (ledger, proposals):
-        translated = [_translated(extension, record) for record in kept.records]
-        fitting = [record for record in translated if record is not None]
-        if fitting != list(kept.records):
-            kept.rewrite(fitting)
+    fitting = [
+        [record for old in kept.records if (record := _translated(extension, old)) is not None]
+        for kept in (ledger, proposals)
+    ]
+    lines = _forgotten(fitting[1], len(fitting[0]))
+    for kept, records in ((proposals, lines), (ledger, fitting[0])):
+        if records != list(kept.records):
+            kept.rewrite(records)
     write_atomic(run.folder / f"space.yaml.before-{space_id(extension.old)}", run.space_file.read_bytes())
     run.set_space(extension.new)
     return len(ledger.records), before - len(ledger.records)

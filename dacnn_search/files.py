@@ -6,6 +6,7 @@ The only place of the package that replaces a file.
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -14,10 +15,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from dacnn_search.errors import RunDirectoryError
 
-__all__ = ["lock", "new_folder", "replace_folder", "sha256_of", "sweep", "sync_folder", "write_atomic"]
+__all__ = ["lock", "new_folder", "read_json", "replace_folder", "sha256_of", "sweep", "sync_folder", "write_atomic"]
 
 LOCK_NAME = ".lock"
 SWEEP_SECONDS = 60.0  # what is younger may be in use
@@ -28,7 +30,8 @@ _held: set[int] = set()  # descriptors of the locks of this process
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Replace `path` by `data` (text as UTF-8): after a crash it's the old file or the new one, never a part.
 
-    The data is on disk when this returns. Raises OSError (no space, no permission) and leaves no other file.
+    The data is on disk when this returns. Raises OSError (no space, no permission), with `path` as its filename, and
+    leaves no other file.
     """
     content = data.encode() if isinstance(data, str) else data
     temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
@@ -38,9 +41,10 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)  # noqa: PTH105 (named as in the rule above)
-    except BaseException:
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
     sync_folder(path.parent)
 
 
@@ -109,6 +113,17 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises RunDirectoryError if it can't be read or is no object."""
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunDirectoryError(f"{path}: must be readable JSON, but: {error}") from error
+    if not isinstance(values, dict):
+        raise RunDirectoryError(f"{path}: must be a JSON object, but is {type(values).__name__}")
+    return values
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hex digits; reads it in pieces."""
     with path.open("rb") as file:
@@ -149,7 +164,8 @@ def _take(descriptor: int, folder: Path) -> None:
     except OSError as error:
         raise RunDirectoryError(f"{folder} can't be locked: {error.strerror}") from error
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+    with suppress(OSError):  # a full disk: the lock holds without its holder's name
+        os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
 
 
 def _drop_inherited() -> None:

@@ -19,7 +19,7 @@ import re
 import shlex
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,12 +40,12 @@ class LedgerWarning(UserWarning):
     """A ledger was changed on opening: a torn last line cut off, or damaged lines left out by a repair."""
 
 
-def read_ledger(path: Path) -> list[Record]:
+def read_ledger(path: Path, keys: Set[str] = frozenset()) -> list[Record]:
     """The records of the ledger at `path`, which is left as it is; a torn last line is skipped.
 
-    Raises RunDirectoryError if the file is missing or damaged.
+    keys: what every record must have. Raises RunDirectoryError if the file is missing or damaged.
     """
-    contents = _read(path)
+    contents = _read(path, keys)
     _refuse_damage(path, contents)
     return contents.records
 
@@ -62,17 +62,17 @@ class Ledger:
         self._unfinished = False  # whether bytes of a broken append may lie behind the first `size` ones
 
     @classmethod
-    def open(cls, path: Path, *, repair: bool = False) -> Self:
+    def open(cls, path: Path, keys: Set[str] = frozenset(), *, repair: bool = False) -> Self:
         """Verify the ledger at `path`, or start one, and make it ready for appending.
 
         A torn last line is cut off with a LedgerWarning; one that lacks only its newline is kept. Damage
         raises RunDirectoryError with file and line. With `repair` the damaged file is kept as
         `<name>.damaged-<n>`, the ledger is rewritten with the lines that verify, and a LedgerWarning tells
-        how many don't.
+        how many don't. keys: what every record must have.
         """
         if not path.exists():
             write_atomic(path, b"")
-        contents = _read(path)
+        contents = _read(path, keys)
         if contents.damage and repair:
             _rewrite(path, contents)
         else:
@@ -151,18 +151,18 @@ class _Contents:
     torn: bool = False  # whether the last line is an append cut short
 
 
-def _read(path: Path) -> _Contents:
+def _read(path: Path, keys: Set[str]) -> _Contents:
     try:
         contents = _Contents(path.read_bytes())
     except OSError as error:
         raise RunDirectoryError(f"{path} can't be read: {error.strerror}") from error
     *complete, tail = contents.data.split(b"\n")
     for number, line in enumerate(complete, 1):
-        _add(contents, number, line)
+        _add(contents, number, line, keys)
     if tail:
         contents.torn = _is_torn(tail)
         if not contents.torn:
-            _add(contents, len(complete) + 1, tail)
+            _add(contents, len(complete) + 1, tail, keys)
     return contents
 
 
@@ -177,13 +177,15 @@ def _is_torn(tail: bytes) -> bool:
     return True
 
 
-def _add(contents: _Contents, number: int, line: bytes) -> None:
+def _add(contents: _Contents, number: int, line: bytes, keys: Set[str]) -> None:
     last = contents.records[-1]["sequence"] if contents.records else 0
     whole = line.removesuffix(b"\r")
     try:
         record = _parse(whole)
         if record["sequence"] <= last:
             raise ValueError(f"sequence must grow, but is {record['sequence']} after {last}")
+        if missing := keys - record.keys():
+            raise ValueError(f"a record of this ledger must have {', '.join(sorted(missing))}, but lacks it")
     except ValueError as error:
         contents.damage.append((number, str(error)))
         return

@@ -34,9 +34,10 @@ def replay(run: RunDirectory) -> tuple[int, int, Departure | None]:
 
     It takes as long as the sampler took in the search.
     """
-    from dacnn_search.extension import space_id
+    from dacnn_search.extension import check_nothing_lost, space_id
 
     space, lines, records = run.space, run.proposals, run.records
+    check_nothing_lost(run, records, lines)
     current = space_id(space)
     confirmed = unknown = 0
     for first, group in itertools.groupby(lines, key=lambda line: line["first_trial"]):

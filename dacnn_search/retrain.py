@@ -24,7 +24,7 @@ from dacnn_search.packing import Share, Slots, demand_of
 from dacnn_search.pareto import spread
 from dacnn_search.progress import Listener, RunningTrial, Snapshot
 from dacnn_search.recipe import Recipe
-from dacnn_search.run_directory import RunDirectory, now
+from dacnn_search.run_directory import RETRAINED, RunDirectory, now
 from dacnn_search.settings import RetrainSettings
 from dacnn_search.signals import Stop, orderly_end
 from dacnn_search.worker import train_fully
@@ -80,7 +80,11 @@ def retrain(
     if not run.front:
         raise InputError(f"{run.folder}: retraining needs a finished trial, but there is none")
     listener = listener or Listener()
-    with lock(run.folder), orderly_end(run.folder) as stop, Ledger.open(run.retrained_file, repair=repair) as ledger:
+    with (
+        lock(run.folder),
+        orderly_end(run.folder) as stop,
+        Ledger.open(run.retrained_file, RETRAINED, repair=repair) as ledger,
+    ):
         jobs = _missing_jobs(run, settings, recipe, ledger.records)
         if jobs:
             data = load(space.settings.data).with_validation_in_train()

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dacnn_search.commands import command, parsed, whole
+from dacnn_search.signals import orderly_end
 from dacnn_search.task import prepare
 from dacnn_search.units import parse_duration
 
@@ -23,28 +24,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run."""
     options = _parser().parse_args(arguments)
     names = ("trials", "time_budget", "sampler", "stopping", "confirm", "seed", "concurrency", "gpus_per_trial")
-    task = prepare(
-        options.space,
-        resume=options.resume,
-        results=options.results,
-        name=options.name,
-        extend=options.extend,
-        repair=options.repair,
-        settings={name: getattr(options, name) for name in names},
-    )
+    with contextlib.ExitStack() as to_end:
+        with orderly_end():
+            task = prepare(
+                options.space,
+                resume=options.resume,
+                results=options.results,
+                name=options.name,
+                extend=options.extend,
+                repair=options.repair,
+                settings={name: getattr(options, name) for name in names},
+            )
 
-    from dacnn_search.tracking import Tracking
+            from dacnn_search.tracking import Tracking
 
-    resources = {name: getattr(options, name) for name in ("address", "concurrency", "gpus_per_trial")}
-    tracking = Tracking(options.tensorboard, options.wandb, options.mlflow)
-    from dacnn_search.cluster import early_ray, one_ray
+            tracking = Tracking(options.tensorboard, options.wandb, options.mlflow)
+            from dacnn_search.cluster import early_ray, one_ray
 
-    with one_ray():
-        if task.run is None:  # Ray will be needed
-            with _meanwhile("dacnn_search.derived"):
-                early_ray(options.address, task.settings.concurrency, options.verbose)
-        from dacnn_search.job import run_job
+            to_end.enter_context(one_ray())
+            if task.run is None:  # Ray will be needed
+                with _meanwhile("dacnn_search.derived"):
+                    early_ray(options.address, task.settings.concurrency, options.verbose)
+            from dacnn_search.job import run_job
 
+        resources = {name: getattr(options, name) for name in ("address", "concurrency", "gpus_per_trial")}
         run_job(task, resources=resources, verbose=options.verbose, tracking=tracking)
 
 

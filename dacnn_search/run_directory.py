@@ -8,12 +8,12 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dacnn_search.errors import RunDirectoryError
-from dacnn_search.files import new_folder, sha256_of, write_atomic
+from dacnn_search.files import new_folder, read_json, sha256_of, write_atomic
 from dacnn_search.ledger import read_ledger
 from dacnn_search.networks import TrainedNetwork, best_networks, trained_networks
 from dacnn_search.pareto import Record, Scale, front_of
@@ -23,6 +23,9 @@ from dacnn_search.space_size import count_networks
 
 __all__ = [
     "FORMAT",
+    "PROPOSAL",
+    "RETRAINED",
+    "TRIAL",
     "RunDirectory",
     "check_name",
     "gpu_memory",
@@ -30,12 +33,35 @@ __all__ = [
     "now",
     "package_versions",
     "processor_name",
+    "read_environment",
 ]
 
 FORMAT = 1  # of the files in a run directory; a run of a later format is refused
 SPACE_FILE, ENVIRONMENT_FILE = "space.yaml", "environment.json"
-NEEDED = {"data": {"input_shape", "num_classes"}, "space": {"least", "most"}}  # of environment.json
+# What the lines of the three ledgers have at least.
+_NETWORK = frozenset({"trial", "fingerprint", "architecture", "parameters", "macs", "accuracy", "epochs"})
+TRIAL = _NETWORK | {"state", "choices", "seconds"}
+PROPOSAL = frozenset(
+    {"trial", "fingerprint", "choices", "duplicates", "finished", "first_trial", "session", "sampler", "seed", "space"}
+)
+RETRAINED = _NETWORK | {"seed", "test_accuracy", "recipe"}
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "plotly", "dacnn-search")
+
+
+def _whole(least: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and value >= least
+
+
+# What environment.json must say: (part, key) -> rule, whether a value keeps it.
+FACTS: dict[tuple[str, str], tuple[str, Callable[[Any], bool]]] = {
+    ("data", "input_shape"): (
+        "three whole numbers from 1 on",
+        lambda value: isinstance(value, list) and len(value) == 3 and all(map(_whole(1), value)),
+    ),
+    ("data", "num_classes"): ("a whole number from 1 on", _whole(1)),
+    ("space", "least"): ("a whole number from 1 on", _whole(1)),
+    ("space", "most"): ("a whole number from 1 on", _whole(1)),
+}
 
 
 class RunDirectory:
@@ -47,20 +73,19 @@ class RunDirectory:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         if not self.space_file.is_file() or not self.environment_file.is_file():
+            found = "one does not" if self.folder.is_dir() else "is none" if self.folder.exists() else "does not exist"
             raise RunDirectoryError(
-                f"{self.folder}: a run directory must hold space.yaml and environment.json, but this one "
-                f"{'does not' if self.folder.is_dir() else 'does not exist'}"
+                f"{self.folder}: a run directory must hold space.yaml and environment.json, but this {found}"
             )
         found = self.environment.get("format")
         if not isinstance(found, int) or not 1 <= found <= FORMAT:
+            versions = self.environment.get("versions")
+            writer = versions.get("dacnn-search") if isinstance(versions, dict) else None
             raise RunDirectoryError(
                 f"{self.folder}: the format must be 1 to {FORMAT}, but is {found!r}; "
-                f"it was written by dacnn-search {self.environment.get('versions', {}).get('dacnn-search')}"
+                f"it was written by dacnn-search {writer}"
             )
-        for part, keys in NEEDED.items():
-            values = self.environment.get(part)
-            if not isinstance(values, dict) or not keys <= values.keys():
-                raise RunDirectoryError(f"{self.environment_file}: {part} must have {', '.join(sorted(keys))}")
+        read_environment(self.environment_file, ("data", "space"))
 
     @classmethod
     def create(
@@ -140,28 +165,22 @@ class RunDirectory:
 
     @property
     def environment(self) -> dict[str, Any]:
-        try:
-            values = json.loads(self.environment_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunDirectoryError(f"{self.environment_file}: must be readable JSON, but: {error}") from error
-        if not isinstance(values, dict):
-            raise RunDirectoryError(f"{self.environment_file}: must be a JSON object, but is {type(values).__name__}")
-        return values
+        return read_json(self.environment_file)
 
     @property
     def records(self) -> list[dict[str, Any]]:
         """The finished trials, in the order they finished."""
-        return read_ledger(self.trials_file) if self.trials_file.exists() else []
+        return read_ledger(self.trials_file, TRIAL) if self.trials_file.exists() else []
 
     @property
     def proposals(self) -> list[dict[str, Any]]:
         """What was proposed, in that order; each with how many trials had finished by then."""
-        return read_ledger(self.proposals_file) if self.proposals_file.exists() else []
+        return read_ledger(self.proposals_file, PROPOSAL) if self.proposals_file.exists() else []
 
     @property
     def retrained(self) -> list[dict[str, Any]]:
         """The finished retrainings, one record per network and seed."""
-        return read_ledger(self.retrained_file) if self.retrained_file.exists() else []
+        return read_ledger(self.retrained_file, RETRAINED) if self.retrained_file.exists() else []
 
     @property
     def front(self) -> list[Record]:
@@ -215,6 +234,18 @@ def check_name(name: str | None) -> None:
         plain_name(name or "run")
     except ValueError as error:
         raise RunDirectoryError(str(error)) from None
+
+
+def read_environment(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
+    """What an `environment.json` says. Raises RunDirectoryError if it can't be read, lacks one of the parts that are
+    `needed`, or says of data or space what can't be."""
+    values = read_json(path)
+    for (part, key), (rule, kept) in FACTS.items():
+        facts = values.get(part, {})
+        found = facts.get(key) if isinstance(facts, dict) else None
+        if (part in needed or facts != {}) and not kept(found):
+            raise RunDirectoryError(f"{path}: {part} must have {key}, {rule}, but has {found!r}")
+    return values
 
 
 def now() -> str:

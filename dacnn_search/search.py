@@ -9,12 +9,12 @@ from typing import Any
 
 from dacnn_search.cluster import check_address, start_ray
 from dacnn_search.data import load
-from dacnn_search.extension import extend_run
+from dacnn_search.extension import check_nothing_lost, extend_run, forget_lost
 from dacnn_search.files import lock, sweep
 from dacnn_search.ledger import Ledger
 from dacnn_search.packing import demand_of_space
 from dacnn_search.progress import Listener
-from dacnn_search.run_directory import RunDirectory
+from dacnn_search.run_directory import PROPOSAL, TRIAL, RunDirectory
 from dacnn_search.search_state import Search
 from dacnn_search.signals import orderly_end
 from dacnn_search.space import SearchSpace
@@ -66,18 +66,23 @@ def run_task(
     """Do a search that has been prepared; see `search`."""
     space, settings, run = task.space, task.settings, task.run
     listener = listener or Listener()
-    check_address(address)
-    data = load(space.settings.data).without_test()
-    if run is None:
-        chosen = settings.model_dump(mode="json")
-        run = RunDirectory.create(task.results, task.name, space, data.class_names, chosen)
+    with orderly_end(run.folder if run else None):
+        check_address(address)
+        data = load(space.settings.data).without_test()
+        if run is None:
+            chosen = settings.model_dump(mode="json")
+            run = RunDirectory.create(task.results, task.name, space, data.class_names, chosen)
     with lock(run.folder), orderly_end(run.folder) as stop:
         sweep(run.folder)
         listener.began(run.folder)
         with (
-            Ledger.open(run.trials_file, repair=task.repair) as ledger,
-            Ledger.open(run.proposals_file, repair=task.repair) as proposed,
+            Ledger.open(run.trials_file, TRIAL, repair=task.repair) as ledger,
+            Ledger.open(run.proposals_file, PROPOSAL, repair=task.repair) as proposed,
         ):
+            if task.repair:
+                forget_lost(proposed, len(ledger.records))
+            else:
+                check_nothing_lost(run, ledger.records, proposed.records)
             if task.extension is not None:
                 kept, dropped = extend_run(run, task.extension, ledger, proposed)
                 listener.say(f"extended: {kept} trials fit the new space, {dropped} do not and are left out")

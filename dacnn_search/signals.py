@@ -15,10 +15,16 @@ __all__ = ["Interrupted", "Stop", "orderly_end"]
 
 
 class Interrupted(DacnnSearchError):
-    """A signal ended a run; what was finished is kept. The exit code is a shell's for that signal: 130 or 143."""
+    """A signal ended a run; what was finished is kept. The exit code is a shell's for that signal: 130 or 143.
 
-    def __init__(self, number: int, folder: Path) -> None:
-        super().__init__(f"interrupted; go on with: python -m dacnn_search.run --resume {shlex.quote(str(folder))}")
+    folder: of the run; None if it had not begun.
+    """
+
+    def __init__(self, number: int, folder: Path | None) -> None:
+        if folder is None:
+            super().__init__("interrupted before the search began")
+        else:
+            super().__init__(f"interrupted; go on with: python -m dacnn_search.run --resume {shlex.quote(str(folder))}")
         self.exit_code = 128 + number
 
 
@@ -76,9 +82,9 @@ def _leave_at_second() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def orderly_end(folder: Path) -> Iterator[Stop]:
-    """Within it a signal leads to `Interrupted` of the run in `folder`, either through the KeyboardInterrupt it
-    raises or through one raised by who polls."""
+def orderly_end(folder: Path | None = None) -> Iterator[Stop]:
+    """Within it a signal leads to `Interrupted` of the run in `folder`, or of one that has not begun, either through
+    the KeyboardInterrupt it raises or through one raised by who polls."""
     stop = Stop()
     in_main = threading.current_thread() is threading.main_thread()  # only there signals can be handled
     numbers = (signal.SIGINT, signal.SIGTERM) if in_main else ()

@@ -4,6 +4,8 @@ import json
 import pickle
 import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +18,19 @@ from pretended import TINY, Pretended, new_run
 from dacnn_search import trial
 from dacnn_search import worker as worker_module
 from dacnn_search.checkpoints import Checkpoints
+from dacnn_search.dashboard import main as dashboard_command
+from dacnn_search.dashboard import write_dashboard
 from dacnn_search.data import load
 from dacnn_search.derived import write_study
 from dacnn_search.errors import InputError, RunDirectoryError
+from dacnn_search.export import main as export_command
 from dacnn_search.files import lock
 from dacnn_search.ledger import Ledger, LedgerWarning
 from dacnn_search.pareto import front_of
 from dacnn_search.replay import main as replay_command
 from dacnn_search.replay import replay
+from dacnn_search.retrain import retrain
+from dacnn_search.run import main as run_command
 from dacnn_search.run_directory import RunDirectory
 from dacnn_search.search import search
 from dacnn_search.space import SearchSpace
@@ -548,6 +555,91 @@ def test_a_ledger_that_lacks_lines_is_told_by_a_replay(space, run):
     run.trials_file.write_bytes(b"".join([*lines[:3], *lines[4:]]))
     with pytest.raises(RunDirectoryError, match="lines are missing"):
         replay(run)
+
+
+@pytest.mark.parametrize("left", [0, 2])
+def test_a_ledger_that_lost_its_end_is_not_silently_begun_anew(space, run, left):
+    """Cut at the end of a line, emptied or deleted, it looks whole: the proposals tell that more trials had ended."""
+    Pretended(space, run, trials=6).run()
+    lines = run.trials_file.read_bytes().splitlines(keepends=True)
+    run.trials_file.write_bytes(b"".join(lines[:left]))
+    if not left:
+        run.trials_file.unlink()
+    message = rf"must have the 5 trials that proposals.jsonl knows to have ended, but has {left}; .*--repair"
+    with pytest.raises(RunDirectoryError, match=message):
+        search(resume=run.folder)
+    with pytest.raises(RunDirectoryError, match=message):
+        replay(run)
+    if left:
+        search(resume=run.folder, trials=left, repair=True)
+        search(resume=run.folder, trials=left)  # it is told once
+        assert len(Pretended(space, run, trials=6).run()) == 6
+
+
+@pytest.mark.parametrize(("name", "other"), [("trials", "proposals"), ("proposals", "trials"), ("retrained", "trials")])
+def test_the_lines_of_another_ledger_are_refused(space, run, name, other):
+    Pretended(space, run, trials=2).run()
+    shutil.copy(run.folder / f"{other}.jsonl", run.folder / f"{name}.jsonl")
+    with pytest.raises(RunDirectoryError, match=rf"{name}.jsonl:1: .* a record of this ledger must have .*, but lacks"):
+        getattr(run, "records" if name == "trials" else name)
+    with pytest.raises(RunDirectoryError, match=rf"{name}.jsonl:1: "):
+        retrain(run) if name == "retrained" else search(resume=run.folder)
+
+
+def test_a_command_tells_a_warning_in_one_line(tmp_path):
+    path = tmp_path / "trials.jsonl"
+    path.write_bytes(b'{"sequence":1,"tri')
+    code = (
+        "import pathlib, sys; from dacnn_search.commands import command; from dacnn_search.ledger import Ledger\n"
+        "command(lambda path: Ledger.open(pathlib.Path(path)).close())(sys.argv[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stderr == f"warning: {path}:1: cut off an unfinished last line\n"
+
+
+HOSTILE = {
+    "empty": b"",
+    "zeros": bytes(500),
+    "deep": b"[" * 100_000,
+    "list": b"[]",
+    "not UTF-8": b'\xff{"format": 1}',
+    "huge": b'{"format": ' + b"9" * 10_000 + b"}",
+    "versions": b'{"format": 2, "versions": "x"}',
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("command", [run_command, replay_command, dashboard_command, export_command])
+def test_a_hostile_environment_is_refused_by_every_command(run, capsys, command, kind):
+    if kind == "versions" and command is dashboard_command:
+        pytest.skip("a dashboard shows what it knows of a later format")
+    run.environment_file.write_bytes(HOSTILE[kind])
+    Ledger.open(run.trials_file).close()
+    with pytest.raises(SystemExit) as ended:
+        command(["--resume", str(run.folder)] if command is run_command else [str(run.folder)])
+    assert ended.value.code == 2
+    assert str(run.folder) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("data", "input_shape", "abc"),
+        ("data", "input_shape", [1, 8]),
+        ("data", "num_classes", 0),
+        ("data", "num_classes", True),
+        ("space", "least", None),
+        ("space", "most", "9"),
+    ],
+)
+def test_an_environment_that_says_what_cannot_be_is_refused(space, run, part, key, value):
+    Pretended(space, run, trials=1).run()
+    values = json.loads(run.environment_file.read_text())
+    values[part][key] = value
+    run.environment_file.write_text(json.dumps(values))
+    for read in (RunDirectory, write_dashboard):
+        with pytest.raises(RunDirectoryError, match=rf"environment.json: {part} must have {key}, "):
+            read(run.folder)
 
 
 @pytest.mark.parametrize("part", ["data", "space"])

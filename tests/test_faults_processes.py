@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from faulty import ENDLESS, SPACE, Run, let_run, records_in, running, status_of, wait_until
 
 from dacnn_search.pareto import front_of
+from dacnn_search.replay import replay
 from dacnn_search.run_directory import RunDirectory
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -53,6 +55,7 @@ def check_complete(folder: Path, trials: int, stopped: bool = False) -> None:
     assert {r["state"] for r in records} - ({"PRUNED"} if stopped else set()) == {"COMPLETE"}
     assert [r["trial"] for r in RunDirectory(folder).front] == [r["trial"] for r in front_of(records)]
     assert status_of(folder)["state"] == "finished"
+    assert replay(RunDirectory(folder))[1:] == (0, None)
 
 
 def test_kills_of_the_driver_at_random_moments_lose_and_repeat_nothing(folder):
@@ -256,33 +259,47 @@ def test_a_retraining_survives_signals_and_kills(folder):
     assert not (run_folder / "checkpoints").exists()
 
 
+STARTING = [  # a function, seconds from its begin to the signal, whether there is a run directory by then
+    ("run.prepare", 0.0, False),
+    ("cluster._init", 0.0, False),
+    ("cluster._init", 0.5, False),
+    ("cluster._init", 1.5, False),
+    ("search.load", 0.0, False),
+    ("search.start_ray", 0.0, True),
+]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(
-    ("moment", "begun"), [("search.load", False), ("search.start_ray", True), ("cluster._init", True)]
-)
-def test_a_signal_while_it_starts(folder, moment, begun, number):
-    """It comes as a function begins: before the run directory is there, before Ray starts, and while it does."""
+@pytest.mark.parametrize(("moment", "seconds", "begun"), STARTING)
+def test_a_signal_while_it_starts(folder, moment, seconds, begun, number):
+    """It comes while the space is read, before Ray starts and while it does, before the run directory is there and
+    after. Ray starts in about two seconds: the function is made to last that long at least."""
     module, name = moment.split(".")
     before = f"""
-import dacnn_search.{module}, os, sys, time
+import dacnn_search.{module}, os, sys, threading, time
 module = sys.modules["dacnn_search.{module}"]
 begin = module.{name}
 def signalled(*arguments, **more):
-    os.kill(os.getpid(), {int(number)})
-    time.sleep(0.2)
-    return begin(*arguments, **more)
+    threading.Timer({seconds}, os.kill, (os.getpid(), {int(number)})).start()
+    if not {seconds}:
+        time.sleep(10)
+    result = begin(*arguments, **more)
+    time.sleep(10)
+    return result
 module.{name} = signalled
 """
     run_folder = folder / "results" / "small"
     with running(*start(folder), before=before) as run:
-        run.processes()
+        wait_until(lambda: (run.processes(), run.process.poll() is not None)[1])
         code, output = run.end()
         no_orphans(run)
-    assert code in (128 + number, -number), output  # a shell tells both by the first
-    assert "Traceback" not in output
-    assert run_folder.exists() == begun
-    if begun:
+    assert code == 128 + number, output
+    if not begun:
+        assert output == "interrupted before the search began\n"
+        assert not (folder / "results").exists()
+    else:
         assert f"--resume {run_folder}" in output
+        assert "Traceback" not in output
         code, output = finish(run_folder, "--trials", 2)
         assert code == 0, output
         check_complete(run_folder, 2)
@@ -336,15 +353,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+def fill(disk: Path, room: int) -> None:
+    """Leave that many KiB of a file system."""
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    (disk / "filling").write_bytes(b"x" * max(0, free - room * 1024))
+
+
 @pytest.mark.parametrize("room", [0, 3, 30])
 def test_a_full_disk(folder, small_disk, room):
     run_folder = small_disk / "small"
     with running("--space", folder / "space.yaml", "--results", small_disk, "--trials", 300) as run:
         wait_until(lambda: len(records_in(run_folder)) >= 2, run)
-        fill = small_disk / "filling"
-        with fill.open("wb") as file:
-            free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
-            file.write(b"x" * max(0, free - room * 1024))
+        fill(small_disk, room)
         code, output = run.end()
         assert code == 1, output
         assert "can't be written: No space left on device" in output
@@ -353,7 +373,7 @@ def test_a_full_disk(folder, small_disk, room):
     records = records_in(run_folder)
     assert len(records) >= 2
     json.loads((run_folder / "status.json").read_text())
-    fill.unlink()
+    (small_disk / "filling").unlink()
     code, output = finish(run_folder, "--trials", len(records) + 2)
     assert code == 0 or "dashboard" in output, output
     assert len(records_in(run_folder)) == len(records) + 2
@@ -434,3 +454,117 @@ def test_a_thousand_mutated_spaces(tmp_path):
         timeout=1500,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+DONE = SPACE.replace("top: 0", "top: 2, epochs: 1").replace("trials: 6", "trials: 4")
+DERIVED = ("optuna.db", "trials.csv", "front.csv", "dashboard.html", "status.json", "best")
+
+
+@pytest.fixture(scope="module")
+def done_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory with all that a search, its retraining and its export leave."""
+    folder = tmp_path_factory.mktemp("done")
+    (folder / "space.yaml").write_text(DONE, encoding="utf-8")
+    with running(*start(folder)) as run:
+        code, output = run.end()
+    assert code == 0, output
+    return folder / "results" / "small"
+
+
+def without(run_folder: Path, names: tuple[str, ...], to: Path) -> Path:
+    """A copy of a run directory that lacks some files and folders."""
+    shutil.copytree(run_folder, to, ignore=lambda folder, _: names if Path(folder) == run_folder else ())
+    return to
+
+
+def kept_in(run_folder: Path) -> list[bytes]:
+    """The files that nothing else can give again."""
+    ledgers = [run_folder / f"{name}.jsonl" for name in ("trials", "proposals", "retrained")]
+    return [path.read_bytes() for path in (*ledgers, *sorted((run_folder / "retrained").glob("*"))) if path.exists()]
+
+
+AT_EACH_WRITE = """
+import contextlib, io, os, shutil, signal, sys
+from pathlib import Path
+import dacnn_search.job
+from dacnn_search.run import main
+replace, rename, folder = os.replace, os.rename, Path(sys.argv[1])
+
+def resume(copy, moment):
+    process = os.fork()
+    if not process:
+        count = 0
+        def at(do):
+            def counted(*names):
+                nonlocal count
+                count += 1
+                if count == moment:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                do(*names)
+            return counted
+        os.replace, os.rename = at(replace), at(rename)
+        with contextlib.redirect_stdout(io.StringIO()):
+            try:
+                main(["--resume", str(copy)])
+            except SystemExit as ended:
+                os._exit(ended.code)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+moment, code = 0, -signal.SIGKILL
+while code == -signal.SIGKILL:
+    moment += 1
+    copy = shutil.copytree(folder, folder.with_name(f"copy-{moment}"))
+    code = resume(copy, moment)
+    if code == -signal.SIGKILL:
+        assert resume(copy, 0) == 0, moment
+assert code == 0, code
+print(moment - 1)
+"""
+
+
+def test_a_kill_at_each_write_of_what_is_derived(done_run, tmp_path):
+    """The derived files are deleted; the process that writes them again is killed before each file and folder gets its
+    name. Going on, it ends with all of them, and the ledgers as they were."""
+    run_folder = without(done_run, DERIVED, tmp_path / "small")
+    done = subprocess.run(
+        [sys.executable, "-c", AT_EACH_WRITE, str(run_folder)], capture_output=True, text=True, check=False, timeout=900
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout) > 15
+    copies = list(tmp_path.glob("copy-*"))
+    assert len(copies) == int(done.stdout) + 1
+    for copy in copies:
+        assert kept_in(copy) == kept_in(done_run)
+        names = {path.relative_to(copy) for path in copy.rglob("*") if not path.name.startswith(".tmp-")}
+        assert names == {path.relative_to(done_run) for path in done_run.rglob("*")}
+        assert (copy / "front.csv").read_bytes() == (done_run / "front.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("lacking", "room", "named"),
+    [
+        (DERIVED, 0, "best/"),
+        (DERIVED, 24, "best/"),
+        (DERIVED, 300, "dashboard.html"),
+        ((*DERIVED, "retrained", "retrained.jsonl"), 0, "retrained"),
+        ((*DERIVED, "retrained", "retrained.jsonl"), 4, "retrained"),
+    ],
+)
+def test_a_disk_that_is_full_after_the_search(done_run, small_disk, tmp_path, lacking, room, named):
+    """While networks are retrained and exported, and as the dashboard is written; room is in KiB."""
+    run_folder = without(done_run, lacking, small_disk / "small")
+    before = kept_in(run_folder)
+    fill(small_disk, room)
+    with running("--resume", run_folder) as run:
+        code, output = run.end()
+        no_orphans(run)
+    assert code in (1, 2), output
+    assert re.search(rf"{re.escape(str(run_folder))}/{named}.*: No space left on device", output.splitlines()[-1])
+    assert "Traceback" not in output
+    assert all(old in new for old, new in zip(before, kept_in(run_folder), strict=False))
+    (small_disk / "filling").unlink()
+    roomy = without(run_folder, (), tmp_path / "small")
+    code, output = finish(roomy)
+    assert code == 0, output
+    assert kept_in(roomy)[:2] == kept_in(done_run)[:2]
+    assert {path.name for path in done_run.iterdir()} <= {path.name for path in roomy.iterdir()}
