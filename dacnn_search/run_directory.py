@@ -77,12 +77,12 @@ class RunDirectory:
             raise RunDirectoryError(
                 f"{self.folder}: a run directory must hold space.yaml and environment.json, but this {found}"
             )
-        found = self.environment.get("format")
-        if not isinstance(found, int) or not 1 <= found <= FORMAT:
+        version = self.environment.get("format")
+        if not isinstance(version, int) or not 1 <= version <= FORMAT:
             versions = self.environment.get("versions")
             writer = versions.get("dacnn-search") if isinstance(versions, dict) else None
             raise RunDirectoryError(
-                f"{self.folder}: the format must be 1 to {FORMAT}, but is {found!r}; "
+                f"{self.folder}: the format must be 1 to {FORMAT}, but is {version!r}; "
                 f"it was written by dacnn-search {writer}"
             )
         read_environment(self.environment_file, ("data", "space"))
