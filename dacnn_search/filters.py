@@ -138,7 +138,7 @@ def filter_figure(pictures: FilterPictures) -> go.Figure:
         tickvals=[column * step_x + step_x / 2 for column in range(columns)], ticktext=_headings(pictures), side="top"
     )
     title = {"text": f"Filters of {html.escape(pictures.network)}", "x": 0, "font": {"size": 16}}
-    size = {"width": 260 + 110 * columns, "height": 120 + 110 * rows}
+    size = {"width": 260 + 110 * columns, "height": 110 + 110 * rows, "margin_b": 10}
     return figure.update_layout(title=title, template="plotly_white", showlegend=False, **size)
 
 

@@ -105,10 +105,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     where.add_argument("--root", default="data", help="folder of the downloaded data sets (data)")
     where.add_argument("--results", type=Path, default=Path("results/paper"), help="(results/paper)")
-    where.add_argument(
-        "--concurrency", type=whole(1), help="trainings at once (default: one per core, or four per GPU)"
-    )
-    where.add_argument("--gpus-per-trial", type=float, help="share of a GPU (default 0.25 where there is one)")
+    where.add_argument("--concurrency", type=whole(1), help="trainings at once (default: what cores and GPUs hold)")
+    where.add_argument("--gpus-per-trial", type=float, help="share of a GPU per training (default: as many as fit)")
     where.add_argument("--address", help="of a running Ray cluster")
     where.add_argument("--verbose", action="store_true", help="show Ray's messages")
     other = parser.add_argument_group("trained networks, these or any other folder of one")
