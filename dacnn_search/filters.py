@@ -19,7 +19,7 @@ from dacnn_search.errors import InputError
 from dacnn_search.files import write_atomic
 from dacnn_search.plot_page import html_page
 
-__all__ = ["FilterPictures", "filter_figure", "visualise", "write_filters", "write_png"]
+__all__ = ["FILTERS", "FilterPictures", "filter_figure", "visualise", "write_filters", "write_png"]
 
 FILTERS, STEPS = 5, 100
 RATE = 0.02  # of the pixels' range, per step

@@ -1,10 +1,11 @@
 """What is written of one of the paper's experiments: its tables, and a page with figures."""
 
 import dataclasses
+import functools
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
@@ -13,6 +14,9 @@ from dacnn_search.files import write_atomic
 from dacnn_search.paper_report import Report, report_of, write_tables
 from dacnn_search.paper_rows import PruningRow, Results, Row
 from dacnn_search.plot_page import html_page
+
+if TYPE_CHECKING:
+    from dacnn_search.filters import FilterPictures
 
 __all__ = ["write_report"]
 
@@ -179,16 +183,25 @@ def _pruning(rows: Sequence[PruningRow], published: str) -> go.Figure:
 
 def _filters(experiment: Experiment, results: Results, target: Path) -> list[go.Figure]:
     """The filters of each network that is trained; also as `filters.png`."""
-    from dacnn_search.filters import filter_figure, visualise, write_png
+    from dacnn_search.filters import filter_figure, write_png
 
     figures = []
     for member in experiment.members:
         trained = [record for record in results.found[member] if record["reason"] is None]
         if trained:
-            pictures = visualise(results.networks / f"{member.network}-{trained[0]['key']}")
+            pictures = _pictures(results.networks / f"{member.network}-{trained[0]['key']}")
             write_png(pictures, target / "filters.png")
             figures.append(filter_figure(dataclasses.replace(pictures, network=member.network)))
     return figures
+
+
+@functools.cache  # pages are written again after every training
+def _pictures(network: Path) -> "FilterPictures":
+    from dacnn_search.filters import visualise
+    from dacnn_search.training import prepare_process
+
+    prepare_process(threads=1)  # the other cores train
+    return visualise(network)
 
 
 def family(network: str) -> str:

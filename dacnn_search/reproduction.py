@@ -255,7 +255,8 @@ class _Reproduction:
 
     def _is_whole(self, dataset: str) -> bool:
         known, data = KNOWN_SETS[dataset], self._data[dataset]
-        return (len(data.train), len(data.test)) == (sum(known.train_counts), sum(known.test_counts))
+        found, expected = (data.num_classes, len(data.train), len(data.test)), (known.train_counts, known.test_counts)
+        return found == (len(known.train_counts), *map(sum, expected))
 
     def _data_notes(self) -> dict[str, str]:
         notes = {}
@@ -269,7 +270,8 @@ class _Reproduction:
             )
             if not self._is_whole(dataset):
                 notes[dataset] += (
-                    f" The published set has {sum(known.train_counts):,} and {sum(known.test_counts):,} images."
+                    f" The published set has {sum(known.train_counts):,} and {sum(known.test_counts):,} images of "
+                    f"{len(known.train_counts)}."
                 )
         return notes
 

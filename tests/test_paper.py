@@ -287,7 +287,13 @@ def test_list_needs_neither_torch_nor_ray():
         (["--table", 7, "--data", "x.npz"], "--data must be one of cifar10=FILE.npz, svhn=FILE.npz here, but is x.npz"),
         (["--table", 1, "--data", "none.npz"], "none.npz can't be read"),
         (["--table", 1, "--scale", 0], "scale must lie in (0, 4], but is 0"),
+        (
+            ["--table", 1, "--data", "cifar10=x.npz"],
+            "--data must be one of cifar100=FILE.npz here, but is cifar10=x.npz",
+        ),
         (["--against", "resnet18"], "--against is only used with --compress"),
+        (["--table", 1, "--layers", 1], "--layers is only used with --filters"),
+        (["--figure", 7, "--filters", "x"], "can be given at once, but --table or --figure and --filters are"),
         (["--filters", "none"], "none: the folder of a trained network must hold"),
     ],
 )
