@@ -137,6 +137,8 @@ def filter_figure(pictures: FilterPictures) -> go.Figure:
     figure.update_xaxes(
         tickvals=[column * step_x + step_x / 2 for column in range(columns)], ticktext=_headings(pictures), side="top"
     )
+    figure.update_xaxes(range=[0, columns * step_x], constrain="domain", constraintoward="left", showgrid=False)
+    figure.update_yaxes(range=[rows * step_y, 0], constrain="domain", constraintoward="top", zeroline=False)
     title = {"text": f"Filters of {html.escape(pictures.network)}", "x": 0, "font": {"size": 16}}
     size = {"width": 260 + 110 * columns, "height": 110 + 110 * rows, "margin_b": 10}
     return figure.update_layout(title=title, template="plotly_white", showlegend=False, **size)
