@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dacnn_search.cost import InputShape, estimate_cost
+from dacnn_search.cost import estimate_cost
 from dacnn_search.errors import InputError
 from dacnn_search.model_folder import METRICS, WEIGHTS, read_architecture, read_input, read_metrics
 from dacnn_search.units import format_bytes
@@ -21,6 +21,7 @@ class Measured:
     """A network's size and, if it was trained, its accuracy.
 
     macs: of one image. file_bytes: of its float32 weights as safetensors. accuracy: on the test images, in [0, 1].
+    tested_on: which test images these are, anything that is equal for equal ones.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Measured:
     macs: int
     file_bytes: int
     accuracy: float | None = None
+    tested_on: Any = None
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,10 @@ class Comparison:
 
     @property
     def accuracy_drop(self) -> float | None:
-        """In points of accuracy; None if one of the two was not trained."""
+        """In points of accuracy; None if one of the two was not trained, or they were tested on different images."""
         if self.network.accuracy is None or self.reference.accuracy is None:
+            return None
+        if self.network.tested_on != self.reference.tested_on:
             return None
         return 100 * (self.reference.accuracy - self.network.accuracy)
 
@@ -70,7 +74,8 @@ def measure(folder: Path) -> Measured:
     except OSError as error:
         raise InputError(f"{folder / WEIGHTS}: the weights must be there, but: {error.strerror}") from error
     accuracy = metrics.get("training", {}).get("test_accuracy")
-    return Measured(metrics.get("name") or folder.name, cost.parameters, cost.macs, size, accuracy)
+    name = metrics.get("name") or folder.name
+    return Measured(name, cost.parameters, cost.macs, size, accuracy, _tested_on(folder))
 
 
 def reference_for(against: str, like: Path, trained: Path | None = None) -> Measured:
@@ -89,13 +94,8 @@ def reference_for(against: str, like: Path, trained: Path | None = None) -> Meas
     given = read_input(like)
     accuracies = [] if trained is None else list(_accuracies(against, like, trained))
     accuracy = sum(accuracies) / len(accuracies) if accuracies else None
-    return untrained(against, given.shape, len(given.classes), accuracy)
-
-
-def untrained(network: str, shape: InputShape, classes: int, accuracy: float | None = None) -> Measured:
-    """A network of the zoo, its size in closed form."""
-    cost = estimate_cost(get(network), shape, classes)
-    return Measured(network, cost.parameters, cost.macs, cost.file_bytes, accuracy)
+    cost = estimate_cost(get(against), given.shape, len(given.classes))
+    return Measured(against, cost.parameters, cost.macs, cost.file_bytes, accuracy, _tested_on(like))
 
 
 def compression_report(folders: Sequence[Path], against: str, trained: Path | None = None) -> str:
@@ -110,6 +110,8 @@ def compression_report(folders: Sequence[Path], against: str, trained: Path | No
             f"\n{against} has no accuracy here: no training of it on the same data by the same recipe was found"
             f"{f' in {trained}' if trained else ''}; a folder of a trained network can be named instead.\n"
         )
+    if any(comparison.network.tested_on != comparison.reference.tested_on for comparison in comparisons):
+        text += "\nNo accuracy drop is told between networks that were tested on different data.\n"
     return text
 
 
@@ -135,6 +137,11 @@ def compression_table(comparisons: Iterable[Comparison]) -> str:
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _tested_on(folder: Path) -> Any:
+    training = read_metrics(folder).get("training", {})
+    return training.get("data"), training.get("test_images")
 
 
 def _accuracies(network: str, like: Path, trained: Path) -> Iterable[float]:

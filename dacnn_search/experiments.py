@@ -108,6 +108,11 @@ class Conditions:
         parts += [f"-subset{self.subset}"] if self.subset is not None else []
         return "".join(parts) + ("-fast" if self.recipe == "fast" else "")
 
+    @property
+    def are_published(self) -> bool:
+        """Whether these are the paper's own."""
+        return not self.suffix
+
     def architecture(self, network: str) -> Architecture:
         """A network of the zoo with all widths scaled, rounded, at least 4.
 

@@ -19,7 +19,7 @@ from dacnn_search.errors import InputError
 from dacnn_search.files import write_atomic
 from dacnn_search.plot_page import html_page
 
-__all__ = ["FilterPictures", "filter_figure", "visualise", "write_filters", "write_png"]
+__all__ = ["FILTERS", "FilterPictures", "filter_figure", "visualise", "write_filters", "write_png"]
 
 FILTERS, STEPS = 5, 100
 RATE = 0.02  # of the pixels' range, per step
@@ -137,8 +137,10 @@ def filter_figure(pictures: FilterPictures) -> go.Figure:
     figure.update_xaxes(
         tickvals=[column * step_x + step_x / 2 for column in range(columns)], ticktext=_headings(pictures), side="top"
     )
+    figure.update_xaxes(range=[0, columns * step_x], constrain="domain", constraintoward="left", showgrid=False)
+    figure.update_yaxes(range=[rows * step_y, 0], constrain="domain", constraintoward="top", zeroline=False)
     title = {"text": f"Filters of {html.escape(pictures.network)}", "x": 0, "font": {"size": 16}}
-    size = {"width": 260 + 110 * columns, "height": 120 + 110 * rows}
+    size = {"width": 260 + 110 * columns, "height": 110 + 110 * rows, "margin_b": 10}
     return figure.update_layout(title=title, template="plotly_white", showlegend=False, **size)
 
 

@@ -20,20 +20,34 @@ TABLES, FIGURES = range(1, 9), range(4, 8)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and do what it says."""
     options = _parser().parse_args(arguments)
-    if options.against and not options.compress:
-        raise InputError("--against is only used with --compress")
+    _check_together(options)
     if options.compress:
         from dacnn_search.compression import compression_report
 
         print(compression_report(options.compress, options.against or "resnet18", options.results / "networks"), end="")
     elif options.filters:
-        from dacnn_search.filters import visualise, write_filters
+        from dacnn_search.filters import FILTERS, visualise, write_filters
+        from dacnn_search.training import prepare_process
 
+        prepare_process(threads=1)  # a few images at a time are too little for more
         for folder in options.filters:
             out = options.results / "filters" / folder.resolve().name
-            print(write_filters(visualise(folder, layers=options.layers, filters=options.channels), out))
+            pictures = visualise(folder, layers=options.layers, filters=options.channels or FILTERS)
+            print(write_filters(pictures, out))
     else:
         _reproduce(options)
+
+
+def _check_together(options: argparse.Namespace) -> None:
+    """Raise InputError for options that would do nothing."""
+    tasks = {"--table or --figure": options.table or options.figure}
+    tasks |= {f"--{name}": getattr(options, name) for name in ("compress", "filters")}
+    given = [name for name, value in tasks.items() if value]
+    if len(given) > 1:
+        raise InputError(f"one of {', '.join(tasks)} can be given at once, but {' and '.join(given)} are")
+    for name, owner in (("against", "compress"), ("layers", "filters"), ("channels", "filters")):
+        if getattr(options, name) is not None and not getattr(options, owner):
+            raise InputError(f"--{name} is only used with --{owner}")
 
 
 def _reproduce(options: argparse.Namespace) -> None:
@@ -72,12 +86,11 @@ def _files(given: Sequence[str], experiments: Sequence[Experiment]) -> dict[str,
     files = {}
     for text in given:
         name, separator, path = text.partition("=")
-        if not separator or name not in wanted:
+        if not separator and len(wanted) == 1:
             name, path = wanted[0], text
-            if len(wanted) > 1:
-                raise InputError(
-                    f"--data must be one of {', '.join(f'{name}=FILE.npz' for name in wanted)} here, but is {text}"
-                )
+        if name not in wanted:
+            named = ", ".join(f"{name}=FILE.npz" for name in wanted)
+            raise InputError(f"--data must be one of {named} here, but is {text}")
         if Path(path).suffix != ".npz":
             raise InputError(f"--data must be an .npz file, but is {path}")
         files[name] = path
@@ -105,10 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     where.add_argument("--root", default="data", help="folder of the downloaded data sets (data)")
     where.add_argument("--results", type=Path, default=Path("results/paper"), help="(results/paper)")
-    where.add_argument(
-        "--concurrency", type=whole(1), help="trainings at once (default: one per core, or four per GPU)"
-    )
-    where.add_argument("--gpus-per-trial", type=float, help="share of a GPU (default 0.25 where there is one)")
+    where.add_argument("--concurrency", type=whole(1), help="trainings at once (default: what cores and GPUs hold)")
+    where.add_argument("--gpus-per-trial", type=float, help="share of a GPU per training (default: as many as fit)")
     where.add_argument("--address", help="of a running Ray cluster")
     where.add_argument("--verbose", action="store_true", help="show Ray's messages")
     other = parser.add_argument_group("trained networks, these or any other folder of one")
@@ -116,9 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     other.add_argument("--against", metavar="NAME", help="network of the zoo or folder to compare with (resnet18)")
     other.add_argument("--filters", type=Path, nargs="+", metavar="FOLDER", help="picture the filters")
     other.add_argument("--layers", type=whole(0), nargs="+", metavar="N", help="only these: 0 is the stem")
-    other.add_argument(
-        "--channels", type=whole(0), nargs="+", default=5, metavar="N", help="only these (5 of each layer)"
-    )
+    other.add_argument("--channels", type=whole(0), nargs="+", metavar="N", help="only these (5 of each layer)")
     return parser
 
 

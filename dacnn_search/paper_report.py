@@ -1,104 +1,40 @@
-"""Ours beside the published: the tables of an experiment as CSV and Markdown."""
+"""What is told of an experiment, ours beside the published: notes and a table, as CSV and Markdown."""
 
 import csv
 import io
 import shlex
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from dacnn_search.compression import Comparison, Measured, compare
-from dacnn_search.cost import count_parameters, estimate_cost
-from dacnn_search.experiments import PRUNING, Conditions, Experiment, Member
+from dacnn_search.experiments import Experiment
 from dacnn_search.files import write_atomic
-from dacnn_search.model_folder import NetworkInput
-from dacnn_search.zoo import EXTRA_TO, Published
+from dacnn_search.paper_rows import PruningRow, Results, Row, pruning_rows, rows_of
+from dacnn_search.plot_page import Table
 
-__all__ = ["PruningRow", "Report", "Results", "Row", "pruning_rows", "report_of", "rows_of", "write_tables"]
+__all__ = ["Report", "report_of", "write_tables"]
 
-Records = Sequence[Mapping[str, Any]]
+Cell = str | int | None
 
-
-@dataclass(frozen=True)
-class Results:
-    """What was trained under some conditions.
-
-    found: the records of each member, one per seed that is done. inputs: images and classes by data set. notes: what a
-    reader must know. data_notes: the same of each data set. networks: the folder of the trained networks.
-    """
-
-    conditions: Conditions
-    found: Mapping[Member, Records]
-    inputs: Mapping[str, NetworkInput]
-    notes: Sequence[str]
-    data_notes: Mapping[str, str]
-    networks: Path
-
-    def parameters(self, member: Member) -> int:
-        given = self.inputs[member.dataset]
-        return count_parameters(self.conditions.architecture(member.network), given.shape[0], len(given.classes))
-
-    def errors(self, member: Member) -> list[float]:
-        """Test errors in percent of the trainings that came to their end."""
-        scores = [record["test_accuracy"] for record in self.found[member]]
-        return [100 * (1 - score) for score in scores if score is not None]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A network of an experiment: ours and, where the paper prints it, the published.
-
-    errors: test error in percent after the last epoch, one per training. lowest: of any epoch of any training; the
-    paper does not say which of the two it prints.
-    """
-
-    member: Member
-    model: str  # as printed
-    parameters: int
-    extra: int | None  # parameters beyond those of the table's network without regulators
-    errors: tuple[float, ...]
-    lowest: float | None
-    published: Published | None
-    note: str
-
-    @property
-    def error(self) -> float | None:
-        """The mean over the trainings."""
-        return statistics.fmean(self.errors) if self.errors else None
-
-    @property
-    def spread(self) -> float | None:
-        """The standard deviation over several trainings."""
-        return statistics.stdev(self.errors) if len(self.errors) > 1 else None
-
-    @property
-    def published_error(self) -> float | None:
-        return self.published.top1_error if self.published else None
-
-
-@dataclass(frozen=True)
-class PruningRow:
-    """A row of Table 8: ours, where it is one of our networks, and what the paper prints, drop in points and ratio in
-    percent."""
-
-    method: str
-    ours: Comparison | None
-    published_drop: float
-    published_ratio: float
+ERRORS = "error: in percent of the test images after the last epoch, the mean over the trainings."
+CHANGES = "change: error less that of the network named under against, in points."
 
 
 @dataclass(frozen=True)
 class Report:
-    """What is told of an experiment: notes, a table (columns and cells row by row), and the rows behind it."""
+    """What is told of an experiment: notes, a table, and the rows behind it. cells: of the table, for programs."""
 
     notes: Sequence[str]
-    table: tuple[Sequence[str], Sequence[Sequence[str]]]
+    cells: Sequence[Mapping[str, Cell]]
     rows: Sequence[Row]
     pruning: Sequence[PruningRow]
+
+    @property
+    def table(self) -> Table:
+        """For people: columns, and cells row by row."""
+        return _table(self.cells)
 
 
 def report_of(experiment: Experiment, results: Results) -> Report:
@@ -109,153 +45,92 @@ def report_of(experiment: Experiment, results: Results) -> Report:
     notes = [*results.notes, *(results.data_notes[name] for name in datasets), *_origin(experiment, results)]
     if experiment.kind == "pruning":
         pruning = pruning_rows(results)
-        table = _PRUNING_COLUMNS, [_pruning_cells(row) for row in pruning]
+        cells = [_pruning_cells(row) for row in pruning]
+        notes += _reference(pruning)
     else:
         rows = rows_of(experiment, results)
-        table = _COLUMNS, [_cells(row, results.conditions) for row in rows]
-        notes += _rank_correlations(rows)
-    return Report(notes, table, rows, pruning)
+        cells = [_cells(row, results.as_published(row.member.dataset)) for row in rows]
+        notes += [ERRORS, *([CHANGES] if any(row.against for row in rows) else []), *_rank_correlations(rows)]
+    return Report(notes, cells, rows, pruning)
 
 
 def write_tables(experiment: Experiment, report: Report, folder: Path) -> None:
     """Write `comparison.csv` and `comparison.md` to a folder."""
-    write_atomic(folder / "comparison.csv", _csv(*report.table))
-    write_atomic(folder / "comparison.md", _markdown(experiment, report.notes, *report.table))
+    write_atomic(folder / "comparison.csv", _csv(report.cells))
+    write_atomic(folder / "comparison.md", _markdown(experiment, report.notes, report.table))
 
 
-def rows_of(experiment: Experiment, results: Results) -> list[Row]:
-    """A row per network that the paper prints; without any (figure 7), one per network."""
-    if experiment.rows:
-        return [_row(Member(p.dataset, p.zoo_name), p, results) for p in experiment.rows]
-    return [_row(member, None, results) for member in experiment.members]
-
-
-def pruning_rows(results: Results) -> list[PruningRow]:
-    """Table 8, with the sizes of our networks and, where they are trained, their accuracies."""
-    reference = _measured(Member("cifar10", "resnet18"), results)
-    return [
-        PruningRow(
-            row.method,
-            None if row.network is None else compare(_measured(Member("cifar10", row.network), results), reference),
-            row.accuracy_drop,
-            row.prune_ratio,
-        )
-        for row in PRUNING
-    ]
-
-
-def _row(member: Member, published: Published | None, results: Results) -> Row:
-    parameters, extra = results.parameters(member), None
-    if published is not None and published.extra_parameters is not None:
-        extra = parameters - results.parameters(Member(member.dataset, EXTRA_TO[published.table]))
-    records = results.found[member]
-    epochs = [score for record in records for score in record["curve"]["test_accuracy"] if score is not None]
-    notes = [published.note] if published and published.note else []
-    notes += [f"seed {record['seed']}: {record['reason']}" for record in records if record["reason"]]
-    return Row(
-        member,
-        published.model if published else member.network,
-        parameters,
-        extra,
-        tuple(results.errors(member)),
-        100 * (1 - max(epochs)) if epochs else None,
-        published,
-        "; ".join(notes if records else [*notes, "not trained yet"]),
-    )
-
-
-def _measured(member: Member, results: Results) -> Measured:
-    given = results.inputs[member.dataset]
-    cost = estimate_cost(results.conditions.architecture(member.network), given.shape, len(given.classes))
-    errors = results.errors(member)
-    accuracy = 1 - statistics.fmean(errors) / 100 if errors else None
-    return Measured(member.network, cost.parameters, cost.macs, cost.file_bytes, accuracy)
-
-
-_COLUMNS: Sequence[str] = (
-    "data",
-    "model",
-    "network",
-    "parameters",
-    "published parameters",
-    "error",
-    "spread",
-    "lowest of any epoch",
-    "trainings",
-    "published error",
-    "difference",
-    "note",
-)
-_PRUNING_COLUMNS: Sequence[str] = (
-    "method",
-    "network",
-    "accuracy drop",
-    "published drop",
-    "prune ratio",
-    "published ratio",
-    "weights in bytes",
-    "MACs ratio",
-)
-
-
-def _cells(row: Row, conditions: Conditions) -> list[str]:
+def _cells(row: Row, as_published: bool) -> dict[str, Cell]:
+    """Errors in percent of the test images, changes and differences in points."""
     printed = row.published
-    count, published = (
-        f"{row.parameters:,}",
-        "" if printed is None or printed.parameters is None else printed.parameters,
-    )
-    if row.extra is not None and printed is not None:
-        count, published = f"{count} (+{row.extra:,})", f"+{printed.extra_parameters:,}"
-    elif published:
-        published = f"{published:,}"
-    comparable = (conditions.scale, conditions.epochs, conditions.subset) == (1, None, None)
-    both = row.error is not None and row.published_error is not None
-    difference = f"{row.error - row.published_error:+.2f}" if comparable and both else ""  # type: ignore[operator]
-    return [
-        row.member.dataset,
-        row.model,
-        row.member.network,
-        count,
-        str(published),
-        _number(row.error),
-        _number(row.spread),
-        _number(row.lowest),
-        str(len(row.errors)),
-        _number(row.published_error),
-        difference,
-        row.note,
-    ]
+    difference = row.error is not None and row.published_error is not None and as_published
+    return {
+        "data": row.member.dataset,
+        "model": row.model,
+        "network": row.member.network,
+        "parameters": row.parameters,
+        "published parameters": printed.parameters if printed else None,
+        "extra parameters": row.extra,
+        "published extra parameters": printed.extra_parameters if printed else None,
+        "error": _decimal(row.error),
+        "standard deviation": _decimal(row.deviation),
+        "trainings": len(row.errors),
+        "lowest of any epoch": _decimal(row.lowest),
+        "published error": _decimal(row.published_error),
+        "difference": _signed(row.error - row.published_error if difference else None),  # type: ignore[operator]
+        "against": row.against,
+        "change": _signed(row.change),
+        "published change": _signed(row.published_change),
+        "note": row.note,
+    }
 
 
-def _pruning_cells(row: PruningRow) -> list[str]:
+def _pruning_cells(row: PruningRow) -> dict[str, Cell]:
+    """Drops in points of accuracy, prune ratios in percent."""
     ours = row.ours
-    return [
-        row.method,
-        ours.network.name if ours else "",
-        _number(ours.accuracy_drop if ours else None),
-        _number(row.published_drop),
-        f"{ours.prune_ratio:.1f}" if ours else "",
-        f"{row.published_ratio:.1f}",
-        f"{ours.network.file_bytes:,}" if ours else "",
-        f"{ours.macs_ratio:.2f}" if ours else "",
-    ]
+    return {
+        "method": row.method,
+        "network": ours.network.name if ours else None,
+        "parameters": ours.network.parameters if ours else None,
+        "accuracy drop": _decimal(ours.accuracy_drop if ours else None),
+        "published drop": _decimal(row.published_drop),
+        "prune ratio": f"{ours.prune_ratio:.1f}" if ours else None,
+        "published ratio": f"{row.published_ratio:.1f}",
+        "weights in bytes": ours.network.file_bytes if ours else None,
+        "MACs ratio": _decimal(ours.macs_ratio if ours else None),
+    }
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _decimal(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2f}"
 
 
-def _csv(columns: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
+def _signed(value: float | None) -> str | None:
+    return None if value is None else f"{value:+.2f}"
+
+
+def _csv(cells: Sequence[Mapping[str, Cell]]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    writer = csv.DictWriter(text, list(cells[0]), lineterminator="\n")
+    writer.writeheader()
     writer.writerows(cells)
     return text.getvalue()
 
 
-def _markdown(
-    experiment: Experiment, notes: Sequence[str], columns: Sequence[str], cells: Iterable[Sequence[str]]
-) -> str:
+def _table(cells: Sequence[Mapping[str, Cell]]) -> Table:
+    """For people: without columns that are empty, and without the data set where it is one; thousands set apart."""
+    columns = [name for name in cells[0] if any(line[name] not in (None, "") for line in cells)]
+    if "data" in columns and len({line["data"] for line in cells}) == 1:
+        columns.remove("data")
+    return columns, [[_text(line[name]) for name in columns] for line in cells]
+
+
+def _text(value: Cell) -> str:
+    return f"{value:,}" if isinstance(value, int) else value or ""
+
+
+def _markdown(experiment: Experiment, notes: Sequence[str], table: Table) -> str:
+    columns, cells = table
     lines = [f"# {experiment.name.replace('-', ' ').capitalize()}: {experiment.title}", ""]
     lines += [f"- {note}" for note in notes]
     lines += ["", _line(columns), "|" + "---|" * len(columns), *map(_line, cells), ""]
@@ -275,6 +150,15 @@ def _rank_correlations(rows: Sequence[Row]) -> Iterable[str]:
         if len(pairs) > 2 and ranks.nunique().min() > 1:
             value = f"{ranks['ours'].corr(ranks['published']):.2f} ({len(pairs)} rows)"
             yield f"Rank correlation of our errors with the published ones, {dataset}: {value}."
+
+
+def _reference(rows: Sequence[PruningRow]) -> Iterable[str]:
+    """What the networks of Table 8 are compared with."""
+    for reference in dict.fromkeys(row.ours.reference for row in rows if row.ours):
+        accuracy = "" if reference.accuracy is None else f", test error {100 * (1 - reference.accuracy):.2f}%"
+        size = f"{reference.parameters:,} parameters, {reference.file_bytes:,} bytes of weights"
+        yield f"Compared with {reference.name} here: {size}{accuracy}."
+        yield "Drops are in points of accuracy, prune ratios in percent of its parameters; MACs ratio: by its MACs."
 
 
 def _origin(experiment: Experiment, results: Results) -> list[str]:

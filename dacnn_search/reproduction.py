@@ -24,16 +24,17 @@ from dacnn_search.checkpoints import Checkpoints
 from dacnn_search.cluster import start_ray
 from dacnn_search.cost import estimate_cost
 from dacnn_search.data import DataConfig, ImageData, load
+from dacnn_search.datasets import KNOWN_SETS
 from dacnn_search.errors import DacnnSearchError
 from dacnn_search.experiments import Conditions, Experiment, Member
 from dacnn_search.exporting import describe_training
 from dacnn_search.files import lock, replace_folder, write_atomic
 from dacnn_search.ledger import Ledger
 from dacnn_search.model_folder import CONFIG, WEIGHTS, NetworkInput, config_text, describe_network, write_metrics
-from dacnn_search.packing import Share, Slots
+from dacnn_search.packing import Demand, Share, Slots, demand_of
 from dacnn_search.paper_page import write_report
 from dacnn_search.paper_progress import Board, Job
-from dacnn_search.paper_report import Results
+from dacnn_search.paper_rows import Results
 from dacnn_search.paper_worker import train_watched
 from dacnn_search.progress import Listener
 from dacnn_search.run_directory import now, package_versions
@@ -86,7 +87,8 @@ def reproduce(
         reproduction.announce(missing)
         broken: list[str] = []
         if missing:
-            with start_ray(address, concurrency, gpus_per_trial, verbose) as slots:
+            demand = reproduction.demand(missing)
+            with start_ray(address, concurrency, gpus_per_trial, verbose, demand) as slots:
                 broken = reproduction.train(missing, slots)
         folders = reproduction.report()
     if broken:
@@ -138,19 +140,26 @@ class _Reproduction:
             say(line)
         say(f"trainings: {len(self._jobs)}, of them done already: {len(self._jobs) - len(missing)}")
 
+    def demand(self, jobs: Sequence[Job]) -> Demand:
+        """What these trainings take; all data sets of the paper have images of one size."""
+        networks, (first, *_) = [job.architecture for job in jobs], jobs
+        data = self._data[first.member.dataset]
+        return demand_of(networks, data.input_shape, data.num_classes, first.recipe)
+
     def train(self, jobs: Sequence[Job], slots: Slots) -> list[str]:
         """Train all; what broke, a line each."""
-        threads = max(1, slots.concurrency // len(jobs)) if not slots.gpus_per_trial else 1
-        remote = ray.remote(num_cpus=slots.cpus_per_trial * threads, num_gpus=slots.gpus_per_trial)(train_watched)
+        remote = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial)(train_watched)
         shared = {name: ray.put(data) for name, data in self._data.items()}
         board = Board(jobs, self._listener)
+        waiting = list(reversed(jobs))
         streams: dict[Any, Job] = {}
-        for job in jobs:
-            values = (job.architecture.to_dict(), job.recipe, job.seed, threads)
-            state = self._checkpoints.load(job.key)
-            streams[remote.remote(shared[job.member.dataset], *values, state, CHECKPOINT_SECONDS)] = job
         broken = []
-        while streams:
+        while waiting or streams:
+            while waiting and len(streams) < slots.concurrency:
+                job = waiting.pop()
+                values = (job.architecture.to_dict(), job.recipe, job.seed, slots.threads)
+                state = self._checkpoints.load(job.key)
+                streams[remote.remote(shared[job.member.dataset], *values, state, CHECKPOINT_SECONDS)] = job
             ready, _ = ray.wait(list(streams), num_returns=1)
             stream: Any = ready[0]
             job = streams[stream]
@@ -182,7 +191,8 @@ class _Reproduction:
                 found[job.member].append(latest[job.key])
         inputs = {name: NetworkInput.of(data) for name, data in self._data.items()}
         notes = [PROTOCOL, *self._conditions.notes()]
-        results = Results(self._conditions, found, inputs, notes, self._data_notes(), self._results / NETWORKS)
+        whole = {name for name in self._data if self._is_whole(name)}
+        results = Results(self._conditions, found, inputs, notes, self._data_notes(), whole, self._results / NETWORKS)
         return [write_report(experiment, results, self._results) for experiment in self._experiments]
 
     def _job(self, member: Member, seed: int) -> Job:
@@ -223,7 +233,7 @@ class _Reproduction:
             **result,
             "recipe": job.recipe.model_dump(mode="json"),
             "versions": package_versions(),
-            "command": sys.argv,
+            "command": [_without_folder(argument) for argument in sys.argv],
             "time": now(),
         }
         if record["reason"] is None:
@@ -243,14 +253,26 @@ class _Reproduction:
             write_atomic(folder / WEIGHTS, weights)
             write_metrics(folder, metrics, job.folder)
 
+    def _is_whole(self, dataset: str) -> bool:
+        known, data = KNOWN_SETS[dataset], self._data[dataset]
+        found, expected = (data.num_classes, len(data.train), len(data.test)), (known.train_counts, known.test_counts)
+        return found == (len(known.train_counts), *map(sum, expected))
+
     def _data_notes(self) -> dict[str, str]:
         notes = {}
         for dataset, data in self._data.items():
             origin = "" if data.name == dataset else f" (from {Path(self._configs[dataset].root or '').name})"
+            known = KNOWN_SETS[dataset]
             notes[dataset] = (
                 f"{dataset}{origin}: {len(data.train):,} training and {len(data.test):,} test images, "
-                f"{data.num_classes} classes."
+                f"{data.num_classes} classes. Chance moves an error by up to {50 / len(data.test) ** 0.5:.2f} points "
+                "(standard error of its test images)."
             )
+            if not self._is_whole(dataset):
+                notes[dataset] += (
+                    f" The published set has {sum(known.train_counts):,} and {sum(known.test_counts):,} images of "
+                    f"{len(known.train_counts)}."
+                )
         return notes
 
 
@@ -262,6 +284,12 @@ def _digest(data: ImageData) -> str:
         digest.update(np.ascontiguousarray(split.images).data)
         digest.update(np.ascontiguousarray(split.labels).data)
     return digest.hexdigest()[:16]
+
+
+def _without_folder(argument: str) -> str:
+    """An argument for others to read: where this machine keeps its files is left out."""
+    key, equals, value = argument.rpartition("=")
+    return f"{key}{equals}{Path(value).name}" if Path(value).is_absolute() else argument
 
 
 def _cause(error: Exception) -> str:

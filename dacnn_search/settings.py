@@ -29,6 +29,7 @@ from dacnn_search.errors import SpaceError
 from dacnn_search.recipe import Recipe
 from dacnn_search.units import parse_count, parse_duration
 from dacnn_search.yaml_io import Document, parse_yaml
+from dacnn_search.zoo import get
 
 __all__ = [
     "ArchitectureSettings",
@@ -254,10 +255,16 @@ class SpaceSettings(Settings):
     references: list[Reference] = Field(default=[], description="Known networks, shown in the dashboard.")
 
 
+def _read_network(given: Any) -> Architecture:
+    return get(given) if isinstance(given, str) else Architecture.from_dict(given)
+
+
 class TrainSettings(Settings):
     """One network with its data and recipe: the `config.yaml` of an exported network."""
 
-    architecture: Annotated[Any, AfterValidator(Architecture.from_dict)] = Field(description="The network.")
+    architecture: Annotated[Any, AfterValidator(_read_network)] = Field(
+        description="The network: its sections and how they share, or a name of dacnn_search.zoo."
+    )
     data: DataConfig = Field(description="The data set and its split.")
     recipe: Recipe = Field(default_factory=Recipe, description="How it is trained.")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="Of weights and shuffling.")

@@ -1,4 +1,4 @@
-"""Train one network alone: `python -m dacnn_search.train --config results/digits/best/01-3214/config.yaml`."""
+"""Train one network alone: `python -m dacnn_search.train --network dacnn18-mix --data cifar10`."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,8 +8,10 @@ from typing import Any
 from dacnn_search.commands import command, whole
 from dacnn_search.data import DataConfig
 from dacnn_search.errors import InputError
+from dacnn_search.recipe import PRESETS, Recipe
 from dacnn_search.settings import TrainSettings, read_settings
 from dacnn_search.train_one import choose_data, default_folder, settings_of_trial, train_one
+from dacnn_search.zoo import get
 
 EPILOG = """\
 The network is trained on training and validation images together and scored on the test images once, at the end.
@@ -42,12 +44,21 @@ def _settings(options: argparse.Namespace) -> TrainSettings:
         from dacnn_search.run_directory import RunDirectory
 
         settings = settings_of_trial(RunDirectory(options.run), options.trial)
+    elif options.network is not None:
+        if options.data is None:
+            raise InputError("--network must have --data beside it, but has none")
+        values = {"architecture": get(options.network), "data": None, "name": options.network}
+        settings = TrainSettings.model_construct(**values, recipe=Recipe(), seed=0)
     else:
         model = TrainSettings if options.data is None else _AnyData
         settings = read_settings(options.config, model)[0]
     changed: dict[str, Any] = {}
     if options.data is not None:
-        changed["data"] = choose_data(options.data, settings.data, options.image_size)
+        changed["data"] = choose_data(options.data, settings.data, options.image_size, options.root)
+    elif options.root is not None:
+        raise InputError("--root is only used with --data")
+    if options.recipe is not None:
+        settings = settings.model_copy(update={"recipe": Recipe(name=options.recipe)})
     if options.epochs is not None:
         changed["recipe"] = settings.recipe.model_copy(update={"epochs": options.epochs})
     if options.seed is not None:
@@ -63,14 +74,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--config", type=Path, help="config.yaml of an exported network, or one like it")
+    what.add_argument("--network", metavar="NAME", help="a network of the paper, such as dacnn18-mix (docs/paper.md)")
     what.add_argument("--run", type=Path, metavar="FOLDER", help="run directory of a search, together with --trial")
     parser.add_argument("--trial", type=whole(0), help="train the network of this trial of the run")
     parser.add_argument("--data", help="other data: a data set's name, an .npz file or a folder of images")
+    parser.add_argument("--root", metavar="FOLDER", help="of a data set's files (default: data, where it downloads)")
     parser.add_argument(
         "--image-size", type=whole(8), help="side in pixels for a folder of images (default: as before)"
     )
     parser.add_argument("--init", type=Path, metavar="WEIGHTS", help="start from this weight file or exported network")
-    parser.add_argument("--epochs", type=whole(1), help="instead of the config's")
+    parser.add_argument("--recipe", choices=tuple(PRESETS), help="instead of the config's (with --network: fast)")
+    parser.add_argument("--epochs", type=whole(1), help="instead of the recipe's")
     parser.add_argument("--seed", type=whole(0), help="of weights and shuffling, instead of the config's")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: results/train/<name>)")
     return parser

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from dacnn_search.architecture import Architecture
 from dacnn_search.data import DataConfig, load, summarise
 from dacnn_search.datasets import KNOWN_SETS
@@ -66,15 +68,19 @@ def settings_of_trial(run: RunDirectory, trial: int) -> TrainSettings:
     )
 
 
-def choose_data(given: str, like: DataConfig | None, image_size: int | None = None) -> DataConfig:
+def choose_data(
+    given: str, like: DataConfig | None, image_size: int | None = None, root: str | None = None
+) -> DataConfig:
     """The data that `--data` names: a data set, an .npz file, or a folder of images.
 
     like: data of the same image size and channels; for a folder they are taken from there, unless `image_size` is
-    given. Raises InputError for anything else.
+    given. root: the folder of a data set's files. Raises InputError for anything else.
     """
     path = Path(given)
     if given in KNOWN_SETS:
-        return DataConfig(name=given)  # type: ignore[arg-type]
+        return _config(given, name=given, root=root)
+    if root is not None:
+        raise InputError(f"--root is only used with a data set's name, but --data is {given}")
     if path.suffix == ".npz":
         return DataConfig(name="npz", root=given)
     if not path.is_dir():
@@ -84,10 +90,7 @@ def choose_data(given: str, like: DataConfig | None, image_size: int | None = No
         raise InputError(f"a folder of images needs --image-size beside it, but {given} has none")
     channels, height, width = summarise(like).input_shape if like else (3, 0, 0)
     size = image_size or max(height, width)
-    try:
-        return DataConfig(name="folder", root=given, image_size=size, channels=1 if channels == 1 else 3)
-    except ValueError as error:
-        raise InputError(f"data {given}: {error}") from error
+    return _config(given, name="folder", root=given, image_size=size, channels=1 if channels == 1 else 3)
 
 
 def default_folder(name: str | None) -> Path:
@@ -98,6 +101,14 @@ def default_folder(name: str | None) -> Path:
         number += 1
         folder = folder.with_name(f"{plain}-{number}")
     return folder
+
+
+def _config(given: str, **values: Any) -> DataConfig:
+    try:
+        return DataConfig(**values)
+    except ValidationError as error:
+        (problem, *_) = error.errors()
+        raise InputError(f"data {given}: {problem['msg'].removeprefix('Value error, ')}") from error
 
 
 def _train(

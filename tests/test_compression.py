@@ -59,6 +59,17 @@ def test_its_accuracy_is_that_of_a_training_on_the_same_data_by_the_same_recipe(
     assert reference_for("dacnn5", folders[0], trained).accuracy is None
 
 
+def test_no_drop_between_networks_that_were_tested_on_different_data(folders, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(folders[1], other)
+    metrics = json.loads((other / METRICS).read_text())
+    metrics["training"]["data"] = "letters"
+    (other / METRICS).write_text(json.dumps(metrics))
+    report = compression_report([folders[0]], str(other))
+    assert " points" not in report
+    assert "No accuracy drop is told between networks that were tested on different data." in report
+
+
 def test_references_that_are_not_there(folders, tmp_path):
     with pytest.raises(
         InputError, match=r"must be the folder of a trained network or one of dacnn3, .*but is 'resnet'"

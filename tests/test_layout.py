@@ -35,8 +35,8 @@ ORDER = [
     # the main job
     *("job", "run"),
     # the paper
-    *("experiments", "compression", "paper_progress", "paper_worker", "paper_report", "plot_page", "filters"),
-    *("paper_page", "reproduction", "paper"),
+    *("experiments", "compression", "paper_progress", "paper_worker", "paper_rows", "plot_page"),
+    *("paper_report", "filters", "paper_page", "reproduction", "paper"),
     "cli",
 ]
 

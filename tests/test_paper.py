@@ -20,7 +20,7 @@ from dacnn_search.model import build
 from dacnn_search.model_folder import NetworkInput
 from dacnn_search.paper import main
 from dacnn_search.paper_page import write_report
-from dacnn_search.paper_report import Results, pruning_rows, rows_of
+from dacnn_search.paper_rows import Results, pruning_rows, rows_of
 from dacnn_search.paper_worker import train_watched
 from dacnn_search.recipe import Recipe, learning_rate_at
 from dacnn_search.weights import load_weights
@@ -45,10 +45,17 @@ def record(accuracy, seed=0, reason=None, curve=(0.1,)):
     }
 
 
-def results(experiment, found, tmp_path, **conditions):
+def results(experiment, found, tmp_path, whole=("cifar100", "cifar10", "svhn"), **conditions):
     by_member = {member: found.get(member.network, []) for member in experiment.members}
     inputs = {"cifar100": CIFAR_100, "cifar10": CIFAR_10, "svhn": CIFAR_10}
-    return Results(Conditions(**conditions), by_member, inputs, ["<note>"], dict.fromkeys(inputs, "data"), tmp_path)
+    return Results(
+        Conditions(**conditions), by_member, inputs, ["<note>"], dict.fromkeys(inputs, "data"), whole, tmp_path
+    )
+
+
+def cells_of(folder):
+    with (folder / "comparison.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_every_published_error_belongs_to_an_experiment():
@@ -111,7 +118,7 @@ def test_rows_compare_with_the_published(tmp_path):
     table = results(experiment, found, tmp_path)
     first, second, _, last = rows_of(experiment, table)
     assert first.error == pytest.approx(41)
-    assert first.spread == pytest.approx(2**0.5)
+    assert first.deviation == pytest.approx(2**0.5)
     assert first.lowest == pytest.approx(30)
     assert first.published_error == 42.29
     assert (second.error, second.note) == (None, "without batch norm; not trained yet")
@@ -119,17 +126,52 @@ def test_rows_compare_with_the_published(tmp_path):
     assert last.note == "without batch norm; seed 0: training loss is nan in epoch 2"
     folder = write_report(experiment, table, tmp_path)
     assert folder.name == "table-1"
-    with (folder / "comparison.csv").open(encoding="utf-8", newline="") as file:
-        cells = list(csv.DictReader(file))
-    assert cells[0]["difference"] == "-1.29"
+    cells = cells_of(folder)
+    assert (cells[0]["difference"], cells[0]["standard deviation"]) == ("-1.29", "1.41")
+    assert cells[0]["parameters"] == "167652"
     text = (folder / "comparison.md").read_text(encoding="utf-8")
     assert "Command: `python -m dacnn_search.paper --table 1`" in text
     page = (folder / "page.html").read_text(encoding="utf-8")
     assert "&lt;note&gt;" in page
     assert "<note>" not in page
-    scaled = write_report(experiment, results(experiment, found, tmp_path, scale=0.25), tmp_path)
-    with (scaled / "comparison.csv").open(encoding="utf-8", newline="") as file:
-        assert {line["difference"] for line in csv.DictReader(file)} == {""}  # it would compare unlike networks
+
+
+@pytest.mark.parametrize("unlike", [{"scale": 0.25}, {"epochs": 9}, {"subset": 9}, {"recipe": "fast"}, {"whole": ()}])
+def test_difference_is_left_out_where_it_would_compare_unlike_trainings(tmp_path, unlike):
+    experiment = EXPERIMENTS["table-1"]
+    found = {"dacnn14": [record(0.60)], "dacnn14-no-bn": [record(0.03)]}
+    folder = write_report(experiment, results(experiment, found, tmp_path, **unlike), tmp_path)
+    assert {line["difference"] for line in cells_of(folder)} == {""}
+    assert "difference" not in (folder / "comparison.md").read_text(encoding="utf-8")
+    assert cells_of(folder)[1]["change"] == "+57.00"  # between two that were trained alike
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs"),
+    [
+        ("table-1", {"dacnn14-no-bn": "dacnn14", "dacnn18-no-bn": "dacnn18"}),
+        ("table-2", {f"dacnn{n}": f"free{n}" for n in (3, 5, 7, 9, 11, 14, 18, 34)}),
+        ("table-3", {"dacnn14-mix": "vgg", "dacnn18-mix": "resnet18", "dacnn34-mix": "resnet34"}),
+        (
+            "table-4",
+            {f"dacnn18-reg-{x}": "dacnn18-reg-none" for x in ("section1", "section2", "section3", "section4", "all")},
+        ),
+        ("table-5", {}),
+        ("table-7", {"dacnn18-mix-reg": "resnet18", "dacnn34-mix-reg": "resnet34"}),
+    ],
+)
+def test_networks_are_compared_with_their_counterparts(tmp_path, name, pairs):
+    rows = rows_of(EXPERIMENTS[name], results(EXPERIMENTS[name], {}, tmp_path))
+    assert {row.member.network: row.against for row in rows if row.against} == pairs
+
+
+def test_change_is_that_of_the_error_between_counterparts(tmp_path):
+    experiment = EXPERIMENTS["table-4"]
+    found = {"dacnn18-reg-none": [record(0.5), record(0.6)], "dacnn18-reg-section3": [record(0.57)]}
+    rows = {row.member.network: row for row in rows_of(experiment, results(experiment, found, tmp_path))}
+    assert rows["dacnn18-reg-section3"].change == pytest.approx(-2)
+    assert rows["dacnn18-reg-section3"].published_change == pytest.approx(37.46 - 38.63)
+    assert rows["dacnn18-reg-all"].change is None
 
 
 def test_order_of_the_networks_is_compared(tmp_path):
@@ -144,7 +186,7 @@ def test_extra_parameters_are_counted_as_the_table_does(tmp_path):
     rows = rows_of(experiment, results(experiment, {}, tmp_path))
     assert [row.extra for row in rows] == [0, 33_280, 33_280, 33_280, 33_280, 133_120]
     folder = write_report(experiment, results(experiment, {}, tmp_path), tmp_path)
-    assert "301,284 (+133,120)" in (folder / "comparison.md").read_text()
+    assert "| 301,284 | 133,120 | 131,072 |" in (folder / "comparison.md").read_text()
 
 
 def test_table_8_is_derived_from_the_networks_on_cifar_10(tmp_path):
@@ -157,6 +199,9 @@ def test_table_8_is_derived_from_the_networks_on_cifar_10(tmp_path):
     assert mixed.prune_ratio == pytest.approx(49.6, abs=1)
     assert plain.accuracy_drop == pytest.approx(10)
     assert plain.prune_ratio == pytest.approx(98.5, abs=0.3)
+    text = (write_report(experiment, results(experiment, found, tmp_path), tmp_path) / "comparison.md").read_text()
+    assert "Compared with resnet18 here: 11,173,962 parameters, " in text
+    assert "bytes of weights, test error 7.00%." in text
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +287,13 @@ def test_list_needs_neither_torch_nor_ray():
         (["--table", 7, "--data", "x.npz"], "--data must be one of cifar10=FILE.npz, svhn=FILE.npz here, but is x.npz"),
         (["--table", 1, "--data", "none.npz"], "none.npz can't be read"),
         (["--table", 1, "--scale", 0], "scale must lie in (0, 4], but is 0"),
+        (
+            ["--table", 1, "--data", "cifar10=x.npz"],
+            "--data must be one of cifar100=FILE.npz here, but is cifar10=x.npz",
+        ),
         (["--against", "resnet18"], "--against is only used with --compress"),
+        (["--table", 1, "--layers", 1], "--layers is only used with --filters"),
+        (["--figure", 7, "--filters", "x"], "can be given at once, but --table or --figure and --filters are"),
         (["--filters", "none"], "none: the folder of a trained network must hold"),
     ],
 )
@@ -281,11 +332,13 @@ def test_tables_are_reproduced_small_and_resumed(synthetic, tmp_path):
             check=True,
         ).stdout
 
-    output = command("--table", 1, "--concurrency", 2)
+    output = command("--table", 1, "--concurrency", 1)
     assert "The paper's protocol: the test set is looked at every epoch, nothing is selected by it." in output
     assert "all widths times 0.05 (rounded, at least 4), 2 epochs" in output
     records = read_ledger(tmp_path / "trainings.jsonl")
-    assert {line["network"] for line in records} == {"dacnn14", "dacnn14-no-bn", "dacnn18", "dacnn18-no-bn"}
+    # one after the other, the most work first
+    assert [line["network"] for line in records] == ["dacnn18", "dacnn18-no-bn", "dacnn14", "dacnn14-no-bn"]
+    assert f"--data {synthetic.name}" in " ".join(records[0]["command"])
     assert {(line["train_images"], len(line["curve"]["test_accuracy"])) for line in records} == {(60, 2)}
     model = load_model(
         tmp_path / "networks" / f"dacnn14-{next(r for r in records if r['network'] == 'dacnn14')['key']}"
@@ -298,8 +351,7 @@ def test_tables_are_reproduced_small_and_resumed(synthetic, tmp_path):
     assert "trainings: 10, of them done already: 3" in output
     assert len(read_ledger(ledger)) == 10
     folder = tmp_path / "table-4-scale0.05-epochs2-subset60"
-    with (folder / "comparison.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = cells_of(folder)
     assert [row["network"] for row in rows] == [row.zoo_name for row in EXPERIMENTS["table-4"].rows]
     assert all(0 <= float(row["error"]) <= 100 and row["trainings"] == "1" for row in rows)
     assert (folder / "page.html").stat().st_size > 1_000_000  # Plotly is part of it

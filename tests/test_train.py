@@ -16,6 +16,7 @@ from dacnn_search.model_folder import read_data_config, read_metrics
 from dacnn_search.resident import ResidentData
 from dacnn_search.train import main
 from dacnn_search.weights import read_weights, trained_weights
+from dacnn_search.zoo import get
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,10 @@ def test_trained_network_goes_on_with_other_data_and_classes(best, image_folder,
         (["--config", "{best}/config.yaml", "--out", "{best}"], "must be new, but is there already"),
         (["--run", "{run}", "--trial", "99"], "the trial must be one of 2 finished ones, but is 99"),
         (["--run", "{run}"], "--run and --trial must be given together"),
+        (["--network", "dacnn18"], "--network must have --data beside it, but has none"),
+        (["--network", "dacnn18-mixed", "--data", "digits"], "is 'dacnn18-mixed'; did you mean dacnn18-mix"),
+        (["--network", "dacnn18", "--data", "digits", "--root", "x"], "root is not allowed for data set 'digits'"),
+        (["--network", "dacnn18", "--data", "x.npz", "--root", "x"], "--root is only used with a data set's name"),
         (
             ["--run", "{run}", "--trial", "5", "--init", "{best}"],
             "weights: blocks.0.layers.0.norm.bias must have shape",
@@ -98,6 +103,18 @@ def test_networks_without_data_are_trained_with_data_given(tmp_path):
     config.write_text(json.dumps({"architecture": {"sections": [{"depth": 1, "width": 4}]}, "recipe": {"epochs": 1}}))
     train("--config", config, "--data", "digits", "--out", tmp_path / "out")
     assert read_data_config(tmp_path / "out") == DataConfig(name="digits")
+
+
+def test_networks_of_the_paper_are_trained_by_name(tmp_path):
+    train("--network", "dacnn3", "--data", "digits", "--recipe", "paper", "--epochs", 1, "--out", tmp_path / "out")
+    model = load_model(tmp_path / "out")
+    assert model.architecture.fingerprint == get("dacnn3").fingerprint
+    metrics = read_metrics(tmp_path / "out")
+    assert (metrics["name"], metrics["training"]["recipe"]["optimizer"]) == ("dacnn3", "adagrad")
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps({"architecture": "dacnn3", "data": {"name": "digits"}, "recipe": {"epochs": 1}}))
+    train("--config", config, "--out", tmp_path / "again")
+    assert load_model(tmp_path / "again").architecture == model.architecture
 
 
 @given(architectures())
