@@ -6,12 +6,14 @@ Measured side by side, each in processes of its own with a stopwatch outside, in
 
 - a whole search of ours, of the networks of `search_spaces/default.yaml` in full (stopping none), from the command to
   its end, dashboard included; then the naive stack and plain Optuna (`naive_search.py`) on a sample of the same
-  networks, every k-th by training time, for as many epochs. Their time for all networks is their start plus their time
-  per trial, so that a smaller sample does not count against them;
+  networks, every k-th by training time, for as many epochs. Their time for all networks is that of their start and
+  their end, once, and that of a trial and the gap to the next one for each, so that a smaller sample does not count
+  against them;
 - start-up: from the command to the first line of the ledger of a search whose first trial is one epoch of 60 images,
-  against `ray.init` and importing torch in a worker;
-- driver CPU per trial at trial 100 and 2,000: all threads of a driver that does all it does in a search, Ray Tune,
-  ledger, study, dashboard, status and sampler, while workers only pretend to train (`pretended_search.py`).
+  against `ray.init` and importing torch in a worker, ready for use;
+- driver CPU per trial at trial 100 and 2,000 (at 300 for the default sampler with `--quick`): all threads of a driver
+  that does all it does in a search, Ray Tune, ledger, study, dashboard, status and sampler, while workers only pretend
+  to train (`pretended_search.py`).
 
 The gaps of our workers are the time between the epochs of one trial and those of the next, and between reports: what
 the ledger's times leave when the seconds of epochs are taken from them.
@@ -50,9 +52,12 @@ ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=Fal
 def load():
     import torch
 ray.get(load.remote())
+import pathlib, sys
+pathlib.Path(sys.argv[1]).write_text("ready")
 """
 PARTS = ["start", "whole", "driver"]
-PRETEND = ["random", "auto"]  # samplers of the driver's part
+SAMPLERS, QUICK_SAMPLERS = {"random": 2000, "auto": 2000}, {"random": 2000, "auto": 300}  # trials of the driver's part
+CONCURRENCY = 2
 
 
 class Process:
@@ -67,6 +72,12 @@ class Process:
     @property
     def running(self) -> bool:
         return self._popen.poll() is None
+
+    def wait_for(self, path: Path) -> float:
+        """Wait until a file has a first line: seconds since the beginning."""
+        while self.running and not (path.exists() and path.stat().st_size):
+            time.sleep(0.01)
+        return time.time() - self.begun
 
     def wait(self, *, look: float = 2.0) -> float:
         """Wait for its end: seconds it took. Raises RuntimeError if it failed."""
@@ -110,7 +121,7 @@ def ours(folder: Path, trials: int) -> dict[str, Any]:
     space.write_text(text, encoding="utf-8")
     process = Process(
         *("-m", "dacnn_search.run", "--space", space, "--results", folder, "--name", "ours"),
-        *("--trials", trials, "--concurrency", 2, "--stopping", "none"),
+        *("--trials", trials, "--concurrency", CONCURRENCY, "--stopping", "none"),
     )
     seconds = process.wait()
     records = read_ledger(folder / "ours" / "trials.jsonl")
@@ -141,10 +152,13 @@ def theirs(folder: Path, stack: str, networks: list[dict[str, Any]]) -> dict[str
     process = Process(HERE / "naive_search.py", folder / "space.yaml", *arguments)
     seconds = process.wait()
     lines = [json.loads(line) for line in output.read_text().splitlines()]
-    start = min(line["begun"] for line in lines) - process.begun
+    slots = CONCURRENCY if stack == "tune" else 1
+    begun, ended = sorted(line["begun"] for line in lines), sorted(line["ended"] for line in lines)
+    gaps = [later - end for later, end in zip(begun[slots:], ended, strict=False)]  # of the slot that became free
+    trial = statistics.mean(line["ended"] - line["begun"] for line in lines)
     return {
-        "start": start,
-        "seconds_per_trial": (seconds - start) / len(lines),
+        "start_and_end": seconds - (ended[-1] - begun[0]),
+        "seconds_per_trial": (trial + statistics.mean(gaps)) / slots,
         "training": [line["ended"] - line["first_step"] for line in lines],
         "worker_mb": process.worker_bytes / 1e6,
     }
@@ -159,8 +173,8 @@ def whole_searches(trials: int, sample: int) -> dict[str, float]:
         every = len(by_time) / sample
         networks = [by_time[int((number + 0.5) * every)]["choices"] for number in range(sample)]
         tune, optuna = theirs(folder, "tune", networks), theirs(folder, "optuna", networks)
-    naive_seconds = tune["start"] + trials * tune["seconds_per_trial"]
-    optuna_seconds = optuna["start"] + trials * optuna["seconds_per_trial"]
+    naive_seconds = tune["start_and_end"] + trials * tune["seconds_per_trial"]
+    optuna_seconds = optuna["start_and_end"] + trials * optuna["seconds_per_trial"]
     trained = sum(record["seconds"] for record in mine["records"])
     gap = statistics.median(mine["gaps"])
     return {
@@ -171,8 +185,8 @@ def whole_searches(trials: int, sample: int) -> dict[str, float]:
         "trials_per_minute_vs_optuna": optuna_seconds / mine["seconds"],
         "ours_training_seconds_per_trial": trained / trials,
         "naive_training_seconds_per_trial": statistics.mean(tune["training"]),
-        "ours_seconds_beyond_training": 2 * mine["seconds"] / trials - trained / trials,
-        "naive_seconds_beyond_training": 2 * naive_seconds / trials - statistics.mean(tune["training"]),
+        "ours_seconds_beyond_training": CONCURRENCY * mine["seconds"] / trials - trained / trials,
+        "naive_seconds_beyond_training": CONCURRENCY * naive_seconds / trials - statistics.mean(tune["training"]),
         "optuna_seconds_beyond_training": optuna_seconds / trials - statistics.mean(optuna["training"]),
         "worker_gap_seconds": gap,
         "worker_gap_of_2_seconds": gap / (2 + gap),
@@ -190,18 +204,19 @@ def start_up() -> dict[str, float]:
             *("-m", "dacnn_search.run", "--space", space, "--results", name, "--name", "ours"),
             *("--trials", 1, "--concurrency", 2),
         )
-        while process.running and not (ledger.exists() and ledger.stat().st_size):
-            time.sleep(0.01)
-        first = time.time() - process.begun
+        first = process.wait_for(ledger)
         process.wait()
-    bare = Process("-c", BARE).wait(look=0.01)
+        ready = Path(name) / "ready"
+        process = Process("-c", BARE, ready)
+        bare = process.wait_for(ready)
+        process.wait()
     return {"start_up_seconds": first, "bare_start_up_seconds": bare, "start_up_vs_bare": first / bare}
 
 
-def driver_cpu(trials: int) -> dict[str, float]:
-    """CPU seconds of the driver per trial, around trial 100 and at the end, for each sampler."""
+def driver_cpu(samplers: dict[str, int]) -> dict[str, float]:
+    """CPU seconds of the driver per trial, around trial 100 and at the end, with each sampler for so many trials."""
     figures = {}
-    for sampler in PRETEND:
+    for sampler, trials in samplers.items():
         with tempfile.TemporaryDirectory(prefix="overhead-") as name:
             output = Path(name) / "cpu.json"
             Process(HERE / "pretended_search.py", sampler, trials, name, output).wait(look=1.0)
@@ -214,10 +229,11 @@ def driver_cpu(trials: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round, a smaller sample and fewer pretended trials")
+    parser.add_argument("--quick", action="store_true", help="one round, a smaller sample: 5 minutes on 2 cores")
     parser.add_argument("--rounds", type=int, help="default 3, quick 1")
     parser.add_argument("--trials", type=int, default=50, help="of the whole search of ours")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--output", type=Path, default=RESULTS / "overhead.json")
     options = parser.parse_args()
     rounds = options.rounds or (1 if options.quick else 3)
     measured: list[dict[str, float]] = []
@@ -231,13 +247,13 @@ def main() -> None:
         print({key: round(value, 3) for key, value in figures.items()}, flush=True)
     result = {key: statistics.median(figures[key] for figures in measured) for key in measured[0]}
     if "driver" in options.parts:
-        result |= driver_cpu(600 if options.quick else 2000)
+        result |= driver_cpu(QUICK_SAMPLERS if options.quick else SAMPLERS)
     result = {key: round(value, 4) for key, value in result.items()}
-    write(result, rounds, options.quick)
+    write(options.output, result, rounds, options.quick)
     print(json.dumps(result))
 
 
-def write(result: dict[str, float], rounds: int, quick: bool) -> None:
+def write(output: Path, result: dict[str, float], rounds: int, quick: bool) -> None:
     """The figures with what they depend on."""
     about = {
         "date": datetime.date.today().isoformat(),
@@ -246,8 +262,8 @@ def write(result: dict[str, float], rounds: int, quick: bool) -> None:
         "rounds": rounds,
         "quick": quick,
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "overhead.json").write_text(json.dumps({**about, "figures": result}, indent=2) + "\n")
+    output.parent.mkdir(exist_ok=True)
+    output.write_text(json.dumps({**about, "figures": result}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="searches of ours (default 5, quick 1)")
     parser.add_argument("--naive-seeds", type=int, help="searches of the naive stack (default 3, quick 1)")
     parser.add_argument("--limit", type=float, help="seconds for a search (default 1800, quick 150)")
+    parser.add_argument("--output", type=Path, default=RESULTS / "time_to_front.json")
     options = parser.parse_args()
     seeds = {"ours": options.seeds or (1 if options.quick else 5)}
     seeds["naive"] = options.naive_seeds or (1 if options.quick else 3)
@@ -120,11 +121,11 @@ def main() -> None:
         "naive_reached": f"{sum(run['reached'] for run in found['naive'])} of {seeds['naive']}",
         "limit_seconds": limit,
     }
-    write(figures, found, options.quick)
+    write(options.output, figures, found, options.quick)
     print(json.dumps(figures))
 
 
-def write(figures: dict[str, Any], found: dict[str, list[dict[str, Any]]], quick: bool) -> None:
+def write(output: Path, figures: dict[str, Any], found: dict[str, list[dict[str, Any]]], quick: bool) -> None:
     """The figures and every search, with what they depend on."""
     about = {
         "date": datetime.date.today().isoformat(),
@@ -132,8 +133,9 @@ def write(figures: dict[str, Any], found: dict[str, list[dict[str, Any]]], quick
         "versions": package_versions(),
         "quick": quick,
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "time_to_front.json").write_text(json.dumps({**about, "figures": figures, "searches": found}, indent=2))
+    output.parent.mkdir(exist_ok=True)
+    report = {**about, "figures": figures, "searches": found}
+    output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

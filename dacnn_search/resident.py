@@ -1,6 +1,8 @@
 """A data set as tensors on the device that trains on it, from which whole batches are gathered at once."""
 
+import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +17,9 @@ Part = Literal["train", "validation", "test"]
 
 # A data set that takes more of a GPU's free memory stays in host memory: other workers keep theirs there too.
 MOST_OF_FREE_MEMORY = 0.25
+
+# Scalars of images that are prepared in one go: a whole epoch of digits, a batch or two of CIFAR-10.
+MOST_AT_ONCE = 2**19
 
 
 def pick_device() -> torch.device:
@@ -62,6 +67,20 @@ class ResidentData:
         if images.device != self.device:
             images, labels = (t.pin_memory().to(self.device, non_blocking=True) for t in (images, labels))
         return images.permute(0, 3, 1, 2).to(torch.float32).mul_(self._scale).add_(self._shift), labels
+
+    def batches(self, split: ResidentSplit, order: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """`count` batches of equal size, or one image less, of the images of a split in an order.
+
+        order: (n,) int64. Small images are prepared several batches at a time, which takes fewer operations.
+        """
+        indices = order.tensor_split(count)
+        scalars = len(indices[0]) * math.prod(self.input_shape)
+        together = max(1, MOST_AT_ONCE // scalars)
+        for start in range(0, count, together):
+            group = indices[start : start + together]
+            images, labels = self.batch(split, torch.cat(group))
+            sizes = [len(index) for index in group]
+            yield from zip(images.split(sizes), labels.split(sizes), strict=True)
 
 
 def _fits(size: int, device: torch.device) -> bool:

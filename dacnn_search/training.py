@@ -184,10 +184,9 @@ class Training:
         device, train = self.data.device, self.data.train
         random = torch.Generator(device).manual_seed(_epoch_seed(self.seed, self.epoch))
         order = torch.randperm(len(train), generator=random, device=device).to(train.images.device)
-        total = torch.zeros((), dtype=torch.float64, device=device)
+        losses, sizes = [], []
         self.model.train()
-        for number, index in enumerate(order.tensor_split(self._batches)):
-            images, labels = self.data.batch(train, index)
+        for number, (images, labels) in enumerate(self.data.batches(train, order, self._batches)):
             images = self._augment(images, random)
             with autocast(device, self.precision):
                 logits = self._forward(images)
@@ -196,8 +195,9 @@ class Training:
             loss.backward()
             self._set_learning_rate(self.epoch * self._batches + number)
             self._optimizer.step()
-            total += loss.detach() * len(index)
-        return total.item() / len(train)
+            losses.append(loss.detach())
+            sizes.append(len(labels))
+        return torch.stack(losses).double().cpu().dot(torch.tensor(sizes, dtype=torch.float64)).item() / len(train)
 
     def _augment(self, images: Tensor, random: torch.Generator) -> Tensor:
         recipe = self.recipe

@@ -18,9 +18,14 @@ from dacnn_search.signals import Stop
 from dacnn_search.worker import Parcel, TrialWorker
 
 from ray import tune  # isort: skip
+from ray.tune.execution import class_cache  # isort: skip
 from ray.tune.search import Searcher  # isort: skip
 
 __all__ = ["drive"]
+
+# Tune sets a variable for PyTorch Lightning in the environment of its workers. Workers of another environment than
+# Ray's own are new processes: those that Ray has started, and that have imported torch meanwhile, would stay idle.
+class_cache.DEFAULT_ENV_VARS.clear()
 
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints of a trial
 # Epochs shorter than this are reported together: a report costs the driver and the worker a few milliseconds. The

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
@@ -26,6 +27,7 @@ from dacnn_search.errors import InputError, RunDirectoryError
 from dacnn_search.export import main as export_command
 from dacnn_search.files import lock
 from dacnn_search.ledger import Ledger, LedgerWarning
+from dacnn_search.packing import GIB, PROCESS_BYTES
 from dacnn_search.pareto import front_of
 from dacnn_search.replay import main as replay_command
 from dacnn_search.replay import replay
@@ -35,6 +37,7 @@ from dacnn_search.run_directory import RunDirectory
 from dacnn_search.search import search
 from dacnn_search.space import SearchSpace
 from dacnn_search.task import prepare
+from dacnn_search.training import step_bytes
 from dacnn_search.worker import Parcel, TrialWorker, train_fully
 
 OLD_RUN = Path(__file__).parent / "fixtures" / "run-format-1"
@@ -149,6 +152,32 @@ def test_a_worker_carries_on_from_a_checkpoint_to_the_same_figures(space, run):
     assert len(parcels) >= 3  # one per report; epochs that are short are reported together
     carried_on, _ = train_to_end(make_worker(space, {**config, "checkpoint": parcels[-3]}))
     assert figures(carried_on) == figures(whole)
+
+
+def test_a_worker_keeps_to_its_share_of_a_gpu_and_learns_from_what_trainings_took(space, run, monkeypatch):
+    """On an invented GPU: four trainings share 16 GiB, and this one takes three times what was estimated."""
+    config = Pretended(space, run).search.propose("a")
+    worker = make_worker(space, config)
+    assert worker.step()["peak_bytes"] is None  # there is none on a CPU
+    model, data = worker._training.model, worker._data
+    estimate = step_bytes(model.architecture, data, worker._recipe)
+    fractions = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=16 * GIB))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", fractions.append)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * estimate)
+    worker._share = 0.25
+    assert worker._memory_limit() == 4 * GIB - PROCESS_BYTES
+    assert fractions == [(4 * GIB - PROCESS_BYTES) / (16 * GIB)]
+    monkeypatch.setattr(data, "device", torch.device("cuda"))
+    assert worker._peak_bytes() == 3 * estimate
+
+    monkeypatch.undo()
+    for limit, fits in ((4 * estimate, True), (2 * estimate, False)):
+        monkeypatch.setattr(worker, "_memory_limit", lambda limit=limit: limit)
+        worker.reset_config(config)
+        result = worker.step()
+        assert (result["failure"] is None and not result["recomputes"]) == fits
 
 
 def test_without_time_passing_there_is_no_checkpoint(space, run):

@@ -24,6 +24,9 @@ from dacnn_search.search import search
 from dacnn_search.signals import Interrupted
 from dacnn_search.space import SearchSpace
 from dacnn_search.tuning import _take_up
+from dacnn_search.worker import TrialWorker
+
+from ray.tune.execution.class_cache import _ActorClassCache  # isort: skip (after dacnn_search.cluster)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves its sockets and pipes to the collector
@@ -476,3 +479,9 @@ def test_settings_given_are_checked(space, tmp_path):
     with pytest.raises(InputError, match="sampler"):
         search(space, results=tmp_path, sampler="best")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_are_those_that_ray_has_at_hand():
+    """Of an environment of their own they would be new processes, which import torch once more."""
+    options = _ActorClassCache().get(TrialWorker)._default_options
+    assert not options["runtime_env"].get("env_vars")

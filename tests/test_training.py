@@ -147,11 +147,11 @@ def test_weights_are_seeded() -> None:
 def test_each_epoch_has_an_order_of_its_own() -> None:
     training = make_training(make_data(40), batch_size=8, learning_rate=1e-30, weight_decay=0.0, schedule="constant")
     orders = []
-    gather = training.data.batch
-    training.data.batch = lambda split, index: orders.append(index) or gather(split, index)  # type: ignore
+    cut = training.data.batches
+    training.data.batches = lambda split, order, count: orders.append(order) or cut(split, order, count)  # type: ignore
     training.run_epoch()
     training.run_epoch()
-    first, second = (torch.cat([i for i in epoch if not isinstance(i, slice)]) for epoch in (orders[:5], orders[6:11]))
+    first, second = orders
     assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(40))
     assert first.tolist() != second.tolist()
 
@@ -370,6 +370,21 @@ def test_resident_data_use_read_only_arrays_in_place_and_silently() -> None:
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert (images.shape, images.dtype, labels.tolist()) == ((5, 1, 8, 8), torch.float32, [0, 1, 2, 0, 1])
     assert np.array_equal(data.train.images, before)
+
+
+@pytest.mark.parametrize("most", [1, 400, 2**19])  # one batch at a time, two, all
+def test_batches_are_the_images_in_that_order_however_many_are_prepared_together(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dacnn_search.resident.MOST_AT_ONCE", most)
+    data = ResidentData(make_data(20, shape=(3, 5, 4)), "cpu")
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    images, labels = data.batch(data.train, order)
+    batches = list(data.batches(data.train, order, 7))
+    assert [len(found) for _, found in batches] == [3, 3, 3, 3, 3, 3, 2]
+    assert torch.equal(torch.cat([found for found, _ in batches]), images)
+    assert torch.equal(torch.cat([found for _, found in batches]), labels)
+    assert all(found.is_contiguous(memory_format=torch.channels_last) for found, _ in batches)
 
 
 def test_one_resident_data_serves_several_trainings() -> None:
