@@ -110,7 +110,7 @@ def _init(address: str | None, concurrency: int | None, folder: Path | None, ver
                 _temp_dir=folder and str(folder),
                 _system_config={"preload_python_modules": PRELOADED} if _all_train(cpus, concurrency) else None,
             )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a bare one if its processes take too long to start
         raise InputError(f"a Ray cluster must answer at {address or 'this machine'}, but: {error}") from error
 
 
