@@ -231,18 +231,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round, a smaller sample: 5 minutes on 2 cores")
     parser.add_argument("--rounds", type=int, help="default 3, quick 1")
-    parser.add_argument("--trials", type=int, default=50, help="of the whole search of ours")
+    parser.add_argument("--trials", type=int, help="of the whole search of ours (default 50, quick 30)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--output", type=Path, default=RESULTS / "overhead.json")
     options = parser.parse_args()
-    rounds = options.rounds or (1 if options.quick else 3)
+    rounds, trials = options.rounds or (1 if options.quick else 3), options.trials or (30 if options.quick else 50)
     measured: list[dict[str, float]] = []
     for _ in range(rounds):
         figures: dict[str, float] = {}
         if "start" in options.parts:
             figures |= start_up()
         if "whole" in options.parts:
-            figures |= whole_searches(options.trials, 6 if options.quick else options.trials // 2)
+            figures |= whole_searches(trials, 6 if options.quick else trials // 2)
         measured.append(figures)
         print({key: round(value, 3) for key, value in figures.items()}, flush=True)
     result = {key: statistics.median(figures[key] for figures in measured) for key in measured[0]}

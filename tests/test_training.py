@@ -313,6 +313,18 @@ def test_one_step_is_that_of_the_plain_optimiser(optimizer: str) -> None:
         assert (parameter - expected).abs().max() < 0.005, name
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])
+def test_the_loss_is_the_cross_entropy_of_smoothed_labels(smoothing: float) -> None:
+    training = make_training(make_data(), label_smoothing=smoothing)
+    logits = torch.randn(7, 3, generator=torch.Generator().manual_seed(0)).mul(10).requires_grad_()
+    labels = torch.tensor([0, 1, 2, 2, 1, 0, 0])
+    expected = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    found = training._loss(logits, labels)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    gradients = [torch.autograd.grad(loss, logits)[0] for loss in (found, expected)]
+    assert torch.allclose(*gradients, atol=1e-6)
+
+
 @pytest.mark.parametrize("flip", ["auto", True, False])
 @pytest.mark.parametrize("keeps_label", [True, False])
 def test_flip_is_decided_by_the_data_unless_given(flip: object, keeps_label: bool) -> None:
