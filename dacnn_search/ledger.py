@@ -8,7 +8,7 @@ in UTF-8 with `,"check":"xxxxxxxx"` put in front of the closing brace, and a new
 (zlib's) of the text's bytes as 8 lower-case hex digits. To verify a line, take those 19 bytes out of it and
 compare. The first key of a record is `sequence`, a whole number from 1 on that grows from line to line.
 
-Reading tells two kinds of fault apart. A part of a line at the end, without newline, is an append that a
+Reading tells two kinds of fault apart. The begin of a line at the end, without newline, is an append that a
 crash cut short: nobody was told of it, so it's dropped. Anything else that doesn't verify is damage to a
 record that was on disk, and is refused.
 """
@@ -33,6 +33,8 @@ __all__ = ["Ledger", "LedgerWarning", "read_ledger"]
 
 Record = dict[str, Any]
 
+_BEGIN = b'{"sequence":'
+_CHECK_INSIDE = re.compile(rb',"check":"[0-9a-f]{8}"\}.', re.DOTALL)
 _CHECK = re.compile(rb',"check":"([0-9a-f]{8})"\}\Z')
 
 
@@ -167,14 +169,16 @@ def _read(path: Path, keys: Set[str]) -> _Contents:
 
 
 def _is_torn(tail: bytes) -> bool:
-    """Whether the bytes behind the last newline are part of a line, not a whole one with a wrong newline."""
+    """Whether the bytes behind the last newline are the begin of a line, as an append leaves it that a crash cut short,
+    or zeros, as some file systems do. Whole lines with something else than newlines between them are neither."""
     for line in (tail, tail[:-1]):
         try:
             _parse(line)
         except ValueError:
             continue
         return False
-    return True
+    begun = tail.startswith(_BEGIN[: len(tail)]) and _CHECK_INSIDE.search(tail) is None
+    return begun or not tail.strip(b"\0")
 
 
 def _add(contents: _Contents, number: int, line: bytes, keys: Set[str]) -> None:

@@ -73,9 +73,9 @@ class RunDirectory:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         if not self.space_file.is_file() or not self.environment_file.is_file():
-            found = "one does not" if self.folder.is_dir() else "is none" if self.folder.exists() else "does not exist"
+            lack = "one does not" if self.folder.is_dir() else "is none" if self.folder.exists() else "does not exist"
             raise RunDirectoryError(
-                f"{self.folder}: a run directory must hold space.yaml and environment.json, but this {found}"
+                f"{self.folder}: a run directory must hold space.yaml and environment.json, but this {lack}"
             )
         version = self.environment.get("format")
         if not isinstance(version, int) or not 1 <= version <= FORMAT:

@@ -146,6 +146,31 @@ def test_only_line_cut_off(path: Path) -> None:
     assert path.read_bytes() == b""
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.replace(b"\n", b"\r"),
+        lambda content: content.replace(b"\n", b""),
+        lambda content: content[:60] + b"\xff" * 200,
+        lambda content: b"\xff" + content[1:-9].replace(b"\n", b" "),
+        lambda content: content + b"x",
+    ],
+)
+def test_an_end_that_no_append_leaves_is_refused_and_left(path: Path, change: Callable[[bytes], bytes]) -> None:
+    path.write_bytes(changed := change(path.read_bytes()))
+    with pytest.raises(RunDirectoryError, match=r"trials\.jsonl:\d: damaged line"):
+        Ledger.open(path)
+    assert path.read_bytes() == changed
+
+
+def test_zeros_at_the_end_are_cut_off(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content + bytes(4096))
+    with pytest.warns(LedgerWarning, match=r"trials\.jsonl:4: cut off"), Ledger.open(path) as ledger:
+        assert len(ledger.records) == 3
+    assert path.read_bytes() == content
+
+
 def test_every_flipped_bit_is_refused(path: Path) -> None:
     content = path.read_bytes()
     for place in range(len(content)):
