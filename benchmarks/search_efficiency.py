@@ -1,7 +1,8 @@
 """How many trials and epochs a search takes to find the front: samplers and stopping rules on DACNN-Bench.
 
     python benchmarks/search_efficiency.py --quick
-    python benchmarks/search_efficiency.py --seeds 20 --output results/efficiency
+    python benchmarks/search_efficiency.py --table fashion --seeds 20 --output results/efficiency
+    python benchmarks/search_efficiency.py --searches surrogate/front tpe/none --first-seed 100
 
 Each search is simulated (`simulator.py`): real learning curves from the table, the product's own samplers and rules,
 workers in virtual time. The hypervolume is that of the test accuracies of the networks on the search's front of
@@ -18,6 +19,7 @@ null where the searches are too few or too short to tell it:
 """
 
 import argparse
+import datetime
 import itertools
 import json
 import multiprocessing
@@ -36,17 +38,22 @@ import plotly.colors
 from simulator import Table, best_hypervolume, hypervolumes, scale_of, simulate
 
 from dacnn_search import samplers
+from dacnn_search.run_directory import package_versions, processor_name
 from dacnn_search.space import SearchSpace
 from dacnn_search.stopping import Progress, StoppingRule, Verdict, make_stopping
 
 FOLDER = Path(__file__).parent / "dacnn_bench"
+RESULTS = Path(__file__).parent / "results"
+MARKS = (10, 30, 50, 100, 200)  # numbers of trials after which tables tell the hypervolume
 OURS, DEFAULT = "surrogate", "optuna_default"
 PEER = "syne_tune"  # its sampler, and its rule; only where it is installed
 SAMPLERS = ("random", "nsga2", DEFAULT, "tpe", "gp", OURS, PEER)
 COLOURS = plotly.colors.qualitative.Dark24
 DASHES = {"none": "solid", "front": "dash", "halving": "dot", "accuracy": "dashdot", PEER: "longdash"}
+QUARTILES = ("low", "median", "high")
 RULES = ("none", "accuracy", "halving", "front", PEER)
-QUICK = [(OURS, "none"), (OURS, "front"), ("tpe", "none"), (DEFAULT, "none"), ("random", "none")]
+SEARCHES = [f"{sampler}/{rule}" for sampler, rule in itertools.product(SAMPLERS, RULES)]
+QUICK = [f"{OURS}/none", f"{OURS}/front", "tpe/none", f"{DEFAULT}/none", "random/none"]
 
 
 @dataclass(frozen=True)
@@ -168,26 +175,60 @@ def summarise(rows: pd.DataFrame, best: float) -> dict[str, Any]:
     }
 
 
-def show(rows: pd.DataFrame, best: float) -> None:
-    """A table of medians and quartiles, as shares of the best hypervolume."""
-    marks = [n for n in (10, 30, 50, 100, 200) if n <= rows["trials"].max()]
-    print(f"{'sampler':>15} {'stopping':>9} {'epochs':>7}" + "".join(f"{f'{n} trials':>23}" for n in marks))
+def tabulate(rows: pd.DataFrame, best: float) -> pd.DataFrame:
+    """A row per sampler and rule: epochs of a search, seconds per proposal, and after so many trials the quartiles of
+    the hypervolume as shares of the best."""
+    table = []
     for (sampler, stopping), of in rows.groupby(["sampler", "stopping"], sort=False):
-        cells = []
-        for n in marks:
-            low, middle, high = of[of["trials"] == n]["hypervolume"].quantile([0.25, 0.5, 0.75]) / best
-            cells.append(f"{middle:.4f} ({low:.3f}-{high:.3f})")
-        epochs = of.groupby("seed")["epochs"].max().median()
-        print(f"{sampler:>15} {stopping:>9} {epochs:7.0f}" + "".join(f"{cell:>23}" for cell in cells))
+        row = {
+            "sampler": sampler,
+            "stopping": stopping,
+            "seeds": of["seed"].nunique(),
+            "epochs": of.groupby("seed")["epochs"].max().median(),
+            "sampler_seconds": of["sampler_seconds"].median(),
+            "duplicates": of.groupby("seed")["duplicates"].sum().median(),
+            "epochs_to_95": epochs_to(of, 0.95 * best),
+        }
+        for mark in MARKS:
+            volumes = of[of["trials"] == mark]["hypervolume"] / best
+            if len(volumes):
+                row |= {
+                    f"{mark}_{name}": volumes.quantile(q) for name, q in zip(QUARTILES, (0.25, 0.5, 0.75), strict=True)
+                }
+        table.append(row)
+    return pd.DataFrame(table)
 
 
-def write(rows: pd.DataFrame, best: float, output: Path) -> None:
-    """All rows as CSV, and the curves over trials, epochs and virtual seconds as a page."""
+def show(table: pd.DataFrame) -> None:
+    """Medians and quartiles."""
+    marks = [mark for mark in MARKS if f"{mark}_median" in table]
+    print(f"{'sampler':>15} {'stopping':>9} {'epochs':>7}" + "".join(f"{f'{n} trials':>23}" for n in marks))
+    for row in table.to_dict("records"):
+        cells = ("{:.4f} ({:.3f}-{:.3f})".format(*(row[f"{n}_{q}"] for q in ("median", "low", "high"))) for n in marks)
+        start = f"{row['sampler']:>15} {row['stopping']:>9} {row['epochs']:7.0f}"
+        print(start + "".join(f"{cell:>23}" for cell in cells))
+
+
+def write(
+    rows: pd.DataFrame, table: pd.DataFrame, best: float, figures: dict[str, Any], options: argparse.Namespace
+) -> None:
+    """Figures and table as JSON, all rows as CSV, the curves over trials, epochs and virtual seconds as a page."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    output.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(output / "search_efficiency.csv", index=False)
+    options.output.mkdir(parents=True, exist_ok=True)
+    path = options.output / f"search_efficiency-{options.table}.json"
+    about = {
+        "date": datetime.date.today().isoformat(),
+        "machine": {"cpu": processor_name(), "cpus": os.cpu_count()},
+        "versions": package_versions(),
+        "first_seed": options.first_seed,
+        "workers": options.workers,
+        "figures": figures,
+        "searches": table.round(5).to_dict("records"),
+    }
+    path.write_text(json.dumps(about, indent=1), encoding="utf-8")
+    rows.to_csv(path.with_suffix(".csv"), index=False)
     titles = ("after trials", "after epochs of all trials", "after seconds of virtual time")
     figure = make_subplots(1, 3, subplot_titles=titles, shared_yaxes=True)
     for number, ((sampler, stopping), of) in enumerate(rows.groupby(["sampler", "stopping"], sort=False)):
@@ -206,7 +247,7 @@ def write(rows: pd.DataFrame, best: float, output: Path) -> None:
             values = over(of, unit, places) / best
             figure.add_trace(go.Scatter(x=places, y=values, showlegend=False, **look), 1, column)
     figure.update_yaxes(title_text="share of the best hypervolume, median", range=[0.85, 1.0])
-    figure.write_html(output / "search_efficiency.html", include_plotlyjs=True)
+    figure.write_html(path.with_suffix(".html"), include_plotlyjs=True)
 
 
 def main() -> None:
@@ -217,26 +258,27 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--workers", type=int, default=4, help="of each simulated search")
-    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=SAMPLERS)
-    parser.add_argument("--stopping", nargs="+", choices=RULES, default=RULES)
+    parser.add_argument(
+        "--searches", nargs="+", choices=SEARCHES, metavar="SAMPLER/RULE", help="such as tpe/none (default all)"
+    )
     parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("--output", type=Path, help="folder for a CSV file and a page")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for all figures (benchmarks/results)")
     options = parser.parse_args()
-    combinations = QUICK if options.quick else list(itertools.product(options.samplers, options.stopping))
+    combinations = options.searches or (QUICK if options.quick else SEARCHES)
     seeds = range(options.first_seed, options.first_seed + (options.seeds or (5 if options.quick else 20)))
     searches = [
         Search(options.table, sampler, stopping, seed, options.trials, options.workers)
         for seed in seeds
-        for sampler, stopping in combinations
+        for sampler, stopping in (combination.split("/") for combination in combinations)
     ]
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         rows = pd.concat(pool.imap(run_search, searches), ignore_index=True)
     space = SearchSpace.from_yaml(FOLDER / f"{options.table}.yaml")
     best = best_hypervolume(Table(FOLDER / f"{options.table}.parquet"), scale_of(space))
-    show(rows, best)
-    if options.output:
-        write(rows, best, options.output)
-    print(json.dumps(summarise(rows, best)))
+    table, figures = tabulate(rows, best), summarise(rows, best)
+    show(table)
+    write(rows, table, best, figures, options)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

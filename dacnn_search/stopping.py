@@ -16,7 +16,7 @@ __all__ = ["FrontStopping", "NoStopping", "ParetoHalving", "Progress", "Stopping
 
 FEWEST_CURVES = 8  # full ones that a forecast needs
 LEAST_ERROR = 1e-3  # below it errors count as equal: few validation images can tell them apart
-OPTIMISM = 1.0  # standard deviations by which a forecast may be exceeded before we rule it out
+OPTIMISM = 2.0  # standard deviations by which a forecast may be exceeded before we rule it out
 RIDGE = 0.1  # in units of one observation
 
 
@@ -71,7 +71,7 @@ class FrontStopping(StoppingRule):
 
     The forecast is a linear regression, over the full curves of this search, of the logarithm of the final error on
     the logarithms of error and loss after as many epochs and on depth and the logarithms of parameters and MACs: while
-    the learning rate is high, costs tell more than the curve. It is optimistic by one standard deviation of its
+    the learning rate is high, costs tell more than the curve. It is optimistic by two standard deviations of its
     residuals. The front is that of the full trials. A network with fewer parameters than all of them never stops.
     """
 
