@@ -33,7 +33,8 @@ FEWEST_OBSERVED = 3  # that a model needs; with more workers than that there are
 RESERVE, RENEWED = 512, 64  # random points at hand, and how many of them are drawn anew for each proposal
 MUTANTS = 256  # mutations of the front for each proposal
 BEYOND = 0.05  # the reference point lies by that share of the range beyond the worst
-MOST_TO_FIT = 128  # observations that choose the kernel's parameters; all are used for predictions
+MOST_TO_FIT = 128  # observations that choose the kernel's parameters
+MOST_OBSERVED = 256  # observations that predictions are made from: the front's, and random ones of all others
 SQRT_2_PI, LOG_10 = math.sqrt(2 * math.pi), math.log(10)
 GROWTH = 1.1  # the kernel's parameters are chosen anew once there are so many times more observations
 
@@ -138,14 +139,25 @@ class SurrogateSampler(BaseSampler):
         return [mutant for mutant in mutants if mutant]
 
     def _model(self, objective: int, history: "History") -> "Model":
-        features, losses = _features(history.points + history.pending), history.losses[:, objective]
+        used = self._observed(history)
+        features = _features([*(history.points[i] for i in used), *history.pending])
+        losses = history.losses[used, objective]
         count, kernel = self._kernels.get(objective, (0, None))
-        if kernel is None or len(losses) >= GROWTH * count or kernel.n_dims != features.shape[1] + 2:
+        if kernel is None or len(history.points) >= GROWTH * count or kernel.n_dims != features.shape[1] + 2:
             chosen = self._generator.sample(range(len(losses)), min(len(losses), MOST_TO_FIT))
             scaled = (losses[chosen] - losses[chosen].mean()) / max(losses[chosen].std(), 1e-9)
             kernel = fit_kernel(features[chosen], scaled, kernel)
-            self._kernels[objective] = (len(losses), kernel)
+            self._kernels[objective] = (len(history.points), kernel)
         return Modelled(GaussianProcess(kernel, features, losses))
+
+    def _observed(self, history: "History") -> list[int]:
+        """Which observations a model is made from: not too many, so that proposals do not take longer and longer."""
+        every = range(len(history.points))
+        if len(every) <= MOST_OBSERVED:
+            return list(every)
+        front = [int(i) for i in _front(history.losses)][:MOST_OBSERVED]
+        others = sorted(set(every) - set(front))
+        return front + self._generator.sample(others, MOST_OBSERVED - len(front))
 
 
 class Model(Protocol):

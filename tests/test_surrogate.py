@@ -9,6 +9,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from dacnn_search import surrogate
 from dacnn_search.domains import LearntDomain, SpaceDomain
 from dacnn_search.proposals import Proposals
 from dacnn_search.space import SearchSpace
@@ -145,6 +146,14 @@ def test_a_discrete_study_is_exhausted_without_a_duplicate():
 
     study.optimize(objective, n_trials=12)
     assert len({tuple(trial.params.items()) for trial in study.trials}) == 12
+
+
+def test_few_of_many_observations_suffice(monkeypatch):
+    monkeypatch.setattr(surrogate, "MOST_OBSERVED", 16)
+    study = optuna.create_study(sampler=SurrogateSampler(0))
+    study.optimize(lambda trial: (trial.suggest_float("x", 0, 1) - 0.3) ** 2, n_trials=60)
+    assert study.best_value < 1e-4
+    assert np.median([trial.value for trial in study.trials[40:]]) < 0.01
 
 
 def test_pending_trials_are_spread():
