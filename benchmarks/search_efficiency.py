@@ -225,7 +225,7 @@ def write(
         "first_seed": options.first_seed,
         "workers": options.workers,
         "figures": figures,
-        "searches": table.round(5).to_dict("records"),
+        "searches": table.round(5).astype(object).where(table.notna(), None).to_dict("records"),
     }
     path.write_text(json.dumps(about, indent=1), encoding="utf-8")
     rows.to_csv(path.with_suffix(".csv"), index=False)
