@@ -23,7 +23,7 @@ SAMPLERS: dict[str, Callable[[int, SearchSpace], BaseSampler]] = {
     "tpe": _tpe,
     "nsga2": lambda seed, _: optuna.samplers.NSGAIISampler(seed=seed),
     "nsga3": lambda seed, _: optuna.samplers.NSGAIIISampler(seed=seed),
-    "gp": lambda seed, _: optuna.samplers.GPSampler(seed=seed),
+    "gp": lambda seed, _: optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False),
     "random": lambda seed, _: optuna.samplers.RandomSampler(seed=seed),
     "surrogate": SurrogateSampler,
     "qmc": lambda seed, _: optuna.samplers.QMCSampler(seed=seed, scramble=True),
