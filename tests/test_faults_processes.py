@@ -398,7 +398,9 @@ def memory(name: str) -> int:
 
 def test_a_worker_that_ray_kills_for_memory_costs_its_trial_alone(folder):
     """The networks of width 7 take memory without end; the monitor kills their workers, and the others are trained."""
-    text = SPACE.replace("{choice: [3, 4, 5, 6, 8]}", "{choice: [3, 7]}").replace("seed: 1", "seed: 1, concurrency: 1")
+    text = SPACE.replace("{choice: [3, 4, 5, 6, 8]}", "{choice: [3, 7]}").replace(
+        "seed: 1", "seed: 1, sampler: tpe, concurrency: 1"
+    )
     (folder / "space.yaml").write_text(text, encoding="utf-8")
     greedy = """
         import time
