@@ -11,7 +11,7 @@ Measured side by side, each in processes of its own with a stopwatch outside, in
   against them;
 - start-up: from the command to the first line of the ledger of a search whose first trial is one epoch of 60 images,
   against `ray.init` and importing torch in a worker, ready for use;
-- driver CPU per trial at trial 100 and 2,000 (at 300 for the default sampler with `--quick`): all threads of a driver
+- driver CPU per trial at trial 100 and 2,000 (at 200 for the default sampler with `--quick`): all threads of a driver
   that does all it does in a search, Ray Tune, ledger, study, dashboard, status and sampler, while workers only pretend
   to train (`pretended_search.py`).
 
@@ -56,7 +56,7 @@ import pathlib, sys
 pathlib.Path(sys.argv[1]).write_text("ready")
 """
 PARTS = ["start", "whole", "driver"]
-SAMPLERS, QUICK_SAMPLERS = {"random": 2000, "auto": 2000}, {"random": 2000, "auto": 300}  # trials of the driver's part
+SAMPLERS, QUICK_SAMPLERS = {"random": 2000, "auto": 2000}, {"random": 2000, "auto": 200}  # trials of the driver's part
 CONCURRENCY = 2
 
 

@@ -20,6 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtr
 from sklearn.gaussian_process.kernels import Kernel
+from threadpoolctl import ThreadpoolController
 
 from dacnn_search.domains import Domain, LearntDomain, Point, SpaceDomain
 from dacnn_search.gaussian_process import GaussianProcess, fit_kernel
@@ -36,6 +37,7 @@ BEYOND = 0.05  # the reference point lies by that share of the range beyond the 
 MOST_TO_FIT = 128  # observations that choose the kernel's parameters
 MOST_OBSERVED = 256  # observations that predictions are made from: the front's, and random ones of all others
 SQRT_2_PI, LOG_10 = math.sqrt(2 * math.pi), math.log(10)
+LIBRARIES = ThreadpoolController()  # of numpy and scipy: on one thread, as others train meanwhile
 GROWTH = 1.1  # the kernel's parameters are chosen anew once there are so many times more observations
 
 
@@ -65,6 +67,7 @@ class SurrogateSampler(BaseSampler):
             raise ValueError(f"SurrogateSampler serves 1 or 2 objectives, but the study has {len(study.directions)}")
         return self._domain(study, trial).distributions
 
+    @LIBRARIES.wrap(limits=1)
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
