@@ -217,7 +217,8 @@ def write(
     from plotly.subplots import make_subplots
 
     options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / f"search_efficiency-{options.table}.json"
+    name = f"search_efficiency-{options.table}" + ("-quick" if options.quick else "")
+    path = options.output / f"{name}.json"
     about = {
         "date": datetime.date.today().isoformat(),
         "machine": {"cpu": processor_name(), "cpus": os.cpu_count()},

@@ -213,7 +213,7 @@ class Search:
             self._listener.say(f"trial {running.proposal.trial}: {reason}; it is trained again")
         else:
             times = f" {running.attempts} times" if running.attempts > 1 else ""
-            self._record(running, f"{reason}{times}")
+            self._record(running, None if running.confirmed else f"{reason}{times}")  # it was trained in full before
 
     def interrupt(self) -> None:
         """All that runs is given up for now; a resumed search trains it again, unless it only lacks confirmation."""

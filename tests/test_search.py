@@ -21,6 +21,7 @@ from dacnn_search.retrain import retrain
 from dacnn_search.run_directory import RunDirectory
 from dacnn_search.samplers import SAMPLERS
 from dacnn_search.search import search
+from dacnn_search.search_state import ATTEMPTS
 from dacnn_search.signals import Interrupted
 from dacnn_search.space import SearchSpace
 from dacnn_search.tuning import _take_up
@@ -467,6 +468,19 @@ def test_a_confirmation_whose_worker_dies_is_done_again_by_its_seed(space, tmp_p
     assert pretended.search.propose("c")["seed"] == lost["seed"]
     end(pretended, "c", 0.7)
     assert pretended.ledger.records[0]["accuracies"] == [0.5, 0.7]
+    pretended.close()
+
+
+def test_a_candidate_whose_confirmations_lose_their_workers_counts_as_it_stands(space, tmp_path):
+    pretended = Pretended(space, new_run(space, tmp_path), confirm=2, trials=4)
+    pretended.search.propose("a")
+    end(pretended, "a", 0.5)
+    for _ in range(ATTEMPTS):
+        assert not pretended.ledger.records
+        pretended.search.propose("b")
+        pretended.search.lose("b", "its worker process died")
+    (record,) = pretended.ledger.records
+    assert (record["state"], record["reason"], record["accuracies"]) == ("COMPLETE", None, [0.5])
     pretended.close()
 
 
