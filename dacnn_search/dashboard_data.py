@@ -151,6 +151,7 @@ def _columns(run: Run) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {name: [r.get(name) for r in run.records] for name in plain}
     for name in ("seconds", "finished", "accuracy"):
         columns[name] = [_rounded(r.get(name)) for r in run.records]
+    columns["trainings"] = [len(r.get("accuracies") or [None]) for r in run.records]  # whose mean the accuracy is
     columns["state"] = [STATES.index(r["state"]) for r in run.records]
     for name in ("network", "config", "drawing", "unshared", "parts"):
         columns[name] = [fact[name] for fact in facts]

@@ -119,10 +119,14 @@ def _missing_jobs(
 
 def _train_all(trainings: "_Trainings", jobs: Sequence[Job], board: "_Board", stop: Stop) -> None:
     """Train in Ray tasks, and again what lost its worker. Raises KeyboardInterrupt if a signal asks for the end."""
-    streams: dict[Any, Job] = {trainings.start(job): job for job in jobs}
+    waiting = collections.deque(jobs)
+    streams: dict[Any, Job] = {}
     failures: list[str] = []
     with stop.polled():
-        while streams and not stop.requested:
+        while (waiting or streams) and not stop.requested:
+            while waiting and len(streams) < trainings.concurrency:
+                job = waiting.popleft()
+                streams[trainings.start(job)] = job
             ready: list[Any] = ray.wait(list(streams), num_returns=1, timeout=POLL_SECONDS)[0]
             for stream in ready:
                 job = streams[stream]
@@ -133,7 +137,7 @@ def _train_all(trainings: "_Trainings", jobs: Sequence[Job], board: "_Board", st
                 except ray.exceptions.RayError as error:
                     del streams[stream]
                     if _died(error) and board.lost(job) < ATTEMPTS:
-                        streams[trainings.start(job)] = job
+                        waiting.appendleft(job)
                     else:
                         failures.append(board.broke(job, error))
                 else:
@@ -164,6 +168,11 @@ class _Trainings:
         self._data = ray.put(data)
         self._slots = slots
         self._checkpoints = Checkpoints(run.checkpoints)
+
+    @property
+    def concurrency(self) -> int:
+        """How many trainings may run at once."""
+        return self._slots.concurrency
 
     def start(self, job: Job) -> Any:
         """The stream of a training's messages."""

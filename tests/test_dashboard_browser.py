@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from synthetic_run import write_run
+from synthetic_run import write_ledger, write_run
 
 from dacnn_search.dashboard import write_comparison, write_dashboard, write_figure, write_index
 from dacnn_search.pareto import best_under, front_of
@@ -366,6 +366,18 @@ def test_nothing_jumps_and_everything_has_a_name(open_page: Opener, run: tuple[P
 def test_link_to_a_trial(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
     page = open_page(run[0], fragment="#trial-7")
     expect(page.locator("#network-title")).to_have_text("The network of trial 7")
+
+
+def test_an_accuracy_of_several_trainings_says_so(open_page: Opener, tmp_path: Path) -> None:
+    records = write_run(tmp_path, trials=40)
+    best = front_of(records)[-1]
+    confirmed = [r | {"accuracies": [r["accuracy"]] * 3} if r is best else r for r in records]
+    write_ledger(tmp_path / "trials.jsonl", confirmed)
+    page = open_page(write_dashboard(tmp_path), fragment=f"#trial-{best['trial']}")
+    expect(page.locator("#card-figures")).to_contain_text("validation accuracy, mean of 3 trainings")
+    expect(page.locator("#card-facts")).to_contain_text(f"3 times {best['epochs']} epochs")
+    page = open_page(write_dashboard(tmp_path), fragment=f"#trial-{front_of(records)[0]['trial']}")
+    expect(page.locator("#card-figures")).not_to_contain_text("mean of")
 
 
 def test_figure_as_png(tmp_path: Path) -> None:

@@ -46,10 +46,12 @@ class Diary(Listener):
         self.finished_trials: list[int] = []
         self.states: list[str] = []
         self.retrained_seeds: list[tuple[str, int]] = []
+        self.most_running = 0
 
     def update(self, snapshot):
         if snapshot.state not in self.states:
             self.states.append(snapshot.state)
+        self.most_running = max(self.most_running, len(snapshot.running))
 
     def finished(self, record):
         self.finished_trials.append(record["trial"])
@@ -195,6 +197,7 @@ def test_retraining_scores_the_test_images_once_per_network_and_seed(resumed):
     assert networks <= {r["fingerprint"] for r in resumed.front}
     assert len(networks) == min(2, len(resumed.front))
     assert sorted(diary.retrained_seeds) == sorted((f, seed) for f in networks for seed in (0, 1))
+    assert diary.most_running == 1
     for record in records:
         assert record["epochs"] == 1
         assert 0 <= record["test_accuracy"] <= 1

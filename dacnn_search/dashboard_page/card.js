@@ -10,7 +10,10 @@ function renderCard(trial, reason) {
     "card-figures",
     figure(
       percent(trial.accuracy, digits),
-      "validation accuracy" + (trial.state === PRUNED ? " when stopped" : error ? ` (±${points(error)})` : ""),
+      "validation accuracy" +
+        (trial.state === PRUNED ? " when stopped" : "") +
+        (trial.trainings > 1 ? `, mean of ${trial.trainings} trainings` : "") +
+        (trial.state !== PRUNED && error ? ` (±${points(error)})` : ""),
     ),
     test &&
       figure(
@@ -40,7 +43,8 @@ function figure(value, label) {
 
 function factsOf(trial) {
   const facts = [`trial ${trial.trial}, ${STATE_WORDS[trial.state]}`];
-  facts.push(`${plural(trial.epochs, "epoch")} in ${duration(trial.seconds)}`);
+  const times = trial.trainings > 1 ? `${trial.trainings} times ` : "";
+  facts.push(`${times}${plural(trial.epochs, "epoch")} in ${duration(trial.seconds)}`);
   const retrained = payload.retrained.find((entry) => entry.index === trial.index);
   if (retrained) facts.push(`trained in full: ${retrained.folder}`);
   if (trial.reason) facts.push(trial.reason);
