@@ -2,10 +2,12 @@
 
     python benchmarks/gpu.py --quick
 
-Like `throughput.py`, with wall time between synchronisations of the GPU; ours is compiled where its recipe would be for
-a training of 90 epochs. Then: images/s of each network of the zoo and the share of the GPU's peak in bfloat16 that its
-convolutions are; trainings per hour of several processes on one GPU against one at a time; and the time of a whole
-DACNN-18 (MIX,REG) training of 90 epochs on 50,000 images, extrapolated from a few epochs on fewer. Images are random
+Like `throughput.py`, with wall time between synchronisations of the GPU; ours is compiled where a training of 90 epochs
+of 50,000 images would be, and compiling is not timed. The naive loop and the convolutions may choose their algorithms
+freely (`cudnn.benchmark`); ours may not, as it gives the same numbers every time. Then: images/s of the networks of the
+zoo (of some of them with `--quick`) and the share of the GPU's peak in bfloat16 that their convolutions are; trainings
+per hour of several processes on one GPU against one at a time; and the time of a whole DACNN-18 (MIX,REG) training of
+90 epochs on 50,000 images, without looks at test images, extrapolated from a few epochs on fewer. Images are random
 ones in the format of CIFAR-10. Without a GPU it ends with exit code 2.
 """
 
@@ -14,10 +16,11 @@ import dataclasses
 import datetime
 import json
 import multiprocessing
+import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +36,15 @@ from dacnn_search.packing import Machine, demand_of, pack
 from dacnn_search.recipe import Recipe
 from dacnn_search.resident import ResidentData
 from dacnn_search.run_directory import package_versions
-from dacnn_search.training import Training, build_seeded
+from dacnn_search.training import Training, build_seeded, is_compiled
 
 # Dense bfloat16 of tensor cores in FLOP/s, from the makers' data sheets; the name as `nvidia-smi` begins it.
 PEAKS = {"NVIDIA H200": 989e12, "NVIDIA H100": 989e12, "NVIDIA A100": 312e12, "NVIDIA L40S": 362e12}
 WHOLE_EPOCHS, WHOLE_IMAGES = 90, 50_000
+QUICK_ZOO = ("dacnn18", "dacnn18-reg", "dacnn18-mix", "dacnn18-mix-reg", "vgg", "resnet18")
 PACKED_NETWORK = Architecture(tuple(Section(2, width) for width in (16, 32, 64)))  # 73k parameters
-GPU = torch.device("cuda")
+FLOOR_STEPS = 50  # between two synchronisations
+GPU = torch.device("cuda", 0)
 
 
 class NaiveGpuTraining(NaiveTraining):
@@ -78,21 +83,35 @@ def make_training(architecture: Architecture, data: ResidentData, recipe: Recipe
     return Training(build_seeded(architecture, data.num_classes, data.input_shape[0], 0), data, recipe)
 
 
+def whole(recipe: Recipe, images: int) -> Recipe:
+    """The recipe with as many steps as 90 epochs of 50,000 images have, for as long is decided whether to compile."""
+    return recipe.model_copy(update={"epochs": WHOLE_EPOCHS * WHOLE_IMAGES // images})
+
+
 def measure(case: Case, rounds: int) -> dict[str, Any]:
     """Epochs of ours and of the naive loop, and the convolutions of as many steps."""
     data = make_data(case)
-    ours = make_training(case.architecture, ResidentData(data, GPU), case.recipe)
+    recipe = whole(case.recipe, len(data.train))
+    ours = make_training(case.architecture, ResidentData(data, GPU), recipe)
     naive = NaiveGpuTraining(build_seeded(case.architecture, 10, data.input_shape[0], 0), data, case.recipe)
     floor = Convolutions(case.architecture, data.input_shape, case.recipe.batch_size, ours.precision)
     floor.calls = [tuple(tensor.to(GPU) for tensor in call) for call in floor.calls]
-    epoch, naive_epoch = seconds(ours.run_epoch, rounds), seconds(naive.run_epoch, rounds)
+
+    def run_floor() -> None:
+        for _ in range(FLOOR_STEPS):
+            floor.run_step()
+
+    epoch = seconds(ours.run_epoch, rounds)
     step = seconds(ours._train_epoch, rounds) / len(data.train) * case.recipe.batch_size
-    floor_step = seconds(floor.run_step, 10 * rounds)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
+    naive_epoch, floor_step = seconds(naive.run_epoch, rounds), seconds(run_floor, rounds) / FLOOR_STEPS
+    torch.backends.cudnn.benchmark = False
     return {
         "kind": case.kind,
         "network": str(case.architecture),
         "batch_size": case.recipe.batch_size,
         "precision": str(ours.precision).removeprefix("torch."),
+        "compiled": is_compiled(recipe, case.architecture, data, GPU),
         "images_per_second": round(len(data.train) / epoch, 1),
         "naive_images_per_second": round(len(data.train) / naive_epoch, 1),
         "vs_naive": round(naive_epoch / epoch, 3),
@@ -100,12 +119,14 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     }
 
 
-def measure_zoo(data: ResidentData, rounds: int, peak: float | None) -> dict[str, dict[str, float | None]]:
+def measure_zoo(
+    networks: Iterable[str], data: ResidentData, rounds: int, peak: float | None
+) -> dict[str, dict[str, float | None]]:
     """Images/s of the paper's networks, and the share of the GPU's peak that the arithmetic of a step is."""
     found = {}
-    for name in zoo.names():
+    for name in networks:
         architecture = zoo.get(name)
-        training = make_training(architecture, data, Recipe(epochs=10_000, batch_size=128))
+        training = make_training(architecture, data, whole(Recipe(batch_size=128), len(data.train)))
         rate = len(data.train) / seconds(training._train_epoch, rounds)
         flops = 6.0 * estimate_cost(architecture, data.input_shape, data.num_classes).macs * rate
         found[name] = {"images_per_second": round(rate, 1), "share_of_peak": peak and round(flops / peak, 4)}
@@ -115,7 +136,7 @@ def measure_zoo(data: ResidentData, rounds: int, peak: float | None) -> dict[str
 
 def whole_training(data: ResidentData, epochs: int) -> float:
     """Seconds of 90 epochs of DACNN-18 (MIX,REG) on 50,000 images, extrapolated."""
-    training = make_training(zoo.get("dacnn18-mix-reg"), data, Recipe(name="paper", compiled=True))
+    training = make_training(zoo.get("dacnn18-mix-reg"), data, whole(Recipe(name="paper"), len(data.train)))
     return seconds(training._train_epoch, epochs) * WHOLE_EPOCHS * WHOLE_IMAGES / len(data.train)
 
 
@@ -154,7 +175,7 @@ def _packed_case() -> Case:
 
 def packed_processes() -> int:
     """How many trainings of the small network a search would put on this GPU."""
-    machine = Machine(multiprocessing.cpu_count(), 1, 2**40, torch.cuda.get_device_properties(0).total_memory)
+    machine = Machine(len(os.sched_getaffinity(0)), 1, 2**40, torch.cuda.get_device_properties(0).total_memory)
     slots = pack(machine, demand_of([PACKED_NETWORK], (3, 32, 32), 10, _packed_case().recipe, trainings=100))
     return slots.concurrency
 
@@ -175,8 +196,8 @@ def main() -> None:
         measured.append(result := measure(dataclasses.replace(case, images=images), rounds))
         print(json.dumps(result), flush=True)
     data = ResidentData(make_data(Case("cifar", PACKED_NETWORK.sections, Recipe(), images)), GPU)
-    networks = measure_zoo(data, rounds, peak)
-    whole = whole_training(data, rounds)
+    networks = measure_zoo(QUICK_ZOO if options.quick else zoo.names(), data, rounds, peak)
+    training_seconds = whole_training(data, rounds)
     processes = packed_processes()
     alone, packed = trainings_per_hour(1, 4), trainings_per_hour(processes, 4)
 
@@ -189,7 +210,9 @@ def main() -> None:
         "cifar_share_of_convolutions": median("cifar", "share_of_convolutions"),
         "packed_vs_one_at_a_time": round(packed / alone, 3),
         "packed_processes": processes,
-        "dacnn_18_mix_reg_90_epochs_seconds": round(whole),
+        "trainings_per_hour": {"alone": round(alone), "packed": round(packed)},
+        "dacnn_18_mix_reg_90_epochs_seconds": round(training_seconds),
+        "zoo": networks,
     }
     report = {
         **figures,
@@ -199,8 +222,6 @@ def main() -> None:
         "versions": package_versions(),
         "rounds": rounds,
         "networks": measured,
-        "zoo": networks,
-        "trainings_per_hour": {"alone": round(alone), "packed": round(packed)},
     }
     options.output.parent.mkdir(exist_ok=True)
     options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -18,6 +18,7 @@ for _name, _value in {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the ledger has them
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial without an accuracy must not end the run
     "TUNE_GLOBAL_CHECKPOINT_S": "600",
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",  # of each worker; by default it is as many as there are cores
     "MALLOC_ARENA_MAX": "2",  # workers that live long would grow without it
 }.items():
     os.environ.setdefault(_name, _value)
@@ -29,11 +30,11 @@ from dacnn_search.guard import guarded  # noqa: E402
 from dacnn_search.packing import Demand, Machine, Share, Slots, pack  # noqa: E402
 from dacnn_search.run_directory import gpu_memory  # noqa: E402
 
-__all__ = ["check_address", "device_memory", "early_ray", "one_ray", "start_ray"]
+__all__ = ["check_address", "early_ray", "one_ray", "start_ray", "system_memory"]
 
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd")  # there if the machine has a GPU
 # Importing these takes a worker longer than all else. Told beforehand, it does so while the driver prepares the search.
-PRELOADED = ("torch", "dacnn_search.worker", "dacnn_search.training")
+PRELOADED = ("torch", "dacnn_search.worker", "dacnn_search.place")
 
 _kept: contextlib.ExitStack | None = None  # what ends Ray, if that is not the `start_ray` that started it
 
@@ -132,13 +133,9 @@ def _own_signals() -> Iterator[None]:
         ray._private.utils.set_sigterm_handler = replaced
 
 
-def device_memory() -> int:
-    """Bytes of memory of what this process trains on: its GPU or, on a CPU, the machine."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_properties(0).total_memory
-    return ray._common.utils.get_system_memory()  # that of the container where there is one
+def system_memory() -> int:
+    """Bytes of memory of this machine, or of the container where there is one."""
+    return ray._common.utils.get_system_memory()
 
 
 def _machine() -> Machine:
@@ -146,4 +143,4 @@ def _machine() -> Machine:
     resources = ray.cluster_resources()
     cpus, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
     nodes = max(1, sum(name.startswith("node:") and name != "node:__internal_head__" for name in resources))
-    return Machine(cpus, gpus, ray._common.utils.get_system_memory() * nodes, gpu_memory() if gpus else 0)
+    return Machine(cpus, gpus, system_memory() * nodes, gpu_memory() if gpus else 0)

@@ -120,6 +120,11 @@ class ImageData:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    @property
+    def nbytes(self) -> int:
+        """Of the images."""
+        return sum(split.images.nbytes for split in (self.train, self.validation, self.test))
+
     def without_test(self) -> "ImageData":
         """What a search may see."""
         return replace(self, test=Split(self.test.images[:0], self.test.labels[:0]))

@@ -52,11 +52,12 @@ class Network(nn.Module):
         self.stem_norm = _norm(first, architecture.batch_norm)
         self.blocks = nn.ModuleList(BlockModule(block, architecture.batch_norm) for block in architecture.blocks)
         self.classifier = nn.Linear(last, num_classes)
+        places = groupby(range(len(architecture.blocks)), lambda number: architecture.blocks[number].section)
+        self._sections = [list(numbers) for _, numbers in places]  # the numbers of the blocks of each
 
     def forward(self, images: Tensor) -> Tensor:
         x = images
-        for _, places in groupby(enumerate(self.architecture.blocks), lambda place: place[1].section):
-            section = [number for number, _ in places]
+        for section in self._sections:
             if self.recomputes and torch.is_grad_enabled():
                 x = checkpoint(self._section, x, section, use_reentrant=False, context_fn=self._contexts)
             else:

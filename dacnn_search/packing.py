@@ -6,7 +6,7 @@ memory, for one per core. A GPU is shared by as many as its memory holds, and as
 waits for its kernels to be launched.
 
 Ray's shares of a GPU are a matter of counting only, and Ray Tune keeps its workers between trials only if all take the
-same. So the share is that of the largest network; `dacnn_search.worker` keeps each training within it.
+same. So the share is that of the largest network; `dacnn_search.place` keeps each training within it.
 """
 
 import math
@@ -21,13 +21,15 @@ from dacnn_search.errors import InputError
 from dacnn_search.recipe import Recipe
 from dacnn_search.space import SearchSpace
 
-__all__ = ["Demand", "Machine", "Share", "Slots", "demand_of", "demand_of_space", "pack"]
+__all__ = ["Demand", "Machine", "Share", "Slots", "demand_of", "demand_of_space", "excess", "pack"]
 
 Share = float | Literal["auto"] | None
 
 GIB = 2**30
-# What a process takes of a GPU beside its tensors: the CUDA context, the kernels of cuDNN and its workspaces.
-PROCESS_BYTES = 1 * GIB
+# What a process takes of a GPU beside its tensors: the CUDA context and the kernels of cuDNN; and, among its tensors,
+# the workspaces of the libraries.
+PROCESS_BYTES, WORKSPACE_BYTES = 1 * GIB, 64 * 2**20
+DATA_SHARE = 0.25  # of the memory that a process may use of a GPU, at most: larger data stay in host memory
 USABLE = 0.9  # of a GPU's memory: allocators waste some
 CPU_USABLE = 0.7  # of a machine's memory: others live there too
 CPU_PROCESS_BYTES = 400 * 2**20  # a worker with torch
@@ -49,13 +51,14 @@ class Machine:
 
 @dataclass(frozen=True)
 class Demand:
-    """What is to be trained: how many networks, the bytes that a step of the largest takes, and the MACs of a step and
-    the layers of one in the middle."""
+    """What is to be trained: how many networks, the bytes that a step of the largest takes, the MACs of a step and the
+    layers of one in the middle, and the bytes of the data."""
 
     trainings: int
     bytes: int
     step_macs: float
     layers: int
+    data_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,19 +78,20 @@ def demand_of(
     recipe: Recipe,
     *,
     trainings: int | None = None,
+    data_bytes: int = 0,
     measured: Iterable[Mapping[str, Any]] = (),
 ) -> Demand:
     """What networks take to be trained by a recipe, once each unless `trainings` says otherwise.
 
-    measured: records of a ledger; where trainings took more of a GPU than estimated (`peak_bytes`), the estimate of all
-    is raised in proportion.
+    data_bytes: of the images. measured: records of a ledger; where trainings took more of a GPU than estimated
+    (`peak_bytes`), the estimate of all is raised in proportion.
     """
 
     def step_bytes(network: Architecture) -> int:
         return training_bytes(network, input_shape, num_classes, recipe.batch_size)
 
-    excess = [
-        record["peak_bytes"] / step_bytes(Architecture.from_dict(record["architecture"]))
+    excesses = [
+        excess(record["peak_bytes"], step_bytes(Architecture.from_dict(record["architecture"])))
         for record in measured
         if record.get("peak_bytes")
     ]
@@ -95,20 +99,34 @@ def demand_of(
     layers = sorted(network.layers for network in networks)
     return Demand(
         len(networks) if trainings is None else trainings,
-        int(max(map(step_bytes, networks)) * max([1.0, *excess])),
+        int(max(map(step_bytes, networks)) * max([1.0, *excesses])),
         3.0 * macs[len(macs) // 2] * recipe.batch_size,
         layers[len(layers) // 2],
+        data_bytes,
     )
 
 
-def demand_of_space(space: SearchSpace, trials: int, measured: Iterable[Mapping[str, Any]] = ()) -> Demand:
+def demand_of_space(
+    space: SearchSpace, trials: int, data_bytes: int, measured: Iterable[Mapping[str, Any]] = ()
+) -> Demand:
     """What the networks of a space take, judged by some drawn from it. One that takes more than all of these is trained
     within the share that it finds, or refused (see `training.must_recompute`)."""
     generator = random.Random(0)
     networks = [space.draw(generator)[0] for _ in range(DRAWN)]
     return demand_of(
-        networks, space.input_shape, space.num_classes, space.settings.recipe, trainings=trials, measured=measured
+        networks,
+        space.input_shape,
+        space.num_classes,
+        space.settings.recipe,
+        trainings=trials,
+        data_bytes=data_bytes,
+        measured=measured,
     )
+
+
+def excess(peak_bytes: int, estimate: int) -> float:
+    """How often the estimate of a step fits into what a training took of a GPU, workspaces left out."""
+    return (peak_bytes - WORKSPACE_BYTES) / estimate
 
 
 def pack(machine: Machine, demand: Demand | None, concurrency: int | None = None, share: Share = "auto") -> Slots:
@@ -117,31 +135,48 @@ def pack(machine: Machine, demand: Demand | None, concurrency: int | None = None
     demand: None if it is not known: one training per core, or four per GPU. Raises InputError for more than there is.
     """
     if share in ("auto", None):
-        share = 1 / _per_gpu(machine, demand) if machine.gpus else 0.0
+        share = _share(_per_gpu(machine, demand, concurrency)) if machine.gpus else 0.0
     assert isinstance(share, int | float)
     if share > machine.gpus:
         raise InputError(f"gpus per trial must be at most the {machine.gpus:g} of the cluster, but is {share:g}")
     if concurrency is None:
-        concurrency = int(machine.gpus / share + 1e-9) if share else _on_cpu(machine, demand)
-    elif share and concurrency * share > machine.gpus + 1e-9:
+        concurrency = _on_gpus(machine, share) if share else _on_cpu(machine, demand)
+    elif share and concurrency > _on_gpus(machine, share):
         raise InputError(
-            f"concurrency times gpus per trial must be at most the {machine.gpus:g} GPUs of the cluster, but is "
-            f"{concurrency} x {share:g}"
+            f"concurrency must be at most the {_on_gpus(machine, share)} trials that the {machine.gpus:g} GPUs of the "
+            f"cluster hold at {share:g} GPUs per trial, but is {concurrency}"
         )
     threads = 1 if share else _threads(machine, demand, concurrency)
     return Slots(concurrency, min(float(threads), machine.cpus / concurrency), share, threads)
 
 
-def _per_gpu(machine: Machine, demand: Demand | None) -> int:
+def _per_gpu(machine: Machine, demand: Demand | None, concurrency: int | None) -> int:
     """How many trainings share a GPU: as many as its memory holds of the largest, and as keep it busy together; never
-    more than there are CPU cores to feed them."""
+    more than there are CPU cores to feed them, or trainings at once."""
+    most = math.inf if concurrency is None else math.ceil(concurrency / machine.gpus)
     if demand is None or not machine.gpu_memory:
-        return UNKNOWN_PER_GPU
-    held = USABLE * machine.gpu_memory / (demand.bytes + PROCESS_BYTES)
+        return int(min(UNKNOWN_PER_GPU, most))
+    training = demand.bytes + PROCESS_BYTES
+    # Data stay in host memory where they would take more than DATA_SHARE of what a process has.
+    data = min(demand.data_bytes, training * DATA_SHARE / (1 - DATA_SHARE))
+    held = USABLE * machine.gpu_memory / (training + data)
     computing, launching = gpu_step_seconds(demand.step_macs, demand.layers)
     wanted = math.ceil((computing + launching) / computing)
     fed = machine.cpus / machine.gpus
-    return max(1, int(min(held, wanted, fed, MOST_PER_GPU)))
+    waiting = math.ceil(demand.trainings / machine.gpus)
+    return max(1, int(min(held, wanted, fed, waiting, most, MOST_PER_GPU)))
+
+
+def _share(per_gpu: int) -> float:
+    """A share of a GPU of which that many fit, in Ray's units of 1e-4, to which it rounds up or down."""
+    return math.floor(1e4 / per_gpu) / 1e4
+
+
+def _on_gpus(machine: Machine, share: float) -> int:
+    """How many trainings of a share of a GPU there can be: none is spread over two."""
+    if share >= 1:
+        return int(machine.gpus / share + 1e-9)
+    return max(1, int(machine.gpus)) * int(1 / share + 1e-9)
 
 
 def _on_cpu(machine: Machine, demand: Demand | None) -> int:

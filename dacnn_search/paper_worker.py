@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dacnn_search.architecture import Architecture
 from dacnn_search.data import ImageData
 from dacnn_search.errors import TrainingError
+from dacnn_search.packing import Slots
 from dacnn_search.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def train_watched(
     architecture: Mapping[str, Any],
     recipe: Recipe,
     seed: int,
-    threads: int,
+    slots: Slots,
     state: bytes | None,
     checkpoint_seconds: float,
 ) -> Iterator[dict[str, Any]]:
@@ -41,10 +42,7 @@ def train_watched(
     """
     import torch
 
-    from dacnn_search.training import prepare_process
-
-    prepare_process(threads)
-    training, curve, seconds = _begin(data, Architecture.from_dict(architecture), recipe, seed, state)
+    training, curve, seconds = _begin(data, slots, Architecture.from_dict(architecture), recipe, seed, state)
     kept, reason = time.monotonic(), None
     while reason is None and not training.finished:
         start = time.monotonic()
@@ -65,15 +63,16 @@ def train_watched(
 
 
 def _begin(
-    data: ImageData, architecture: Architecture, recipe: Recipe, seed: int, state: bytes | None
+    data: ImageData, slots: Slots, architecture: Architecture, recipe: Recipe, seed: int, state: bytes | None
 ) -> tuple["Training", Curve, float]:
     """A training, its curve and the seconds it took so far: from the beginning, or as `_pack` kept it."""
     import safetensors.torch
 
-    from dacnn_search.training import ResidentData, Training, build_seeded
+    from dacnn_search.place import Place
+    from dacnn_search.training import Training
 
-    model = build_seeded(architecture, data.num_classes, data.input_shape[0], seed)
-    training = Training(model, ResidentData(data), recipe, seed=seed)
+    place = Place(data, slots)
+    training = Training(place.network(architecture, recipe, seed), place.data, recipe, seed=seed)
     if state is None:
         return training, {kind: [] for kind in KINDS}, 0.0
     training.load_state_dict(safetensors.torch.load(state))

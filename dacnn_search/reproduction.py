@@ -144,7 +144,7 @@ class _Reproduction:
         """What these trainings take; all data sets of the paper have images of one size."""
         networks, (first, *_) = [job.architecture for job in jobs], jobs
         data = self._data[first.member.dataset]
-        return demand_of(networks, data.input_shape, data.num_classes, first.recipe)
+        return demand_of(networks, data.input_shape, data.num_classes, first.recipe, data_bytes=data.nbytes)
 
     def train(self, jobs: Sequence[Job], slots: Slots) -> list[str]:
         """Train all; what broke, a line each."""
@@ -157,7 +157,7 @@ class _Reproduction:
         while waiting or streams:
             while waiting and len(streams) < slots.concurrency:
                 job = waiting.pop()
-                values = (job.architecture.to_dict(), job.recipe, job.seed, slots.threads)
+                values = (job.architecture.to_dict(), job.recipe, job.seed, slots)
                 state = self._checkpoints.load(job.key)
                 streams[remote.remote(shared[job.member.dataset], *values, state, CHECKPOINT_SECONDS)] = job
             ready, _ = ray.wait(list(streams), num_returns=1)

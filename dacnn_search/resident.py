@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from dacnn_search.data import ImageData, Split
+from dacnn_search.packing import DATA_SHARE
 
 __all__ = ["Part", "ResidentData", "ResidentSplit", "pick_device"]
 
 Part = Literal["train", "validation", "test"]
-
-# A data set that takes more of a GPU's free memory stays in host memory: other workers keep theirs there too.
-MOST_OF_FREE_MEMORY = 0.25
 
 # Scalars of images that are prepared in one go: a whole epoch of digits, a batch or two of CIFAR-10.
 MOST_AT_ONCE = 2**19
@@ -41,17 +39,19 @@ class ResidentSplit:
 class ResidentData:
     """An `ImageData` moved once to a device (`pick_device` by default), for any number of trainings there.
 
-    On the CPU the arrays are used in place, neither copied nor written to. A data set that would take more
-    than a quarter of a GPU's free memory stays in host memory, and batches are moved.
+    On the CPU the arrays are used in place, neither copied nor written to. A data set that would take more than a
+    quarter of the memory of a GPU stays in host memory, and batches are moved.
+
+    memory: bytes of a GPU that this process may use; by default what is free.
     """
 
-    def __init__(self, data: ImageData, device: torch.device | str | None = None) -> None:
-        self.device = pick_device() if device is None else torch.device(device)
+    def __init__(self, data: ImageData, device: torch.device | str | None = None, memory: float = math.inf) -> None:
+        device = pick_device() if device is None else torch.device(device)
+        self.device = torch.empty(0, device=device).device  # with its number, as the tensors on it have it
         self.input_shape = data.input_shape
         self.num_classes = data.num_classes
         self.flip = data.flip
-        size = sum(split.images.nbytes for split in (data.train, data.validation, data.test))
-        home = self.device if _fits(size, self.device) else torch.device("cpu")
+        home = self.device if _fits(data.nbytes, self.device, memory) else torch.device("cpu")
         self.train = _to_tensors(data.train, home)
         self.validation = _to_tensors(data.validation, home)
         self.test = _to_tensors(data.test, home)
@@ -83,8 +83,8 @@ class ResidentData:
             yield from zip(images.split(sizes), labels.split(sizes), strict=True)
 
 
-def _fits(size: int, device: torch.device) -> bool:
-    return device.type != "cuda" or size <= MOST_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]
+def _fits(size: int, device: torch.device, memory: float) -> bool:
+    return device.type != "cuda" or size <= DATA_SHARE * min(memory, torch.cuda.mem_get_info(device)[0])
 
 
 def _to_tensors(split: Split, device: torch.device) -> ResidentSplit:

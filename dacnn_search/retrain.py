@@ -89,7 +89,7 @@ def retrain(
         if jobs:
             data = load(space.settings.data).with_validation_in_train()
             networks = [Architecture.from_dict(job.record["architecture"]) for job in jobs]
-            demand = demand_of(networks, data.input_shape, data.num_classes, recipe)
+            demand = demand_of(networks, data.input_shape, data.num_classes, recipe, data_bytes=data.nbytes)
             with start_ray(address, concurrency, gpus_per_trial, verbose, demand) as slots:
                 board = _Board(run, len(jobs), recipe.epochs, listener)
                 try:
@@ -184,7 +184,7 @@ class _Trainings:
             job.record["architecture"],
             self._recipe,
             job.seed,
-            slots.threads,
+            slots,
             carried_on,
             CHECKPOINT_SECONDS,
         )

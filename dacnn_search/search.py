@@ -91,7 +91,7 @@ def run_task(
             state = Search(run, space, settings, ledger, proposed, listener)
             try:
                 if not state.over:
-                    demand = demand_of_space(space, settings.trials - state.finished, ledger.records)
+                    demand = demand_of_space(space, settings.trials - state.finished, data.nbytes, ledger.records)
                     with start_ray(address, settings.concurrency, settings.gpus_per_trial, verbose, demand) as slots:
                         drive(state, data, slots, stop, verbose, callbacks)
             finally:

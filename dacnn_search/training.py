@@ -3,9 +3,11 @@
 import contextlib
 import ctypes
 import math
+import os
+import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,7 +117,7 @@ class Training:
         # Of batch_size images at most, but never of a single one, whose variance batch norm could not take.
         self._batches = min(math.ceil(len(data.train) / recipe.batch_size), len(data.train) // 2)
         compiled = is_compiled(recipe, model.architecture, data, self.data.device) and not model.recomputes
-        self._forward = torch.compile(model, mode="reduce-overhead") if compiled else model
+        self._forward = _compile(model) if compiled else model
 
     @property
     def finished(self) -> bool:
@@ -190,10 +192,10 @@ class Training:
         self.model.train()
         for number, (images, labels) in enumerate(self.data.batches(train, order, self._batches)):
             images = self._augment(images, random)
+            self._optimizer.zero_grad()
             with autocast(device, self.precision):
                 logits = self._forward(images)
             loss = self._loss(logits.float(), labels)
-            self._optimizer.zero_grad()
             loss.backward()
             self._set_learning_rate(self.epoch * self._batches + number)
             self._optimizer.step()
@@ -265,7 +267,7 @@ def train(
         yield training.run_epoch()
 
 
-def must_recompute(architecture: Architecture, data: ImageData, recipe: Recipe, limit: float) -> bool:
+def must_recompute(architecture: Architecture, data: ImageData | ResidentData, recipe: Recipe, limit: float) -> bool:
     """Whether a training step fits into `limit` bytes of memory only if sections are computed again in the backward
     pass, by the closed form. Raises TrainingError if it does not even then."""
     if step_bytes(architecture, data, recipe) <= limit:
@@ -282,10 +284,11 @@ def must_recompute(architecture: Architecture, data: ImageData, recipe: Recipe, 
 def is_compiled(
     recipe: Recipe, architecture: Architecture, data: ImageData | ResidentData, device: torch.device
 ) -> bool:
-    """Whether a training is compiled: as the recipe says or, by `auto`, on a GPU if that saves more than it takes."""
+    """Whether a training is compiled: as the recipe says or, by `auto`, on a GPU if that saves more than it takes and
+    there is a C compiler, which torch needs."""
     if recipe.compiled != "auto":
         return recipe.compiled
-    if device.type != "cuda":
+    if device.type != "cuda" or not _has_c_compiler():
         return False
     macs = count_macs(architecture, data.input_shape, data.num_classes)
     steps = recipe.epochs * math.ceil(len(data.train) / recipe.batch_size)
@@ -312,6 +315,17 @@ def build_seeded(architecture: Architecture, num_classes: int, in_channels: int,
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return build(architecture, num_classes, in_channels)
+
+
+def _compile(model: Network) -> Callable[[Tensor], Tensor]:
+    """By torch.compile, with CUDA graphs: one for each of the two sizes of batches."""
+    torch.compiler.reset()  # of earlier networks of this process: after a few of them torch would give up compiling
+    return torch.compile(model, mode="reduce-overhead", dynamic=False)
+
+
+def _has_c_compiler() -> bool:
+    """Where Triton looks for one."""
+    return bool(os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang"))
 
 
 def _build_optimizer(model: Network, recipe: Recipe) -> torch.optim.Optimizer:

@@ -69,9 +69,7 @@ def _tuner(
         TrialWorker,
         data=data,
         recipe=search.space.settings.recipe,
-        concurrency=slots.concurrency,
-        gpus_per_trial=slots.gpus_per_trial,
-        threads=slots.threads,
+        slots=slots,
         checkpoint_seconds=CHECKPOINT_SECONDS,
         report_seconds=REPORT_SECONDS if search.stops else IDLE_REPORT_SECONDS,
     )

@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import dacnn_search.cluster  # noqa: F401  sets what Ray reads when it is imported
 from dacnn_search.architecture import Architecture
-from dacnn_search.cluster import device_memory  # sets what Ray reads when it is imported
 from dacnn_search.data import ImageData
 from dacnn_search.errors import DacnnSearchError
-from dacnn_search.packing import PROCESS_BYTES
+from dacnn_search.packing import Slots
 from dacnn_search.recipe import Recipe
 
 from ray import tune  # isort: skip
@@ -20,7 +20,8 @@ from ray import tune  # isort: skip
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dacnn_search.training import ResidentData, Training
+    from dacnn_search.place import Place
+    from dacnn_search.training import Training
 
 __all__ = ["Parcel", "TrialWorker", "train_fully"]
 
@@ -45,10 +46,10 @@ class TrialWorker(tune.Trainable):
     epochs, of at least `report_seconds` and a fifth of the training so far: between steps the worker waits.
 
     A step's result has `epochs` (an `EpochResult` as a dict for each), `done`, `failure` (why the training can't go
-    on, else None), `worker` (host:pid), `peak_bytes` (of GPU memory; None on a CPU), `recomputes` (whether it computes
-    sections again to save memory), `checkpoint` (a `Parcel` now and
-    then, else None) and the scalars of `_scalars`. A training carried on from a checkpoint tells its earlier epochs
-    again. Errors are reported, not raised, so that the process lives on for the next trial.
+    on, else None), `worker` (host:pid), `peak_bytes` (of GPU memory beside the data; None on a CPU), `recomputes`
+    (whether it computes sections again to save memory), `checkpoint` (a `Parcel` now and then, else None) and the
+    scalars of `_scalars`. A training carried on from a checkpoint tells its earlier epochs again. Errors are reported,
+    not raised, so that the process lives on for the next trial; unless its GPU does not answer any more.
     """
 
     def setup(  # type: ignore[override]  # Tune passes what `with_parameters` was given
@@ -56,18 +57,14 @@ class TrialWorker(tune.Trainable):
         config: dict[str, Any],
         data: ImageData,
         recipe: Recipe,
-        concurrency: int,
-        gpus_per_trial: float,
+        slots: Slots,
         checkpoint_seconds: float,
         report_seconds: float,
-        threads: int = 1,
     ) -> None:
         self._recipe = recipe
         self._images = data
-        self._data: ResidentData | None = None  # loaded in `step`, where errors are reported
-        self._share = gpus_per_trial or 1 / concurrency
-        self._threads = threads
-        self._excess = 1.0  # what the largest trial took of a GPU, over its estimate
+        self._slots = slots
+        self._place: Place | None = None  # made in `step`, where errors are reported
         self._checkpoint_seconds = checkpoint_seconds
         self._report_seconds = report_seconds
         self.reset_config(config)
@@ -94,6 +91,8 @@ class TrialWorker(tune.Trainable):
         except DacnnSearchError as error:
             failure = str(error)
         except Exception as error:  # a fault of ours must not cost the worker
+            if self._place is not None and not self._place.answers():
+                raise
             failure = f"{type(error).__name__}: {error}"
         done = failure is not None or self._training is None or self._training.finished
         return {
@@ -120,35 +119,15 @@ class TrialWorker(tune.Trainable):
 
     def _begin(self) -> "Training":
         """The training of the config, at its beginning or at its checkpoint."""
-        import torch
+        from dacnn_search.place import Place
 
-        from dacnn_search.training import ResidentData, must_recompute, prepare_process
-
-        prepare_process(self._threads)
+        if self._place is None:
+            self._place = Place(self._images, self._slots)
         architecture = Architecture.from_dict(self._config["architecture"])
-        limit = self._memory_limit() / self._excess
-        recomputes = must_recompute(architecture, self._images, self._recipe, limit)
-        if self._data is None:
-            self._data = ResidentData(self._images)
-        if self._data.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
         parcel: Parcel | None = self._config["checkpoint"]
         checkpoint = parcel.data if parcel else None
-        training, self._history = _training(architecture, self._data, self._recipe, self._config["seed"], checkpoint)
-        training.model.recomputes = recomputes
+        training, self._history = _training(architecture, self._place, self._recipe, self._config["seed"], checkpoint)
         return training
-
-    def _memory_limit(self) -> float:
-        """Bytes that a trial may take. On a GPU the process can't get more either: it runs out of memory itself,
-        instead of those that share the GPU with it."""
-        import torch
-
-        total = device_memory()
-        limit = total * self._share
-        if torch.cuda.is_available() and self._share < 1:
-            limit = max(limit - PROCESS_BYTES, limit / 2)
-            torch.cuda.set_per_process_memory_fraction(limit / total)
-        return limit
 
     def _checkpoint(self) -> Parcel | None:
         """The training as it stands, if the last checkpoint is some time ago."""
@@ -159,18 +138,9 @@ class TrialWorker(tune.Trainable):
         return parcel
 
     def _peak_bytes(self) -> int | None:
-        import torch
-
-        from dacnn_search.training import step_bytes
-
-        if self._data is None or self._data.device.type != "cuda":
+        if self._place is None or self._training is None:
             return None
-        peak = torch.cuda.max_memory_allocated()
-        if self._training is not None:
-            model = self._training.model
-            estimate = step_bytes(model.architecture, self._data, self._recipe, model.recomputes)
-            self._excess = max(self._excess, peak / estimate)
-        return peak
+        return self._place.peak_bytes(self._training.model, self._recipe)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Tune's own checkpoints are not used: ours travel with the results, to the run directory of the driver."""
@@ -180,13 +150,12 @@ class TrialWorker(tune.Trainable):
 
 
 def _training(
-    architecture: Architecture, data: "ResidentData", recipe: Recipe, seed: int, checkpoint: bytes | None
+    architecture: Architecture, place: "Place", recipe: Recipe, seed: int, checkpoint: bytes | None
 ) -> tuple["Training", list[dict[str, Any]]]:
     """A training and its epochs so far: at its beginning or, if there is one of this training, at a checkpoint."""
-    from dacnn_search.training import EpochResult, Training, build_seeded
+    from dacnn_search.training import EpochResult, Training
 
-    model = build_seeded(architecture, data.num_classes, data.input_shape[0], seed)
-    training = Training(model, data, recipe, seed=seed)
+    training = Training(place.network(architecture, recipe, seed), place.data, recipe, seed=seed)
     if checkpoint is None:
         return training, []
     try:
@@ -197,7 +166,7 @@ def _training(
             return training, history
     except Exception:  # whole, as its name tells, and yet of something else
         pass
-    return _training(architecture, data, recipe, seed, None)
+    return _training(architecture, place, recipe, seed, None)
 
 
 def _packed(state: Mapping[str, "Tensor"], history: Sequence[Mapping[str, Any]]) -> bytes:
@@ -219,18 +188,18 @@ def train_fully(
     architecture: Mapping[str, Any],
     recipe: Recipe,
     seed: int,
-    threads: int,
+    slots: Slots,
     checkpoint: bytes | None,
     checkpoint_seconds: float,
 ) -> Iterator[dict[str, Any]]:
     """Train one network in full, from a checkpoint if there is one, and score the test images: yields `{"epoch": n,
     "checkpoint": bytes now and then, else None}` after each epoch, then the scores and the weights as arrays."""
-    from dacnn_search.training import ResidentData, evaluate, prepare_process
+    from dacnn_search.place import Place
+    from dacnn_search.training import evaluate
     from dacnn_search.weights import trained_weights
 
-    prepare_process(threads)
-    resident = ResidentData(data)
-    training, epochs = _training(Architecture.from_dict(architecture), resident, recipe, seed, checkpoint)
+    place = Place(data, slots)
+    training, epochs = _training(Architecture.from_dict(architecture), place, recipe, seed, checkpoint)
     kept = time.monotonic()
     while not training.finished:
         epochs.append(dataclasses.asdict(training.run_epoch()))
@@ -238,7 +207,7 @@ def train_fully(
         yield {"epoch": training.epoch, "checkpoint": _packed(training.state_dict(), epochs) if due else None}
         kept = time.monotonic() if due else kept
     model = training.model
-    test = evaluate(model, resident, "test", precision="float32") if len(data.test) else None
+    test = evaluate(model, place.data, "test", precision="float32") if len(data.test) else None
     yield {
         "test_accuracy": test.accuracy if test else None,
         "test_loss": test.loss if test else None,

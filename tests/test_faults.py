@@ -16,8 +16,7 @@ import safetensors.torch
 import torch
 from pretended import TINY, Pretended, new_run
 
-from dacnn_search import trial
-from dacnn_search import worker as worker_module
+from dacnn_search import place, trial
 from dacnn_search.checkpoints import Checkpoints
 from dacnn_search.dashboard import main as dashboard_command
 from dacnn_search.dashboard import write_dashboard
@@ -27,7 +26,7 @@ from dacnn_search.errors import InputError, RunDirectoryError
 from dacnn_search.export import main as export_command
 from dacnn_search.files import lock
 from dacnn_search.ledger import Ledger, LedgerWarning
-from dacnn_search.packing import GIB, PROCESS_BYTES
+from dacnn_search.packing import GIB, PROCESS_BYTES, WORKSPACE_BYTES, Slots
 from dacnn_search.pareto import front_of
 from dacnn_search.replay import main as replay_command
 from dacnn_search.replay import replay
@@ -122,8 +121,7 @@ def make_worker(space: SearchSpace, config: dict, seconds: float = 0.0) -> Trial
         config,
         data=load(space.settings.data).without_test(),
         recipe=space.settings.recipe.model_copy(update={"epochs": 6}),
-        concurrency=2,
-        gpus_per_trial=0.0,
+        slots=Slots(2, 1.0, 0.0),
         checkpoint_seconds=seconds,
         report_seconds=0.0001,  # an epoch per step
     )
@@ -154,30 +152,49 @@ def test_a_worker_carries_on_from_a_checkpoint_to_the_same_figures(space, run):
     assert figures(carried_on) == figures(whole)
 
 
-def test_a_worker_keeps_to_its_share_of_a_gpu_and_learns_from_what_trainings_took(space, run, monkeypatch):
-    """On an invented GPU: four trainings share 16 GiB, and this one takes three times what was estimated."""
+def test_a_worker_keeps_to_its_share_of_a_gpu(monkeypatch):
+    """On an invented GPU of 16 GiB: of four processes, of two, and of one alone."""
+    fractions = []
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=16 * GIB))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda fraction, _: fractions.append(fraction))
+    claimed = [place._claim(torch.device("cuda", 0), share) for share in (0.25, 0.5, 1.0)]
+    assert claimed == [4 * GIB - PROCESS_BYTES, 8 * GIB - PROCESS_BYTES, 16 * GIB - PROCESS_BYTES]
+    assert fractions == [(4 * GIB - PROCESS_BYTES) / (16 * GIB), (8 * GIB - PROCESS_BYTES) / (16 * GIB)]
+
+
+def test_a_worker_learns_from_what_trainings_took(space, run, monkeypatch):
+    """On an invented GPU: a training takes three times what was estimated, beside the data and the workspaces."""
     config = Pretended(space, run).search.propose("a")
     worker = make_worker(space, config)
     assert worker.step()["peak_bytes"] is None  # there is none on a CPU
-    model, data = worker._training.model, worker._data
+    model, data = worker._training.model, worker._place.data
     estimate = step_bytes(model.architecture, data, worker._recipe)
-    fractions = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=16 * GIB))
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", fractions.append)
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * estimate)
-    worker._share = 0.25
-    assert worker._memory_limit() == 4 * GIB - PROCESS_BYTES
-    assert fractions == [(4 * GIB - PROCESS_BYTES) / (16 * GIB)]
-    monkeypatch.setattr(data, "device", torch.device("cuda"))
-    assert worker._peak_bytes() == 3 * estimate
-
-    monkeypatch.undo()
+    images = 5 * GIB
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "max_memory_allocated", lambda _: images + WORKSPACE_BYTES + 3 * estimate)
+        patch.setattr(data, "device", torch.device("cuda", 0))
+        patch.setattr(worker._place, "_before", images, raising=False)
+        assert worker._peak_bytes() == WORKSPACE_BYTES + 3 * estimate
     for limit, fits in ((4 * estimate, True), (2 * estimate, False)):
-        monkeypatch.setattr(worker, "_memory_limit", lambda limit=limit: limit)
+        monkeypatch.setattr(worker._place, "_limit", limit)
         worker.reset_config(config)
         result = worker.step()
         assert (result["failure"] is None and not result["recomputes"]) == fits
+
+
+def test_an_error_that_a_gpu_does_not_survive_ends_the_worker(space, run, monkeypatch):
+    worker = make_worker(space, Pretended(space, run).search.propose("a"))
+    worker.step()
+
+    def broken(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(worker._training, "run_epoch", broken)
+    assert worker.step()["failure"] == "RuntimeError: CUDA error: an illegal memory access was encountered"
+    monkeypatch.setattr(worker._place.data, "device", torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "synchronize", broken)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        worker.step()
 
 
 def test_without_time_passing_there_is_no_checkpoint(space, run):
@@ -244,7 +261,7 @@ def full_training(space: SearchSpace, architecture: dict, checkpoint: bytes | No
     """What a worker tells of a training of six epochs, and its result."""
     recipe = space.settings.recipe.model_copy(update={"epochs": 6})
     data = load(space.settings.data).with_validation_in_train()
-    *told, result = train_fully(data, architecture, recipe, 5, 1, checkpoint, 0.0)
+    *told, result = train_fully(data, architecture, recipe, 5, Slots(2, 1.0, 0.0), checkpoint, 0.0)
     return told, result
 
 
@@ -276,8 +293,8 @@ def test_a_damaged_checkpoint_is_found_out_and_the_one_before_is_used(tmp_path, 
 
 
 def test_a_network_too_big_is_refused_before_it_is_built(space, run, monkeypatch):
-    monkeypatch.setattr(worker_module, "device_memory", lambda: 20_000)
-    monkeypatch.setattr("dacnn_search.training.build_seeded", None)
+    monkeypatch.setattr(place, "system_memory", lambda: 20_000)
+    monkeypatch.setattr(place, "build_seeded", None)
     result = make_worker(space, Pretended(space, run).search.propose("a")).step()
     assert result["done"]
     assert result["failure"].startswith("out of memory: a step with 32 images needs about ")

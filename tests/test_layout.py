@@ -17,7 +17,7 @@ ORDER = [
     # networks and data, described
     *("architecture", "drawing", "cost", "zoo", "datasets", "user_datasets", "data", "recipe"),
     # search spaces
-    *("settings", "choices", "space_size", "space", "preview"),
+    *("settings", "choices", "space_size", "space", "preview", "packing"),
     # what a search leaves
     *("pareto", "ledger", "checkpoints", "networks", "run_directory", "progress", "console", "extension", "task"),
     # the dashboard
@@ -27,7 +27,7 @@ ORDER = [
     *("model", "augmentation", "optimizers", "resident", "evaluation", "training", "weights", "fine_tuning"),
     # the search
     *("domains", "gaussian_process", "surrogate", "samplers", "proposals", "proposer", "stopping", "derived"),
-    *("replay", "packing", "cluster", "worker", "trial", "search_state", "scheduling"),
+    *("replay", "cluster", "place", "worker", "trial", "search_state", "scheduling"),
     *("tracking", "tuning", "search", "retrain"),
     # what leaves it
     *("standalone", "model_card", "model_folder", "classifier", "parity", "formats", "export_files", "exporting"),

@@ -1,11 +1,24 @@
 """How many trainings run at once, for invented machines."""
 
+import math
+
 import pytest
 
 from dacnn_search.architecture import Architecture, Section
 from dacnn_search.cost import training_bytes
 from dacnn_search.errors import InputError
-from dacnn_search.packing import CPU_USABLE, GIB, PROCESS_BYTES, USABLE, Demand, Machine, Slots, demand_of, pack
+from dacnn_search.packing import (
+    CPU_USABLE,
+    GIB,
+    PROCESS_BYTES,
+    USABLE,
+    WORKSPACE_BYTES,
+    Demand,
+    Machine,
+    Slots,
+    demand_of,
+    pack,
+)
 from dacnn_search.recipe import Recipe
 
 SMALL = Demand(trainings=50, bytes=10 * 2**20, step_macs=5e7, layers=9)
@@ -41,7 +54,7 @@ def test_what_is_asked_for_is_kept(demand):
 def test_more_than_there_is_can_not_be_asked_for():
     with pytest.raises(InputError, match=r"at most the 1 of the cluster, but is 2"):
         pack(H200, SMALL, None, 2)
-    with pytest.raises(InputError, match=r"at most the 1 GPUs of the cluster, but is 3 x 0\.5"):
+    with pytest.raises(InputError, match=r"at most the 2 trials that the 1 GPUs .* 0\.5 GPUs per trial, but is 3"):
         pack(H200, SMALL, 3, 0.5)
     with pytest.raises(InputError, match=r"at most the 0 of the cluster, but is 0\.5"):
         pack(SERVER, SMALL, None, 0.5)
@@ -65,6 +78,34 @@ def test_packing_follows_compute_and_cores():
     assert round(1 / pack(Machine(4, 1, 16 * GIB, 140 * GIB), SMALL).gpus_per_trial) == 4
 
 
+@pytest.mark.parametrize("per_gpu", range(1, 17))
+@pytest.mark.parametrize("gpus", [1, 3, 8])
+def test_as_many_trainings_as_a_gpu_holds_by_rays_count_in_ten_thousandths(per_gpu, gpus):
+    machine = Machine(per_gpu * gpus, gpus, 128 * GIB, gpu_memory=140 * GIB)
+    slots = pack(machine, SMALL)
+    assert slots.concurrency == min(math.ceil(50 / gpus), per_gpu) * gpus
+    assert math.ceil(1e4 * slots.gpus_per_trial - 1e-6) * (slots.concurrency // gpus) <= 10_000
+
+
+def test_a_share_of_a_gpu_is_of_one_gpu():
+    assert pack(Machine(16, 2, 128 * GIB, 140 * GIB), SMALL, None, 0.4).concurrency == 4  # not the 5 of 2 / 0.4
+    assert pack(Machine(16, 4, 128 * GIB, 140 * GIB), SMALL, None, 2).concurrency == 2
+
+
+def test_few_trainings_have_larger_shares():
+    assert pack(H200, SMALL, 1).gpus_per_trial == 1
+    assert pack(H200, SMALL, 3).gpus_per_trial == 0.3333
+    assert pack(H200, Demand(2, 10 * 2**20, 5e7, 9)).gpus_per_trial == 0.5
+
+
+def test_data_on_the_gpu_count_unless_they_are_too_large_for_it():
+    def per_gpu(data_bytes):
+        demand = Demand(50, 9 * GIB, 5e7, 9, data_bytes)  # 10 GiB a process: 12 of them
+        return round(1 / pack(H200, demand).gpus_per_trial)
+
+    assert [per_gpu(0), per_gpu(2 * GIB), per_gpu(1000 * GIB)] == [12, 10, 9]
+
+
 def test_without_knowledge_four_share_a_gpu():
     assert pack(H200, None) == Slots(4, 1.0, 0.25)
     assert pack(Machine(16, 2, 128 * GIB, gpu_memory=0), SMALL) == Slots(8, 1.0, 0.25)
@@ -73,12 +114,12 @@ def test_without_knowledge_four_share_a_gpu():
 def test_demand_is_that_of_the_largest_and_corrected_by_what_trials_took():
     small, large = Architecture((Section(2, 8),)), Architecture((Section(6, 32),))
     recipe = Recipe()
-    estimate = training_bytes(large, (1, 8, 8), 10, recipe.batch_size)
+    small_estimate, estimate = (training_bytes(n, (1, 8, 8), 10, recipe.batch_size) for n in (small, large))
     demand = demand_of([small, large, small], (1, 8, 8), 10, recipe)
     assert (demand.trainings, demand.bytes) == (3, estimate)
     taken = [
-        {"architecture": small.to_dict(), "peak_bytes": 2 * training_bytes(small, (1, 8, 8), 10, recipe.batch_size)},
-        {"architecture": large.to_dict(), "peak_bytes": estimate // 2},
+        {"architecture": small.to_dict(), "peak_bytes": WORKSPACE_BYTES + 2 * small_estimate},
+        {"architecture": large.to_dict(), "peak_bytes": WORKSPACE_BYTES + estimate // 2},
         {"architecture": large.to_dict(), "peak_bytes": None},
     ]
     assert demand_of([large], (1, 8, 8), 10, recipe, measured=taken).bytes == 2 * estimate

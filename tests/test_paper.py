@@ -18,6 +18,7 @@ from dacnn_search.experiments import EXPERIMENTS, Conditions, Member
 from dacnn_search.ledger import read_ledger
 from dacnn_search.model import build
 from dacnn_search.model_folder import NetworkInput
+from dacnn_search.packing import Slots
 from dacnn_search.paper import main
 from dacnn_search.paper_page import write_report
 from dacnn_search.paper_rows import Results, pruning_rows, rows_of
@@ -214,7 +215,7 @@ SMALL = Architecture((Section(2, 4),))
 
 def watch(data, recipe, state=None, architecture=SMALL):
     """All messages of the worker, with a checkpoint after each epoch."""
-    return list(train_watched(data, architecture.to_dict(), recipe, 0, 1, state, 0.0))
+    return list(train_watched(data, architecture.to_dict(), recipe, 0, Slots(2, 1.0, 0.0), state, 0.0))
 
 
 def test_worker_gives_the_test_curve_and_its_last_point_is_the_score_of_the_weights(digits):

@@ -433,7 +433,7 @@ def test_the_default_device_is_cuda_where_there_is_one() -> None:
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "adagrad"])
 def test_a_gpu_trains_and_carries_on(optimizer: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the data on the GPU, and with data too large for it."""
-    monkeypatch.setattr("dacnn_search.resident.MOST_OF_FREE_MEMORY", share)
+    monkeypatch.setattr("dacnn_search.resident.DATA_SHARE", share)
     data = ResidentData(make_data(200, shape=(3, 16, 16), flip=True), "cuda")
     assert data.train.images.device.type == ("cuda" if share else "cpu")
     recipe = Recipe(optimizer=optimizer, learning_rate=0.01, epochs=3, crop=2, cutout=4)
@@ -486,7 +486,8 @@ def test_a_training_that_computes_sections_again_is_the_same(precision: str) -> 
     assert same(again.state_dict(), plain.state_dict())
 
 
-def test_only_a_long_training_on_a_gpu_is_compiled_unless_the_recipe_says() -> None:
+def test_only_a_long_training_on_a_gpu_is_compiled_unless_the_recipe_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "gcc")
     data, gpu = make_data(2000, shape=(3, 32, 32)), torch.device("cuda")
     large = Architecture((Section(8, 256), Section(8, 512)))
     long, short = Recipe(epochs=10_000), Recipe(epochs=2)
@@ -496,3 +497,27 @@ def test_only_a_long_training_on_a_gpu_is_compiled_unless_the_recipe_says() -> N
     for compiled in (True, False):
         recipe = long.model_copy(update={"compiled": compiled})
         assert is_compiled(recipe, large, data, CPU) is is_compiled(recipe, TINY, data, gpu) is compiled
+    monkeypatch.delenv("CC")
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert not is_compiled(long, large, data, gpu)  # torch needs a C compiler
+
+
+def test_every_training_of_a_process_is_compiled_as_one_graph_per_size_of_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a backend that only counts: torch gives up after a few networks unless it is told that they are others."""
+    compiled, graphs = torch.compile, []
+
+    def count(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    def compile_whole(model: torch.nn.Module, *, mode: str, dynamic: bool) -> torch.nn.Module:
+        return compiled(model, backend=count, fullgraph=True, dynamic=dynamic)
+
+    monkeypatch.setattr(torch, "compile", compile_whole)
+    data = make_data(25, shape=(3, 8, 8))
+    for number in range(1, 11):
+        training = make_training(data, SMALL, epochs=1, batch_size=10, compiled=True)  # batches of 9, 8 and 8
+        training.run_epoch()
+        assert len(graphs) == 2 * number

@@ -1,0 +1,72 @@
+"""Where a worker process trains: its device with the data on it, its threads, its share of the memory."""
+
+import torch
+
+from dacnn_search.architecture import Architecture
+from dacnn_search.cluster import system_memory
+from dacnn_search.data import ImageData
+from dacnn_search.model import Network
+from dacnn_search.packing import PROCESS_BYTES, WORKSPACE_BYTES, Slots, excess
+from dacnn_search.recipe import Recipe
+from dacnn_search.resident import ResidentData, pick_device
+from dacnn_search.training import build_seeded, must_recompute, prepare_process, step_bytes
+
+__all__ = ["Place"]
+
+
+class Place:
+    """A process set up as `packing.Slots` say, for one training after the other, with the data at hand.
+
+    On a GPU that is shared the process can't get more memory than its share: it runs out of memory itself, instead of
+    those that share the GPU with it.
+    """
+
+    def __init__(self, images: ImageData, slots: Slots) -> None:
+        prepare_process(slots.threads)
+        device = pick_device() if slots.gpus_per_trial else torch.device("cpu")
+        self._limit = _claim(device, min(1.0, slots.gpus_per_trial) or 1 / slots.concurrency)
+        self.data = ResidentData(images, device, self._limit)
+        if device.type == "cuda":
+            self._limit -= torch.cuda.memory_allocated(device) + WORKSPACE_BYTES
+        self._excess = 1.0  # what the largest training took of a GPU, over its estimate
+
+    def network(self, architecture: Architecture, recipe: Recipe, seed: int) -> Network:
+        """A network to be trained here, with weights drawn by that seed; it computes sections again in the backward
+        pass if a step does not fit otherwise. Raises TrainingError if it does not even then."""
+        recomputes = must_recompute(architecture, self.data, recipe, self._limit / self._excess)
+        model = build_seeded(architecture, self.data.num_classes, self.data.input_shape[0], seed)
+        model.recomputes = recomputes
+        if self.data.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.data.device)
+            self._before = torch.cuda.memory_allocated(self.data.device)
+        return model
+
+    def peak_bytes(self, model: Network, recipe: Recipe) -> int | None:
+        """The GPU memory that the training of the last network took at most, None on a CPU. If that is more than
+        estimated, the estimates of later networks are raised in proportion."""
+        if self.data.device.type != "cuda":
+            return None
+        peak = torch.cuda.max_memory_allocated(self.data.device) - self._before
+        estimate = step_bytes(model.architecture, self.data, recipe, model.recomputes)
+        self._excess = max(self._excess, excess(peak, estimate))
+        return peak
+
+    def answers(self) -> bool:
+        """Whether the device can still be used: after some errors of CUDA a process can't."""
+        try:
+            if self.data.device.type == "cuda":
+                torch.cuda.synchronize(self.data.device)
+        except RuntimeError:
+            return False
+        return True
+
+
+def _claim(device: torch.device, share: float) -> float:
+    """The bytes of a share of a device's memory, less what a process takes of a GPU for itself."""
+    if device.type != "cuda":
+        return share * system_memory()
+    total = torch.cuda.get_device_properties(device).total_memory
+    limit = max(share * total - PROCESS_BYTES, share * total / 2)
+    if share < 1:
+        torch.cuda.set_per_process_memory_fraction(limit / total, device)
+    return limit
