@@ -30,7 +30,7 @@ from dacnn_search.guard import guarded  # noqa: E402
 from dacnn_search.packing import Demand, Machine, Share, Slots, pack  # noqa: E402
 from dacnn_search.run_directory import gpu_memory  # noqa: E402
 
-__all__ = ["check_address", "early_ray", "one_ray", "start_ray", "system_memory"]
+__all__ = ["check_address", "early_ray", "one_ray", "start_ray"]
 
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd")  # there if the machine has a GPU
 # Importing these takes a worker longer than all else. Told beforehand, it does so while the driver prepares the search.
@@ -133,14 +133,10 @@ def _own_signals() -> Iterator[None]:
         ray._private.utils.set_sigterm_handler = replaced
 
 
-def system_memory() -> int:
-    """Bytes of memory of this machine, or of the container where there is one."""
-    return ray._common.utils.get_system_memory()
-
-
 def _machine() -> Machine:
     """What the cluster has; its nodes are taken to be like this one."""
     resources = ray.cluster_resources()
     cpus, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
     nodes = max(1, sum(name.startswith("node:") and name != "node:__internal_head__" for name in resources))
-    return Machine(cpus, gpus, system_memory() * nodes, gpu_memory() if gpus else 0)
+    memory = ray._common.utils.get_system_memory() * nodes  # of the container where there is one
+    return Machine(cpus, gpus, memory, gpu_memory() if gpus else 0)

@@ -12,7 +12,7 @@ same. So the share is that of the largest network; `dacnn_search.place` keeps ea
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dacnn_search.architecture import Architecture
@@ -63,12 +63,14 @@ class Demand:
 
 @dataclass(frozen=True)
 class Slots:
-    """How many trainings run at once, what each takes of the cluster, and its threads."""
+    """How many trainings run at once, what each takes of the cluster, its threads, and the bytes of main memory that
+    it may take on a CPU."""
 
     concurrency: int
     cpus_per_trial: float
     gpus_per_trial: float
     threads: int = 1
+    memory: float = field(default=math.inf, compare=False)
 
 
 def demand_of(
@@ -135,10 +137,12 @@ def pack(machine: Machine, demand: Demand | None, concurrency: int | None = None
     demand: None if it is not known: one training per core, or four per GPU. Raises InputError for more than there is.
     """
     if share in ("auto", None):
-        share = _share(_per_gpu(machine, demand, concurrency)) if machine.gpus else 0.0
+        share = _rounded(1 / _per_gpu(machine, demand, concurrency)) if machine.gpus else 0.0
     assert isinstance(share, int | float)
     if share > machine.gpus:
         raise InputError(f"gpus per trial must be at most the {machine.gpus:g} of the cluster, but is {share:g}")
+    if share > 1 and share != int(share):
+        raise InputError(f"gpus per trial must be a whole number or below 1, but is {share:g}")
     if concurrency is None:
         concurrency = _on_gpus(machine, share) if share else _on_cpu(machine, demand)
     elif share and concurrency > _on_gpus(machine, share):
@@ -147,15 +151,18 @@ def pack(machine: Machine, demand: Demand | None, concurrency: int | None = None
             f"cluster hold at {share:g} GPUs per trial, but is {concurrency}"
         )
     threads = 1 if share else _threads(machine, demand, concurrency)
-    return Slots(concurrency, min(float(threads), machine.cpus / concurrency), share, threads)
+    trainings = max(1, demand.trainings) if demand else concurrency
+    cpus = min(float(threads), _rounded(machine.cpus / concurrency))
+    return Slots(concurrency, cpus, share, threads, machine.memory / min(concurrency, trainings))
 
 
 def _per_gpu(machine: Machine, demand: Demand | None, concurrency: int | None) -> int:
     """How many trainings share a GPU: as many as its memory holds of the largest, and as keep it busy together; never
     more than there are CPU cores to feed them, or trainings at once."""
-    most = math.inf if concurrency is None else math.ceil(concurrency / machine.gpus)
+    at_once = concurrency or (demand.trainings if demand else math.inf)
+    most = at_once if at_once == math.inf else math.ceil(at_once / machine.gpus)
     if demand is None or not machine.gpu_memory:
-        return int(min(UNKNOWN_PER_GPU, most))
+        return max(1, int(min(UNKNOWN_PER_GPU, most)))
     training = demand.bytes + PROCESS_BYTES
     # Data stay in host memory where they would take more than DATA_SHARE of what a process has.
     data = min(demand.data_bytes, training * DATA_SHARE / (1 - DATA_SHARE))
@@ -163,20 +170,19 @@ def _per_gpu(machine: Machine, demand: Demand | None, concurrency: int | None) -
     computing, launching = gpu_step_seconds(demand.step_macs, demand.layers)
     wanted = math.ceil((computing + launching) / computing)
     fed = machine.cpus / machine.gpus
-    waiting = math.ceil(demand.trainings / machine.gpus)
-    return max(1, int(min(held, wanted, fed, waiting, most, MOST_PER_GPU)))
+    return max(1, int(min(held, wanted, fed, most, MOST_PER_GPU)))
 
 
-def _share(per_gpu: int) -> float:
-    """A share of a GPU of which that many fit, in Ray's units of 1e-4, to which it rounds up or down."""
-    return math.floor(1e4 / per_gpu) / 1e4
+def _rounded(amount: float) -> float:
+    """Down to Ray's units of 1e-4, to which it would round up as well."""
+    return math.floor(1e4 * amount + 1e-6) / 1e4
 
 
 def _on_gpus(machine: Machine, share: float) -> int:
     """How many trainings of a share of a GPU there can be: none is spread over two."""
     if share >= 1:
-        return int(machine.gpus / share + 1e-9)
-    return max(1, int(machine.gpus)) * int(1 / share + 1e-9)
+        return int(machine.gpus / share)
+    return max(1, int(machine.gpus)) * (10_000 // max(1, round(1e4 * share)))
 
 
 def _on_cpu(machine: Machine, demand: Demand | None) -> int:

@@ -1,9 +1,10 @@
 """Where a worker process trains: its device with the data on it, its threads, its share of the memory."""
 
+import sys
+
 import torch
 
 from dacnn_search.architecture import Architecture
-from dacnn_search.cluster import system_memory
 from dacnn_search.data import ImageData
 from dacnn_search.model import Network
 from dacnn_search.packing import PROCESS_BYTES, WORKSPACE_BYTES, Slots, excess
@@ -24,7 +25,7 @@ class Place:
     def __init__(self, images: ImageData, slots: Slots) -> None:
         prepare_process(slots.threads)
         device = pick_device() if slots.gpus_per_trial else torch.device("cpu")
-        self._limit = _claim(device, min(1.0, slots.gpus_per_trial) or 1 / slots.concurrency)
+        self._limit = _claim(device, min(1.0, slots.gpus_per_trial)) if device.type == "cuda" else slots.memory
         self.data = ResidentData(images, device, self._limit)
         if device.type == "cuda":
             self._limit -= torch.cuda.memory_allocated(device) + WORKSPACE_BYTES
@@ -37,6 +38,9 @@ class Place:
         model = build_seeded(architecture, self.data.num_classes, self.data.input_shape[0], seed)
         model.recomputes = recomputes
         if self.data.device.type == "cuda":
+            if "torch._dynamo" in sys.modules:
+                torch.compiler.reset()  # the CUDA graphs of the training before, which hold memory
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.data.device)
             self._before = torch.cuda.memory_allocated(self.data.device)
         return model
@@ -62,9 +66,7 @@ class Place:
 
 
 def _claim(device: torch.device, share: float) -> float:
-    """The bytes of a share of a device's memory, less what a process takes of a GPU for itself."""
-    if device.type != "cuda":
-        return share * system_memory()
+    """The bytes of a share of a GPU's memory, less what a process takes for itself."""
     total = torch.cuda.get_device_properties(device).total_memory
     limit = max(share * total - PROCESS_BYTES, share * total / 2)
     if share < 1:

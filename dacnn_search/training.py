@@ -6,9 +6,11 @@ import math
 import os
 import shutil
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -285,10 +287,10 @@ def is_compiled(
     recipe: Recipe, architecture: Architecture, data: ImageData | ResidentData, device: torch.device
 ) -> bool:
     """Whether a training is compiled: as the recipe says or, by `auto`, on a GPU if that saves more than it takes and
-    there is a C compiler, which torch needs."""
+    there is what torch needs for it."""
     if recipe.compiled != "auto":
         return recipe.compiled
-    if device.type != "cuda" or not _has_c_compiler():
+    if device.type != "cuda" or not _can_compile():
         return False
     macs = count_macs(architecture, data.input_shape, data.num_classes)
     steps = recipe.epochs * math.ceil(len(data.train) / recipe.batch_size)
@@ -323,9 +325,10 @@ def _compile(model: Network) -> Callable[[Tensor], Tensor]:
     return torch.compile(model, mode="reduce-overhead", dynamic=False)
 
 
-def _has_c_compiler() -> bool:
-    """Where Triton looks for one."""
-    return bool(os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang"))
+def _can_compile() -> bool:
+    """Whether there are the C compiler and the headers that Triton needs, where it looks for them."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    return bool(compiler) and Path(sysconfig.get_path("include"), "Python.h").is_file()
 
 
 def _build_optimizer(model: Network, recipe: Recipe) -> torch.optim.Optimizer:

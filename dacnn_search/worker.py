@@ -91,7 +91,7 @@ class TrialWorker(tune.Trainable):
         except DacnnSearchError as error:
             failure = str(error)
         except Exception as error:  # a fault of ours must not cost the worker
-            if self._place is not None and not self._place.answers():
+            if self._slots.gpus_per_trial and not (self._place and self._place.answers()):
                 raise
             failure = f"{type(error).__name__}: {error}"
         done = failure is not None or self._training is None or self._training.finished

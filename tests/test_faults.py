@@ -162,6 +162,13 @@ def test_a_worker_keeps_to_its_share_of_a_gpu(monkeypatch):
     assert fractions == [(4 * GIB - PROCESS_BYTES) / (16 * GIB), (8 * GIB - PROCESS_BYTES) / (16 * GIB)]
 
 
+def test_without_a_share_of_a_gpu_trials_run_on_the_cpu(space, monkeypatch):
+    monkeypatch.setattr(place, "pick_device", lambda: torch.device("meta"))  # in place of a GPU
+    images = load(space.settings.data).without_test()
+    devices = [place.Place(images, Slots(2, 1.0, share)).data.device.type for share in (0.0, 0.5)]
+    assert devices == ["cpu", "meta"]
+
+
 def test_a_worker_learns_from_what_trainings_took(space, run, monkeypatch):
     """On an invented GPU: a training takes three times what was estimated, beside the data and the workspaces."""
     config = Pretended(space, run).search.propose("a")
@@ -190,7 +197,9 @@ def test_an_error_that_a_gpu_does_not_survive_ends_the_worker(space, run, monkey
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(worker._training, "run_epoch", broken)
+    assert worker._place.answers()
     assert worker.step()["failure"] == "RuntimeError: CUDA error: an illegal memory access was encountered"
+    worker._slots = Slots(2, 1.0, 0.5)
     monkeypatch.setattr(worker._place.data, "device", torch.device("cuda", 0))
     monkeypatch.setattr(torch.cuda, "synchronize", broken)
     with pytest.raises(RuntimeError, match="illegal memory access"):
@@ -293,9 +302,10 @@ def test_a_damaged_checkpoint_is_found_out_and_the_one_before_is_used(tmp_path, 
 
 
 def test_a_network_too_big_is_refused_before_it_is_built(space, run, monkeypatch):
-    monkeypatch.setattr(place, "system_memory", lambda: 20_000)
     monkeypatch.setattr(place, "build_seeded", None)
-    result = make_worker(space, Pretended(space, run).search.propose("a")).step()
+    worker = make_worker(space, Pretended(space, run).search.propose("a"))
+    worker._slots = Slots(2, 1.0, 0.0, memory=10_000)
+    result = worker.step()
     assert result["done"]
     assert result["failure"].startswith("out of memory: a step with 32 images needs about ")
     assert result["failure"].endswith("but a trial may use 10.0 kB")

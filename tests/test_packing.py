@@ -56,6 +56,8 @@ def test_more_than_there_is_can_not_be_asked_for():
         pack(H200, SMALL, None, 2)
     with pytest.raises(InputError, match=r"at most the 2 trials that the 1 GPUs .* 0\.5 GPUs per trial, but is 3"):
         pack(H200, SMALL, 3, 0.5)
+    with pytest.raises(InputError, match=r"whole number or below 1, but is 1\.5"):
+        pack(Machine(16, 2, 128 * GIB, 140 * GIB), SMALL, None, 1.5)
     with pytest.raises(InputError, match=r"at most the 0 of the cluster, but is 0\.5"):
         pack(SERVER, SMALL, None, 0.5)
 
@@ -96,6 +98,12 @@ def test_few_trainings_have_larger_shares():
     assert pack(H200, SMALL, 1).gpus_per_trial == 1
     assert pack(H200, SMALL, 3).gpus_per_trial == 0.3333
     assert pack(H200, Demand(2, 10 * 2**20, 5e7, 9)).gpus_per_trial == 0.5
+    assert pack(H200, Demand(2, 10 * 2**20, 5e7, 9), 8).concurrency == 8  # the end of a run begun with that many
+
+
+def test_memory_of_a_machine_is_for_those_that_run_at_once():
+    assert pack(SERVER, SMALL).memory == pack(SERVER, SMALL, 8).memory == 8 * GIB
+    assert pack(SERVER, Demand(2, 2**20, 1e7, 18), 8).memory == 32 * GIB
 
 
 def test_data_on_the_gpu_count_unless_they_are_too_large_for_it():

@@ -2,6 +2,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -486,8 +487,12 @@ def test_a_training_that_computes_sections_again_is_the_same(precision: str) -> 
     assert same(again.state_dict(), plain.state_dict())
 
 
-def test_only_a_long_training_on_a_gpu_is_compiled_unless_the_recipe_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_long_training_on_a_gpu_is_compiled_unless_the_recipe_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("CC", "gcc")
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
     data, gpu = make_data(2000, shape=(3, 32, 32)), torch.device("cuda")
     large = Architecture((Section(8, 256), Section(8, 512)))
     long, short = Recipe(epochs=10_000), Recipe(epochs=2)
@@ -500,6 +505,9 @@ def test_only_a_long_training_on_a_gpu_is_compiled_unless_the_recipe_says(monkey
     monkeypatch.delenv("CC")
     monkeypatch.setattr("shutil.which", lambda _: None)
     assert not is_compiled(long, large, data, gpu)  # torch needs a C compiler
+    monkeypatch.setenv("CC", "gcc")
+    (tmp_path / "Python.h").unlink()
+    assert not is_compiled(long, large, data, gpu)  # and Python's headers
 
 
 def test_every_training_of_a_process_is_compiled_as_one_graph_per_size_of_batch(
