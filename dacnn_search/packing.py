@@ -159,10 +159,10 @@ def pack(machine: Machine, demand: Demand | None, concurrency: int | None = None
 def _per_gpu(machine: Machine, demand: Demand | None, concurrency: int | None) -> int:
     """How many trainings share a GPU: as many as its memory holds of the largest, and as keep it busy together; never
     more than there are CPU cores to feed them, or trainings at once."""
-    at_once = concurrency or (demand.trainings if demand else math.inf)
-    most = at_once if at_once == math.inf else math.ceil(at_once / machine.gpus)
+    at_once = concurrency or (demand.trainings if demand else UNKNOWN_PER_GPU * machine.gpus)
+    most = math.ceil(at_once / machine.gpus)
     if demand is None or not machine.gpu_memory:
-        return max(1, int(min(UNKNOWN_PER_GPU, most)))
+        return max(1, min(UNKNOWN_PER_GPU, most))
     training = demand.bytes + PROCESS_BYTES
     # Data stay in host memory where they would take more than DATA_SHARE of what a process has.
     data = min(demand.data_bytes, training * DATA_SHARE / (1 - DATA_SHARE))

@@ -29,6 +29,7 @@ class Place:
         self.data = ResidentData(images, device, self._limit)
         if device.type == "cuda":
             self._limit -= torch.cuda.memory_allocated(device) + WORKSPACE_BYTES
+        self._before = 0  # bytes of the GPU that were taken before the training of the last network
         self._excess = 1.0  # what the largest training took of a GPU, over its estimate
 
     def network(self, architecture: Architecture, recipe: Recipe, seed: int) -> Network:

@@ -180,7 +180,7 @@ def test_a_worker_learns_from_what_trainings_took(space, run, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(torch.cuda, "max_memory_allocated", lambda _: images + WORKSPACE_BYTES + 3 * estimate)
         patch.setattr(data, "device", torch.device("cuda", 0))
-        patch.setattr(worker._place, "_before", images, raising=False)
+        patch.setattr(worker._place, "_before", images)
         assert worker._peak_bytes() == WORKSPACE_BYTES + 3 * estimate
     for limit, fits in ((4 * estimate, True), (2 * estimate, False)):
         monkeypatch.setattr(worker._place, "_limit", limit)
