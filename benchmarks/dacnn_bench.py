@@ -56,9 +56,9 @@ def train_jobs(path: Path, jobs: list[Job], output: Path) -> None:
     import torch
 
     from dacnn_search.data import Split, load
-    from dacnn_search.evaluation import evaluate
-    from dacnn_search.resident import ResidentData
     from dacnn_search.training import Training, build_seeded
+    from dacnn_search.trainings.evaluation import evaluate
+    from dacnn_search.trainings.resident import ResidentData
 
     torch.set_num_threads(1)
     space = SearchSpace.from_yaml(path)

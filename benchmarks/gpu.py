@@ -34,9 +34,9 @@ from dacnn_search.cost import estimate_cost
 from dacnn_search.data import ImageData
 from dacnn_search.packing import Machine, demand_of, pack
 from dacnn_search.recipe import Recipe
-from dacnn_search.resident import ResidentData
 from dacnn_search.run_directory import package_versions
 from dacnn_search.training import Training, build_seeded, is_compiled
+from dacnn_search.trainings.resident import ResidentData
 
 # Dense bfloat16 of tensor cores in FLOP/s, from the makers' data sheets; the name as `nvidia-smi` begins it.
 PEAKS = {"NVIDIA H200": 989e12, "NVIDIA H100": 989e12, "NVIDIA A100": 312e12, "NVIDIA L40S": 362e12}

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dacnn_search import tuning
-from dacnn_search.progress import Listener
+from dacnn_search.runs.progress import Listener
 from dacnn_search.search import search
-from dacnn_search.worker import TrialWorker
+from dacnn_search.searches import tuning
+from dacnn_search.searches.worker import TrialWorker
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "default.yaml"
 WINDOW = 100  # trials over which CPU time is averaged

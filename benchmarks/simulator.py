@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet
 
 from dacnn_search.pareto import Scale, front_of
-from dacnn_search.proposals import Proposal, Proposals
+from dacnn_search.sampling.proposals import Proposal, Proposals
 from dacnn_search.space import SearchSpace
 from dacnn_search.stopping import Progress, StoppingRule
 

@@ -22,7 +22,7 @@ from syne_tune.optimizer.scheduler import SchedulerDecision
 from syne_tune.optimizer.schedulers.multiobjective import MultiObjectiveRegularizedEvolution
 from syne_tune.optimizer.schedulers.multiobjective.moasha import MOASHA
 
-from dacnn_search.domains import SpaceDomain
+from dacnn_search.sampling.domains import SpaceDomain
 from dacnn_search.space import SearchSpace
 from dacnn_search.stopping import Progress, StoppingRule, Verdict
 

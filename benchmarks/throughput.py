@@ -36,9 +36,9 @@ from dacnn_search.architecture import Architecture, Section
 from dacnn_search.data import DataConfig, ImageData, Split, load
 from dacnn_search.model import build
 from dacnn_search.recipe import Recipe
-from dacnn_search.resident import ResidentData
 from dacnn_search.run_directory import package_versions, processor_name
 from dacnn_search.training import Training, build_seeded, prepare_process
+from dacnn_search.trainings.resident import ResidentData
 
 RESULTS = Path(__file__).parent / "results"
 

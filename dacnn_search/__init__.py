@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dacnn_search.architecture import Architecture
-    from dacnn_search.classifier import load_model
     from dacnn_search.cost import count_parameters
-    from dacnn_search.exporting import export
+    from dacnn_search.exports.classifier import load_model
+    from dacnn_search.exports.exporting import export
     from dacnn_search.model import build
     from dacnn_search.retrain import retrain
     from dacnn_search.run_directory import load_run
@@ -48,8 +48,8 @@ _HOMES = {
     "SearchSpace": "dacnn_search.space",
     "build": "dacnn_search.model",
     "count_parameters": "dacnn_search.cost",
-    "export": "dacnn_search.exporting",
-    "load_model": "dacnn_search.classifier",
+    "export": "dacnn_search.exports.exporting",
+    "load_model": "dacnn_search.exports.classifier",
     "load_run": "dacnn_search.run_directory",
     "retrain": "dacnn_search.retrain",
     "search": "dacnn_search.search",

@@ -8,7 +8,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {  # command -> module, what it does
     "run": ("dacnn_search.run", "search a space, retrain the front, export it"),
-    "space": ("dacnn_search.preview", "check a search space and preview it"),
+    "space": ("dacnn_search.spaces.preview", "check a search space and preview it"),
     "train": ("dacnn_search.train", "train one network alone"),
     "export": ("dacnn_search.export", "export trained networks as safetensors, ONNX and torch.export files"),
     "predict": ("dacnn_search.predict", "classify images"),

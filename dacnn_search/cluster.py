@@ -34,7 +34,7 @@ __all__ = ["check_address", "early_ray", "one_ray", "start_ray"]
 
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd")  # there if the machine has a GPU
 # Importing these takes a worker longer than all else. Told beforehand, it does so while the driver prepares the search.
-PRELOADED = ("torch", "dacnn_search.worker", "dacnn_search.place")
+PRELOADED = ("torch", "dacnn_search.searches.worker", "dacnn_search.place")
 
 _kept: contextlib.ExitStack | None = None  # what ends Ray, if that is not the `start_ray` that started it
 

@@ -17,10 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from dacnn_search.architecture import Architecture
-from dacnn_search.networks import TrainedNetwork
 from dacnn_search.pareto import Record, spread
-from dacnn_search.progress import Listener, RunningTrial, Snapshot
 from dacnn_search.run_directory import now
+from dacnn_search.runs.networks import TrainedNetwork
+from dacnn_search.runs.progress import Listener, RunningTrial, Snapshot
 from dacnn_search.units import format_bytes, format_count, format_duration
 
 __all__ = ["Terminal", "front_table"]

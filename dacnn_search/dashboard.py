@@ -17,18 +17,18 @@ from typing import Any
 from urllib.parse import quote
 
 from dacnn_search.commands import command
-from dacnn_search.dashboard_compare import comparison_payload
-from dacnn_search.dashboard_data import Run, read_run, run_payload
-from dacnn_search.dashboard_figure import front_figure, rasterised, thumbnail
-from dacnn_search.dashboard_server import make_server
+from dacnn_search.dashboards.compare import comparison_payload
+from dacnn_search.dashboards.data import Run, read_run, run_payload
+from dacnn_search.dashboards.figure import front_figure, rasterised, thumbnail
+from dacnn_search.dashboards.server import make_server
+from dacnn_search.dashboards.tensorboard import write_tensorboard
 from dacnn_search.errors import InputError, RunDirectoryError
 from dacnn_search.files import write_atomic
-from dacnn_search.tensorboard import write_tensorboard
 from dacnn_search.units import format_count
 
 __all__ = ["main", "write_comparison", "write_dashboard", "write_figure", "write_index"]
 
-ASSETS = Path(__file__).parent / "dashboard_page"
+ASSETS = Path(__file__).parent / "dashboards" / "page"
 RUN_SCRIPTS = ("base.js", "network.js", "card.js", "table.js", "front.js", "plots.js", "budget.js", "main.js")
 COMPARISON_SCRIPTS = ("base.js", "comparison.js")
 

@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dacnn_search.datasets import KNOWN_SETS, Source, open_known
+from dacnn_search.datasets.published import KNOWN_SETS, Source, open_known
+from dacnn_search.datasets.user import open_folder, open_npz
 from dacnn_search.errors import DataError
-from dacnn_search.user_datasets import open_folder, open_npz
 
 __all__ = ["DataConfig", "DataSummary", "ImageData", "Split", "load", "summarise"]
 

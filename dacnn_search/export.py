@@ -7,9 +7,9 @@ from pathlib import Path
 
 from dacnn_search.commands import command, parsed, whole
 from dacnn_search.errors import InputError
-from dacnn_search.export_files import FORMATS, Formats
-from dacnn_search.exporting import export, export_folder, export_run
-from dacnn_search.model_folder import METRICS
+from dacnn_search.exports.exporting import export, export_folder, export_run
+from dacnn_search.exports.files import FORMATS, Formats
+from dacnn_search.exports.model_folder import METRICS
 from dacnn_search.run_directory import RunDirectory
 from dacnn_search.units import format_bytes, parse_bytes, parse_count
 

@@ -5,14 +5,14 @@ from typing import Any
 
 from dacnn_search.console import Terminal, front_table
 from dacnn_search.dashboard import write_dashboard, write_index
-from dacnn_search.derived import write_end
-from dacnn_search.exporting import write_best
+from dacnn_search.exports.exporting import write_best
 from dacnn_search.retrain import retrain
 from dacnn_search.run_directory import RunDirectory
 from dacnn_search.search import run_task
+from dacnn_search.searches.derived import write_end
+from dacnn_search.searches.tracking import Tracking
 from dacnn_search.signals import orderly_end
 from dacnn_search.task import Task
-from dacnn_search.tracking import Tracking
 
 __all__ = ["run_job"]
 

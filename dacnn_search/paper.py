@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dacnn_search.commands import command, whole
 from dacnn_search.errors import InputError
-from dacnn_search.experiments import EXPERIMENTS, Conditions, Experiment, describe_experiments
+from dacnn_search.reproduction.experiments import EXPERIMENTS, Conditions, Experiment, describe_experiments
 
 EPILOG = """\
 Without --table or --figure it lists the experiments and what they would cost. The paper's protocol is kept: the test
@@ -22,11 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     _check_together(options)
     if options.compress:
-        from dacnn_search.compression import compression_report
+        from dacnn_search.reproduction.compression import compression_report
 
         print(compression_report(options.compress, options.against or "resnet18", options.results / "networks"), end="")
     elif options.filters:
-        from dacnn_search.filters import FILTERS, visualise, write_filters
+        from dacnn_search.reproduction.filters import FILTERS, visualise, write_filters
         from dacnn_search.training import prepare_process
 
         prepare_process(threads=1)  # a few images at a time are too little for more
@@ -59,7 +59,7 @@ def _reproduce(options: argparse.Namespace) -> None:
         return
     files = _files(options.data, chosen)
     from dacnn_search.console import Terminal
-    from dacnn_search.reproduction import Source, reproduce
+    from dacnn_search.reproduction.trainings import Source, reproduce
 
     with Terminal() as terminal:
         options.results.mkdir(parents=True, exist_ok=True)

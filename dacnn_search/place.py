@@ -9,8 +9,8 @@ from dacnn_search.data import ImageData
 from dacnn_search.model import Network
 from dacnn_search.packing import PROCESS_BYTES, WORKSPACE_BYTES, Slots, excess
 from dacnn_search.recipe import Recipe
-from dacnn_search.resident import ResidentData, pick_device
 from dacnn_search.training import build_seeded, must_recompute, prepare_process, step_bytes
+from dacnn_search.trainings.resident import ResidentData, pick_device
 
 __all__ = ["Place"]
 

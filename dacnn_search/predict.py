@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dacnn_search.commands import command, whole
+from dacnn_search.datasets.user import IMAGE_EXTENSIONS, read_images
 from dacnn_search.errors import DataError, InputError
-from dacnn_search.user_datasets import IMAGE_EXTENSIONS, read_images
 
 if TYPE_CHECKING:
-    from dacnn_search.classifier import Classifier
+    from dacnn_search.exports.classifier import Classifier
 
 __all__ = ["classify", "find_images", "main"]
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     files = find_images(options.images)
 
-    from dacnn_search.classifier import load_model
+    from dacnn_search.exports.classifier import load_model
 
     results, problems = classify(load_model(options.model), files, options.top)
     if options.json:

@@ -34,7 +34,7 @@ def replay(run: RunDirectory) -> tuple[int, int, Departure | None]:
 
     It takes as long as the sampler took in the search.
     """
-    from dacnn_search.extension import check_nothing_lost, space_id
+    from dacnn_search.runs.extension import check_nothing_lost, space_id
 
     space, lines, records = run.space, run.proposals, run.records
     check_nothing_lost(run, records, lines)
@@ -56,7 +56,7 @@ def _replay_session(
     space: Any, session: Sequence[Mapping[str, Any]], earlier: Sequence[Mapping[str, Any]], records: Sequence[Any]
 ) -> Departure | None:
     """Ask for the proposals of one session, telling how trials ended in between as the search did."""
-    from dacnn_search.proposals import Proposals
+    from dacnn_search.sampling.proposals import Proposals
 
     settings = session[0]
     told = settings["session"]

@@ -12,22 +12,22 @@ from typing import Any
 import safetensors.numpy
 
 from dacnn_search.architecture import Architecture
-from dacnn_search.checkpoints import Checkpoints
 from dacnn_search.cluster import start_ray
 from dacnn_search.data import ImageData, load
-from dacnn_search.derived import write_status
 from dacnn_search.errors import DacnnSearchError, InputError
 from dacnn_search.files import lock, sha256_of, write_atomic
 from dacnn_search.ledger import Ledger
-from dacnn_search.networks import judge
 from dacnn_search.packing import Share, Slots, demand_of
 from dacnn_search.pareto import spread
-from dacnn_search.progress import Listener, RunningTrial, Snapshot
 from dacnn_search.recipe import Recipe
 from dacnn_search.run_directory import RETRAINED, RunDirectory, now
+from dacnn_search.runs.checkpoints import Checkpoints
+from dacnn_search.runs.networks import judge
+from dacnn_search.runs.progress import Listener, RunningTrial, Snapshot
+from dacnn_search.searches.derived import write_status
+from dacnn_search.searches.worker import train_fully
 from dacnn_search.settings import RetrainSettings
 from dacnn_search.signals import Stop, orderly_end
-from dacnn_search.worker import train_fully
 
 import ray  # isort: skip  # after dacnn_search.cluster, which sets what Ray reads
 

@@ -36,14 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 settings={name: getattr(options, name) for name in names},
             )
 
-            from dacnn_search.tracking import Tracking
+            from dacnn_search.searches.tracking import Tracking
 
             tracking = Tracking(options.tensorboard, options.wandb, options.mlflow)
             from dacnn_search.cluster import early_ray, one_ray
 
             to_end.enter_context(one_ray())
             if task.run is None:  # Ray will be needed
-                with _meanwhile("dacnn_search.derived"):
+                with _meanwhile("dacnn_search.searches.derived"):
                     early_ray(options.address, task.settings.concurrency, options.verbose)
             from dacnn_search.job import run_job
 

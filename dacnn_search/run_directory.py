@@ -15,11 +15,11 @@ from typing import Any
 from dacnn_search.errors import RunDirectoryError
 from dacnn_search.files import new_folder, read_json, sha256_of, write_atomic
 from dacnn_search.ledger import read_ledger
-from dacnn_search.networks import TrainedNetwork, best_networks, trained_networks
 from dacnn_search.pareto import Record, Scale, front_of
+from dacnn_search.runs.networks import TrainedNetwork, best_networks, trained_networks
 from dacnn_search.settings import plain_name
 from dacnn_search.space import SearchSpace
-from dacnn_search.space_size import count_networks
+from dacnn_search.spaces.size import count_networks
 
 __all__ = [
     "FORMAT",

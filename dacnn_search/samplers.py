@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import optuna
 from optuna.samplers import BaseSampler
 
-from dacnn_search.domains import distribution_of
+from dacnn_search.sampling.domains import distribution_of
 from dacnn_search.space import SearchSpace
 from dacnn_search.surrogate import SurrogateSampler
 

@@ -1,7 +1,7 @@
 """The search: an Optuna study proposes networks, Ray Tune's workers train them, the ledger records them.
 
-`dacnn_search.search_state` has the driver's side, which knows nothing of Ray; `dacnn_search.tuning` lets Tune ask it
-for trials and tell it results.
+`dacnn_search.searches.state` has the driver's side, which knows nothing of Ray; `dacnn_search.searches.tuning` lets
+Tune ask it for trials and tell it results.
 """
 
 from pathlib import Path
@@ -9,18 +9,18 @@ from typing import Any
 
 from dacnn_search.cluster import check_address, start_ray
 from dacnn_search.data import load
-from dacnn_search.extension import check_nothing_lost, extend_run, forget_lost
 from dacnn_search.files import lock, sweep
 from dacnn_search.ledger import Ledger
 from dacnn_search.packing import demand_of_space
-from dacnn_search.progress import Listener
 from dacnn_search.run_directory import PROPOSAL, TRIAL, RunDirectory
-from dacnn_search.search_state import Search
+from dacnn_search.runs.extension import check_nothing_lost, extend_run, forget_lost
+from dacnn_search.runs.progress import Listener
+from dacnn_search.searches.state import Search
+from dacnn_search.searches.tracking import Tracking
+from dacnn_search.searches.tuning import drive
 from dacnn_search.signals import orderly_end
 from dacnn_search.space import SearchSpace
 from dacnn_search.task import Task, prepare
-from dacnn_search.tracking import Tracking
-from dacnn_search.tuning import drive
 
 __all__ = ["run_task", "search"]
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from dacnn_search.architecture import MOST_WIDTH, Architecture, most_sections
-from dacnn_search.choices import Choices, ChoiceTree, Frame, Options, regulator_rank, widths_of
 from dacnn_search.cost import Cost, estimate_cost
 from dacnn_search.data import DataSummary, summarise
 from dacnn_search.errors import SpaceError
 from dacnn_search.settings import SpaceSettings, options_of, raise_problems, read_settings
+from dacnn_search.spaces.choices import Choices, ChoiceTree, Frame, Options, regulator_rank, widths_of
 from dacnn_search.yaml_io import Document, dump_yaml
 
 __all__ = ["SearchSpace"]
@@ -306,6 +306,6 @@ class SearchSpace:
 
 
 if __name__ == "__main__":
-    from dacnn_search.preview import main
+    from dacnn_search.spaces.preview import main
 
     main()

@@ -22,8 +22,8 @@ from scipy.special import ndtr
 from sklearn.gaussian_process.kernels import Kernel
 from threadpoolctl import ThreadpoolController
 
-from dacnn_search.domains import Domain, LearntDomain, Point, SpaceDomain
-from dacnn_search.gaussian_process import GaussianProcess, fit_kernel
+from dacnn_search.sampling.domains import Domain, LearntDomain, Point, SpaceDomain
+from dacnn_search.sampling.gaussian_process import GaussianProcess, fit_kernel
 from dacnn_search.space import SearchSpace
 
 __all__ = ["ESTIMATE", "SurrogateSampler", "expected_improvement"]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dacnn_search.errors import InputError, RunDirectoryError
-from dacnn_search.extension import Extension, check_extension, check_unchanged
 from dacnn_search.run_directory import RunDirectory, check_name
+from dacnn_search.runs.extension import Extension, check_extension, check_unchanged
 from dacnn_search.settings import SearchSettings, validate
 from dacnn_search.space import SearchSpace
 

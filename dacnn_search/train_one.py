@@ -9,11 +9,18 @@ from pydantic import ValidationError
 
 from dacnn_search.architecture import Architecture
 from dacnn_search.data import DataConfig, load, summarise
-from dacnn_search.datasets import KNOWN_SETS
+from dacnn_search.datasets.published import KNOWN_SETS
 from dacnn_search.errors import InputError
-from dacnn_search.exporting import describe_training
+from dacnn_search.exports.exporting import describe_training
+from dacnn_search.exports.model_folder import (
+    CONFIG,
+    WEIGHTS,
+    NetworkInput,
+    config_text,
+    describe_network,
+    write_metrics,
+)
 from dacnn_search.files import replace_folder, write_atomic
-from dacnn_search.model_folder import CONFIG, WEIGHTS, NetworkInput, config_text, describe_network, write_metrics
 from dacnn_search.packing import SMALL_STEP
 from dacnn_search.run_directory import RunDirectory
 from dacnn_search.settings import TrainSettings
@@ -32,7 +39,7 @@ def train_one(
     """
     if out.exists():
         raise InputError(f"{out}: the folder to write must be new, but is there already; name another with --out")
-    from dacnn_search.weights import trained_weights, write_weights
+    from dacnn_search.trainings.weights import trained_weights, write_weights
 
     data = load(settings.data).with_validation_in_train()
     architecture: Architecture = settings.architecture
@@ -118,9 +125,9 @@ def _train(
     import torch
 
     from dacnn_search.cost import count_macs
-    from dacnn_search.fine_tuning import start_from
     from dacnn_search.training import ResidentData, Training, build_seeded, evaluate, prepare_process
-    from dacnn_search.weights import read_weights
+    from dacnn_search.trainings.fine_tuning import start_from
+    from dacnn_search.trainings.weights import read_weights
 
     recipe, seed = settings.recipe, settings.seed
     small = 3 * count_macs(architecture, data.input_shape, data.num_classes) * recipe.batch_size < SMALL_STEP

@@ -17,12 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dacnn_search import augmentation, optimizers
 from dacnn_search.architecture import Architecture
 from dacnn_search.cost import count_macs, gpu_step_seconds, training_bytes
 from dacnn_search.data import ImageData
 from dacnn_search.errors import DataError, TrainingError
-from dacnn_search.evaluation import (
+from dacnn_search.model import Network, build
+from dacnn_search.recipe import Recipe, learning_rate_at
+from dacnn_search.trainings import augmentation, optimizers
+from dacnn_search.trainings.evaluation import (
     Evaluation,
     autocast,
     check_suits,
@@ -30,9 +32,7 @@ from dacnn_search.evaluation import (
     evaluate,
     evaluate_split,
 )
-from dacnn_search.model import Network, build
-from dacnn_search.recipe import Recipe, learning_rate_at
-from dacnn_search.resident import ResidentData, pick_device
+from dacnn_search.trainings.resident import ResidentData, pick_device
 from dacnn_search.units import format_bytes
 
 __all__ = [

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from dacnn_search.errors import InputError
-from dacnn_search.preview import main as preview
+from dacnn_search.spaces.preview import main as preview
 from dacnn_search.task import prepare
 
 SPACES = Path(__file__).parents[1] / "search_spaces"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from dacnn_search.architecture import Architecture
 from dacnn_search.ledger import Ledger
-from dacnn_search.progress import Listener
 from dacnn_search.run_directory import RunDirectory
-from dacnn_search.search_state import Search
+from dacnn_search.runs.progress import Listener
+from dacnn_search.searches.state import Search
 from dacnn_search.space import SearchSpace
 
 TINY = """\

@@ -11,7 +11,7 @@ from dacnn_search.ledger import Ledger
 from dacnn_search.run_directory import RunDirectory
 from dacnn_search.space import SearchSpace
 from dacnn_search.training import Training, build_seeded, evaluate
-from dacnn_search.weights import trained_weights
+from dacnn_search.trainings.weights import trained_weights
 
 SPACE = """\
 name: tiny

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dacnn_search import augmentation
+from dacnn_search.trainings import augmentation
 
 N, C, H, W = 40, 3, 6, 9
 TRANSFORMS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {

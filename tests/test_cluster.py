@@ -87,7 +87,7 @@ LOOK = """
 import os
 if "RAY_RAYLET_PID" in os.environ:
     import pathlib
-    import dacnn_search.worker as worker
+    import dacnn_search.searches.worker as worker
     begin = worker.TrialWorker._begin
     def look(self):
         address = self._images.train.images.ctypes.data

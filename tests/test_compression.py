@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
-from dacnn_search.compression import Measured, compare, compression_report, measure, reference_for
 from dacnn_search.errors import InputError
-from dacnn_search.exporting import write_best
-from dacnn_search.model_folder import CONFIG, METRICS, config_text, read_metrics
+from dacnn_search.exports.exporting import write_best
+from dacnn_search.exports.model_folder import CONFIG, METRICS, config_text, read_metrics
 from dacnn_search.paper import main
+from dacnn_search.reproduction.compression import Measured, compare, compression_report, measure, reference_for
 from dacnn_search.zoo import get
 
 

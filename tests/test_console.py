@@ -6,8 +6,8 @@ from rich.console import Console
 
 from dacnn_search.architecture import Architecture, Section
 from dacnn_search.console import Terminal, front_table
-from dacnn_search.networks import TrainedNetwork
-from dacnn_search.progress import RunningTrial, Snapshot
+from dacnn_search.runs.networks import TrainedNetwork
+from dacnn_search.runs.progress import RunningTrial, Snapshot
 
 
 def record(trial, parameters, accuracy):

@@ -20,10 +20,10 @@ from synthetic_run import write_ledger, write_run
 from dacnn_search.architecture import Architecture
 from dacnn_search.cost import count_parameters
 from dacnn_search.dashboard import main, write_comparison, write_dashboard, write_figure, write_index
-from dacnn_search.dashboard_data import hypervolumes, read_run, run_payload
-from dacnn_search.dashboard_server import make_server
+from dacnn_search.dashboards.data import hypervolumes, read_run, run_payload
+from dacnn_search.dashboards.importance import importance
+from dacnn_search.dashboards.server import make_server
 from dacnn_search.errors import InputError, RunDirectoryError
-from dacnn_search.importance import importance
 from dacnn_search.pareto import front_of
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)><b>bold</b> & \u2028 {{payload}}"

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dacnn_search.data import DataConfig, load
-from dacnn_search.datasets import KNOWN_SETS, open_known
+from dacnn_search.datasets.published import KNOWN_SETS, open_known
 from dacnn_search.errors import DataError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -12,19 +12,19 @@ from small_run import NETWORKS
 from dacnn_search import export as export_network
 from dacnn_search import load_run
 from dacnn_search.architecture import Architecture, Section
-from dacnn_search.classifier import load_model
 from dacnn_search.data import DataConfig, load
 from dacnn_search.errors import ExportError, InputError, RunDirectoryError
 from dacnn_search.export import main
-from dacnn_search.export_files import Formats
-from dacnn_search.exporting import export_run, write_best
+from dacnn_search.exports.classifier import load_model
+from dacnn_search.exports.exporting import export_run, write_best
+from dacnn_search.exports.files import Formats
+from dacnn_search.exports.model_folder import read_data_config, read_metrics
+from dacnn_search.exports.parity import CheckImages, measure_file
 from dacnn_search.files import write_atomic
 from dacnn_search.model import build
-from dacnn_search.model_folder import read_data_config, read_metrics
-from dacnn_search.networks import group_retrained
-from dacnn_search.parity import CheckImages, measure_file
+from dacnn_search.runs.networks import group_retrained
 from dacnn_search.settings import TrainSettings, read_settings
-from dacnn_search.weights import read_weights
+from dacnn_search.trainings.weights import read_weights
 
 DEEP = Architecture((Section(8, 16), Section(8, 16), Section(16, 16)), "network")  # 34 layers
 
@@ -139,7 +139,7 @@ def test_a_damaged_config_is_written_again(run_copy):
 
 def test_write_best_needs_no_torch(small_run):
     code = (
-        "import sys; from dacnn_search.exporting import write_best; from dacnn_search import load_run;"
+        "import sys; from dacnn_search.exports.exporting import write_best; from dacnn_search import load_run;"
         f"write_best(load_run({str(small_run.folder)!r})); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -16,12 +16,10 @@ import safetensors.torch
 import torch
 from pretended import TINY, Pretended, new_run
 
-from dacnn_search import place, trial
-from dacnn_search.checkpoints import Checkpoints
+from dacnn_search import place
 from dacnn_search.dashboard import main as dashboard_command
 from dacnn_search.dashboard import write_dashboard
 from dacnn_search.data import load
-from dacnn_search.derived import write_study
 from dacnn_search.errors import InputError, RunDirectoryError
 from dacnn_search.export import main as export_command
 from dacnn_search.files import lock
@@ -33,11 +31,14 @@ from dacnn_search.replay import replay
 from dacnn_search.retrain import retrain
 from dacnn_search.run import main as run_command
 from dacnn_search.run_directory import RunDirectory
+from dacnn_search.runs.checkpoints import Checkpoints
 from dacnn_search.search import search
+from dacnn_search.searches import trial
+from dacnn_search.searches.derived import write_study
+from dacnn_search.searches.worker import Parcel, TrialWorker, train_fully
 from dacnn_search.space import SearchSpace
 from dacnn_search.task import prepare
 from dacnn_search.training import step_bytes
-from dacnn_search.worker import Parcel, TrialWorker, train_fully
 
 OLD_RUN = Path(__file__).parent / "fixtures" / "run-format-1"
 

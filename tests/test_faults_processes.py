@@ -140,7 +140,7 @@ def in_workers(folder: Path, code: str) -> str:
     patch = f"""
 import os
 if "RAY_RAYLET_PID" in os.environ:
-    import dacnn_search.worker as worker
+    import dacnn_search.searches.worker as worker
     begin = worker.TrialWorker._begin
     def changed(self):
 {code}
@@ -319,7 +319,7 @@ def test_a_second_process_is_refused_at_once(folder):
 
 
 def test_a_long_trial_is_carried_on_from_its_checkpoint(folder):
-    before = "import dacnn_search.tuning as tuning; tuning.CHECKPOINT_SECONDS = 0.0"
+    before = "import dacnn_search.searches.tuning as tuning; tuning.CHECKPOINT_SECONDS = 0.0"
     text = SPACE.replace("epochs: 2", "epochs: 400").replace("trials: 6", "trials: 1, concurrency: 1")
     (folder / "space.yaml").write_text(text, encoding="utf-8")
     run_folder = folder / "results" / "small"

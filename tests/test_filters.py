@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 
 from dacnn_search.architecture import Architecture, Section
-from dacnn_search.classifier import as_classifier
 from dacnn_search.errors import InputError
-from dacnn_search.exporting import write_best
-from dacnn_search.filters import filter_figure, visualise, write_png
+from dacnn_search.exports.classifier import as_classifier
+from dacnn_search.exports.exporting import write_best
 from dacnn_search.model import build
 from dacnn_search.paper import main
+from dacnn_search.reproduction.filters import filter_figure, visualise, write_png
 
 
 @pytest.fixture(scope="module")

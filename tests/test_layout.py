@@ -15,35 +15,53 @@ ORDER = [
     # ground
     *("errors", "units", "files", "commands", "signals", "guard", "yaml_io"),
     # networks and data, described
-    *("architecture", "drawing", "cost", "zoo", "datasets", "user_datasets", "data", "recipe"),
+    *("architecture", "drawing", "cost", "zoo", "datasets.published", "datasets.user", "data", "recipe"),
     # search spaces
-    *("settings", "choices", "space_size", "space", "preview", "packing"),
+    *("settings", "spaces.choices", "spaces.size", "space", "spaces.preview", "packing"),
     # what a search leaves
-    *("pareto", "ledger", "checkpoints", "networks", "run_directory", "progress", "console", "extension", "task"),
+    *("pareto", "ledger", "runs.checkpoints", "runs.networks", "run_directory", "runs.progress", "console"),
+    *("runs.extension", "task"),
     # the dashboard
-    *("importance", "dashboard_data", "dashboard_compare", "dashboard_figure", "dashboard_server", "tensorboard"),
-    "dashboard",
+    *("dashboards.importance", "dashboards.data", "dashboards.compare", "dashboards.figure", "dashboards.server"),
+    *("dashboards.tensorboard", "dashboard"),
     # networks, built and trained
-    *("model", "augmentation", "optimizers", "resident", "evaluation", "training", "weights", "fine_tuning"),
+    *("model", "trainings.augmentation", "trainings.optimizers", "trainings.resident", "trainings.evaluation"),
+    *("training", "trainings.weights", "trainings.fine_tuning"),
     # the search
-    *("domains", "gaussian_process", "surrogate", "samplers", "proposals", "proposer", "stopping", "derived"),
-    *("replay", "cluster", "place", "worker", "trial", "search_state", "scheduling"),
-    *("tracking", "tuning", "search", "retrain"),
+    *("sampling.domains", "sampling.gaussian_process", "surrogate", "samplers", "sampling.proposals"),
+    *("sampling.proposer", "stopping", "searches.derived", "replay", "cluster", "place", "searches.worker"),
+    *("searches.trial", "searches.state", "searches.scheduling", "searches.tracking", "searches.tuning"),
+    *("search", "retrain"),
     # what leaves it
-    *("standalone", "model_card", "model_folder", "classifier", "parity", "formats", "export_files", "exporting"),
-    *("export", "predict", "train_one", "train"),
+    *("exports.standalone", "exports.model_card", "exports.model_folder", "exports.classifier", "exports.parity"),
+    *("exports.formats", "exports.files", "exports.exporting", "export", "predict", "train_one", "train"),
     # the main job
     *("job", "run"),
     # the paper
-    *("experiments", "compression", "paper_progress", "paper_worker", "paper_rows", "plot_page"),
-    *("paper_report", "filters", "paper_page", "reproduction", "paper"),
+    *("reproduction.experiments", "reproduction.compression", "reproduction.progress", "reproduction.worker"),
+    *("reproduction.rows", "reproduction.plot_page", "reproduction.report", "reproduction.filters"),
+    *("reproduction.page", "reproduction.trainings", "paper"),
     "cli",
 ]
 
 LIGHT = [
     *ORDER[: ORDER.index("model")],
-    *("exporting", "export", "train_one", "train", "predict", "run", "experiments", "paper", "cli"),
+    *(
+        "exports.exporting",
+        "export",
+        "train_one",
+        "train",
+        "predict",
+        "run",
+        "reproduction.experiments",
+        "paper",
+        "cli",
+    ),
 ]
+
+
+def path_of(name):
+    return PACKAGE.joinpath(*name.split(".")).with_suffix(".py")
 
 
 def imported(path):
@@ -51,20 +69,24 @@ def imported(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and "__name__" in ast.unparse(node.test))]
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dacnn_search":
-            parts = node.module.split(".")[1:]
-            yield from parts[:1] or [alias.name for alias in node.names if alias.name in ORDER]
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("dacnn_search."))
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        ours = (name.removeprefix("dacnn_search.") for name in names if name.startswith("dacnn_search."))
+        yield from (name for name in ours if name in ORDER)
 
 
 def test_every_module_has_its_place():
-    assert sorted(ORDER) == sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+    files = (path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py") if path.stem != "__init__")
+    assert sorted(ORDER) == sorted(".".join(file.parts) for file in files)
 
 
 @pytest.mark.parametrize("name", ORDER)
 def test_a_file_imports_only_files_above_it(name):
-    below = [other for other in imported(PACKAGE / f"{name}.py") if ORDER.index(other) >= ORDER.index(name)]
+    below = [other for other in imported(path_of(name)) if ORDER.index(other) >= ORDER.index(name)]
     assert not below
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dacnn_search.derived import write_tables
-from dacnn_search.networks import TrainedNetwork, judge
+from dacnn_search.runs.networks import TrainedNetwork, judge
+from dacnn_search.searches.derived import write_tables
 
 
 def network(trial, parameters, searched, *tested):

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from dacnn_search import optimizers
+from dacnn_search.trainings import optimizers
 
 OPTIONS = {"SGD": {"momentum": 0.9, "nesterov": True}, "AdamW": {}, "Adagrad": {}}
 

@@ -10,21 +10,21 @@ import pytest
 import safetensors.torch
 
 from dacnn_search.architecture import Architecture, Section
-from dacnn_search.classifier import load_model
 from dacnn_search.data import DataConfig, load
 from dacnn_search.errors import InputError, TrainingError
-from dacnn_search.evaluation import evaluate
-from dacnn_search.experiments import EXPERIMENTS, Conditions, Member
+from dacnn_search.exports.classifier import load_model
+from dacnn_search.exports.model_folder import NetworkInput
 from dacnn_search.ledger import read_ledger
 from dacnn_search.model import build
-from dacnn_search.model_folder import NetworkInput
 from dacnn_search.packing import Slots
 from dacnn_search.paper import main
-from dacnn_search.paper_page import write_report
-from dacnn_search.paper_rows import Results, pruning_rows, rows_of
-from dacnn_search.paper_worker import train_watched
 from dacnn_search.recipe import Recipe, learning_rate_at
-from dacnn_search.weights import load_weights
+from dacnn_search.reproduction.experiments import EXPERIMENTS, Conditions, Member
+from dacnn_search.reproduction.page import write_report
+from dacnn_search.reproduction.rows import Results, pruning_rows, rows_of
+from dacnn_search.reproduction.worker import train_watched
+from dacnn_search.trainings.evaluation import evaluate
+from dacnn_search.trainings.weights import load_weights
 from dacnn_search.zoo import PUBLISHED, get, names
 
 CIFAR_100 = NetworkInput((3, 32, 32), (0.5,) * 3, (0.2,) * 3, tuple(map(str, range(100))))

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dacnn_search.data import load
-from dacnn_search.exporting import write_best
+from dacnn_search.exports.exporting import write_best
 from dacnn_search.predict import main
 
 

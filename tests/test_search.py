@@ -15,17 +15,17 @@ from dacnn_search.cluster import one_ray
 from dacnn_search.errors import DacnnSearchError, InputError, RunDirectoryError
 from dacnn_search.ledger import LedgerWarning, read_ledger
 from dacnn_search.pareto import front_of
-from dacnn_search.progress import Listener
-from dacnn_search.proposals import Proposals
 from dacnn_search.retrain import retrain
 from dacnn_search.run_directory import RunDirectory
+from dacnn_search.runs.progress import Listener
 from dacnn_search.samplers import SAMPLERS
+from dacnn_search.sampling.proposals import Proposals
 from dacnn_search.search import search
-from dacnn_search.search_state import ATTEMPTS
+from dacnn_search.searches.state import ATTEMPTS
+from dacnn_search.searches.tuning import _take_up
+from dacnn_search.searches.worker import TrialWorker
 from dacnn_search.signals import Interrupted
 from dacnn_search.space import SearchSpace
-from dacnn_search.tuning import _take_up
-from dacnn_search.worker import TrialWorker
 
 from ray.tune.execution.class_cache import _ActorClassCache  # isort: skip (after dacnn_search.cluster)
 

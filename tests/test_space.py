@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import space_parts
 
-from dacnn_search.choices import enumerate_answers
 from dacnn_search.data import DataSummary
 from dacnn_search.errors import InputError, SpaceError
-from dacnn_search.preview import preview
 from dacnn_search.settings import SpaceSettings, validate
 from dacnn_search.space import SearchSpace
-from dacnn_search.space_size import count_networks
+from dacnn_search.spaces.choices import enumerate_answers
+from dacnn_search.spaces.preview import preview
+from dacnn_search.spaces.size import count_networks
 from dacnn_search.yaml_io import read_yaml
 
 SPACES = Path(__file__).resolve().parents[1] / "search_spaces"

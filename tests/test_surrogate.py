@@ -10,8 +10,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from dacnn_search import surrogate
-from dacnn_search.domains import LearntDomain, SpaceDomain
-from dacnn_search.proposals import Proposals
+from dacnn_search.sampling.domains import LearntDomain, SpaceDomain
+from dacnn_search.sampling.proposals import Proposals
 from dacnn_search.space import SearchSpace
 from dacnn_search.surrogate import SurrogateSampler, expected_improvement
 

@@ -11,12 +11,12 @@ import optuna
 import pytest
 from synthetic_run import write_run
 
-from dacnn_search.derived import write_study
+from dacnn_search.dashboards.tensorboard import write_tensorboard
 from dacnn_search.errors import InputError
 from dacnn_search.run_directory import RunDirectory
+from dacnn_search.searches.derived import write_study
+from dacnn_search.searches.tracking import Tracker, Tracking
 from dacnn_search.space import SearchSpace
-from dacnn_search.tensorboard import write_tensorboard
-from dacnn_search.tracking import Tracker, Tracking
 
 RESULT = {"epoch": 3, "parameters": 500, "accuracy": 0.9, "loss": None, "epochs": [{}], "checkpoint": None}
 SPACE = """\

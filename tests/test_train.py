@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from PIL import Image
 from strategies import architectures
 
-from dacnn_search.classifier import load_model
 from dacnn_search.data import DataConfig, load
-from dacnn_search.exporting import write_best
-from dacnn_search.fine_tuning import start_from
+from dacnn_search.exports.classifier import load_model
+from dacnn_search.exports.exporting import write_best
+from dacnn_search.exports.model_folder import read_data_config, read_metrics
 from dacnn_search.model import build
-from dacnn_search.model_folder import read_data_config, read_metrics
-from dacnn_search.resident import ResidentData
 from dacnn_search.train import main
-from dacnn_search.weights import read_weights, trained_weights
+from dacnn_search.trainings.fine_tuning import start_from
+from dacnn_search.trainings.resident import ResidentData
+from dacnn_search.trainings.weights import read_weights, trained_weights
 from dacnn_search.zoo import get
 
 

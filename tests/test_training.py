@@ -15,10 +15,10 @@ from dacnn_search.architecture import Architecture, Section
 from dacnn_search.data import DataConfig, ImageData, Split
 from dacnn_search.data import load as load_data
 from dacnn_search.errors import ArchitectureError, DataError, TrainingError
-from dacnn_search.evaluation import choose_precision, evaluate
 from dacnn_search.recipe import Recipe
-from dacnn_search.resident import ResidentData
 from dacnn_search.training import Training, build_seeded, is_compiled, must_recompute, pick_device, step_bytes, train
+from dacnn_search.trainings.evaluation import choose_precision, evaluate
+from dacnn_search.trainings.resident import ResidentData
 
 CPU = torch.device("cpu")
 TINY = Architecture((Section(1, 4),))
@@ -389,7 +389,7 @@ def test_resident_data_use_read_only_arrays_in_place_and_silently() -> None:
 def test_batches_are_the_images_in_that_order_however_many_are_prepared_together(
     most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dacnn_search.resident.MOST_AT_ONCE", most)
+    monkeypatch.setattr("dacnn_search.trainings.resident.MOST_AT_ONCE", most)
     data = ResidentData(make_data(20, shape=(3, 5, 4)), "cpu")
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
     images, labels = data.batch(data.train, order)
@@ -415,13 +415,13 @@ def test_float32_unless_the_processor_has_bfloat16_and_the_network_is_wide(
         Architecture((Section(1, 16), Section(1, 24))),
         Architecture((Section(1, 16), Section(1, 32))),
     )
-    monkeypatch.setattr("dacnn_search.evaluation._cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr("dacnn_search.trainings.evaluation._cpu_has_bfloat16", lambda: True)
     assert choose_precision("auto", wide, (8, 8), CPU) == torch.bfloat16
     assert choose_precision("auto", narrow, (8, 8), CPU) == torch.float32
     assert choose_precision("auto", narrow, (32, 32), CPU) == torch.bfloat16
     assert choose_precision("bfloat16", narrow, (8, 8), CPU) == torch.bfloat16
     assert choose_precision("float32", wide, (8, 8), CPU) == torch.float32
-    monkeypatch.setattr("dacnn_search.evaluation._cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr("dacnn_search.trainings.evaluation._cpu_has_bfloat16", lambda: False)
     assert choose_precision("auto", wide, (32, 32), CPU) == torch.float32
 
 
@@ -434,7 +434,7 @@ def test_the_default_device_is_cuda_where_there_is_one() -> None:
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "adagrad"])
 def test_a_gpu_trains_and_carries_on(optimizer: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the data on the GPU, and with data too large for it."""
-    monkeypatch.setattr("dacnn_search.resident.DATA_SHARE", share)
+    monkeypatch.setattr("dacnn_search.trainings.resident.DATA_SHARE", share)
     data = ResidentData(make_data(200, shape=(3, 16, 16), flip=True), "cuda")
     assert data.train.images.device.type == ("cuda" if share else "cpu")
     recipe = Recipe(optimizer=optimizer, learning_rate=0.01, epochs=3, crop=2, cutout=4)

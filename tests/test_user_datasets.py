@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dacnn_search import user_datasets
+from dacnn_search.datasets import user as user_datasets
+from dacnn_search.datasets.user import open_folder, open_npz
 from dacnn_search.errors import DataError
-from dacnn_search.user_datasets import open_folder, open_npz
 
 
 def save(path: Path, colour: tuple[int, ...] | int, size: tuple[int, int] = (8, 8), **options) -> None:

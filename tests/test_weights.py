@@ -8,7 +8,7 @@ from dacnn_search.architecture import Architecture, Section
 from dacnn_search.cost import count_parameters, estimate_cost
 from dacnn_search.errors import InputError
 from dacnn_search.model import build
-from dacnn_search.weights import load_weights, read_weights, trained_weights
+from dacnn_search.trainings.weights import load_weights, read_weights, trained_weights
 
 
 def trained(architecture):

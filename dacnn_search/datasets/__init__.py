@@ -1,0 +1,1 @@
+"""Data sets as they lie on disk: the published ones, and the user's own."""

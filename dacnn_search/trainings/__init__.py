@@ -1,0 +1,1 @@
+"""What a training is made of: data on the device, augmentation, optimisers, evaluation, weights."""
