@@ -1,6 +1,5 @@
 """The full training of chosen networks of the front, and the only look at the test images."""
 
-import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -28,13 +27,12 @@ from dacnn_search.searches.derived import write_status
 from dacnn_search.searches.worker import train_fully
 from dacnn_search.settings import RetrainSettings
 from dacnn_search.signals import Stop, orderly_end
+from dacnn_search.streams import Broken, WorkerDied, run_streams
 
 import ray  # isort: skip  # after dacnn_search.cluster, which sets what Ray reads
 
 __all__ = ["retrain"]
 
-ATTEMPTS = 3  # at a training whose worker dies
-POLL_SECONDS = 0.2  # between two looks for a signal
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints of a training
 
 
@@ -118,44 +116,24 @@ def _missing_jobs(
 
 
 def _train_all(trainings: "_Trainings", jobs: Sequence[Job], board: "_Board", stop: Stop) -> None:
-    """Train in Ray tasks, and again what lost its worker. Raises KeyboardInterrupt if a signal asks for the end."""
-    waiting = collections.deque(jobs)
-    streams: dict[Any, Job] = {}
+    """Train all. Raises KeyboardInterrupt if a signal asks for the end, DacnnSearchError if every training breaks."""
     failures: list[str] = []
-    with stop.polled():
-        while (waiting or streams) and not stop.requested:
-            while waiting and len(streams) < trainings.concurrency:
-                job = waiting.popleft()
-                streams[trainings.start(job)] = job
-            ready: list[Any] = ray.wait(list(streams), num_returns=1, timeout=POLL_SECONDS)[0]
-            for stream in ready:
-                job = streams[stream]
-                try:
-                    message: Any = ray.get(next(stream))
-                except StopIteration:
-                    del streams[stream]
-                except ray.exceptions.RayError as error:
-                    del streams[stream]
-                    if _died(error) and board.lost(job) < ATTEMPTS:
-                        waiting.appendleft(job)
-                    else:
-                        failures.append(board.broke(job, error))
-                else:
-                    if "epoch" in message:
-                        trainings.checkpoint(job, message)
-                        board.progress(job, message["epoch"])
-                    else:
-                        board.finished(job, trainings.keep(job, message))
-    if stop.requested:
+    try:
+        for job, message in run_streams(jobs, trainings.start, trainings.concurrency, stop):
+            if isinstance(message, WorkerDied):
+                board.lost(job)
+            elif isinstance(message, Broken):
+                failures.append(board.broke(job, message.reason))
+            elif "epoch" in message:
+                trainings.checkpoint(job, message)
+                board.progress(job, message["epoch"])
+            else:
+                board.finished(job, trainings.keep(job, message))
+    except KeyboardInterrupt:
         board.interrupted()
-        raise KeyboardInterrupt
+        raise
     if len(failures) == len(jobs):
         raise DacnnSearchError(failures[0])
-
-
-def _died(error: Exception) -> bool:
-    """Whether a worker process went, rather than its code raised."""
-    return not isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.OutOfMemoryError)
 
 
 class _Trainings:
@@ -244,7 +222,6 @@ class _Board:
         self._front = run.front
         self._hypervolume = run.scale.hypervolume(self._front)
         self._running: dict[Job, int] = {}
-        self._lost: collections.Counter[Job] = collections.Counter()
         self._done = 0
         self._tell()
 
@@ -258,18 +235,15 @@ class _Board:
         self._listener.retrained(record)
         self._tell()
 
-    def lost(self, job: Job) -> int:
-        """A training's worker process died; how often so far."""
+    def lost(self, job: Job) -> None:
+        """A training's worker process died."""
         self._running.pop(job, None)
-        self._lost[job] += 1
         self._listener.say(f"retraining of trial {job.record['trial']}: its worker process died")
-        return self._lost[job]
 
-    def broke(self, job: Job, error: Exception) -> str:
-        """A training is given up; why."""
+    def broke(self, job: Job, reason: str) -> str:
+        """A training is given up; which and why."""
         self._running.pop(job, None)
-        cause = getattr(error, "cause", None) or error
-        message = f"retraining of trial {job.record['trial']} broke: {str(cause).splitlines()[0]}"
+        message = f"retraining of trial {job.record['trial']} broke: {reason}"
         self._listener.say(message)
         return message
 

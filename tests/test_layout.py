@@ -29,7 +29,7 @@ ORDER = [
     *("training", "trainings.weights", "trainings.fine_tuning"),
     # the search
     *("sampling.domains", "sampling.gaussian_process", "surrogate", "samplers", "sampling.proposals"),
-    *("sampling.proposer", "stopping", "searches.derived", "replay", "cluster", "place", "searches.worker"),
+    *("sampling.proposer", "stopping", "searches.derived", "replay", "cluster", "streams", "place", "searches.worker"),
     *("searches.trial", "searches.state", "searches.scheduling", "searches.tracking", "searches.tuning"),
     *("search", "retrain"),
     # what leaves it

@@ -65,6 +65,11 @@ class Board:
             f"{len(self._ended)}/{len(self._jobs)} {job}: {outcome}, in {format_duration(record['seconds'])}"
         )
 
+    def lost(self, job: Job) -> None:
+        """Its worker process died."""
+        self._running.pop(job, None)
+        self._listener.say(f"{job}: its worker process died")
+
     def left(self, job: Job) -> None:
         """It has ended, in one way or another."""
         self._running.pop(job, None)

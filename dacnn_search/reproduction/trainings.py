@@ -45,7 +45,8 @@ from dacnn_search.reproduction.worker import train_watched
 from dacnn_search.run_directory import now, package_versions
 from dacnn_search.runs.checkpoints import Checkpoints
 from dacnn_search.runs.progress import Listener
-from dacnn_search.signals import Interrupted, orderly_end
+from dacnn_search.signals import Interrupted, Stop, orderly_end
+from dacnn_search.streams import Broken, WorkerDied, run_streams
 
 import ray  # isort: skip  # after dacnn_search.cluster, which sets what Ray reads
 
@@ -88,7 +89,7 @@ def reproduce(
     DacnnSearchError naming the trainings that broke, after all others are done.
     """
     results.mkdir(parents=True, exist_ok=True)
-    with lock(results), _orderly(results), Ledger.open(results / "trainings.jsonl") as ledger:
+    with lock(results), _orderly(results) as stop, Ledger.open(results / "trainings.jsonl") as ledger:
         reproduction = _Reproduction(experiments, conditions, source, results, ledger, listener or Listener())
         missing = reproduction.missing()
         reproduction.announce(missing)
@@ -96,7 +97,7 @@ def reproduce(
         if missing:
             demand = reproduction.demand(missing)
             with start_ray(address, concurrency, gpus_per_trial, verbose, demand) as slots:
-                broken = reproduction.train(missing, slots)
+                broken = reproduction.train(missing, slots, stop)
         folders = reproduction.report()
     if broken:
         raise DacnnSearchError("these trainings broke, all others are done:\n" + "\n".join(broken))
@@ -153,34 +154,24 @@ class _Reproduction:
         data = self._data[first.member.dataset]
         return demand_of(networks, data.input_shape, data.num_classes, first.recipe, data_bytes=data.nbytes)
 
-    def train(self, jobs: Sequence[Job], slots: Slots) -> list[str]:
+    def train(self, jobs: Sequence[Job], slots: Slots, stop: Stop) -> list[str]:
         """Train all; what broke, a line each."""
-        remote = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial)(train_watched)
+        remote = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)(train_watched)
         shared = {name: ray.put(data) for name, data in self._data.items()}
+
+        def start(job: Job) -> Any:
+            values = (job.architecture.to_dict(), job.recipe, job.seed, slots, self._checkpoints.load(job.key))
+            return remote.remote(shared[job.member.dataset], *values, CHECKPOINT_SECONDS)
+
         board = Board(jobs, self._listener)
-        waiting = list(reversed(jobs))
-        streams: dict[Any, Job] = {}
         broken = []
-        while waiting or streams:
-            while waiting and len(streams) < slots.concurrency:
-                job = waiting.pop()
-                values = (job.architecture.to_dict(), job.recipe, job.seed, slots)
-                state = self._checkpoints.load(job.key)
-                streams[remote.remote(shared[job.member.dataset], *values, state, CHECKPOINT_SECONDS)] = job
-            ready, _ = ray.wait(list(streams), num_returns=1)
-            stream: Any = ready[0]
-            job = streams[stream]
-            try:
-                message: Any = ray.get(next(stream))
-            except StopIteration:
-                streams.pop(stream)
-                continue
-            except ray.exceptions.RayError as error:
-                streams.pop(stream)
+        for job, message in run_streams(jobs, start, slots.concurrency, stop):
+            if isinstance(message, WorkerDied):
+                board.lost(job)
+            elif isinstance(message, Broken):
                 board.left(job)
-                broken.append(f"{job}: {_cause(error)}")
-                continue
-            if "epoch" in message:
+                broken.append(f"{job}: {message.reason}")
+            elif "epoch" in message:
                 self._keep_checkpoint(job, message)
                 board.progress(job, message)
             else:
@@ -299,18 +290,12 @@ def _without_folder(argument: str) -> str:
     return f"{key}{equals}{Path(value).name}" if Path(value).is_absolute() else argument
 
 
-def _cause(error: Exception) -> str:
-    """What a worker's error says, without the worker's traceback."""
-    cause = getattr(error, "cause", None) or error
-    return f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1] if str(cause).strip() else ''}"
-
-
 @contextlib.contextmanager
-def _orderly(folder: Path) -> Iterator[None]:
+def _orderly(folder: Path) -> Iterator[Stop]:
     """A signal ends this with a word on how to go on."""
     try:
-        with orderly_end(folder):
-            yield
+        with orderly_end(folder) as stop:
+            yield stop
     except Interrupted as error:
         error.args = ("interrupted; the same command goes on with what is not done",)
         raise
