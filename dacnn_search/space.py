@@ -105,9 +105,8 @@ class SearchSpace:
         def choose(name: str, options: Options) -> Any:
             if not options.ordered:
                 return trial.suggest_categorical(name, options.values)
-            low, high, step = options.values[0], options.values[-1], options.values[1] - options.values[0]
-            suggest = trial.suggest_int if isinstance(low, int) else trial.suggest_float
-            return suggest(name, low, high, step=step)
+            low, second, *_ = options.values
+            return trial.suggest_int(name, low, options.values[-1], step=second - low)
 
         return self.tree.build(choose)
 

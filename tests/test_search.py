@@ -22,9 +22,9 @@ from dacnn_search.samplers import SAMPLERS
 from dacnn_search.sampling.proposals import Proposals
 from dacnn_search.search import search
 from dacnn_search.searches.state import ATTEMPTS
-from dacnn_search.searches.tuning import _take_up
-from dacnn_search.searches.worker import TrialWorker
-from dacnn_search.signals import Interrupted
+from dacnn_search.searches.tuning import TuneSearcher, _take_up
+from dacnn_search.searches.worker import Parcel, TrialWorker
+from dacnn_search.signals import Interrupted, Stop
 from dacnn_search.space import SearchSpace
 
 from ray.tune.execution.class_cache import _ActorClassCache  # isort: skip (after dacnn_search.cluster)
@@ -484,6 +484,41 @@ def test_a_candidate_whose_confirmations_lose_their_workers_counts_as_it_stands(
         pretended.search.lose("b", "its worker process died")
     (record,) = pretended.ledger.records
     assert (record["state"], record["reason"], record["accuracies"]) == ("COMPLETE", None, [0.5])
+    pretended.close()
+
+
+def test_a_candidate_whose_confirmation_breaks_counts_as_it_stands(space, tmp_path):
+    pretended = Pretended(space, new_run(space, tmp_path), confirm=2, trials=4)
+    pretended.search.propose("a")
+    end(pretended, "a", 0.5)
+    pretended.search.propose("b")
+    pretended.search.finish("b", {"epochs": [epoch_result(1, 0.4)], "failure": "the loss is nan"})
+    (record,) = pretended.ledger.records
+    assert (record["state"], record["reason"], record["accuracies"]) == ("COMPLETE", None, [0.5])
+    pretended.close()
+
+
+def test_the_end_records_candidates_as_they_stand(space, tmp_path):
+    pretended = Pretended(space, new_run(space, tmp_path), confirm=2, trials=4, time_budget=1000.0)
+    pretended.search.propose("a")
+    end(pretended, "a", 0.5)
+    pretended.search.propose("b")
+    pretended.search._begun -= 2000
+    pretended.search.lose("b", "its worker was stopped")
+    assert pretended.search.over
+    pretended.search.end("finished")
+    assert [record["accuracies"] for record in pretended.ledger.records] == [[0.5]]
+    pretended.close()
+
+
+def test_checkpoints_do_not_stay_with_the_results_that_tune_keeps(space, tmp_path):
+    pretended = Pretended(space, new_run(space, tmp_path))
+    searcher = TuneSearcher(pretended.search, Stop())
+    for told in (searcher.on_trial_result, searcher.on_trial_complete):  # one that is stopped early is only completed
+        pretended.search.propose("a")
+        result = {"epochs": [epoch_result(1, 0.5)], "checkpoint": Parcel(b"state")}
+        told("a", result)
+        assert result["checkpoint"].data == b""
     pretended.close()
 
 

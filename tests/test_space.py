@@ -98,6 +98,22 @@ def test_growth_is_not_asked_where_it_does_not_apply():
     assert all(choices == {} for _, choices in make_space(parts).networks())
 
 
+@pytest.mark.parametrize("sampler", [optuna.samplers.RandomSampler(0), optuna.samplers.TPESampler(seed=0)])
+def test_a_range_of_fractions_gives_the_values_it_lists(sampler):
+    growth = {"range": {"low": 1.0, "high": 2.0, "step": 0.1}}
+    space = make_space({"sections": 2, "depth": 1, "width": 10, "growth": growth})
+    study = optuna.create_study(sampler=sampler)
+    found = set()
+    for _ in range(60):
+        trial = study.ask()
+        architecture = space.suggest(trial)
+        assert space.replay(trial.params)[0] == architecture
+        found.add(trial.params["growth"])
+        study.tell(trial, architecture.sections[1].width)
+    assert found <= {1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0}
+    assert len(found) > 5
+
+
 def test_lists_say_each_section_alone():
     parts = {
         "sections": {"choice": [1, 2]},

@@ -248,9 +248,8 @@ def distribution_of(options: Options) -> BaseDistribution:
     """The Optuna distribution that `SearchSpace.suggest` uses for a choice."""
     if not options.ordered:
         return CategoricalDistribution(options.values)
-    low: Any = options.values[0]
-    high, step = options.values[-1], options.values[1] - low
-    return IntDistribution(low, high, step=step) if isinstance(low, int) else FloatDistribution(low, high, step=step)
+    low, second, *_ = options.values
+    return IntDistribution(low, options.values[-1], step=second - low)
 
 
 def _contains(distribution: BaseDistribution, value: Any) -> bool:

@@ -190,7 +190,7 @@ class Search:
         failure = (None if running.stopped else result.get("failure")) or missing(running.epochs)
         running.result = running.result or result
         if failure or len(running.epochs) < self._epochs:
-            self._record(running, failure)
+            self._record(running, None if running.confirmed else failure)  # it was trained in full before
             return
         self._checkpoints.drop(running.key)
         running.confirmed.append(running.epochs)
@@ -219,7 +219,6 @@ class Search:
         """All that runs is given up for now; a resumed search trains it again, unless it only lacks confirmation."""
         self._waiting += [running for running in self.running.values() if running.confirmed]
         self.running = {key: running for key, running in self.running.items() if not running.confirmed}
-        self._settle()
         for running in self.running.values():
             trial, epochs = running.proposal.trial, len(running.epochs)
             self._listener.say(f"trial {trial} interrupted after {epochs} of {self._epochs} epochs")
@@ -250,7 +249,8 @@ class Search:
         self._derived.close(self._ledger.records, self._unfinished())
 
     def end(self, state: str, message: str | None = None) -> None:
-        """Tell how the search ended."""
+        """Tell how the search ended; what only waits for confirmation is recorded first."""
+        self._settle()
         if message is None and self.exhausted and self.finished < self.settings.trials:
             message = "every network of the space has been tried"
         self._listener.update(snapshot := self.snapshot(state, message))

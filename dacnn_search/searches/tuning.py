@@ -5,7 +5,7 @@ import gc
 import shutil
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,7 @@ def _take_up(search: Search, error: str) -> None:
     """Go on after Tune broke, with what was running. Raises DacnnSearchError if nothing was."""
     gc.collect()  # the workers of the old tuner end with its last reference
     if not search.running:
+        search.end("failed", "Ray Tune broke without a trial")
         raise DacnnSearchError(f"Ray Tune broke without a trial:\n{error}")
     if "OutOfMemoryError" in error:  # Ray does not say whose worker it killed
         search.lose(search.largest, OUT_OF_MEMORY, again=False)
@@ -143,10 +144,7 @@ class TuneSearcher(Searcher):
         return {**config, "checkpoint": config["checkpoint"] and Parcel(config["checkpoint"])}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        parcel: Parcel | None = result["checkpoint"]
-        self._search.progress(trial_id, result, parcel.data if parcel else None)
-        if parcel:
-            parcel.data = b""  # Tune keeps the result
+        self._search.progress(trial_id, result, _unpacked(result))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if self._stop.requested or self._search.failure:
@@ -154,6 +152,7 @@ class TuneSearcher(Searcher):
         if error:
             self._search.lose(trial_id, "its worker process died")
         else:
+            _unpacked(result or {})
             self._search.finish(trial_id, result or {})
 
     def save(self, checkpoint_path: str) -> None:
@@ -165,6 +164,15 @@ class TuneSearcher(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its own state, and the search's files and study do not belong there."""
         return {}
+
+
+def _unpacked(result: Mapping[str, Any]) -> bytes | None:
+    """The checkpoint in a worker's result, if there is one, taken out of it: Tune keeps results."""
+    parcel: Parcel | None = result.get("checkpoint")
+    if parcel is None:
+        return None
+    data, parcel.data = parcel.data, b""
+    return data
 
 
 class StopWhenAsked(tune.Stopper):

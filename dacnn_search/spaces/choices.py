@@ -20,7 +20,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Options:
-    """The values of one choice; `ordered`: evenly spaced numbers rather than a list."""
+    """The values of one choice; `ordered`: evenly spaced whole numbers rather than a list. (Steps of other numbers are
+    not exact, and a sampler that adds them up would leave the list.)"""
 
     values: tuple[Any, ...]
     ordered: bool
@@ -121,7 +122,8 @@ class ChoiceTree:
 def _ask(choose: Choose, name: str, part: Any) -> Any:
     """The value of a part: chosen where there are several."""
     values = options_of(part)
-    return values[0] if len(values) == 1 else choose(name, Options(values, hasattr(part, "range")))
+    ordered = hasattr(part, "range") and isinstance(values[0], int)
+    return values[0] if len(values) == 1 else choose(name, Options(values, ordered))
 
 
 def regulator_rank(regulators: str) -> int:
