@@ -27,7 +27,7 @@ import ray  # noqa: E402
 
 from dacnn_search.errors import InputError  # noqa: E402
 from dacnn_search.guard import guarded  # noqa: E402
-from dacnn_search.packing import Demand, Machine, Share, Slots, pack  # noqa: E402
+from dacnn_search.packing import Demand, Machine, Share, Slots, count_cores, pack  # noqa: E402
 from dacnn_search.run_directory import gpu_memory  # noqa: E402
 
 __all__ = ["check_address", "early_ray", "one_ray", "start_ray"]
@@ -41,8 +41,11 @@ _kept: contextlib.ExitStack | None = None  # what ends Ray, if that is not the `
 
 @contextlib.contextmanager
 def one_ray() -> Iterator[None]:
-    """Let every `start_ray` within use the Ray that the first one starts; it ends with this context."""
+    """Let every `start_ray` within use the Ray that the first one starts; it ends with the outermost of these."""
     global _kept
+    if _kept is not None:
+        yield
+        return
     with contextlib.ExitStack() as _kept:
         try:
             yield
@@ -98,7 +101,7 @@ def _init(address: str | None, concurrency: int | None, folder: Path | None, ver
     level = logging.INFO if verbose else logging.CRITICAL  # errors of trials are in the ledger, others are raised
     logging.getLogger("ray").setLevel(level)
     # A new cluster has a CPU per trial, so that more trials than cores can be asked for.
-    cpus = None if address else max(concurrency or 0, os.cpu_count() or 1)
+    cpus = None if address else max(concurrency or 0, count_cores())
     try:
         with warnings.catch_warnings(), _own_signals():
             warnings.simplefilter("default" if verbose else "ignore")

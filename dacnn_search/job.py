@@ -1,8 +1,5 @@
 """The main job in order: search, retraining, export, dashboard, and what is told of it in the terminal."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from dacnn_search.console import Terminal, front_table
 from dacnn_search.dashboard import write_dashboard, write_index
 from dacnn_search.exports.exporting import write_best
@@ -17,16 +14,24 @@ from dacnn_search.task import Task
 __all__ = ["run_job"]
 
 
-def run_job(task: Task, *, resources: Mapping[str, Any], verbose: bool, tracking: Tracking) -> RunDirectory:
+def run_job(task: Task, *, address: str | None, verbose: bool, tracking: Tracking) -> RunDirectory:
     """Do what `dacnn_search.run` promises, within `one_ray`, and return the run directory. Raises what `search` and
     `retrain` raise.
 
-    resources: `address`, `concurrency` and `gpus_per_trial`, for the retraining as well.
+    address: of a Ray cluster; by default Ray is started on this machine.
     """
     with Terminal() as terminal:
-        run = run_task(task, address=resources["address"], listener=terminal, verbose=verbose, tracking=tracking)
+        run = run_task(task, address=address, listener=terminal, verbose=verbose, tracking=tracking)
         if run.front and run.space.settings.retrain.top:
-            retrain(run, repair=task.repair, listener=terminal, verbose=verbose, **resources)
+            retrain(
+                run,
+                address=address,
+                concurrency=task.settings.concurrency,
+                gpus_per_trial=task.settings.gpus_per_trial,
+                repair=task.repair,
+                listener=terminal,
+                verbose=verbose,
+            )
         with orderly_end(run.folder):
             best = write_best(run)
             write_end(run)

@@ -9,10 +9,13 @@ Ray's shares of a GPU are a matter of counting only, and Ray Tune keeps its work
 same. So the share is that of the largest network; `dacnn_search.place` keeps each training within it.
 """
 
+import contextlib
 import math
+import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from dacnn_search.architecture import Architecture
@@ -21,7 +24,7 @@ from dacnn_search.errors import InputError
 from dacnn_search.recipe import Recipe
 from dacnn_search.space import SearchSpace
 
-__all__ = ["Demand", "Machine", "Share", "Slots", "demand_of", "demand_of_space", "excess", "pack"]
+__all__ = ["Demand", "Machine", "Share", "Slots", "count_cores", "demand_of", "demand_of_space", "excess", "pack"]
 
 Share = float | Literal["auto"] | None
 
@@ -37,6 +40,7 @@ MOST_PER_GPU = 16
 UNKNOWN_PER_GPU = 4
 SMALL_STEP = 6e9  # MACs of a training step below which one thread is as fast as several
 DRAWN = 50
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU and of wall time; in a container its own
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,15 @@ class Slots:
     gpus_per_trial: float
     threads: int = 1
     memory: float = field(default=math.inf, compare=False)
+
+
+def count_cores() -> int:
+    """The CPU cores that this process may use: those it is pinned to, fewer if its container has a quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # no such file, or no quota: "max"
+        quota, period = map(int, CPU_QUOTA.read_text().split())
+        cores = min(cores, math.ceil(quota / period))
+    return max(1, cores)
 
 
 def demand_of(

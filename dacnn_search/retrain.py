@@ -65,7 +65,8 @@ def retrain(
     cut short goes on from its last checkpoint. The front is then judged on the test images (`networks.judge`), which
     the listener is told.
 
-    repair: leave out damaged lines of `retrained.jsonl`, which otherwise are an error.
+    concurrency, gpus_per_trial: by default the search's. repair: leave out damaged lines of `retrained.jsonl`, which
+    otherwise are an error.
 
     A training that breaks is told to the listener and left out. Raises InputError for a run without finished trials,
     signals.Interrupted after SIGINT or SIGTERM, DacnnSearchError if every training breaks.
@@ -88,6 +89,9 @@ def retrain(
             data = load(space.settings.data).with_validation_in_train()
             networks = [Architecture.from_dict(job.record["architecture"]) for job in jobs]
             demand = demand_of(networks, data.input_shape, data.num_classes, recipe, data_bytes=data.nbytes)
+            kept = run.environment
+            concurrency = concurrency or kept.get("concurrency")
+            gpus_per_trial = kept.get("gpus_per_trial") if gpus_per_trial is None else gpus_per_trial
             with start_ray(address, concurrency, gpus_per_trial, verbose, demand) as slots:
                 board = _Board(run, len(jobs), recipe.epochs, listener)
                 try:
@@ -95,6 +99,7 @@ def retrain(
                 except DacnnSearchError as error:
                     board.failed(str(error))
                     raise
+            board.ended()
         if judgement := judge(run.networks):
             listener.say(str(judgement))
         chosen = {record["fingerprint"] for record in spread(run.front, settings.top)}
@@ -104,7 +109,8 @@ def retrain(
 def _missing_jobs(
     run: RunDirectory, settings: RetrainSettings, recipe: Recipe, records: Sequence[Mapping[str, Any]]
 ) -> list[Job]:
-    """The trainings to do, the largest network first, so that the workers end together."""
+    """The trainings to do, the largest network first, so that the workers end together: of networks of the front, and
+    those whose weights are lost."""
     done = {
         (record["fingerprint"], record["seed"])
         for record in records
@@ -112,7 +118,9 @@ def _missing_jobs(
     }
     jobs = [Job(record, seed) for record in spread(run.front, settings.top) for seed in range(settings.seeds)]
     missing = [job for job in jobs if (job.record["fingerprint"], job.seed) not in done]
-    return sorted(missing, key=lambda job: -job.record["macs"])
+    known = [Job(r, r["seed"]) for network in run.networks for r in network.records if not run.has_weights(r)]
+    distinct = {(job.record["fingerprint"], job.seed): job for job in [*known, *missing]}
+    return sorted(distinct.values(), key=lambda job: -job.record["macs"])
 
 
 def _train_all(trainings: "_Trainings", jobs: Sequence[Job], board: "_Board", stop: Stop) -> None:
@@ -246,6 +254,10 @@ class _Board:
         message = f"retraining of trial {job.record['trial']} broke: {reason}"
         self._listener.say(message)
         return message
+
+    def ended(self) -> None:
+        """All is done."""
+        self._tell("finished")
 
     def interrupted(self) -> None:
         """A signal has ended all."""

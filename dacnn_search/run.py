@@ -47,8 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     early_ray(options.address, task.settings.concurrency, options.verbose)
             from dacnn_search.job import run_job
 
-        resources = {name: getattr(options, name) for name in ("address", "concurrency", "gpus_per_trial")}
-        run_job(task, resources=resources, verbose=options.verbose, tracking=tracking)
+        run_job(task, address=options.address, verbose=options.verbose, tracking=tracking)
 
 
 @contextlib.contextmanager

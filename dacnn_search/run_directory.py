@@ -114,9 +114,11 @@ class RunDirectory:
                 raise RunDirectoryError(f"{folder}: the run directory can't be made: {error.strerror}") from error
 
     def set_space(self, space: SearchSpace) -> None:
-        """Go on in another space."""
-        self.set_environment(space=_space_facts(space))
-        write_atomic(self.space_file, space.text)
+        """Go on in a space, or with a file that says other things of the same space."""
+        given = self.environment.get("space", {}).get("given")
+        if space.values != given or space.text != self.space_file.read_text(encoding="utf-8"):
+            self.set_environment(**_given_facts(space))
+            write_atomic(self.space_file, space.text)
 
     def set_environment(self, **values: Any) -> None:
         """Change values in `environment.json`, if they are others than before."""
@@ -269,7 +271,6 @@ def _environment(name: str, space: SearchSpace, class_names: Sequence[str], sett
     return {
         "format": FORMAT,
         "name": name,
-        "description": space.settings.description,
         "started": now(),
         **settings,
         "command": sys.argv,
@@ -291,22 +292,28 @@ def _environment(name: str, space: SearchSpace, class_names: Sequence[str], sett
             "validation": space.summary.validation_size,
             "test": space.summary.test_size,
         },
-        "space": _space_facts(space),
         "epochs": space.settings.recipe.epochs,
         "recipe": space.settings.recipe.model_dump(mode="json"),
-        "references": [reference.model_dump(mode="json") for reference in space.settings.references],
+        **_given_facts(space),
     }
 
 
-def _space_facts(space: SearchSpace) -> dict[str, Any]:
+def _given_facts(space: SearchSpace) -> dict[str, Any]:
+    """What a run's file may say otherwise when the run goes on."""
     least, most = space.extremes()
     limits = space.settings.constraints
     return {
-        "networks": count_networks(space.tree),
-        "least": least.parameters,
-        "most": most.parameters,
-        "given": space.values,
-        "constraints": {key: limit.max if (limit := getattr(limits, key)) else None for key in ("parameters", "macs")},
+        "description": space.settings.description,
+        "references": [reference.model_dump(mode="json") for reference in space.settings.references],
+        "space": {
+            "networks": count_networks(space.tree),
+            "least": least.parameters,
+            "most": most.parameters,
+            "given": space.values,
+            "constraints": {
+                key: limit.max if (limit := getattr(limits, key)) else None for key in ("parameters", "macs")
+            },
+        },
     }
 
 

@@ -4,11 +4,13 @@
 Tune ask it for trials and tell it results.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dacnn_search.cluster import check_address, start_ray
-from dacnn_search.data import load
+from dacnn_search.cluster import check_address, one_ray, start_ray
+from dacnn_search.data import ImageData, load
 from dacnn_search.files import lock, sweep
 from dacnn_search.ledger import Ledger
 from dacnn_search.packing import demand_of_space
@@ -21,6 +23,7 @@ from dacnn_search.searches.tuning import drive
 from dacnn_search.signals import orderly_end
 from dacnn_search.space import SearchSpace
 from dacnn_search.task import Task, prepare
+from dacnn_search.units import format_duration
 
 __all__ = ["run_task", "search"]
 
@@ -64,36 +67,63 @@ def run_task(
     tracking: Tracking | None = None,
 ) -> RunDirectory:
     """Do a search that has been prepared; see `search`."""
-    space, settings, run = task.space, task.settings, task.run
+    space, run = task.space, task.run
     listener = listener or Listener()
-    with orderly_end(run.folder if run else None):
-        check_address(address)
-        data = load(space.settings.data).without_test()
-        if run is None:
-            chosen = settings.model_dump(mode="json")
-            run = RunDirectory.create(task.results, task.name, space, data.class_names, chosen)
-    with lock(run.folder), orderly_end(run.folder) as stop:
-        sweep(run.folder)
-        listener.began(run.folder)
-        with (
-            Ledger.open(run.trials_file, TRIAL, repair=task.repair) as ledger,
-            Ledger.open(run.proposals_file, PROPOSAL, repair=task.repair) as proposed,
-        ):
-            if task.repair:
-                forget_lost(proposed, len(ledger.records))
-            else:
-                check_nothing_lost(run, ledger.records, proposed.records)
-            if task.extension is not None:
-                kept, dropped = extend_run(run, task.extension, ledger, proposed)
-                listener.say(f"extended: {kept} trials fit the new space, {dropped} do not and are left out")
-            run.set_environment(**settings.model_dump(mode="json"))
-            callbacks = tracking.begin(run, listener.say) if tracking else []
-            state = Search(run, space, settings, ledger, proposed, listener)
-            try:
-                if not state.over:
-                    demand = demand_of_space(space, settings.trials - state.finished, data.nbytes, ledger.records)
-                    with start_ray(address, settings.concurrency, settings.gpus_per_trial, verbose, demand) as slots:
-                        drive(state, data, slots, stop, verbose, callbacks)
-            finally:
-                state.close()
+    ray_options = (address, task.settings.concurrency, task.settings.gpus_per_trial, verbose)
+    with one_ray():
+        with orderly_end(run.folder if run else None):
+            check_address(address)
+            data = load(space.settings.data).without_test()
+            if run is None:
+                with start_ray(*ray_options):  # what can't be had is refused before a folder is made
+                    run = _new_run(task, data)
+        with lock(run.folder), orderly_end(run.folder) as stop:
+            sweep(run.folder)
+            listener.began(run.folder)
+            with _opened(task, run, listener) as state:
+                if state.over:
+                    listener.say(f"nothing to search: {_why_over(state)}")
+                    state.end("finished")
+                    return run
+                known = state.run.records
+                demand = demand_of_space(space, task.settings.trials - state.finished, data.nbytes, known)
+                with start_ray(*ray_options, demand) as slots:
+                    run.set_environment(**task.settings.model_dump(mode="json"))
+                    callbacks = tracking.begin(run, listener.say) if tracking else []
+                    drive(state, data, slots, stop, verbose, callbacks)
     return run
+
+
+def _new_run(task: Task, data: ImageData) -> RunDirectory:
+    settings = task.settings.model_dump(mode="json")
+    return RunDirectory.create(task.results, task.name, task.space, data.class_names, settings)
+
+
+@contextlib.contextmanager
+def _opened(task: Task, run: RunDirectory, listener: Listener) -> Iterator[Search]:
+    """The state of a search whose ledgers have been opened, checked and, if it is to be, extended."""
+    with (
+        Ledger.open(run.trials_file, TRIAL, repair=task.repair) as ledger,
+        Ledger.open(run.proposals_file, PROPOSAL, repair=task.repair) as proposed,
+    ):
+        if task.repair:
+            forget_lost(proposed, len(ledger.records))
+        else:
+            check_nothing_lost(run, ledger.records, proposed.records)
+        if task.extension is not None:
+            kept, dropped = extend_run(run, task.extension, ledger, proposed)
+            listener.say(f"extended: {kept} trials fit the new space, {dropped} do not and are left out")
+        else:
+            run.set_space(task.space)
+        state = Search(run, task.space, task.settings, ledger, proposed, listener)
+        try:
+            yield state
+        finally:
+            state.close()
+
+
+def _why_over(state: Search) -> str:
+    """What keeps a search from going on."""
+    if state.finished >= state.settings.trials:
+        return f"{state.finished} of {state.settings.trials} trials have ended"
+    return f"the time budget of {format_duration(state.settings.time_budget or 0.0)} is used up"

@@ -8,7 +8,7 @@ from typing import Any
 
 from dacnn_search.errors import InputError, RunDirectoryError
 from dacnn_search.run_directory import RunDirectory, check_name
-from dacnn_search.runs.extension import Extension, check_extension, check_unchanged
+from dacnn_search.runs.extension import Extension, check_extension, check_unchanged, settings_before
 from dacnn_search.settings import SearchSettings, validate
 from dacnn_search.space import SearchSpace
 
@@ -19,7 +19,8 @@ __all__ = ["Task", "prepare"]
 class Task:
     """A search: of `space` with `settings`, in a new run directory `results`/`name` or going on with `run`.
 
-    extension: the wider space that `run` gets, if it does. repair: whether damaged lines of its ledger are left out.
+    extension: set if networks or constraints of `space` are others than `run` has had. repair: whether damaged lines
+    of its ledger are left out.
     """
 
     space: SearchSpace
@@ -59,23 +60,27 @@ def prepare(
     if not extend:
         check_unchanged(run)
     extension = None if given is None else check_extension(run, given, extend)
-    old = run.space
-    chosen = _merge(old.settings.search, run, settings)
-    return Task(given if extension and given else old, chosen, Path(results), name, run, extension, repair)
+    now = given or run.space
+    return Task(now, _merge(now.settings.search, run, settings), Path(results), name, run, extension, repair)
 
 
 def _merge(settings: SearchSettings, run: RunDirectory | None, given: Mapping[str, Any]) -> SearchSettings:
-    """The space's settings, under those a resumed run was started with, under those given now."""
-    kept = {key: run.environment[key] for key in SearchSettings.model_fields if key in run.environment} if run else {}
-    if run and given.get("seed") not in (None, kept.get("seed")):
-        raise RunDirectoryError(
-            f"{run.folder}: a resumed search keeps its seed {kept['seed']}, but got {given['seed']}"
-        )
+    """The space's settings; of a resumed run those it was last started with, but for what the file says otherwise than
+    before; and over all those given now."""
+    values = settings.model_dump(mode="json")
+    kept = {key: run.environment[key] for key in values if key in run.environment} if run else {}
+    before = run and settings_before(run)
+    edited = {key: value for key, value in values.items() if before and value != getattr(before, key)}
     wanted = {key: value for key, value in given.items() if value is not None}
-    values, problems = validate({**settings.model_dump(mode="json"), **kept, **wanted}, SearchSettings)
+    merged = {**values, **kept, **edited, **wanted}
+    if run and merged["seed"] != kept.get("seed", merged["seed"]):
+        raise RunDirectoryError(
+            f"{run.folder}: a resumed search keeps its seed {kept['seed']}, but got {merged['seed']}"
+        )
+    valid, problems = validate(merged, SearchSettings)
     if problems:
         raise InputError("\n".join(message for _, message in problems))
-    return SearchSettings.model_construct(**values)
+    return SearchSettings.model_construct(**valid)
 
 
 def _check_writable(folder: Path) -> None:

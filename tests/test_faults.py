@@ -490,7 +490,10 @@ def test_an_edited_space_is_refused_with_what_differs(space, run, space_file):
 
 def test_the_same_space_and_other_budgets_are_no_edit(space, run, space_file):
     same = other_space(space_file, "trials: 4", "trials: 40")
-    assert prepare(same, resume=run.folder, settings={}).extension is None
+    task = prepare(same, resume=run.folder, settings={})
+    assert (task.extension, task.settings.trials) == (None, 40)
+    run.set_space(task.space)
+    assert run.space_file.read_text() == same.read_text()
 
 
 def test_a_space_edited_in_the_run_directory_is_refused_with_what_differs(run):
@@ -512,7 +515,45 @@ def test_a_space_cut_short_in_the_run_directory_is_refused(run):
 def test_budgets_and_comments_may_be_edited_in_the_run_directory(run):
     text = run.space_file.read_text().replace("trials: 4", "trials: 40")
     run.space_file.write_text(f"# as we like it\n{text}")
-    assert prepare(resume=run.folder, settings={}).run is not None
+    assert prepare(resume=run.folder, settings={}).settings.trials == 40
+
+
+def test_what_was_given_last_counts(run):
+    """A budget in the file, one on the command line, the file edited again."""
+    for trials, given in ((40, None), (40, 52), (30, None)):
+        run.space_file.write_text(TINY.replace("trials: 4", f"trials: {trials}"))
+        task = prepare(resume=run.folder, settings={"trials": given})
+        assert task.settings.trials == (given or trials)
+        run.set_space(task.space)
+        run.set_environment(**task.settings.model_dump(mode="json"))
+        assert prepare(resume=run.folder, settings={}).settings.trials == (given or trials)
+
+
+def test_a_time_budget_can_be_lifted_in_the_file(run):
+    run.space_file.write_text(TINY.replace("trials: 4", "time_budget: 1s, trials: 4"))
+    task = prepare(resume=run.folder, settings={})
+    run.set_space(task.space)
+    run.set_environment(**task.settings.model_dump(mode="json"))
+    assert prepare(resume=run.folder, settings={}).settings.time_budget == 1
+    run.space_file.write_text(TINY)
+    assert prepare(resume=run.folder, settings={}).settings.time_budget is None
+
+
+def test_an_extension_brings_its_budgets(run, space_file):
+    wider = space_file(TINY.replace("[3, 4, 6]", "[3, 4, 6, 8]").replace("trials: 4", "trials: 40"), "wider.yaml")
+    assert prepare(wider, resume=run.folder, extend=True, settings={}).settings.trials == 40
+
+
+def test_a_seed_edited_in_the_file_is_refused(run):
+    run.space_file.write_text(TINY.replace("seed: 3", "seed: 4"))
+    with pytest.raises(RunDirectoryError, match="keeps its seed 3, but got 4"):
+        prepare(resume=run.folder, settings={})
+
+
+def test_references_edited_in_the_file_are_shown(run):
+    run.space_file.write_text(TINY + "references: [{name: mine, parameters: 1k, accuracy: 0.5}]\n")
+    run.set_space(prepare(resume=run.folder, settings={}).space)
+    assert run.environment["references"] == [{"name": "mine", "parameters": 1000, "accuracy": 0.5}]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ ORDER = [
     # networks and data, described
     *("architecture", "drawing", "cost", "zoo", "datasets.published", "datasets.user", "data", "recipe"),
     # search spaces
-    *("settings", "spaces.choices", "spaces.size", "space", "spaces.preview", "packing"),
+    *("settings", "spaces.choices", "spaces.size", "space", "packing", "spaces.preview"),
     # what a search leaves
     *("pareto", "ledger", "runs.checkpoints", "runs.networks", "run_directory", "runs.progress", "console"),
     *("runs.extension", "task"),

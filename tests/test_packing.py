@@ -1,6 +1,7 @@
 """How many trainings run at once, for invented machines."""
 
 import math
+import os
 
 import pytest
 
@@ -16,6 +17,7 @@ from dacnn_search.packing import (
     Demand,
     Machine,
     Slots,
+    count_cores,
     demand_of,
     pack,
 )
@@ -131,3 +133,19 @@ def test_demand_is_that_of_the_largest_and_corrected_by_what_trials_took():
         {"architecture": large.to_dict(), "peak_bytes": None},
     ]
     assert demand_of([large], (1, 8, 8), 10, recipe, measured=taken).bytes == 2 * estimate
+
+
+def test_cores_are_those_that_the_process_may_use(tmp_path, monkeypatch):
+    pinned = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(pinned)})
+    try:
+        assert count_cores() == 1
+    finally:
+        os.sched_setaffinity(0, pinned)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)))
+    for quota, cores in (("max 100000", 64), ("250000 100000", 3), ("50000 100000", 1), ("no number", 64)):
+        (tmp_path / "cpu.max").write_text(quota)
+        monkeypatch.setattr("dacnn_search.packing.CPU_QUOTA", tmp_path / "cpu.max")
+        assert count_cores() == cores
+    monkeypatch.setattr("dacnn_search.packing.CPU_QUOTA", tmp_path / "none")
+    assert count_cores() == 64

@@ -13,8 +13,9 @@ from pretended import TINY, Pretended, epoch_result, new_run
 from dacnn_search.architecture import Architecture
 from dacnn_search.cluster import one_ray
 from dacnn_search.errors import DacnnSearchError, InputError, RunDirectoryError
+from dacnn_search.files import read_json
 from dacnn_search.ledger import LedgerWarning, read_ledger
-from dacnn_search.pareto import front_of
+from dacnn_search.pareto import front_of, spread
 from dacnn_search.retrain import retrain
 from dacnn_search.run_directory import RunDirectory
 from dacnn_search.runs.progress import Listener
@@ -43,6 +44,7 @@ class Diary(Listener):
     """Remembers what it was told."""
 
     def __init__(self) -> None:
+        self.said: list[str] = []
         self.finished_trials: list[int] = []
         self.states: list[str] = []
         self.retrained_seeds: list[tuple[str, int]] = []
@@ -55,6 +57,9 @@ class Diary(Listener):
 
     def finished(self, record):
         self.finished_trials.append(record["trial"])
+
+    def say(self, message):
+        self.said.append(message)
 
     def retrained(self, record):
         self.retrained_seeds.append((record["fingerprint"], record["seed"]))
@@ -214,6 +219,33 @@ def retrained(resumed) -> RunDirectory:
     """The same with its front trained in full."""
     retrain(resumed, concurrency=1)
     return resumed
+
+
+def test_a_retraining_keeps_to_what_the_search_was_given(retrained, monkeypatch):
+    """concurrency: 1 stands in the search space."""
+    given = []
+
+    def refuse(address, concurrency, gpus_per_trial, verbose, demand):
+        given.append((concurrency, gpus_per_trial))
+        raise InputError("enough is known")
+
+    monkeypatch.setattr(sys.modules["dacnn_search.retrain"], "start_ray", refuse)
+    for settings in ({}, {"concurrency": 2, "gpus_per_trial": 0.5}):
+        with pytest.raises(InputError, match="enough"):
+            retrain(retrained, epochs=7, **settings)
+    assert given == [(1, "auto"), (2, 0.5)]
+
+
+def test_lost_weights_of_a_network_that_is_not_chosen_any_more_are_trained_again(retrained):
+    (chosen,) = spread(retrained.front, 1)
+    left = next(r for r in retrained.retrained if r["fingerprint"] != chosen["fingerprint"])
+    path = retrained.weights_file(left["fingerprint"], left["seed"])
+    data = path.read_bytes()
+    path.unlink()
+    diary = Diary()
+    retrain(retrained, top=1, listener=diary)
+    assert diary.retrained_seeds == [(left["fingerprint"], left["seed"])]
+    assert path.read_bytes() == data
 
 
 def test_damaged_weights_are_noticed_and_trained_again(retrained):
@@ -525,6 +557,30 @@ def test_checkpoints_do_not_stay_with_the_results_that_tune_keeps(space, tmp_pat
 def test_a_search_needs_a_space_or_a_run(space):
     with pytest.raises(InputError, match="a space or a run directory"):
         search()
+
+
+def test_what_the_machine_does_not_have_is_refused_before_anything_is_made(space, tmp_path, ray_for_all):
+    with pytest.raises(InputError, match=r"gpus per trial must be at most the 0 of the cluster, but is 1"):
+        search(space, results=tmp_path, gpus_per_trial=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_machine_does_not_have_does_not_stick_to_a_run(space, tmp_path, ray_for_all):
+    run = new_run(space, tmp_path)
+    with pytest.raises(InputError, match="gpus per trial"):
+        search(resume=run.folder, gpus_per_trial=1)
+    assert run.environment["gpus_per_trial"] == "auto"
+
+
+def test_a_search_that_is_over_says_so(space, tmp_path):
+    pretended = Pretended(space, new_run(space, tmp_path), trials=2)
+    pretended.run()
+    run = pretended.search.run
+    run.set_environment(trials=2)
+    diary = Diary()
+    search(resume=run.folder, listener=diary)
+    assert "nothing to search: 2 of 2 trials have ended" in diary.said
+    assert read_json(run.folder / "status.json")["state"] == "finished"
 
 
 def test_settings_given_are_checked(space, tmp_path):

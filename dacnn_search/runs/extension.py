@@ -11,7 +11,7 @@ from dacnn_search.errors import RunDirectoryError, SpaceError
 from dacnn_search.files import write_atomic
 from dacnn_search.ledger import Ledger
 from dacnn_search.run_directory import RunDirectory
-from dacnn_search.settings import SpaceSettings, options_of, validate
+from dacnn_search.settings import SearchSettings, SpaceSettings, options_of, validate
 from dacnn_search.space import SearchSpace
 from dacnn_search.spaces.choices import Options
 
@@ -22,6 +22,7 @@ __all__ = [
     "check_unchanged",
     "extend_run",
     "forget_lost",
+    "settings_before",
     "space_id",
 ]
 
@@ -64,17 +65,28 @@ def check_extension(run: RunDirectory, space: SearchSpace, extend: bool) -> Exte
 
 def check_unchanged(run: RunDirectory) -> None:
     """Raise RunDirectoryError, with what differs, if the `space.yaml` of a run is no longer what the run was given."""
-    given = run.environment.get("space", {}).get("given")
-    if given is None:  # a run from before this was kept
+    before = _space_before(run)
+    if before is None:
         return
-    values, _ = validate(given, SpaceSettings)
-    began = SpaceSettings.model_construct(**values).model_dump(mode="json", warnings=False)
+    began = before.model_dump(mode="json", warnings=False)
     changes = [text for part, text in _changes(began, _parts(run.space)) if part not in FREE]
     if changes:
         raise RunDirectoryError(
             f"{run.space_file}: a run directory keeps the space that its trials are of (to give it another: --space "
             "FILE --extend); the difference is\n" + "\n".join(f"  {text}" for text in changes)
         )
+
+
+def settings_before(run: RunDirectory) -> SearchSettings | None:
+    """What the file said of the search when the run was last started; None if the run does not know."""
+    before = _space_before(run)
+    return None if before is None else before.search
+
+
+def _space_before(run: RunDirectory) -> SpaceSettings | None:
+    """The space that a run was last given; None for a run from before that was kept."""
+    given = run.environment.get("space", {}).get("given")
+    return None if given is None else SpaceSettings.model_construct(**validate(given, SpaceSettings)[0])
 
 
 def check_nothing_lost(

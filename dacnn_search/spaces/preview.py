@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from dacnn_search.architecture import Architecture
 from dacnn_search.commands import command
 from dacnn_search.cost import training_seconds
 from dacnn_search.drawing import LEGEND, draw
+from dacnn_search.packing import count_cores
 from dacnn_search.settings import SpaceSettings
 from dacnn_search.space import SearchSpace
 from dacnn_search.spaces.size import count_networks
@@ -103,7 +103,7 @@ def _duration_line(space: SearchSpace, sample: Sample) -> str:
         training_seconds(network, space.input_shape, space.num_classes, images, recipe.batch_size)
         for network in sample.networks
     ]
-    each, cores = float(np.mean(times)), os.cpu_count() or 1
+    each, cores = float(np.mean(times)), count_cores()
     return (
         f"{trials} trials of {recipe.epochs} epochs: about {format_duration(trials * each / cores)} on the {cores} CPU "
         f"cores here, {format_duration(each)} each (a rough estimate; a GPU is faster)"
