@@ -31,7 +31,7 @@ from torchvision import transforms
 
 from dacnn_search import SearchSpace, build
 from dacnn_search.data import Split, load
-from dacnn_search.samplers import distribution_of
+from dacnn_search.sampling.domains import distribution_of
 
 CONCURRENCY = 2
 

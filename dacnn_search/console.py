@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from rich.text import Text
 from dacnn_search.architecture import Architecture
 from dacnn_search.pareto import Record, spread
 from dacnn_search.run_directory import now
-from dacnn_search.runs.networks import TrainedNetwork
+from dacnn_search.runs.networks import TrainedNetwork, deviation_of
 from dacnn_search.runs.progress import Listener, RunningTrial, Snapshot
 from dacnn_search.units import format_bytes, format_count, format_duration
 
@@ -161,8 +160,8 @@ def front_table(front: Sequence[Record], networks: Sequence[TrainedNetwork]) -> 
 def _test_accuracy(network: TrainedNetwork | None) -> str:
     if network is None:
         return ""
-    deviation = f" ±{100 * statistics.stdev(network.tested):.2f}" if len(network.tested) > 1 else ""
-    return f"{network.accuracy:.2%}{deviation}"
+    deviation = deviation_of(network.tested)
+    return f"{network.accuracy:.2%}" + ("" if deviation is None else f" ±{100 * deviation:.2f}")
 
 
 def _line(snapshot: Snapshot) -> str:

@@ -114,19 +114,17 @@ def training_bytes(
     input_shape: InputShape,
     num_classes: int,
     batch_size: int,
-    activation_bytes: int = 4,
     optimizer_states: int = 2,
     recomputes: bool = False,
 ) -> int:
     """Estimated peak memory of one training step, in bytes.
 
-    Weights, gradients and `optimizer_states` tensors per weight (float32), the activations of a batch in
-    `activation_bytes` each, and two gradients as large as the largest activation. With `recomputes`, the activations
-    are the inputs of all sections and those of one section, the largest. The memory that libraries take for themselves
-    is not included.
+    Weights, gradients and `optimizer_states` tensors per weight, the activations of a batch, and two gradients as large
+    as the largest activation, all in float32. With `recomputes`, the activations are the inputs of all sections and
+    those of one section, the largest. The memory that libraries take for themselves is not included.
     """
     cost = estimate_cost(architecture, input_shape, num_classes)
-    weights = (2 + optimizer_states) * BYTES_PER_WEIGHT * cost.parameters
+    weights = (2 + optimizer_states) * cost.parameters
     largest = input_shape[1] * input_shape[2] * architecture.sections[0].width
     for block, pixels in _blocks_with_pixels(architecture, *input_shape[1:]):
         largest = max(largest, pixels * block.layers[-1].width)
@@ -134,7 +132,7 @@ def training_bytes(
     if recomputes:
         sections = _section_activations(architecture, input_shape)
         kept = sum(entering for entering, _ in sections) + max(within for _, within in sections)
-    return weights + batch_size * activation_bytes * (kept + 2 * largest)
+    return BYTES_PER_WEIGHT * (weights + batch_size * (kept + 2 * largest))
 
 
 def training_seconds(

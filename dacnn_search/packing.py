@@ -24,7 +24,19 @@ from dacnn_search.errors import InputError
 from dacnn_search.recipe import Recipe
 from dacnn_search.space import SearchSpace
 
-__all__ = ["Demand", "Machine", "Share", "Slots", "count_cores", "demand_of", "demand_of_space", "excess", "pack"]
+__all__ = [
+    "Demand",
+    "Machine",
+    "Share",
+    "Slots",
+    "count_cores",
+    "demand_of",
+    "demand_of_space",
+    "excess",
+    "most_excess",
+    "pack",
+    "step_bytes",
+]
 
 Share = float | Literal["auto"] | None
 
@@ -38,6 +50,7 @@ CPU_USABLE = 0.7  # of a machine's memory: others live there too
 CPU_PROCESS_BYTES = 400 * 2**20  # a worker with torch
 MOST_PER_GPU = 16
 UNKNOWN_PER_GPU = 4
+STATES_PER_WEIGHT = {"sgd": 1, "adagrad": 1, "adamw": 2}  # of the optimisers
 SMALL_STEP = 6e9  # MACs of a training step below which one thread is as fast as several
 DRAWN = 50
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU and of wall time; in a container its own
@@ -86,6 +99,20 @@ def count_cores() -> int:
     return max(1, cores)
 
 
+def step_bytes(
+    architecture: Architecture, input_shape: InputShape, num_classes: int, recipe: Recipe, recomputes: bool = False
+) -> int:
+    """Estimated peak memory of a training step by a recipe, in bytes; see `training_bytes`."""
+    return training_bytes(
+        architecture,
+        input_shape,
+        num_classes,
+        recipe.batch_size,
+        optimizer_states=STATES_PER_WEIGHT[recipe.optimizer],
+        recomputes=recomputes,
+    )
+
+
 def demand_of(
     networks: Sequence[Architecture],
     input_shape: InputShape,
@@ -94,27 +121,17 @@ def demand_of(
     *,
     trainings: int | None = None,
     data_bytes: int = 0,
-    measured: Iterable[Mapping[str, Any]] = (),
+    factor: float = 1.0,
 ) -> Demand:
     """What networks take to be trained by a recipe, once each unless `trainings` says otherwise.
 
-    data_bytes: of the images. measured: records of a ledger; where trainings took more of a GPU than estimated
-    (`peak_bytes`), the estimate of all is raised in proportion.
+    data_bytes: of the images. factor: of the memory that trainings take over what is estimated.
     """
-
-    def step_bytes(network: Architecture) -> int:
-        return training_bytes(network, input_shape, num_classes, recipe.batch_size)
-
-    excesses = [
-        excess(record["peak_bytes"], step_bytes(Architecture.from_dict(record["architecture"])))
-        for record in measured
-        if record.get("peak_bytes")
-    ]
     macs = sorted(estimate_cost(network, input_shape, num_classes).macs for network in networks)
     layers = sorted(network.layers for network in networks)
     return Demand(
         len(networks) if trainings is None else trainings,
-        int(max(map(step_bytes, networks)) * max([1.0, *excesses])),
+        int(factor * max(step_bytes(network, input_shape, num_classes, recipe) for network in networks)),
         3.0 * macs[len(macs) // 2] * recipe.batch_size,
         layers[len(layers) // 2],
         data_bytes,
@@ -122,10 +139,10 @@ def demand_of(
 
 
 def demand_of_space(
-    space: SearchSpace, trials: int, data_bytes: int, measured: Iterable[Mapping[str, Any]] = ()
+    space: SearchSpace, trials: int, data_bytes: int, records: Iterable[Mapping[str, Any]] = ()
 ) -> Demand:
-    """What the networks of a space take, judged by some drawn from it. One that takes more than all of these is trained
-    within the share that it finds, or refused (see `training.must_recompute`)."""
+    """What the networks of a space take, judged by some drawn from it and by the trials that have ended. One that takes
+    more than all of these is trained within the share that it finds, or refused (see `training.must_recompute`)."""
     generator = random.Random(0)
     networks = [space.draw(generator)[0] for _ in range(DRAWN)]
     return demand_of(
@@ -135,8 +152,17 @@ def demand_of_space(
         space.settings.recipe,
         trainings=trials,
         data_bytes=data_bytes,
-        measured=measured,
+        factor=most_excess(records, space.input_shape, space.num_classes, space.settings.recipe),
     )
+
+
+def most_excess(
+    records: Iterable[Mapping[str, Any]], input_shape: InputShape, num_classes: int, recipe: Recipe
+) -> float:
+    """How often at most the estimate fits into what the trials of a ledger took of a GPU (`peak_bytes`); at least 1."""
+    taken = [(r["peak_bytes"], Architecture.from_dict(r["architecture"])) for r in records if r.get("peak_bytes")]
+    ratios = [excess(peak, step_bytes(network, input_shape, num_classes, recipe)) for peak, network in taken]
+    return max([1.0, *ratios])
 
 
 def excess(peak_bytes: int, estimate: int) -> float:

@@ -7,9 +7,9 @@ import torch
 from dacnn_search.architecture import Architecture
 from dacnn_search.data import ImageData
 from dacnn_search.model import Network
-from dacnn_search.packing import PROCESS_BYTES, WORKSPACE_BYTES, Slots, excess
+from dacnn_search.packing import PROCESS_BYTES, WORKSPACE_BYTES, Slots, excess, step_bytes
 from dacnn_search.recipe import Recipe
-from dacnn_search.training import build_seeded, must_recompute, prepare_process, step_bytes
+from dacnn_search.training import build_seeded, must_recompute, prepare_process
 from dacnn_search.trainings.resident import ResidentData, pick_device
 
 __all__ = ["Place"]
@@ -52,7 +52,8 @@ class Place:
         if self.data.device.type != "cuda":
             return None
         peak = torch.cuda.max_memory_allocated(self.data.device) - self._before
-        estimate = step_bytes(model.architecture, self.data, recipe, model.recomputes)
+        shape, classes = self.data.input_shape, self.data.num_classes
+        estimate = step_bytes(model.architecture, shape, classes, recipe, model.recomputes)
         self._excess = max(self._excess, excess(peak, estimate))
         return peak
 

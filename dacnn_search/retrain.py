@@ -16,7 +16,7 @@ from dacnn_search.data import ImageData, load
 from dacnn_search.errors import DacnnSearchError, InputError
 from dacnn_search.files import lock, sha256_of, write_atomic
 from dacnn_search.ledger import Ledger
-from dacnn_search.packing import Share, Slots, demand_of
+from dacnn_search.packing import Share, Slots, demand_of, most_excess
 from dacnn_search.pareto import spread
 from dacnn_search.recipe import Recipe
 from dacnn_search.run_directory import RETRAINED, RunDirectory, now
@@ -62,8 +62,7 @@ def retrain(
     The networks are spread over the front by parameters. They are trained on the training and validation images
     together, `seeds` times each, by the space's `retrain` recipe; what is done already is not done again. Weights go
     to `retrained/`, records to `retrained.jsonl`. A training whose weights are damaged is done again, one that a crash
-    cut short goes on from its last checkpoint. The front is then judged on the test images (`networks.judge`), which
-    the listener is told.
+    cut short goes on from its last checkpoint. The front is then judged on the test images, which the listener is told.
 
     concurrency, gpus_per_trial: by default the search's. repair: leave out damaged lines of `retrained.jsonl`, which
     otherwise are an error.
@@ -88,7 +87,9 @@ def retrain(
         if jobs:
             data = load(space.settings.data).with_validation_in_train()
             networks = [Architecture.from_dict(job.record["architecture"]) for job in jobs]
-            demand = demand_of(networks, data.input_shape, data.num_classes, recipe, data_bytes=data.nbytes)
+            images = (data.input_shape, data.num_classes)
+            factor = most_excess(run.records, *images, space.settings.recipe)
+            demand = demand_of(networks, *images, recipe, data_bytes=data.nbytes, factor=factor)
             kept = run.environment
             concurrency = concurrency or kept.get("concurrency")
             gpus_per_trial = kept.get("gpus_per_trial") if gpus_per_trial is None else gpus_per_trial

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 import optuna
 from optuna.samplers import BaseSampler
 
-from dacnn_search.sampling.domains import distribution_of
 from dacnn_search.space import SearchSpace
 from dacnn_search.surrogate import SurrogateSampler
 
-__all__ = ["SAMPLERS", "distribution_of", "make_sampler", "quiet_optuna"]
+__all__ = ["SAMPLERS", "make_sampler", "quiet_optuna"]
 
 
 def _tpe(seed: int, space: SearchSpace) -> BaseSampler:

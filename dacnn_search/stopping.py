@@ -18,6 +18,7 @@ FEWEST_CURVES = 8  # full ones that a forecast needs
 LEAST_ERROR = 1e-3  # below it errors count as equal: few validation images can tell them apart
 OPTIMISM = 2.0  # standard deviations by which a forecast may be exceeded before we rule it out
 RIDGE = 0.1  # in units of one observation
+ETA = 3  # of halving: the share of trials that goes on, and of epochs, is 1 / ETA
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class StoppingRule(ABC):
         """Whether a trial goes on. After the last epoch it is asked as well, so as to learn from full curves."""
 
     def follow(self, progress: Progress, judged: int = 0) -> Verdict:
-        """Judge a trial after each epoch beyond the first `judged`: the first verdict that stops it, else the last."""
+        """Judge a trial after each epoch beyond the first `judged`: the first verdict that stops it, else to go on."""
         verdicts = [
             self.judge(replace(progress, accuracy=progress.accuracy[:done], loss=progress.loss[:done]))
             for done in range(judged + 1, len(progress.accuracy) + 1)
@@ -75,9 +76,8 @@ class FrontStopping(StoppingRule):
     residuals. The front is that of the full trials. A network with fewer parameters than all of them never stops.
     """
 
-    def __init__(self, epochs: int, optimism: float = OPTIMISM) -> None:
+    def __init__(self, epochs: int) -> None:
         super().__init__(epochs)
-        self._optimism = optimism
         self._full: dict[Hashable, Progress] = {}
         self._front: list[tuple[int, float]] = []  # parameters and accuracy, both rising
         self._forecasts: dict[int, Forecast] = {}
@@ -92,7 +92,7 @@ class FrontStopping(StoppingRule):
         if done not in self._forecasts:
             self._forecasts[done] = Forecast(list(self._full.values()), done)
         expected, spread = self._forecasts[done].of(progress)
-        best = 1 - 10 ** (expected - self._optimism * spread)
+        best = 1 - 10 ** (expected - OPTIMISM * spread)
         return Verdict(best >= self._beaten_by(progress.parameters), 1 - 10**expected)
 
     def _learn(self, progress: Progress) -> None:
@@ -145,16 +145,15 @@ def _log_error(accuracy: float) -> float:
 
 
 class ParetoHalving(StoppingRule):
-    """Multi-objective successive halving, asynchronous: at the epochs full / eta, full / eta^2, ... a trial goes on if
-    it is among the best 1/eta of those that came so far, by non-dominated sorting of accuracy and parameters; within a
-    layer those come first that lie farthest from others in log10 parameters."""
+    """Multi-objective successive halving, asynchronous: at a third, a ninth, ... of the epochs a trial goes on if it is
+    among the best third of those that came so far, by non-dominated sorting of accuracy and parameters; within a layer
+    those come first that lie farthest from others in log10 parameters."""
 
-    def __init__(self, epochs: int, eta: int = 3, first: int = 1) -> None:
+    def __init__(self, epochs: int) -> None:
         super().__init__(epochs)
-        self._eta = eta
         rungs = [epochs]
-        while rungs[-1] // eta >= first:
-            rungs.append(rungs[-1] // eta)
+        while rungs[-1] // ETA:
+            rungs.append(rungs[-1] // ETA)
         self._rungs: dict[int, list[tuple[float, float]]] = {rung: [] for rung in rungs[1:]}
 
     def judge(self, progress: Progress) -> Verdict:
@@ -162,7 +161,7 @@ class ParetoHalving(StoppingRule):
         if rung is None:
             return Verdict(True)
         rung.append((1 - progress.accuracy[-1], math.log10(progress.parameters)))
-        kept = max(len(rung) // self._eta, 1)
+        kept = max(len(rung) // ETA, 1)
         return Verdict(len(rung) - 1 in sort_by_layers(np.array(rung))[:kept])
 
 

@@ -18,36 +18,32 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dacnn_search.architecture import Architecture
-from dacnn_search.cost import count_macs, gpu_step_seconds, training_bytes
+from dacnn_search.cost import count_macs, gpu_step_seconds
 from dacnn_search.data import ImageData
 from dacnn_search.errors import DataError, TrainingError
 from dacnn_search.model import Network, build
+from dacnn_search.packing import step_bytes
 from dacnn_search.recipe import Recipe, learning_rate_at
 from dacnn_search.trainings import augmentation, optimizers
 from dacnn_search.trainings.evaluation import (
-    Evaluation,
     autocast,
     check_suits,
     choose_precision,
     evaluate,
     evaluate_split,
 )
-from dacnn_search.trainings.resident import ResidentData, pick_device
+from dacnn_search.trainings.resident import ResidentData
 from dacnn_search.units import format_bytes
 
 __all__ = [
     "EpochResult",
-    "Evaluation",
     "ResidentData",
     "Training",
     "build_seeded",
-    "choose_precision",
     "evaluate",
     "is_compiled",
     "must_recompute",
-    "pick_device",
     "prepare_process",
-    "step_bytes",
     "train",
 ]
 
@@ -57,8 +53,6 @@ MOST_KEPT = 2**30
 # What torch.compile takes, and what share of a step it saves: assumed for GPUs, not measured. On CPUs it saves nothing
 # (a step takes 0.9 to 1.25 times as long as without, and compiling 6 to 40 s).
 COMPILE_SECONDS, COMPILED_SHARE = 60.0, 0.25
-
-STATES_PER_WEIGHT = {"sgd": 1, "adagrad": 1, "adamw": 2}
 
 
 @dataclass(frozen=True)
@@ -233,9 +227,10 @@ class Training:
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
+            model, recipe = self.model, self.recipe
+            needed = step_bytes(model.architecture, data.input_shape, data.num_classes, recipe, model.recomputes)
             raise TrainingError(
-                f"out of memory: a step with {self.recipe.batch_size} images needs about "
-                f"{format_bytes(step_bytes(self.model.architecture, data, self.recipe, self.model.recomputes))}"
+                f"out of memory: a step with {recipe.batch_size} images needs about {format_bytes(needed)}"
             ) from error
 
 
@@ -272,9 +267,9 @@ def train(
 def must_recompute(architecture: Architecture, data: ImageData | ResidentData, recipe: Recipe, limit: float) -> bool:
     """Whether a training step fits into `limit` bytes of memory only if sections are computed again in the backward
     pass, by the closed form. Raises TrainingError if it does not even then."""
-    if step_bytes(architecture, data, recipe) <= limit:
+    if step_bytes(architecture, data.input_shape, data.num_classes, recipe) <= limit:
         return False
-    needed = step_bytes(architecture, data, recipe, recomputes=True)
+    needed = step_bytes(architecture, data.input_shape, data.num_classes, recipe, recomputes=True)
     if needed > limit:
         raise TrainingError(
             f"out of memory: a step with {recipe.batch_size} images needs about {format_bytes(needed)}, but a trial "
@@ -296,20 +291,6 @@ def is_compiled(
     steps = recipe.epochs * math.ceil(len(data.train) / recipe.batch_size)
     seconds = steps * max(gpu_step_seconds(3.0 * macs * recipe.batch_size, architecture.layers))
     return seconds * COMPILED_SHARE > COMPILE_SECONDS
-
-
-def step_bytes(
-    architecture: Architecture, data: ImageData | ResidentData, recipe: Recipe, recomputes: bool = False
-) -> int:
-    """Estimated peak memory of a training step by a recipe, in bytes; see `training_bytes`."""
-    return training_bytes(
-        architecture,
-        data.input_shape,
-        data.num_classes,
-        recipe.batch_size,
-        optimizer_states=STATES_PER_WEIGHT[recipe.optimizer],
-        recomputes=recomputes,
-    )
 
 
 def build_seeded(architecture: Architecture, num_classes: int, in_channels: int, seed: int) -> Network:

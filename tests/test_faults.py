@@ -24,7 +24,7 @@ from dacnn_search.errors import InputError, RunDirectoryError
 from dacnn_search.export import main as export_command
 from dacnn_search.files import lock
 from dacnn_search.ledger import Ledger, LedgerWarning
-from dacnn_search.packing import GIB, PROCESS_BYTES, WORKSPACE_BYTES, Slots
+from dacnn_search.packing import GIB, PROCESS_BYTES, WORKSPACE_BYTES, Slots, step_bytes
 from dacnn_search.pareto import front_of
 from dacnn_search.replay import main as replay_command
 from dacnn_search.replay import replay
@@ -38,7 +38,6 @@ from dacnn_search.searches.derived import write_study
 from dacnn_search.searches.worker import Parcel, TrialWorker, train_fully
 from dacnn_search.space import SearchSpace
 from dacnn_search.task import prepare
-from dacnn_search.training import step_bytes
 
 OLD_RUN = Path(__file__).parent / "fixtures" / "run-format-1"
 
@@ -176,7 +175,7 @@ def test_a_worker_learns_from_what_trainings_took(space, run, monkeypatch):
     worker = make_worker(space, config)
     assert worker.step()["peak_bytes"] is None  # there is none on a CPU
     model, data = worker._training.model, worker._place.data
-    estimate = step_bytes(model.architecture, data, worker._recipe)
+    estimate = step_bytes(model.architecture, data.input_shape, data.num_classes, worker._recipe)
     images = 5 * GIB
     with monkeypatch.context() as patch:
         patch.setattr(torch.cuda, "max_memory_allocated", lambda _: images + WORKSPACE_BYTES + 3 * estimate)

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from dacnn_search.architecture import Architecture, Section
-from dacnn_search.cost import training_bytes
+from dacnn_search.cost import count_parameters
 from dacnn_search.errors import InputError
 from dacnn_search.packing import (
     CPU_USABLE,
@@ -19,7 +19,9 @@ from dacnn_search.packing import (
     Slots,
     count_cores,
     demand_of,
+    most_excess,
     pack,
+    step_bytes,
 )
 from dacnn_search.recipe import Recipe
 
@@ -124,7 +126,7 @@ def test_without_knowledge_four_share_a_gpu():
 def test_demand_is_that_of_the_largest_and_corrected_by_what_trials_took():
     small, large = Architecture((Section(2, 8),)), Architecture((Section(6, 32),))
     recipe = Recipe()
-    small_estimate, estimate = (training_bytes(n, (1, 8, 8), 10, recipe.batch_size) for n in (small, large))
+    small_estimate, estimate = (step_bytes(n, (1, 8, 8), 10, recipe) for n in (small, large))
     demand = demand_of([small, large, small], (1, 8, 8), 10, recipe)
     assert (demand.trainings, demand.bytes) == (3, estimate)
     taken = [
@@ -132,7 +134,16 @@ def test_demand_is_that_of_the_largest_and_corrected_by_what_trials_took():
         {"architecture": large.to_dict(), "peak_bytes": WORKSPACE_BYTES + estimate // 2},
         {"architecture": large.to_dict(), "peak_bytes": None},
     ]
-    assert demand_of([large], (1, 8, 8), 10, recipe, measured=taken).bytes == 2 * estimate
+    factor = most_excess(taken, (1, 8, 8), 10, recipe)
+    assert factor == 2
+    assert demand_of([large], (1, 8, 8), 10, recipe, factor=factor).bytes == 2 * estimate
+
+
+def test_optimisers_that_keep_less_need_less():
+    network = Architecture((Section(6, 32),))
+    recipes = (Recipe(optimizer=optimizer, learning_rate=0.1) for optimizer in ("sgd", "adamw"))
+    sgd, adamw = (demand_of([network], (1, 8, 8), 10, recipe).bytes for recipe in recipes)
+    assert adamw - sgd == 4 * count_parameters(network, 1, 10)
 
 
 def test_cores_are_those_that_the_process_may_use(tmp_path, monkeypatch):

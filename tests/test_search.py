@@ -352,8 +352,10 @@ def test_a_failure_is_told_with_its_reason_and_not_on_the_front(space, tmp_path)
     record = pretended.ledger.records[0]
     assert (record["state"], record["reason"]) == ("FAIL", "training loss is nan in epoch 1")
     assert record["accuracy"] is None
-    study = pretended.search._proposer._proposals._study
+    run = pretended.search.run
+    study = optuna.load_study(study_name=run.folder.name, storage=f"sqlite:///{run.folder / 'optuna.db'}")
     assert [trial.state.name for trial in study.trials] == ["FAIL"]
+    study._storage.remove_session()
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])

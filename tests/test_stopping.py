@@ -58,18 +58,6 @@ def test_the_estimate_is_near_the_final_accuracy():
     assert rule.judge(progress("new", 3200, 0.97, 4)).estimate == pytest.approx(0.97, abs=0.01)
 
 
-def test_more_optimism_means_more_patience():
-    def patience(optimism):
-        rule, generator = FrontStopping(EPOCHS, optimism), np.random.default_rng(0)
-        for trial in range(30):
-            curve = progress(trial, 1000, generator.uniform(0.8, 0.95), EPOCHS)
-            errors = [(1 - a) * np.exp(0.3 * generator.standard_normal()) for a in curve.accuracy]
-            rule.judge(Progress(trial, 1000, 9000, 4, tuple(1 - e for e in errors), tuple(2 * e for e in errors)))
-        return [rule.judge(progress("x", 1000, final, 5)).go_on for final in np.linspace(0.7, 0.99, 20)].count(True)
-
-    assert patience(0.0) < patience(2.0) < 20
-
-
 def test_a_full_trial_is_never_stopped():
     rule = fed(FrontStopping(EPOCHS))
     assert rule.judge(progress("bad", 100_000, 0.3, EPOCHS)).go_on

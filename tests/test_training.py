@@ -15,10 +15,11 @@ from dacnn_search.architecture import Architecture, Section
 from dacnn_search.data import DataConfig, ImageData, Split
 from dacnn_search.data import load as load_data
 from dacnn_search.errors import ArchitectureError, DataError, TrainingError
+from dacnn_search.packing import step_bytes
 from dacnn_search.recipe import Recipe
-from dacnn_search.training import Training, build_seeded, is_compiled, must_recompute, pick_device, step_bytes, train
+from dacnn_search.training import Training, build_seeded, is_compiled, must_recompute, train
 from dacnn_search.trainings.evaluation import choose_precision, evaluate
-from dacnn_search.trainings.resident import ResidentData
+from dacnn_search.trainings.resident import ResidentData, pick_device
 
 CPU = torch.device("cpu")
 TINY = Architecture((Section(1, 4),))
@@ -425,8 +426,11 @@ def test_float32_unless_the_processor_has_bfloat16_and_the_network_is_wide(
     assert choose_precision("auto", wide, (32, 32), CPU) == torch.float32
 
 
-def test_the_default_device_is_cuda_where_there_is_one() -> None:
-    assert pick_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+@pytest.mark.parametrize(("available", "expected"), [(True, "cuda:2"), (False, "cpu")])
+def test_the_default_device_is_the_current_gpu_where_there_is_one(available, expected, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    assert str(pick_device()) == expected
 
 
 @pytest.mark.gpu
@@ -469,7 +473,7 @@ def test_what_is_kept_and_stored_grows_with_shared_weights_not_with_depth() -> N
 
 def test_sections_are_computed_again_only_if_a_step_would_not_fit() -> None:
     data, recipe = make_data(shape=(3, 8, 8)), Recipe()
-    whole, less = (step_bytes(SMALL, data, recipe, recomputes) for recomputes in (False, True))
+    whole, less = (step_bytes(SMALL, data.input_shape, 3, recipe, recomputes) for recomputes in (False, True))
     assert less < whole
     assert not must_recompute(SMALL, data, recipe, whole)
     assert must_recompute(SMALL, data, recipe, whole - 1)

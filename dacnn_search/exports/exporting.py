@@ -30,7 +30,7 @@ from dacnn_search.exports.model_folder import (
 )
 from dacnn_search.files import lock, replace_folder, write_atomic
 from dacnn_search.run_directory import RunDirectory
-from dacnn_search.runs.networks import TrainedNetwork
+from dacnn_search.runs.networks import TrainedNetwork, deviation_of
 
 if TYPE_CHECKING:
     from dacnn_search.exports.classifier import Classifier
@@ -148,7 +148,7 @@ def describe_training(
         "test_images": len(data.test),
         "search_accuracy": first.get("accuracy"),
         "test_accuracy": statistics.fmean(tested) if tested else None,
-        "test_accuracy_spread": statistics.stdev(tested) if len(tested) > 1 else None,
+        "test_accuracy_spread": deviation_of(tested),
         "seeds": [
             {key: record[key] for key in ("seed", "test_accuracy", "test_loss", "seconds")} for record in records
         ],

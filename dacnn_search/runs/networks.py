@@ -11,7 +11,15 @@ import numpy as np
 from dacnn_search.architecture import Architecture
 from dacnn_search.cost import estimate_cost
 
-__all__ = ["Judgement", "TrainedNetwork", "best_networks", "group_retrained", "judge", "trained_networks"]
+__all__ = [
+    "Judgement",
+    "TrainedNetwork",
+    "best_networks",
+    "deviation_of",
+    "group_retrained",
+    "judge",
+    "trained_networks",
+]
 
 Record = Mapping[str, Any]
 
@@ -105,6 +113,11 @@ def best_networks(
         and (trial is None or network.trial == trial)
     ]
     return sorted(fitting, key=lambda network: (-network.accuracy, network.parameters))[:top]
+
+
+def deviation_of(values: Sequence[float]) -> float | None:
+    """The standard deviation of the accuracies of several seeds; None for fewer than two."""
+    return statistics.stdev(values) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from optuna.trial import TrialState
 
 from dacnn_search.architecture import Architecture
 from dacnn_search.cost import Cost
-from dacnn_search.samplers import distribution_of, make_sampler, quiet_optuna
+from dacnn_search.samplers import make_sampler, quiet_optuna
+from dacnn_search.sampling.domains import distribution_of
 from dacnn_search.space import SearchSpace
 from dacnn_search.surrogate import ESTIMATE
 

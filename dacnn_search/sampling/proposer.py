@@ -46,7 +46,6 @@ class Proposer:
         """End the thread; the proposal that was made ahead, if nobody got it."""
         self._thread.shutdown()
         ahead, self._ahead = self._ahead, None
-        self._tell(self._take_untold())
         return ahead.result() if ahead is not None and ahead.exception() is None else None
 
     def _take_untold(self) -> list[tuple[Proposal, Mapping[str, Any]]]:

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import json
 import sqlite3
-import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from dacnn_search.dashboards.tensorboard import write_tensorboard
 from dacnn_search.files import write_atomic
 from dacnn_search.pareto import Record, front_of
 from dacnn_search.run_directory import RunDirectory, now
-from dacnn_search.runs.networks import TrainedNetwork, judge
+from dacnn_search.runs.networks import TrainedNetwork, deviation_of, judge
 from dacnn_search.runs.progress import Listener, Snapshot
 from dacnn_search.samplers import quiet_optuna
 from dacnn_search.sampling.proposals import ATTRIBUTES, DIRECTIONS, Proposal, frozen_trial, open_trial
@@ -137,8 +136,10 @@ def write_tables(folder: Path, records: Records, networks: Sequence[TrainedNetwo
     front: list[dict[str, Any]] = []
     for record in front_of(records):
         network = tested.get(record["trial"])
-        deviation = statistics.stdev(network.tested) if network and len(network.tested) > 1 else None
-        of_test = (network.accuracy, deviation, len(network.tested), network.trial in beaten) if network else [None] * 4
+        of_test: Sequence[Any] = [None] * len(scores)
+        if network:
+            tested_by = network.tested
+            of_test = (network.accuracy, deviation_of(tested_by), len(tested_by), network.trial in beaten)
         front.append({**record, **dict(zip(scores, of_test, strict=True))})
     write_atomic(folder / "front.csv", _table(front, scores if tested else ()))
 
