@@ -38,6 +38,7 @@ __all__ = [
     "SearchSettings",
     "SpaceSettings",
     "TrainSettings",
+    "check_data",
     "options_of",
     "plain_name",
     "read_settings",
@@ -292,6 +293,19 @@ def read_settings(path: Path | str, model: type[Settings]) -> tuple[Any, Documen
     problems += [(document.line(where), message) for where, message in found]
     raise_problems(document, problems)
     return model.model_construct(**values), document
+
+
+def check_data(values: dict[str, Any]) -> DataConfig:
+    """The data that these values, given somewhere else than in a file, describe. Raises SpaceError."""
+    valid, problems = validate({"data": values}, _DataSettings)
+    if problems:
+        raise SpaceError("\n".join(message for _, message in problems))
+    config: DataConfig = valid["data"]
+    return config
+
+
+class _DataSettings(Settings):
+    data: DataConfig
 
 
 def raise_problems(document: Document, problems: Sequence[tuple[int, str]]) -> None:

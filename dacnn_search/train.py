@@ -1,6 +1,7 @@
 """Train one network alone: `python -m dacnn_search.train --network dacnn18-mix --data cifar10`."""
 
 import argparse
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from dacnn_search.data import DataConfig
 from dacnn_search.errors import InputError
 from dacnn_search.recipe import PRESETS, Recipe
 from dacnn_search.settings import TrainSettings, read_settings
-from dacnn_search.train_one import choose_data, default_folder, settings_of_trial, train_one
+from dacnn_search.train_one import choose_data, default_folder, settings_of_trial, shape_before, train_one
 from dacnn_search.zoo import get
 
 EPILOG = """\
@@ -54,9 +55,13 @@ def _settings(options: argparse.Namespace) -> TrainSettings:
         settings = read_settings(options.config, model)[0]
     changed: dict[str, Any] = {}
     if options.data is not None:
-        changed["data"] = choose_data(options.data, settings.data, options.image_size, options.root)
+        folder = options.config and options.config.parent
+        shape = functools.partial(shape_before, settings.data, folder)
+        changed["data"] = choose_data(options.data, shape, options.image_size, options.root)
     elif options.root is not None:
         raise InputError("--root is only used with --data")
+    elif options.image_size is not None:
+        raise InputError("--image-size is only used with --data and a folder of images")
     if options.recipe is not None:
         settings = settings.model_copy(update={"recipe": Recipe(name=options.recipe)})
     if options.epochs is not None:

@@ -5,27 +5,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from dacnn_search.architecture import Architecture
+from dacnn_search.cost import InputShape
 from dacnn_search.data import DataConfig, load, summarise
 from dacnn_search.datasets.published import KNOWN_SETS
 from dacnn_search.errors import InputError
 from dacnn_search.exports.exporting import describe_training
 from dacnn_search.exports.model_folder import (
     CONFIG,
+    METRICS,
     WEIGHTS,
     NetworkInput,
     config_text,
     describe_network,
+    read_input,
     write_metrics,
 )
 from dacnn_search.files import replace_folder, write_atomic
 from dacnn_search.packing import SMALL_STEP
 from dacnn_search.run_directory import RunDirectory
-from dacnn_search.settings import TrainSettings
+from dacnn_search.settings import TrainSettings, check_data
 
-__all__ = ["choose_data", "default_folder", "settings_of_trial", "train_one"]
+__all__ = ["choose_data", "default_folder", "settings_of_trial", "shape_before", "train_one"]
 
 
 def train_one(
@@ -76,28 +77,43 @@ def settings_of_trial(run: RunDirectory, trial: int) -> TrainSettings:
 
 
 def choose_data(
-    given: str, like: DataConfig | None, image_size: int | None = None, root: str | None = None
+    given: str,
+    shape: Callable[[], InputShape | None],
+    image_size: int | None = None,
+    root: str | None = None,
 ) -> DataConfig:
     """The data that `--data` names: a data set, an .npz file, or a folder of images.
 
-    like: data of the same image size and channels; for a folder they are taken from there, unless `image_size` is
-    given. root: the folder of a data set's files. Raises InputError for anything else.
+    shape: (C, H, W) of the images before, if there are any; for a folder size and channels are taken from there, the
+    size unless `image_size` is given. root: the folder of a data set's files. Raises InputError for anything else.
     """
     path = Path(given)
-    if given in KNOWN_SETS:
-        return _config(given, name=given, root=root)
-    if root is not None:
+    if root is not None and given not in KNOWN_SETS:
         raise InputError(f"--root is only used with a data set's name, but --data is {given}")
-    if path.suffix == ".npz":
-        return DataConfig(name="npz", root=given)
+    of_images = given not in KNOWN_SETS and path.suffix != ".npz"
+    if image_size is not None and not of_images:
+        raise InputError(f"--image-size is only used with a folder of images, but --data is {given}")
+    if given in KNOWN_SETS:
+        return check_data({"name": given, "root": root})
+    if not of_images:
+        return check_data({"name": "npz", "root": given})
     if not path.is_dir():
         names = ", ".join(sorted(KNOWN_SETS))
         raise InputError(f"data must be one of {names}, an .npz file or a folder of images, but are {given!r}")
-    if like is None and image_size is None:
+    before = shape()
+    if before is None and image_size is None:
         raise InputError(f"a folder of images needs --image-size beside it, but {given} has none")
-    channels, height, width = summarise(like).input_shape if like else (3, 0, 0)
+    channels, height, width = before or (3, 0, 0)
     size = image_size or max(height, width)
-    return _config(given, name="folder", root=given, image_size=size, channels=1 if channels == 1 else 3)
+    return check_data({"name": "folder", "root": given, "image_size": size, "channels": 1 if channels == 1 else 3})
+
+
+def shape_before(data: DataConfig | None, folder: Path | None) -> InputShape | None:
+    """(C, H, W) of the images that a network was trained on: by the folder it lies in if that tells, else by the data
+    themselves. Raises DataError if these can't be read."""
+    if folder is not None and (folder / METRICS).is_file():
+        return read_input(folder).shape
+    return summarise(data).input_shape if data else None
 
 
 def default_folder(name: str | None) -> Path:
@@ -108,14 +124,6 @@ def default_folder(name: str | None) -> Path:
         number += 1
         folder = folder.with_name(f"{plain}-{number}")
     return folder
-
-
-def _config(given: str, **values: Any) -> DataConfig:
-    try:
-        return DataConfig(**values)
-    except ValidationError as error:
-        (problem, *_) = error.errors()
-        raise InputError(f"data {given}: {problem['msg'].removeprefix('Value error, ')}") from error
 
 
 def _train(

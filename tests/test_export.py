@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -13,14 +14,15 @@ from dacnn_search import export as export_network
 from dacnn_search import load_run
 from dacnn_search.architecture import Architecture, Section
 from dacnn_search.data import DataConfig, load
-from dacnn_search.errors import ExportError, InputError, RunDirectoryError
+from dacnn_search.errors import DataError, ExportError, InputError, RunDirectoryError
 from dacnn_search.export import main
 from dacnn_search.exports.classifier import load_model
-from dacnn_search.exports.exporting import export_run, write_best
+from dacnn_search.exports.exporting import export_folder, export_run, write_best
 from dacnn_search.exports.files import Formats
 from dacnn_search.exports.model_folder import read_data_config, read_metrics
 from dacnn_search.exports.parity import CheckImages, measure_file
-from dacnn_search.files import write_atomic
+from dacnn_search.files import sha256_of, write_atomic
+from dacnn_search.ledger import Ledger
 from dacnn_search.model import build
 from dacnn_search.runs.networks import group_retrained
 from dacnn_search.settings import TrainSettings, read_settings
@@ -106,11 +108,64 @@ def test_folders_that_are_right_stay_and_others_go(run_copy):
     folders = write_best(run_copy)
     (folders[0] / "model.onnx").write_bytes(b"exported earlier")
     (folders[1] / "weights.safetensors").write_bytes(b"damaged")
-    (run_copy.folder / "best" / "03-9999").mkdir()
+    best = run_copy.folder / "best"
+    shutil.copytree(folders[0], best / "03-9999")
+    (best / "mine").mkdir()
+    (best / "mine" / "notes.txt").write_text("not of this package")
     assert write_best(run_copy) == folders
     assert (folders[0] / "model.onnx").exists()
     assert load_model(folders[1]).classes == tuple("0123456789")
-    assert {path.name for path in (run_copy.folder / "best").iterdir()} == {"01-254", "02-2014", ".lock"}
+    assert {path.name for path in best.iterdir()} == {"01-254", "02-2014", "mine", ".lock"}
+
+
+def test_a_network_whose_rank_changes_takes_its_exports_along(run_copy):
+    folders = write_best(run_copy)
+    for folder in folders:
+        (folder / "model.onnx").write_bytes(folder.name.encode())
+    record = {key: value for key, value in run_copy.retrained[0].items() if key not in ("sequence", "check")}
+    smaller = Architecture((Section(1, 4),)).canonical()
+    weights = run_copy.weights_file(smaller.fingerprint, 0)
+    write_atomic(weights, run_copy.weights_file(record["fingerprint"], 0).read_bytes())
+    facts = {"fingerprint": smaller.fingerprint, "architecture": smaller.to_dict(), "parameters": 200}
+    with Ledger.open(run_copy.retrained_file) as ledger:
+        ledger.append({**record, **facts, "trial": 1, "weights_sha256": sha256_of(weights)})
+    first, second, third = write_best(run_copy)
+    assert first.name.startswith("01-")
+    assert [(second / "model.onnx").read_bytes(), (third / "model.onnx").read_bytes()] == [b"01-254", b"02-2014"]
+    assert "02-254" in (second / "README.md").read_text()
+    assert load_model(second).architecture == NETWORKS[5][0].canonical()
+
+
+@pytest.mark.parametrize("files", [[], {}, {"weights.safetensors": "no entry"}, None])
+def test_a_damaged_list_of_files_is_told(run_copy, files):
+    folder = write_best(run_copy)[0]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps({**metrics, "files": files}))
+    with pytest.raises(InputError, match="SHA-256 must be None"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "given", [{"shape": [1, "8", 8]}, {"shape": [1, 8, -8]}, {"mean": ["a"]}, {"std": [0.0]}, {"classes": []}]
+)
+def test_a_damaged_input_is_told(run_copy, given):
+    folder = write_best(run_copy)[0]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps({**metrics, "input": metrics["input"] | given}))
+    with pytest.raises(InputError, match="input must have shape"):
+        load_model(folder)
+
+
+def test_a_folder_whose_data_are_gone_is_checked_on_random_images(run_copy, tmp_path):
+    folder = write_best(run_copy)[0]
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("name: digits", f"name: npz\n  root: {tmp_path}/gone.npz"))
+    with pytest.warns(UserWarning, match=r"random images only, as .*gone.npz"):
+        export_folder(folder, tmp_path / "out", Formats(("pt2",)))
+    measured = json.loads((tmp_path / "out" / folder.name / "metrics.json").read_text())["measured"]
+    assert measured["part"] == "random"
+    with pytest.raises(DataError, match=r"gone\.npz"):
+        export_folder(folder, tmp_path / "again", Formats(("onnx",), int8=True))
 
 
 def test_missing_weights_are_named(run_copy):
@@ -170,8 +225,8 @@ def test_trainings_by_an_earlier_recipe_do_not_count():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--max-parameters", "100"], "none of 2 does; the smallest has 254 parameters"),
-        (["--trial", "7"], "trial 7 was not trained in full; to do that: python -m dacnn_search.train --run"),
+        (["--max-parameters", "100"], "must keep --max-parameters 100, but none of 2 does; the smallest has 254"),
+        (["--trial", "7"], "the trial must be one of 2 that have ended, but is 7"),
         (["--formats", "tflite"], "formats must be some of safetensors, onnx, pt2"),
         (["--formats", "pt2", "--int8"], "int8 needs the format onnx"),
     ],

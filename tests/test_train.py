@@ -8,11 +8,13 @@ from PIL import Image
 from strategies import architectures
 
 from dacnn_search.data import DataConfig, load
+from dacnn_search.errors import DataError
 from dacnn_search.exports.classifier import load_model
 from dacnn_search.exports.exporting import write_best
 from dacnn_search.exports.model_folder import read_data_config, read_metrics
 from dacnn_search.model import build
 from dacnn_search.train import main
+from dacnn_search.train_one import choose_data, shape_before
 from dacnn_search.trainings.fine_tuning import start_from
 from dacnn_search.trainings.resident import ResidentData
 from dacnn_search.trainings.weights import read_weights, trained_weights
@@ -84,6 +86,12 @@ def test_trained_network_goes_on_with_other_data_and_classes(best, image_folder,
         (["--network", "dacnn18-mixed", "--data", "digits"], "is 'dacnn18-mixed'; did you mean dacnn18-mix"),
         (["--network", "dacnn18", "--data", "digits", "--root", "x"], "root is not allowed for data set 'digits'"),
         (["--network", "dacnn18", "--data", "x.npz", "--root", "x"], "--root is only used with a data set's name"),
+        (["--config", "{best}/config.yaml", "--data", "digits", "--image-size", "32"], "only used with a folder"),
+        (["--config", "{best}/config.yaml", "--image-size", "32"], "--image-size is only used with --data"),
+        (
+            ["--config", "{best}/config.yaml", "--data", ".", "--image-size", "1000"],
+            "data.image_size: must be less than or equal to 256, but is 1000",
+        ),
         (
             ["--run", "{run}", "--trial", "5", "--init", "{best}"],
             "weights: blocks.0.layers.0.norm.bias must have shape",
@@ -96,6 +104,15 @@ def test_mistakes_are_told_in_one_line(small_run, best, tmp_path, capsys, monkey
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_where_the_data_before_are_gone_the_folder_tells_the_size(best, tmp_path):
+    (tmp_path / "images").mkdir()
+    gone = DataConfig(name="npz", root=str(tmp_path / "gone.npz"))
+    config = choose_data(str(tmp_path / "images"), lambda: shape_before(gone, best))
+    assert (config.image_size, config.channels) == (8, 1)
+    with pytest.raises(DataError, match="gone"):
+        shape_before(gone, tmp_path)
 
 
 def test_networks_without_data_are_trained_with_data_given(tmp_path):

@@ -104,7 +104,10 @@ def load_model(folder: Path | str) -> Classifier:
     architecture = read_architecture(folder)
     architecture.check_image_size(*given.shape[1:])
     weights = read_weights(folder / WEIGHTS)
-    expected = read_metrics(folder).get("files", {}).get(WEIGHTS, {}).get("sha256")
+    try:
+        expected = read_metrics(folder)["files"][WEIGHTS]["sha256"]
+    except (KeyError, TypeError):
+        expected = None
     if expected != sha256_of(folder / WEIGHTS):
         raise InputError(f"{folder / WEIGHTS}: the SHA-256 must be {expected}, as metrics.json says, but is not")
     return Classifier(architecture, weights, given)

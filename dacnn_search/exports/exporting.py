@@ -9,14 +9,15 @@ import json
 import shlex
 import shutil
 import statistics
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dacnn_search.cost import InputShape
 from dacnn_search.data import DataConfig, ImageData, load
-from dacnn_search.errors import InputError, RunDirectoryError
-from dacnn_search.exports.files import FORMATS, Formats, check_target, write_files
+from dacnn_search.errors import DataError, InputError, RunDirectoryError
+from dacnn_search.exports.files import FORMATS, Formats, check_target, holds_export, write_files
 from dacnn_search.exports.model_folder import (
     CONFIG,
     METRICS,
@@ -44,7 +45,8 @@ def write_best(run: RunDirectory, data: ImageData | None = None) -> list[Path]:
     parameters to many.
 
     Each holds config, weights, metrics and model card. A folder that is right already stays, with what was exported
-    into it; those of networks that are no longer there go. data: the run's, if they are loaded already.
+    into it, and is renamed if the network's rank is another now. Exports of networks that are no longer there go.
+    data: the run's, if they are loaded already.
 
     Raises DataError if the data can't be loaded, InputError if a weight file is missing, RunDirectoryError if another
     process is at it.
@@ -56,11 +58,12 @@ def write_best(run: RunDirectory, data: ImageData | None = None) -> list[Path]:
     best.mkdir(exist_ok=True)
     with lock(best):
         data = data or load(run.space.settings.data)
+        _follow_ranks(best, networks)
         for network in networks:
             _write_network(run, network, data)
         wanted = {network.folder.name for network in networks}
         for other in best.iterdir():
-            if other.is_dir() and other.name not in wanted:
+            if other.name not in wanted and holds_export(other):
                 shutil.rmtree(other)
     return [network.folder for network in networks]
 
@@ -86,10 +89,17 @@ def export_run(run: RunDirectory, to: Path | None = None, formats: Formats | Non
 def export_folder(folder: Path, to: Path | None = None, formats: Formats | None = None) -> Path:
     """The same for the folder of one trained network, such as `dacnn_search.train` writes; returns where it is.
 
-    The files are checked on the data that `config.yaml` names.
+    The files are checked on the data that `config.yaml` names or, with a warning, on random images if they are not
+    there. Raises DataError for int8 without them: it is quantised by real images.
     """
     config = read_data_config(folder)
-    data = None if config is None else load(config)
+    try:
+        data = None if config is None else load(config)
+    except DataError as error:
+        if formats is not None and formats.int8:
+            raise
+        data = None
+        warnings.warn(f"the files are checked on random images only, as {error}", stacklevel=2)
     return _export_folder(folder, (to / folder.resolve().name) if to else folder, formats, data)
 
 
@@ -155,6 +165,22 @@ def describe_training(
     }
 
 
+def _follow_ranks(best: Path, networks: Sequence[TrainedNetwork]) -> None:
+    """Give the folders of networks whose rank has changed their new names."""
+    homes = {network.architecture.fingerprint: network.folder for network in networks}
+    for folder in sorted(best.iterdir(), reverse=True):  # ranks grow, so that the place of the next is free by then
+        if not holds_export(folder):
+            continue
+        try:
+            metrics = read_metrics(folder)
+        except InputError:  # damaged: it is written again
+            continue
+        home = homes.get(metrics.get("fingerprint", ""))
+        if home is not None and not home.exists():
+            folder.rename(home)
+            write_metrics(home, metrics)
+
+
 def _write_network(run: RunDirectory, network: TrainedNetwork, data: ImageData) -> None:
     first = network.records[0]
     weights = run.weights_file(first["fingerprint"], first["seed"])
@@ -211,12 +237,15 @@ def _nothing_found(run: RunDirectory, limits: Mapping[str, Any]) -> str:
     trial = given.get("trial")
     networks = run.networks
     if trial is not None and all(network.trial != trial for network in networks):
-        again = f"python -m dacnn_search.train --run {run.folder} --trial {trial}"
-        return f"{run.folder}: trial {trial} was not trained in full; to do that: {again}"
+        trials = [record["trial"] for record in run.records]
+        if trial not in trials:
+            return f"{run.folder}: the trial must be one of {len(trials)} that have ended, but is {trial}"
+        again = f"python -m dacnn_search.train --run {shlex.quote(str(run.folder))} --trial {trial}"
+        return f"{run.folder}: trial {trial} was not trained in full; to do that, and then export its folder: {again}"
     if not networks:
         return f"{run.folder}: an export needs networks that were trained in full, but there are none yet"
     smallest, best = networks[0], max(networks, key=lambda network: network.accuracy)
-    wanted = ", ".join(f"{name} {value}" for name, value in given.items())
+    wanted = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
     return (
         f"{run.folder}: a network must keep {wanted}, but none of {len(networks)} does; the smallest has "
         f"{smallest.parameters:,} parameters, the best an accuracy of {best.accuracy:.2%}"

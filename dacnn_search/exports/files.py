@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dacnn_search.errors import InputError
-from dacnn_search.exports.model_folder import WEIGHTS
+from dacnn_search.exports.model_folder import METRICS, WEIGHTS
 from dacnn_search.run_directory import processor_name
 
 if TYPE_CHECKING:
     from dacnn_search.exports.classifier import Classifier
     from dacnn_search.exports.parity import CheckImages
 
-__all__ = ["FORMATS", "Formats", "check_target", "write_files"]
+__all__ = ["FORMATS", "Formats", "check_target", "holds_export", "write_files"]
 
 FORMATS = ("safetensors", "onnx", "pt2")
 FILES = {  # all that an export may write
@@ -49,6 +49,12 @@ class Formats:
             raise InputError(f"formats must be some of {', '.join(FORMATS)}, but are {', '.join(self.names)!r}")
         if self.int8 and "onnx" not in self.names:
             raise InputError(f"int8 needs the format onnx, but formats are {', '.join(self.names)}")
+
+
+def holds_export(folder: Path) -> bool:
+    """Whether a folder holds an export and nothing else."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return METRICS in names and names <= FILES
 
 
 def check_target(folder: Path) -> None:

@@ -11,6 +11,7 @@ An export adds `model.onnx`, `model.pt2` and smaller variants of the weights.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -130,7 +131,9 @@ def read_input(folder: Path) -> NetworkInput:
     try:
         shape, mean, std, classes = (tuple(given[key]) for key in ("shape", "mean", "std", "classes"))  # type: ignore[index]
         channels, height, width = shape
-        if not len(mean) == len(std) == channels or not all(std) or not classes:
+        sizes = all(type(size) is int and size > 0 for size in shape)
+        numbers = all(type(value) in (int, float) and math.isfinite(value) for value in (*mean, *std))
+        if not (sizes and numbers and len(mean) == len(std) == channels and all(std) and classes):
             raise ValueError(f"they are {given}")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
