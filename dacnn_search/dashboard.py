@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dacnn_search.commands import command
+from dacnn_search.commands import command, parsed
 from dacnn_search.dashboards.compare import comparison_payload
 from dacnn_search.dashboards.data import Run, read_run, run_payload
 from dacnn_search.dashboards.figure import front_figure, rasterised, thumbnail
@@ -55,7 +55,7 @@ def write_index(results: Path) -> Path:
 
     A run that is damaged is listed with what is wrong. Raises RunDirectoryError if there is no run.
     """
-    folders = [file.parent for file in results.glob("[!.]*/environment.json")]
+    folders = _runs_in(results)
     if not folders:
         raise RunDirectoryError(f"{results}: a folder of runs must hold a run directory, but this one holds none")
     rows = sorted((_index_row(folder, _stamps(folder)) for folder in folders), reverse=True)
@@ -84,6 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     folders: list[Path] = options.runs
     if options.image or options.tensorboard:
+        if options.serve is not None or options.open:
+            raise InputError(
+                "--image and --tensorboard write files and show none: --serve and --open can't go with them"
+            )
         if len(folders) > 1:
             raise InputError(f"--image and --tensorboard take one run, but got {len(folders)}")
         if options.image:
@@ -92,14 +96,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(write_tensorboard(folders[0], read_run(folders[0]).records, anew=True))
         return
 
-    def build() -> Path:
+    if options.out and len(folders) == 1:
+        raise InputError("--out is only used with several runs, which are compared")
+
+    def build(path: str = "/") -> Path | None:
         if len(folders) > 1:
-            return write_comparison(folders, options.out or folders[0].parent / "comparison.html")
+            return (
+                write_comparison(folders, options.out or folders[0].parent / "comparison.html") if path == "/" else None
+            )
         if not (folders[0] / "trials.jsonl").exists() and any(folders[0].glob("*/trials.jsonl")):
-            return write_index(folders[0])
-        return write_dashboard(folders[0])
+            return _page_of_index(folders[0], path)
+        return write_dashboard(folders[0]) if path == "/" else None
 
     page = build()
+    assert page is not None
     print(page)
     if options.serve is not None:
         with make_server(build, options.serve) as server:
@@ -112,6 +122,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         webbrowser.open(page.resolve().as_uri())
 
 
+def _page_of_index(results: Path, path: str) -> Path | None:
+    """The index of a folder of runs or, where its links lead, the page of one of these."""
+    if path == "/":
+        return write_index(results)
+    name = path.removeprefix("/").removesuffix("dashboard.html").removesuffix("/")
+    return write_dashboard(results / name) if name in {run.name for run in _runs_in(results)} else None
+
+
+def _runs_in(results: Path) -> list[Path]:
+    return [file.parent for file in results.glob("[!.]*/environment.json")]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dacnn_search.dashboard",
@@ -121,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directory, such as results/digits")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     parser.add_argument(
-        "--serve", nargs="?", type=int, const=8000, metavar="PORT",
+        "--serve", nargs="?", type=parsed(_port), const=8000, metavar="PORT",
         help="serve the page to this machine only, rebuilt for each visit (default port 8000; 0: any free one)",
     )  # fmt: skip
     parser.add_argument("--image", type=Path, metavar="FILE", help="write the front as a figure instead: .svg or .png")
@@ -130,6 +152,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write a comparison")
     return parser
+
+
+def _port(text: str) -> int:
+    """A port's number. Raises ValueError for anything else, such as a run directory that stands behind `--serve`."""
+    if not text.isdecimal():
+        raise ValueError(f"must be a port's number (run directories stand before it), but is {text!r}")
+    return int(text)
 
 
 def _write(path: Path, content: str | bytes) -> Path:
@@ -192,9 +221,8 @@ def _index_row(folder: Path, stamps: tuple[int, ...]) -> tuple[str, str]:
     link = f'<a href="{html.escape(quote(folder.name))}/{target}">{html.escape(run.name)}</a>'
     state = f'<span class="pill">{html.escape(run.state)}</span>'
     trials = f"{len(run.records):,} trials<br>{html.escape(started[:16].replace('T', ' '))}"
-    return started, _row(
-        f"{link}<br>{html.escape(str(run.data.get('name', '')))}", state, trials, _best(run), thumbnail(run)
-    )
+    about = [link, *map(html.escape, filter(None, (str(run.data.get("name", "")), run.description)))]
+    return started, _row("<br>".join(about), state, trials, _best(run), thumbnail(run))
 
 
 def _row(*cells: str) -> str:

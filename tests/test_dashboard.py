@@ -12,6 +12,7 @@ import urllib.request
 import xml.etree.ElementTree
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -19,11 +20,12 @@ from synthetic_run import write_ledger, write_run
 
 from dacnn_search.architecture import Architecture
 from dacnn_search.cost import count_parameters
-from dacnn_search.dashboard import main, write_comparison, write_dashboard, write_figure, write_index
+from dacnn_search.dashboard import _page_of_index, main, write_comparison, write_dashboard, write_figure, write_index
 from dacnn_search.dashboards.data import hypervolumes, read_run, run_payload
 from dacnn_search.dashboards.importance import importance
 from dacnn_search.dashboards.server import make_server
 from dacnn_search.errors import InputError, RunDirectoryError
+from dacnn_search.ledger import Ledger
 from dacnn_search.pareto import front_of
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)><b>bold</b> & \u2028 {{payload}}"
@@ -195,6 +197,26 @@ def test_importance_finds_the_choice_that_matters() -> None:
     assert "199" in note or "200" in note
 
 
+def test_values_of_choices_are_told_as_the_page_has_them() -> None:
+    rng = np.random.default_rng(0)
+    records: list[dict[str, Any]] = []
+    for number in range(100):
+        choices = {"growth": (1.0, 1.5, 2.0)[number % 3], "width": int(rng.integers(8, 64))}
+        record = {"state": "COMPLETE", "accuracy": rng.uniform(0.8, 0.9), "parameters": int(rng.integers(1000, 9000))}
+        records.append({**record, "choices": choices})
+    effects = {entry["choice"]: entry["effects"] for entry in importance(records)[0]}
+    assert [(effect["value"], effect.get("range")) for effect in effects["growth"]] == [
+        ("1", None),
+        ("1.5", None),
+        ("2", None),
+    ]
+    ranges = [effect["range"] for effect in effects["width"]]
+    assert all(
+        f"{low} to {high}" == effect["value"] for (low, high), effect in zip(ranges, effects["width"], strict=True)
+    )
+    assert all(sum(low <= r["choices"]["width"] <= high for low, high in ranges) == 1 for r in records)
+
+
 def test_importance_needs_trials() -> None:
     shares, note = importance([])
     assert shares == []
@@ -244,6 +266,27 @@ def test_comparison_groups_seeds_and_lists_differences(tmp_path: Path) -> None:
         assert accuracy == max(point[1] for point in run["front"])
 
 
+def change_environment(folder: Path, **values: Any) -> None:
+    path = folder / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_no_repeated_seeds(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("a", "b", "c", "d")]
+    given = {"data": {"name": "digits"}, "architecture": {"depth": 1}, "search": {"trials": 8}}
+    others = (given, given | {"search": {"trials": 9}}, given, given | {"data": {"name": "digits", "split_seed": 1}})
+    for seed, (folder, other) in enumerate(zip(folders, others, strict=True)):
+        write_run(folder, trials=8, seed=seed)
+        space = json.loads((folder / "environment.json").read_text())["space"]
+        change_environment(folder, space=space | {"given": other}, confirm=2 if folder.name == "c" else 0)
+    payload = payload_of(write_comparison(folders, tmp_path / "comparison.html"))
+    assert [run["group"] for run in payload["runs"]] == [0, 0, 1, 2]
+    assert payload["groups"][0]["label"].endswith(" and 1 more seed")
+    assert not payload["comparable"]
+    assert {"confirm", "space.given.data.split_seed"} <= {row["name"] for row in payload["differences"]}
+    assert payload_of(write_comparison(folders[:3], tmp_path / "comparison.html"))["comparable"]
+
+
 def test_comparison_of_a_run_with_itself_and_an_empty_one(tmp_path: Path) -> None:
     write_run(tmp_path / "a", trials=8)
     write_run(tmp_path / "empty", trials=0, retrained=False)
@@ -258,10 +301,22 @@ def test_figure_shows_every_front_member(tmp_path: Path) -> None:
     assert len(diamonds) == len(front_of(records))
 
 
+def test_figure_shows_each_retrained_network_once(tmp_path: Path) -> None:
+    write_run(tmp_path, trials=40)
+    path = tmp_path / "retrained.jsonl"
+    squares = write_figure(tmp_path, tmp_path / "front.svg").read_text().count("<rect x=")
+    with Ledger.open(path) as ledger:
+        known = [{key: value for key, value in r.items() if key not in ("sequence", "check")} for r in ledger.records]
+        ledger.append({**known[0], "seed": 99})
+    assert write_figure(tmp_path, tmp_path / "front.svg").read_text().count("<rect x=") == squares
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nothing"], "a run directory must hold environment.json"),
+        (["run", "--out", "page.html"], "--out is only used with several runs"),
+        (["run", "--image", "front.svg", "--open"], "--serve and --open can't go with them"),
         (["run", "--image", "front.pdf"], "--image must end in .svg or .png, but is front.pdf"),
         (["run", "--image", "front.png"], "a PNG is drawn by Chromium or Chrome"),
         (["run", "run", "--image", "front.svg"], "--image and --tensorboard take one run, but got 2"),
@@ -285,6 +340,12 @@ def test_mistakes_are_one_line_and_exit_2(
     assert stopped.value.code == 2
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_run_behind_serve_is_no_port(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--serve", "run"])
+    assert "must be a port's number (run directories stand before it), but is 'run'" in capsys.readouterr().err
 
 
 def test_command_writes_dashboard_comparison_and_index(
@@ -316,7 +377,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
 
 def test_server_serves_the_page_to_this_machine_only(tmp_path: Path) -> None:
     write_run(tmp_path, trials=3)
-    with make_server(lambda: write_dashboard(tmp_path), 0) as server:
+    with make_server(lambda path: write_dashboard(tmp_path) if path == "/" else None, 0) as server:
         assert server.server_address[0] == "127.0.0.1"
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -336,8 +397,25 @@ def test_server_serves_the_page_to_this_machine_only(tmp_path: Path) -> None:
 
 
 def test_port_that_is_taken(tmp_path: Path) -> None:
-    with make_server(lambda: tmp_path, 0) as server, pytest.raises(InputError, match="--serve needs a port"):
-        make_server(lambda: tmp_path, server.server_port)
+    with make_server(lambda _: tmp_path, 0) as server, pytest.raises(InputError, match="--serve needs a port"):
+        make_server(lambda _: tmp_path, server.server_port)
+
+
+def test_the_links_of_a_served_index_lead_to_its_runs(tmp_path: Path) -> None:
+    write_run(tmp_path / "a run", trials=3)
+    write_index(tmp_path)
+    (link,) = re.findall(r'<a href="([^"]+)"', (tmp_path / "index.html").read_text())
+    pages = [_page_of_index(tmp_path, path) for path in ("/", f"/{unquote(link)}", "/a run/", "/a run/dashboard.html")]
+    assert pages == [tmp_path / "index.html", *[tmp_path / "a run" / "dashboard.html"] * 3]
+    assert _page_of_index(tmp_path, "/../outside/") is None
+    assert _page_of_index(tmp_path, "/a run/trials.jsonl") is None
+
+
+def test_the_description_is_shown_as_text(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", trials=3)
+    change_environment(tmp_path / "run", description="for <b>small</b> ones")
+    assert payload_of(write_dashboard(tmp_path / "run"))["run"]["description"] == "for <b>small</b> ones"
+    assert "for &lt;b&gt;small&lt;/b&gt; ones" in write_index(tmp_path).read_text()
 
 
 def test_neither_torch_nor_ray_nor_optuna_nor_pandas_is_loaded() -> None:

@@ -18,7 +18,12 @@ MOST_POINTS = 2000  # of a curve of quartiles
 SETTINGS = (
     "sampler",
     "stopping",
+    "confirm",
+    "trials",
+    "time_budget",
     "seed",
+    "concurrency",
+    "gpus_per_trial",
     "epochs",
     "git_commit",
     "data",
@@ -32,7 +37,8 @@ SETTINGS = (
 def comparison_payload(runs: Sequence[Run]) -> dict[str, Any]:
     """Everything the page of a comparison shows.
 
-    Runs of one space on the same data with the same sampler and stopping rule make a group: repeated seeds.
+    Runs of one space on the same data with the same sampler, stopping rule and confirmation make a group: repeated
+    seeds.
     """
     scale = _common_scale(runs)
     curves = [hypervolumes(run.records, scale) for run in runs]
@@ -55,7 +61,7 @@ def comparison_payload(runs: Sequence[Run]) -> dict[str, Any]:
         ],
         "results": _results(runs, curves),
         "differences": _differences(runs),
-        "comparable": len({json.dumps(run.data, sort_keys=True) for run in runs}) == 1,
+        "comparable": len({_data(run) for run in runs}) == 1,
     }
 
 
@@ -64,18 +70,19 @@ def _common_scale(runs: Sequence[Run]) -> Scale:
     return Scale(min(s.least for s in scales), max(s.most for s in scales), max(s.chance for s in scales))
 
 
-def _key(run: Run) -> tuple[str, str, str, str]:
-    settings = run.environment
-    return (
-        run.space_hash,
-        str(settings.get("sampler")),
-        str(settings.get("stopping")),
-        json.dumps(run.data, sort_keys=True),
-    )
+def _key(run: Run) -> tuple[str, ...]:
+    settings = (str(run.environment.get(name)) for name in ("sampler", "stopping", "confirm"))
+    return (run.space_hash, *settings, _data(run))
+
+
+def _data(run: Run) -> str:
+    """Which images a run was trained and judged on: what is known of them, and how they were divided."""
+    given = (run.environment.get("space") or {}).get("given") or {}
+    return json.dumps([run.data, given.get("data")], sort_keys=True)
 
 
 def _groups(runs: Sequence[Run]) -> list[list[Run]]:
-    groups: dict[tuple[str, str, str, str], list[Run]] = {}
+    groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(_key(run), []).append(run)
     return list(groups.values())
@@ -88,7 +95,9 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
         return [
             f"{name} ({len(group)} seed{'s' * (len(group) > 1)})" for name, group in zip(samplers, groups, strict=True)
         ]
-    return [group[0].name + (f" and {len(group) - 1} more seeds" if len(group) > 1 else "") for group in groups]
+    more = [len(group) - 1 for group in groups]
+    words = [f" and {count} more seed{'s' * (count > 1)}" if count else "" for count in more]
+    return [group[0].name + text for group, text in zip(groups, words, strict=True)]
 
 
 def _bands(runs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> dict[str, dict[str, list[float]] | None]:

@@ -25,6 +25,7 @@ from dacnn_search.files import read_json
 from dacnn_search.ledger import read_ledger
 from dacnn_search.pareto import Record, Scale, front_of
 from dacnn_search.run_directory import RETRAINED, TRIAL, read_environment
+from dacnn_search.runs.extension import FREE
 from dacnn_search.runs.networks import TrainedNetwork, judge, trained_networks
 
 __all__ = ["Run", "hypervolumes", "read_run", "run_payload"]
@@ -60,6 +61,10 @@ class Run:
         return str(self.environment.get("name") or self.folder.resolve().name)
 
     @property
+    def description(self) -> str:
+        return str(self.environment.get("description") or "")
+
+    @property
     def state(self) -> str:
         return str(self.status.get("state", "unknown"))
 
@@ -85,10 +90,15 @@ class Run:
 
     @functools.cached_property
     def space_hash(self) -> str:
-        """The same for runs of one space: a hash of `space.yaml`; without that file, of the folder's path."""
-        space = self.folder / "space.yaml"
-        content = space.read_bytes() if space.is_file() else str(self.folder.resolve()).encode()
-        return hashlib.sha256(content).hexdigest()[:16]
+        """The same for runs of one space, whatever their budgets: a hash of what the run was given; if it does not know
+        that, of `space.yaml`; without that file, of the folder's path."""
+        given = (self.environment.get("space") or {}).get("given")
+        file = self.folder / "space.yaml"
+        if given:
+            content = json.dumps({key: value for key, value in given.items() if key not in FREE}, sort_keys=True)
+        else:
+            content = file.read_text(encoding="utf-8") if file.is_file() else str(self.folder.resolve())
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def read_run(folder: Path) -> Run:
@@ -147,7 +157,7 @@ def _columns(run: Run) -> dict[str, list[Any]]:
     channels = (run.data.get("input_shape") or [1])[0]
     classes = run.data.get("num_classes") or 10
     facts = [_facts(json.dumps(r["architecture"]), channels, classes) for r in run.records]
-    plain = ("trial", "parameters", "macs", "epochs", "reason", "seed", "worker", "duplicates", "fingerprint")
+    plain = ("trial", "parameters", "macs", "epochs", "reason", "duplicates", "fingerprint")
     columns: dict[str, list[Any]] = {name: [r.get(name) for r in run.records] for name in plain}
     for name in ("seconds", "finished", "accuracy"):
         columns[name] = [_rounded(r.get(name)) for r in run.records]

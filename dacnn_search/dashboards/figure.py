@@ -48,12 +48,12 @@ class _Frame:
 
 def front_figure(run: Run) -> str:
     """Accuracy against parameters of a run as an SVG of 640 x 420: the front, the finished trials, test accuracies
-    of the retrained networks, reference points."""
+    of the retrained networks (means over the seeds), reference points."""
     finished = [r for r in run.records if r["state"] == "COMPLETE"]
-    tests = [r for r in run.retrained if r.get("test_accuracy") is not None]
+    tests = [network for network in run.networks if network.tested]
     known = [r for r in run.environment.get("references") or [] if r.get("accuracy") is not None]
     sizes = [r["parameters"] for r in [*finished, *known]] or [100, 1000]
-    accuracies = [r["accuracy"] for r in [*run.front, *known]] + [r["test_accuracy"] for r in tests] or [
+    accuracies = [r["accuracy"] for r in [*run.front, *known]] + [network.accuracy for network in tests] or [
         0.0,
         1.0,
     ]
@@ -66,8 +66,8 @@ def front_figure(run: Run) -> str:
     ]
     shapes += [_staircase(frame, run.front, FRONT, 1.75)]
     shapes += [_diamond(frame.x(r["parameters"]), frame.y(r["accuracy"]), FRONT) for r in run.front]
-    for r in tests:
-        x, y = frame.x(r["parameters"]), frame.y(r["test_accuracy"])
+    for network in tests:
+        x, y = frame.x(network.parameters), frame.y(network.accuracy)
         shapes.append(f"<rect x='{x - 3.5}' y='{y - 3.5}' width='7' height='7' fill='{TEST}'/>")
     for r in known:
         x, y = frame.x(r["parameters"]), frame.y(r["accuracy"])

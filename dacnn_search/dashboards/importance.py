@@ -21,7 +21,8 @@ def importance(records: Sequence[Record]) -> tuple[list[dict[str, Any]], str]:
     A cubic in log10 parameters is fitted to the accuracies of the COMPLETE trials; what remains is cut off at
     three robust standard deviations. A choice's `share` is the part of that remainder's variance that lies
     between its values, less what chance would give (epsilon squared; Kelley, PNAS 1935). Its `effects` are the
-    mean remainders (accuracy in [0, 1]) per value, of the trials that had the choice.
+    mean remainders (accuracy in [0, 1]) per value, of the trials that had the choice; where several numbers are taken
+    together, with their `range`.
     """
     finished = [r for r in records if r["state"] == "COMPLETE" and math.isfinite(r["accuracy"])]
     if len(finished) < FEWEST:
@@ -66,6 +67,11 @@ def _share(name: str, finished: Sequence[Record], rest: np.ndarray) -> dict[str,
         {"value": label, "trials": len(group), "effect": round(float(group.mean()), 5)}
         for label, group in groups.items()
     ]
+    numbers = [finished[i]["choices"][name] for i in having]
+    if len(set(numbers)) > len(groups):  # the labels are ranges
+        for effect in effects:
+            of_label = [number for number, label in zip(numbers, labels, strict=True) if label == effect["value"]]
+            effect["range"] = [min(of_label), max(of_label)]
     return {"choice": name, "share": round(min(share, 1.0), 4), "effects": effects}
 
 
@@ -76,7 +82,7 @@ def _labels(values: Sequence[Any]) -> list[str]:
     edges = np.unique(np.quantile(np.array(values, float), np.linspace(0, 1, MOST_GROUPS + 1)[1:-1]))
     bins = np.searchsorted(edges, np.array(values, float)).tolist()
     ranges = {b: [value for value, other in zip(values, bins, strict=True) if other == b] for b in set(bins)}
-    return [f"{min(ranges[b]):g} to {max(ranges[b]):g}" for b in bins]
+    return [f"{_word(min(ranges[b]))} to {_word(max(ranges[b]))}" for b in bins]
 
 
 def _order(value: Any) -> tuple[bool, Any]:
@@ -85,4 +91,7 @@ def _order(value: Any) -> tuple[bool, Any]:
 
 
 def _word(value: Any) -> str:
+    """A value as JavaScript writes it: whole numbers without a point."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return json.dumps(value) if isinstance(value, bool) or value is None else str(value)

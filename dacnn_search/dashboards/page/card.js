@@ -129,7 +129,9 @@ function whyChoices(trial) {
   const helping = [];
   for (const { choice, share, effects } of payload.importance.choices) {
     const value = payload.choices[choice]?.[trial.index];
-    const effect = effects.find((entry) => entry.value === String(value));
+    const effect = effects.find(({ value: label, range }) =>
+      range ? range[0] <= value && value <= range[1] : label === String(value),
+    );
     if (share >= 0.02 && effect?.effect > 5e-4)
       helping.push(`${choiceWords(choice)} = ${value} (+${points(effect.effect)})`);
   }

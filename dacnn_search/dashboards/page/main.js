@@ -93,6 +93,8 @@ function renderHeader() {
     run.started ? `. Started ${moment(run.started)}` : "",
     status.elapsed ? `, ${duration(status.elapsed)} of search.` : ".",
   );
+  byId("description").hidden = !run.description;
+  byId("description").textContent = run.description ?? "";
   if (data.class_names?.length) byId("summary").title = `Classes: ${data.class_names.slice(0, 50).join(", ")}`;
   renderLive();
 }

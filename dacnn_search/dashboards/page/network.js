@@ -10,7 +10,7 @@ const BOX = 22,
   AXIS = 114; // pixels
 
 function unfold(text) {
-  // The sections of a drawing's text (see dashboard_data.py): blocks with layers {kernel, transition, regulator}.
+  // The sections of a drawing's text (see dashboards/data.py): blocks with layers {kernel, transition, regulator}.
   return text.split("/").map((section) =>
     section.split(" ").map((block) => ({
       shortcut: { "=": "identity", "+": "projection" }[block.at(-1)] ?? "none",

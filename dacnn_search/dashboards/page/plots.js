@@ -3,7 +3,7 @@
 const MOST_LINES = 300; // thin lines drawn in one plot; more can't be told apart
 
 function epochsOf(index, values) {
-  // The epochs that the points of a (possibly thinned) curve stand for; see dashboard_data.py.
+  // The epochs that the points of a (possibly thinned) curve stand for; see dashboards/data.py.
   const length = Math.max(payload.curves.length[index], values.length),
     last = Math.max(values.length - 1, 1);
   return values.map((_, i) => 1 + Math.round((i * (length - 1)) / last));
