@@ -73,7 +73,8 @@ class Recipe(BaseModel):
     )
     flip: Literal["auto", True, False] = Field(
         default="auto",
-        description="Mirror half of the images; auto: where the data set says that this keeps the label.",
+        description="Mirror half of the images; auto: for CIFAR and Fashion-MNIST, folders and .npz files. Say false "
+        "where a mirror image is something else: letters, signs, left and right.",
     )
     crop: int = Field(default=0, ge=0, le=64, description="Shift images by up to this many pixels; 0 for none.")
     cutout: int = Field(default=0, ge=0, le=256, description="Blank a square of this side in pixels; 0 for none.")

@@ -75,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", help="name of the run directory (default: the space's, numbered if taken)")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where run directories are (results)")
     search = parser.add_argument_group("search")
-    search.add_argument("--trials", type=whole(1), help="end after this many finished trials")
+    search.add_argument(
+        "--trials", type=whole(1), help="end after this many trials, those stopped early or failed counted"
+    )
     search.add_argument(
         "--time-budget", type=parsed(parse_duration), metavar="TIME", help="start no trial after 90s, 30m, 2h, ..."
     )

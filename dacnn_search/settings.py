@@ -187,7 +187,9 @@ class Constraints(Settings):
 class SearchSettings(Settings):
     """How the search is run; the command line overrides each."""
 
-    trials: Annotated[int, Field(ge=1)] = Field(default=64, description="Finished trials after which it ends.")
+    trials: Annotated[int, Field(ge=1)] = Field(
+        default=64, description="Trials after which it ends, those stopped early or failed counted."
+    )
     time_budget: Seconds | None = Field(default=None, description="Start no trial after this time: 90s, 30m, 2h.")
     sampler: Literal["auto", "tpe", "nsga2", "nsga3", "gp", "random", "qmc", "surrogate"] = Field(
         default="auto", description="Which Optuna sampler proposes networks."
@@ -214,7 +216,9 @@ class RetrainSettings(Settings):
     """The full training of chosen networks of the front, on the training and validation images together."""
 
     top: Annotated[int, Field(ge=0)] = Field(default=3, description="How many, spread over the front by parameters.")
-    epochs: Annotated[int, Field(ge=1)] | None = Field(default=None, description="By default twice the search's.")
+    epochs: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="By default twice the trials', or those of a recipe given here."
+    )
     seeds: Annotated[int, Field(ge=1, le=100)] = Field(default=1, description="Trainings of each, averaged.")
     recipe: Recipe | None = Field(default=None, description="By default the search's recipe.")
 
@@ -365,6 +369,8 @@ def _problem(data: Any, model: type[Settings], key: str, error: Any) -> tuple[tu
     if error["type"] == "extra_forbidden":
         known = _known_keys(model).get(str(path[-2]), ())
         return tuple(path), f"{'.'.join(map(str, path[:-1]))}: {_unknown(str(path[-1]), known)}"
+    if error.get("ctx", {}).get("class_name") == Maximum.__name__:
+        return tuple(path), f"{dotted}: must be {{max: ...}}, such as {{max: 50k}}, but is {_short(error['input'])}"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] != "value_error":
         message = f"{message[0].lower()}{message[1:]}, but is {_short(error['input'])}"

@@ -251,6 +251,7 @@ class SearchSpace:
                 ("data", "validation"),
                 f"a search needs validation images, but a share of {self.settings.data.validation} gives none",
             )
+        yield from self._blind_augmentations()
         parts = self.settings.architecture
         found = False
         _, height, width = self.input_shape
@@ -281,6 +282,17 @@ class SearchSpace:
                 )
         if not found:
             yield from self._unmet_constraints()
+
+    def _blind_augmentations(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        side = min(self.input_shape[1:])
+        for path, recipe in (
+            (("recipe",), self.settings.recipe),
+            (("retrain", "recipe"), self.settings.retrain.recipe),
+        ):
+            for name in ("crop", "cutout"):
+                pixels = getattr(recipe, name, 0)
+                if pixels >= side:
+                    yield (*path, name), f"must be less than the {side} pixels of an image's side, but is {pixels}"
 
     def _unmet_constraints(self) -> Iterator[tuple[tuple[str, ...], str]]:
         if self._frames:

@@ -84,6 +84,30 @@ def test_optuna_suggests_what_replay_reads(parts, seed):
     assert set(asked) == set(trial.params)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("recipe: {crop: 8}", "recipe.crop: must be less than the 8 pixels of an image's side, but is 8"),
+        ("recipe: {cutout: 200}", "recipe.cutout: must be less than the 8 pixels of an image's side, but is 200"),
+        ("retrain: {recipe: {crop: 60}}", "retrain.recipe.crop: must be less than the 8 pixels"),
+        (
+            "constraints: {parameters: 50k}",
+            'constraints.parameters: must be {max: ...}, such as {max: 50k}, but is "50k"',
+        ),
+    ],
+)
+def test_what_first_guesses_get_wrong_is_told(space_file, line, message):
+    path = space_file(f"data: {{name: digits}}\narchitecture: {{sections: 1, depth: 1, width: 4}}\n{line}\n")
+    with pytest.raises(SpaceError) as raised:
+        SearchSpace.from_yaml(path)
+    assert f"{path}:3: {message}" in str(raised.value)
+
+
+def test_a_preview_promises_no_more_trials_than_there_are_networks(space_file):
+    path = space_file("data: {name: digits}\narchitecture: {sections: 1, depth: {choice: [1, 2]}, width: 4}\n")
+    assert "\n2 trials of 12 epochs" in preview(SearchSpace.from_yaml(path))
+
+
 def test_a_fixed_space_has_one_network_and_asks_nothing():
     space = make_space({"sections": 4, "depth": 8, "width": 12, "growth": 1.5, "sharing": "section"})
     assert count_networks(space.tree) == 1

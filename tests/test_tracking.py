@@ -131,7 +131,7 @@ def test_tune_may_copy_and_pickle_it() -> None:
 @pytest.mark.parametrize("package", ["wandb", "mlflow"])
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=rf"pip install 'dacnn-search\[{package}\]'"):
+    with pytest.raises(InputError, match=rf"not installed: pip install {package}$"):
         Tracking(**{package: "x"})
 
 

@@ -153,8 +153,8 @@ def require(*packages: str) -> None:
                 __import__(package)
         except ImportError as error:
             raise InputError(
-                f"ONNX files need the package {package}, but: {error}; install the extra with "
-                'pip install "dacnn-search[export]" or choose other formats'
+                f"ONNX files need the package {package}, but: {error}; "
+                "pip install onnx onnxscript onnxruntime, or choose other formats"
             ) from error
 
 

@@ -102,7 +102,7 @@ def _scalars(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _need(package: str) -> None:
     if importlib.util.find_spec(package) is None:
-        raise InputError(f"--{package} needs a package that is not installed: pip install 'dacnn-search[{package}]'")
+        raise InputError(f"--{package} needs a package that is not installed: pip install {package}")
 
 
 def _wandb_key() -> str | None:

@@ -97,7 +97,8 @@ def _example(space: SearchSpace, architecture: Architecture) -> str:
 
 
 def _duration_line(space: SearchSpace, sample: Sample) -> str:
-    recipe, trials = space.settings.recipe, space.settings.search.trials
+    recipe = space.settings.recipe
+    trials = min(space.settings.search.trials, count_networks(space.tree))
     images = recipe.epochs * space.summary.train_size
     times = [
         training_seconds(network, space.input_shape, space.num_classes, images, recipe.batch_size)
