@@ -68,3 +68,16 @@ def whole(least: int) -> Callable[[str], int]:
 def _fail(message: str, code: int) -> int:
     print(message, file=sys.stderr)
     return code
+
+
+def share(text: str) -> float | str:
+    """`auto` or a share of GPUs, a number of at least 0. Raises ValueError for anything else."""
+    if text == "auto":
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"must be auto or a number of at least 0, but is {text!r}")
+    return value

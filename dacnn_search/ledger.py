@@ -64,13 +64,14 @@ class Ledger:
         self._unfinished = False  # whether bytes of a broken append may lie behind the first `size` ones
 
     @classmethod
-    def open(cls, path: Path, keys: Set[str] = frozenset(), *, repair: bool = False) -> Self:
+    def open(cls, path: Path, keys: Set[str] = frozenset(), *, repair: bool = False, advice: str | None = None) -> Self:
         """Verify the ledger at `path`, or start one, and make it ready for appending.
 
         A torn last line is cut off with a LedgerWarning; one that lacks only its newline is kept. Damage
         raises RunDirectoryError with file and line. With `repair` the damaged file is kept as
         `<name>.damaged-<n>`, the ledger is rewritten with the lines that verify, and a LedgerWarning tells
-        how many don't. keys: what every record must have.
+        how many don't. keys: what every record must have. advice: how a user asks for the repair, if it is not
+        the ledger of a run directory.
         """
         if not path.exists():
             write_atomic(path, b"")
@@ -78,7 +79,7 @@ class Ledger:
         if contents.damage and repair:
             _rewrite(path, contents)
         else:
-            _refuse_damage(path, contents)
+            _refuse_damage(path, contents, advice)
             _mend_tail(path, contents)
         return cls(path, contents.records, sum(len(line) + 1 for line in contents.lines))
 
@@ -222,14 +223,15 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"it has {name}")
 
 
-def _refuse_damage(path: Path, contents: _Contents) -> None:
+def _refuse_damage(path: Path, contents: _Contents, advice: str | None = None) -> None:
     if not contents.damage:
         return
+    advice = advice or f"--resume {shlex.quote(str(path.parent))} --repair"
     number, rule = contents.damage[0]
     more = f" (and {len(contents.damage) - 1} more)" if len(contents.damage) > 1 else ""
     raise RunDirectoryError(
         f"{path}:{number}: damaged line{more}: {rule}; to go on with the {len(contents.records)} records that are "
-        f"whole: --resume {shlex.quote(str(path.parent))} --repair"
+        f"whole: {advice}"
     )
 
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from dacnn_search.commands import command, whole
+from dacnn_search.commands import command, parsed, share, whole
 from dacnn_search.errors import InputError
 from dacnn_search.reproduction.experiments import EXPERIMENTS, Conditions, Experiment, describe_experiments
 
@@ -72,6 +72,7 @@ def _reproduce(options: argparse.Namespace) -> None:
             address=options.address,
             concurrency=options.concurrency,
             gpus_per_trial=options.gpus_per_trial,
+            repair=options.repair,
             listener=terminal,
             verbose=options.verbose,
         )
@@ -119,8 +120,11 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--root", default="data", help="folder of the downloaded data sets (data)")
     where.add_argument("--results", type=Path, default=Path("results/paper"), help="(results/paper)")
     where.add_argument("--concurrency", type=whole(1), help="trainings at once (default: what cores and GPUs hold)")
-    where.add_argument("--gpus-per-trial", type=float, help="share of a GPU per training (default: as many as fit)")
+    where.add_argument(
+        "--gpus-per-trial", type=parsed(share), help="share of a GPU per training (default auto: as many as fit)"
+    )
     where.add_argument("--address", help="of a running Ray cluster")
+    where.add_argument("--repair", action="store_true", help="leave out damaged lines of the ledger")
     where.add_argument("--verbose", action="store_true", help="show Ray's messages")
     other = parser.add_argument_group("trained networks, these or any other folder of one")
     other.add_argument("--compress", type=Path, nargs="+", metavar="FOLDER", help="compare in size and accuracy")

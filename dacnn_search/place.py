@@ -1,7 +1,12 @@
 """Where a worker process trains: its device with the data on it, its threads, its share of the memory."""
 
+import dataclasses
+import json
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import safetensors.torch
 import torch
 
 from dacnn_search.architecture import Architecture
@@ -9,10 +14,12 @@ from dacnn_search.data import ImageData
 from dacnn_search.model import Network
 from dacnn_search.packing import PROCESS_BYTES, WORKSPACE_BYTES, Slots, excess, step_bytes
 from dacnn_search.recipe import Recipe
-from dacnn_search.training import build_seeded, must_recompute, prepare_process
+from dacnn_search.training import EpochResult, Training, build_seeded, must_recompute, prepare_process
 from dacnn_search.trainings.resident import ResidentData, pick_device
 
-__all__ = ["Place"]
+__all__ = ["Place", "packed"]
+
+EPOCH_FIELDS = {field.name for field in dataclasses.fields(EpochResult)}
 
 
 class Place:
@@ -46,6 +53,24 @@ class Place:
             self._before = torch.cuda.memory_allocated(self.data.device)
         return model
 
+    def training(
+        self, architecture: Architecture, recipe: Recipe, seed: int, checkpoint: bytes | None
+    ) -> tuple[Training, list[dict[str, Any]]]:
+        """A training of such a network and its epochs so far: at its beginning or, if there is one of this training, at
+        a checkpoint made by `packed`. Raises TrainingError as `network` does."""
+        training = Training(self.network(architecture, recipe, seed), self.data, recipe, seed=seed)
+        if checkpoint is None:
+            return training, []
+        try:
+            state, epochs = _unpacked(checkpoint)
+            training.load_state_dict(state)
+            whole = all(epoch.keys() >= EPOCH_FIELDS for epoch in epochs)
+            if whole and [epoch["epoch"] for epoch in epochs] == list(range(1, training.epoch + 1)):
+                return training, epochs
+        except Exception:  # whole, as its name tells, and yet of something else
+            pass
+        return self.training(architecture, recipe, seed, None)
+
     def peak_bytes(self, model: Network, recipe: Recipe) -> int | None:
         """The GPU memory that the training of the last network took at most, None on a CPU. If that is more than
         estimated, the estimates of later networks are raised in proportion."""
@@ -65,6 +90,16 @@ class Place:
         except RuntimeError:
             return False
         return True
+
+
+def packed(training: Training, epochs: Sequence[Mapping[str, Any]]) -> bytes:
+    """A training as a safetensors file, with its epochs, an `EpochResult` and more of each, in the header."""
+    return safetensors.torch.save(training.state_dict(), {"epochs": json.dumps(epochs)})
+
+
+def _unpacked(data: bytes) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return safetensors.torch.load(data), json.loads(header["__metadata__"]["epochs"])
 
 
 def _claim(device: torch.device, share: float) -> float:

@@ -14,7 +14,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # accuracy in %: this 97 and 91; at rate 0.01 95 and 79; in batches of 64 94 and 60; without label smoothing too
     # 94 and 70; sgd at 0.2 88 and 10 (97 and 83 where there is batch norm); adagrad at 0.03 in batches of 64 76 and 18.
     "fast": {},
-    # Huang, Dwivedi and Roig: on CIFAR 90 epochs, at 0.1 and from the 45th at 0.01, mirrored on
+    # Huang, Dwivedi and Roig: on CIFAR 90 epochs, at 0.1 and after 45 of them at 0.01, mirrored on
     # CIFAR-100. Their SVHN: 60 epochs, milestones 1/3 and 2/3. They do not give the batch size.
     "paper": {
         "epochs": 90,

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dacnn_search.commands import command, parsed, whole
+from dacnn_search.commands import command, parsed, share, whole
 from dacnn_search.signals import orderly_end
 from dacnn_search.task import prepare
 from dacnn_search.units import parse_duration
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     resources = parser.add_argument_group("resources")
     resources.add_argument("--concurrency", type=whole(1), help="trials at once (default: what cores and GPUs hold)")
     resources.add_argument(
-        "--gpus-per-trial", type=parsed(_share), help="share of a GPU per trial (default auto: as many as fit)"
+        "--gpus-per-trial", type=parsed(share), help="share of a GPU per trial (default auto: as many as fit)"
     )
     resources.add_argument("--address", help="of a running Ray cluster (default: Ray on this machine)")
     tracking = parser.add_argument_group("tracking")
@@ -99,19 +99,6 @@ def _parser() -> argparse.ArgumentParser:
     tracking.add_argument("--mlflow", metavar="URI", help="such as sqlite:///mlflow.db, to report every trial to")
     parser.add_argument("--verbose", action="store_true", help="show what Ray says")
     return parser
-
-
-def _share(text: str) -> float | str:
-    """`auto` or a number of at least 0. Raises ValueError for anything else."""
-    if text == "auto":
-        return text
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"must be auto or a number of at least 0, but is {text!r}")
-    return value
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from dacnn_search.errors import InputError
 from dacnn_search.exports.exporting import write_best
 from dacnn_search.exports.model_folder import CONFIG, METRICS, config_text, read_metrics
 from dacnn_search.paper import main
-from dacnn_search.reproduction.compression import Measured, compare, compression_report, measure, reference_for
+from dacnn_search.reproduction.compression import Comparison, Measured, compression_report, measure, reference_for
 from dacnn_search.zoo import get
 
 
@@ -19,11 +19,11 @@ def folders(small_run):
 
 
 def test_ratios_and_drop():
-    comparison = compare(Measured("a", 250, 30, 1100, 0.90), Measured("b", 1000, 60, 4100, 0.95))
+    comparison = Comparison(Measured("a", 250, 30, 1100, 0.90), Measured("b", 1000, 60, 4100, 0.95))
     assert comparison.prune_ratio == 75
     assert comparison.accuracy_drop == pytest.approx(5)
     assert comparison.macs_ratio == 0.5
-    assert compare(Measured("a", 250, 30, 1100), comparison.reference).accuracy_drop is None
+    assert Comparison(Measured("a", 250, 30, 1100), comparison.reference).accuracy_drop is None
 
 
 def test_a_folder_is_measured_and_compared_with_another(folders):

@@ -1,6 +1,7 @@
 """The paper's experiments: who takes part, how they are trained, what is written of them."""
 
 import csv
+import dataclasses
 import os
 import subprocess
 import sys
@@ -11,18 +12,21 @@ import safetensors.torch
 
 from dacnn_search.architecture import Architecture, Section
 from dacnn_search.data import DataConfig, load
-from dacnn_search.errors import InputError, TrainingError
+from dacnn_search.errors import InputError, RunDirectoryError, TrainingError
 from dacnn_search.exports.classifier import load_model
 from dacnn_search.exports.model_folder import NetworkInput
-from dacnn_search.ledger import read_ledger
+from dacnn_search.ledger import Ledger, LedgerWarning, read_ledger
 from dacnn_search.model import build
 from dacnn_search.packing import Slots
 from dacnn_search.paper import main
 from dacnn_search.recipe import Recipe, learning_rate_at
+from dacnn_search.reproduction import trainings
 from dacnn_search.reproduction.experiments import EXPERIMENTS, Conditions, Member
 from dacnn_search.reproduction.page import write_report
 from dacnn_search.reproduction.rows import Results, pruning_rows, rows_of
+from dacnn_search.reproduction.trainings import Source, reproduce
 from dacnn_search.reproduction.worker import train_watched
+from dacnn_search.runs.progress import Listener
 from dacnn_search.trainings.evaluation import evaluate
 from dacnn_search.trainings.weights import load_weights
 from dacnn_search.zoo import PUBLISHED, get, names
@@ -87,7 +91,8 @@ def test_conditions_change_what_they_say_and_tell_it():
     (note,) = conditions.notes()
     for words in ("0.25", "recipe fast", "10 epochs", "10,000 training images", "Every network was treated alike"):
         assert words in note
-    assert (Conditions().suffix, Conditions().notes()) == ("", ["Full size, with the paper's recipe."])
+    full = "Full size, with the paper's recipe (batches of 128, in bfloat16 where that is faster)."
+    assert (Conditions().suffix, Conditions().notes()) == ("", [full])
 
 
 @pytest.mark.parametrize("name", names())
@@ -317,6 +322,58 @@ def synthetic(tmp_path):
         arrays |= {f"{part}_images": images.astype(np.uint8), f"{part}_labels": labels}
     np.savez(tmp_path / "three.npz", **arrays)
     return tmp_path / "three.npz"
+
+
+def reproduced(synthetic, results, *, networks, seeds, repair=False):
+    """What a reproduction of Table 1 with some seeds tells, of networks that are in the ledger."""
+    conditions = Conditions(0.05, "paper", 2, 60, seeds)
+    source = Source(None, {"cifar100": str(synthetic)})
+    rows = tuple(row for row in EXPERIMENTS["table-1"].rows if row.zoo_name in {member.network for member in networks})
+    experiment = dataclasses.replace(EXPERIMENTS["table-1"], members=networks, rows=rows)
+    (folder,) = reproduce([experiment], conditions, source, results, repair=repair)
+    return cells_of(folder)
+
+
+@pytest.fixture
+def known(synthetic, tmp_path, monkeypatch):
+    """A ledger with three seeds of one network, none of which is to be trained."""
+    member = Member("cifar100", "dacnn14")
+    source = Source(None, {"cifar100": str(synthetic)})
+    experiment = dataclasses.replace(EXPERIMENTS["table-1"], members=(member,))
+    results = tmp_path / "results"
+    results.mkdir()
+    with Ledger.open(results / "trainings.jsonl") as ledger:
+        conditions = Conditions(0.05, "paper", 2, 60, 3)
+        everything = trainings._Reproduction([experiment], conditions, source, results, ledger, Listener())
+        for job in everything.missing():
+            *_, result = watch(load(source.config("cifar100", 60)), job.recipe, architecture=job.architecture)
+            everything._keep(job, result | {"test_accuracy": 0.5 + job.seed / 10})
+    monkeypatch.setattr(trainings, "start_ray", None)
+    return results, (member,)
+
+
+def test_seeds_that_are_known_stay_in_the_tables(known, synthetic):
+    results, networks = known
+    for seeds in (3, 1):
+        (row,) = reproduced(synthetic, results, networks=networks, seeds=seeds)
+        assert (row["trainings"], row["error"]) == ("3", "40.00")
+
+
+def test_a_damaged_ledger_is_repaired_on_request(known, synthetic):
+    results, networks = known
+    path = results / "trainings.jsonl"
+    first, *others = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([first, *others, first.replace(b'"seed":', b'"seed": ')]))
+    with pytest.raises(RunDirectoryError, match=r"trainings.jsonl:4: damaged line.*: the same command with --repair"):
+        reproduced(synthetic, results, networks=networks, seeds=3)
+    with pytest.warns(LedgerWarning, match="kept 3 records"):
+        reproduced(synthetic, results, networks=networks, seeds=3, repair=True)
+
+
+def test_shares_of_gpus_are_those_of_a_search(capsys):
+    for wrong in ("nan", "-1"):
+        run("--table", 1, "--gpus-per-trial", wrong, expected=2)
+        assert "must be auto or a number of at least 0" in capsys.readouterr().err
 
 
 @pytest.mark.slow

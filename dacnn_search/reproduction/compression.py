@@ -11,7 +11,7 @@ from dacnn_search.exports.model_folder import METRICS, WEIGHTS, read_architectur
 from dacnn_search.units import format_bytes
 from dacnn_search.zoo import get, names
 
-__all__ = ["Comparison", "Measured", "compare", "compression_report", "compression_table", "measure", "reference_for"]
+__all__ = ["Comparison", "Measured", "compression_report", "compression_table", "measure", "reference_for"]
 
 SAME = ("data", "train_images", "recipe")  # of two trainings whose accuracies can be compared
 
@@ -59,11 +59,6 @@ class Comparison:
         return self.network.macs / self.reference.macs
 
 
-def compare(network: Measured, reference: Measured) -> Comparison:
-    """The two side by side."""
-    return Comparison(network, reference)
-
-
 def measure(folder: Path) -> Measured:
     """The network of a folder such as `results/digits/best/01-3214`: its file is looked at, its accuracy is the one
     that `metrics.json` has. Raises InputError if the folder is none."""
@@ -103,7 +98,7 @@ def compression_report(folders: Sequence[Path], against: str, trained: Path | No
 
     Each needs a reference of its own where images or classes differ. Raises InputError as `reference_for` does.
     """
-    comparisons = [compare(measure(folder), reference_for(against, folder, trained)) for folder in folders]
+    comparisons = [Comparison(measure(folder), reference_for(against, folder, trained)) for folder in folders]
     text = compression_table(comparisons)
     if any(comparison.reference.accuracy is None for comparison in comparisons):
         text += (

@@ -90,7 +90,7 @@ def _curves(dataset: str, members: Sequence[Member], results: Results) -> go.Fig
 def _beside(rows: Sequence[Row], published: str) -> go.Figure:
     """Our error and the published one of each row."""
     figure = _figure("Test error, ours and published", "test error (%)", None, height=150 + 34 * len(rows))
-    labels = [_label(row, index, rows) for index, row in enumerate(rows)]
+    labels = [_label(row, rows) for row in rows]
     for row, label in zip(rows, labels, strict=True):
         if row.error is not None and row.published_error is not None:
             figure.add_scatter(
@@ -212,7 +212,7 @@ def family(network: str) -> str:
     return f"{kind} with regulators" if "-reg" in network and not network.endswith("-reg-none") else kind
 
 
-def _label(row: Row, index: int, rows: Sequence[Row]) -> str:
+def _label(row: Row, rows: Sequence[Row]) -> str:
     several = len({other.member.dataset for other in rows}) > 1
     return f"{row.member.network}<br>on {row.member.dataset}" if several else row.member.network
 

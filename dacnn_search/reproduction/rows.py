@@ -10,7 +10,7 @@ from typing import Any
 
 from dacnn_search.cost import count_parameters, estimate_cost
 from dacnn_search.exports.model_folder import NetworkInput
-from dacnn_search.reproduction.compression import Comparison, Measured, compare
+from dacnn_search.reproduction.compression import Comparison, Measured
 from dacnn_search.reproduction.experiments import PRUNING, Conditions, Experiment, Member
 from dacnn_search.zoo import EXTRA_TO, Published
 
@@ -121,7 +121,7 @@ def pruning_rows(results: Results) -> list[PruningRow]:
     return [
         PruningRow(
             row.method,
-            None if row.network is None else compare(_measured(Member("cifar10", row.network), results), reference),
+            None if row.network is None else Comparison(_measured(Member("cifar10", row.network), results), reference),
             row.accuracy_drop,
             row.prune_ratio,
         )

@@ -79,17 +79,23 @@ def reproduce(
     address: str | None = None,
     concurrency: int | None = None,
     gpus_per_trial: Share = None,
+    repair: bool = False,
     listener: Listener | None = None,
     verbose: bool = False,
 ) -> list[Path]:
     """Train what these experiments need and `results` does not have; write tables and pages; return their folders.
 
-    They are written again after each training, so that an interrupted reproduction shows what it has. Raises DataError
+    They are written again after each training, so that an interrupted reproduction shows what it has. repair: leave out
+    damaged lines of the ledger, which otherwise are an error. Raises DataError
     if data can't be read, InputError for conditions that can't be, RunDirectoryError if another process is at it,
     DacnnSearchError naming the trainings that broke, after all others are done.
     """
     results.mkdir(parents=True, exist_ok=True)
-    with lock(results), _orderly(results) as stop, Ledger.open(results / "trainings.jsonl") as ledger:
+    with (
+        lock(results),
+        _orderly(results) as stop,
+        Ledger.open(results / "trainings.jsonl", repair=repair, advice="the same command with --repair") as ledger,
+    ):
         reproduction = _Reproduction(experiments, conditions, source, results, ledger, listener or Listener())
         missing = reproduction.missing()
         reproduction.announce(missing)
@@ -181,12 +187,15 @@ class _Reproduction:
 
     def report(self) -> list[Path]:
         """Write tables and pages of all experiments."""
-        latest = {record["key"]: record for record in self._ledger.records}
+        seeds: dict[str, dict[int, Mapping[str, Any]]] = {}  # more of them may be known than were asked for
+        for record in self._ledger.records:
+            identity = _identity(record["fingerprint"], record["data"]["digest"], record["recipe"])
+            seeds.setdefault(json.dumps(identity), {})[record["seed"]] = record
         found: dict[Member, list[Mapping[str, Any]]] = {}
         for job in self._jobs:
-            found.setdefault(job.member, [])
-            if job.key in latest:
-                found[job.member].append(latest[job.key])
+            digest, recipe = self._digests[job.member.dataset], job.recipe.model_dump(mode="json")
+            by_seed = seeds.get(json.dumps(_identity(job.architecture.fingerprint, digest, recipe)), {})
+            found[job.member] = [by_seed[seed] for seed in sorted(by_seed)]
         inputs = {name: NetworkInput.of(data) for name, data in self._data.items()}
         notes = [PROTOCOL, *self._conditions.notes()]
         whole = {name for name in self._data if self._is_whole(name)}
@@ -198,13 +207,8 @@ class _Reproduction:
         recipe = self._conditions.recipe_for(member.dataset)
         cost = estimate_cost(architecture, data.input_shape, data.num_classes)
         work = cost.macs * recipe.epochs * (3 * len(data.train) + len(data.test))
-        identity = [
-            architecture.fingerprint,
-            self._digests[member.dataset],
-            recipe.model_dump(mode="json", exclude={"compiled"}),
-            seed,
-        ]
-        key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+        identity = _identity(architecture.fingerprint, self._digests[member.dataset], recipe.model_dump(mode="json"))
+        key = hashlib.sha256(json.dumps([*identity, seed]).encode()).hexdigest()[:16]
         return Job(member, architecture, recipe, seed, key, float(work))
 
     def _keep_checkpoint(self, job: Job, message: Mapping[str, Any]) -> None:
@@ -259,12 +263,13 @@ class _Reproduction:
     def _data_notes(self) -> dict[str, str]:
         notes = {}
         for dataset, data in self._data.items():
+            deviation = 50 / len(data.test) ** 0.5  # at most, of a share of so many, in points
             origin = "" if data.name == dataset else f" (from {Path(self._configs[dataset].root or '').name})"
             known = KNOWN_SETS[dataset]
             notes[dataset] = (
                 f"{dataset}{origin}: {len(data.train):,} training and {len(data.test):,} test images, "
-                f"{data.num_classes} classes. Chance moves an error by up to {50 / len(data.test) ** 0.5:.2f} points "
-                "(standard error of its test images)."
+                f"{data.num_classes} classes. The test images alone give an error a standard error of up to "
+                f"{deviation:.2f} points, a difference of two {2**0.5 * deviation:.2f}; the seed adds to that."
             )
             if not self._is_whole(dataset):
                 notes[dataset] += (
@@ -272,6 +277,11 @@ class _Reproduction:
                     f"{len(known.train_counts)}."
                 )
         return notes
+
+
+def _identity(fingerprint: str, digest: str, recipe: Mapping[str, Any]) -> list[Any]:
+    """What trainings have in common that differ in their seed alone."""
+    return [fingerprint, digest, {key: value for key, value in recipe.items() if key != "compiled"}]
 
 
 def _digest(data: ImageData) -> str:

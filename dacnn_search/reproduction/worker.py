@@ -1,10 +1,10 @@
 """What runs on Ray's workers for a reproduction: one training, its test curve, its checkpoints."""
 
-import json
+import dataclasses
 import math
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dacnn_search.architecture import Architecture
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["train_watched"]
 
-Curve = dict[str, list[float | None]]
 KINDS = ("train_loss", "test_loss", "test_accuracy")
 
 
@@ -40,81 +39,61 @@ def train_watched(
     (bytes now and then, else None) after each epoch, and at the end the result. A training whose loss is not finite is
     a result too, with a `reason` and no accuracy.
     """
-    import torch
-
-    training, curve, seconds = _begin(data, slots, Architecture.from_dict(architecture), recipe, seed, state)
-    kept, reason = time.monotonic(), None
-    while reason is None and not training.finished:
-        start = time.monotonic()
-        try:
-            _run_epoch(training, curve)
-        except TrainingError as error:
-            if all(torch.isfinite(parameter).all() for parameter in training.model.parameters()):
-                raise  # no memory, say
-            reason = str(error)
-        seconds += time.monotonic() - start
-        if reason is None:
-            checkpoint = None
-            if not training.finished and time.monotonic() >= kept + checkpoint_seconds:
-                checkpoint, kept = _pack(training, curve, seconds), time.monotonic()
-            accuracy = curve["test_accuracy"][-1]
-            yield {"epoch": training.epoch, "test_accuracy": accuracy, "checkpoint": checkpoint}
-    yield _result(training, curve, seconds, reason)
-
-
-def _begin(
-    data: ImageData, slots: Slots, architecture: Architecture, recipe: Recipe, seed: int, state: bytes | None
-) -> tuple["Training", Curve, float]:
-    """A training, its curve and the seconds it took so far: from the beginning, or as `_pack` kept it."""
-    import safetensors.torch
-
-    from dacnn_search.place import Place
-    from dacnn_search.training import Training
+    from dacnn_search.place import Place, packed
 
     place = Place(data, slots)
-    training = Training(place.network(architecture, recipe, seed), place.data, recipe, seed=seed)
-    if state is None:
-        return training, {kind: [] for kind in KINDS}, 0.0
-    training.load_state_dict(safetensors.torch.load(state))
-    header = json.loads(state[8 : 8 + int.from_bytes(state[:8], "little")])["__metadata__"]
-    return training, json.loads(header["curve"]), json.loads(header["seconds"])
+    training, epochs = place.training(Architecture.from_dict(architecture), recipe, seed, state)
+    kept, reason = time.monotonic(), None
+    while reason is None and not training.finished:
+        try:
+            epochs.append(_run_epoch(training))
+        except TrainingError as error:
+            if all(parameter.isfinite().all() for parameter in training.model.parameters()):
+                raise  # no memory, say
+            reason = str(error)
+        else:
+            due = not training.finished and time.monotonic() >= kept + checkpoint_seconds
+            checkpoint = packed(training, epochs) if due else None
+            kept = time.monotonic() if due else kept
+            yield {"epoch": training.epoch, "test_accuracy": epochs[-1]["test_accuracy"], "checkpoint": checkpoint}
+    yield _result(training, epochs, reason)
 
 
-def _run_epoch(training: "Training", curve: Curve) -> None:
+def _run_epoch(training: "Training") -> dict[str, Any]:
+    """An epoch's `EpochResult`, with the test scores after it and the time these took."""
     import torch
 
     from dacnn_search.trainings.evaluation import evaluate_split
 
+    start = time.perf_counter()
     epoch = training.run_epoch()
     precision = torch.float32 if training.finished else training.precision
     test = evaluate_split(training.model, training.data, training.data.test, precision)
-    for kind, value in zip(KINDS, (epoch.train_loss, test.loss, test.accuracy), strict=True):
-        curve[kind].append(round(value, 6) if math.isfinite(value) else None)
+    scores = {"test_loss": test.loss, "test_accuracy": test.accuracy}
+    return dataclasses.asdict(epoch) | scores | {"seconds": time.perf_counter() - start}
 
 
-def _result(training: "Training", curve: Curve, seconds: float, reason: str | None) -> dict[str, Any]:
+def _result(training: "Training", epochs: Sequence[Mapping[str, Any]], reason: str | None) -> dict[str, Any]:
     """The keys of a line in the ledger, and the weights as a safetensors file."""
     import safetensors.torch
 
     from dacnn_search.trainings.weights import trained_weights
 
+    curve = {kind: [_rounded(epoch[kind]) for epoch in epochs] for kind in KINDS}
     return {
         "test_accuracy": curve["test_accuracy"][-1] if reason is None else None,
         "test_loss": curve["test_loss"][-1] if reason is None else None,
         "reason": reason,
         "curve": curve,
-        "seconds": round(seconds, 2),
+        "seconds": round(sum(epoch["seconds"] for epoch in epochs), 2),
         "precision": str(training.precision).removeprefix("torch."),
         "device": _device_name(training.data.device),
         "weights": safetensors.torch.save(trained_weights(training.model)),
     }
 
 
-def _pack(training: "Training", curve: Curve, seconds: float) -> bytes:
-    """A training as a safetensors file, its curve in the header."""
-    import safetensors.torch
-
-    return safetensors.torch.save(training.state_dict(), {"curve": json.dumps(curve), "seconds": json.dumps(seconds)})
+def _rounded(value: float) -> float | None:
+    return round(value, 6) if math.isfinite(value) else None
 
 
 def _device_name(device: "torch.device") -> str:

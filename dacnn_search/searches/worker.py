@@ -1,11 +1,10 @@
 """What runs on Ray Tune's workers: one process trains trial after trial, with torch imported and the data at hand."""
 
 import dataclasses
-import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dacnn_search.cluster  # noqa: F401  sets what Ray reads when it is imported
@@ -18,8 +17,6 @@ from dacnn_search.recipe import Recipe
 from ray import tune  # isort: skip
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from dacnn_search.place import Place
     from dacnn_search.training import Training
 
@@ -126,14 +123,16 @@ class TrialWorker(tune.Trainable):
         architecture = Architecture.from_dict(self._config["architecture"])
         parcel: Parcel | None = self._config["checkpoint"]
         checkpoint = parcel.data if parcel else None
-        training, self._history = _training(architecture, self._place, self._recipe, self._config["seed"], checkpoint)
+        training, self._history = self._place.training(architecture, self._recipe, self._config["seed"], checkpoint)
         return training
 
     def _checkpoint(self) -> Parcel | None:
         """The training as it stands, if the last checkpoint is some time ago."""
         if self._training is None or time.monotonic() - self._kept < self._checkpoint_seconds:
             return None
-        parcel = Parcel(_packed(self._training.state_dict(), self._history))
+        from dacnn_search.place import packed
+
+        parcel = Parcel(packed(self._training, self._history))
         self._kept = time.monotonic()
         return parcel
 
@@ -149,40 +148,6 @@ class TrialWorker(tune.Trainable):
         """See `save_checkpoint`."""
 
 
-def _training(
-    architecture: Architecture, place: "Place", recipe: Recipe, seed: int, checkpoint: bytes | None
-) -> tuple["Training", list[dict[str, Any]]]:
-    """A training and its epochs so far: at its beginning or, if there is one of this training, at a checkpoint."""
-    from dacnn_search.training import EpochResult, Training
-
-    training = Training(place.network(architecture, recipe, seed), place.data, recipe, seed=seed)
-    if checkpoint is None:
-        return training, []
-    try:
-        state, history = _unpacked(checkpoint)
-        training.load_state_dict(state)
-        history = [dataclasses.asdict(EpochResult(**epoch)) for epoch in history]
-        if [epoch["epoch"] for epoch in history] == list(range(1, training.epoch + 1)):
-            return training, history
-    except Exception:  # whole, as its name tells, and yet of something else
-        pass
-    return _training(architecture, place, recipe, seed, None)
-
-
-def _packed(state: Mapping[str, "Tensor"], history: Sequence[Mapping[str, Any]]) -> bytes:
-    """A training as a safetensors file with its epochs in the header."""
-    import safetensors.torch
-
-    return safetensors.torch.save(dict(state), {"epochs": json.dumps(history)})
-
-
-def _unpacked(data: bytes) -> tuple[dict[str, "Tensor"], list[dict[str, Any]]]:
-    import safetensors.torch
-
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return safetensors.torch.load(data), json.loads(header["__metadata__"]["epochs"])
-
-
 def train_fully(
     data: ImageData,
     architecture: Mapping[str, Any],
@@ -194,17 +159,17 @@ def train_fully(
 ) -> Iterator[dict[str, Any]]:
     """Train one network in full, from a checkpoint if there is one, and score the test images: yields `{"epoch": n,
     "checkpoint": bytes now and then, else None}` after each epoch, then the scores and the weights as arrays."""
-    from dacnn_search.place import Place
+    from dacnn_search.place import Place, packed
     from dacnn_search.training import evaluate
     from dacnn_search.trainings.weights import trained_weights
 
     place = Place(data, slots)
-    training, epochs = _training(Architecture.from_dict(architecture), place, recipe, seed, checkpoint)
+    training, epochs = place.training(Architecture.from_dict(architecture), recipe, seed, checkpoint)
     kept = time.monotonic()
     while not training.finished:
         epochs.append(dataclasses.asdict(training.run_epoch()))
         due = time.monotonic() - kept >= checkpoint_seconds and not training.finished
-        yield {"epoch": training.epoch, "checkpoint": _packed(training.state_dict(), epochs) if due else None}
+        yield {"epoch": training.epoch, "checkpoint": packed(training, epochs) if due else None}
         kept = time.monotonic() if due else kept
     model = training.model
     test = evaluate(model, place.data, "test", precision="float32") if len(data.test) else None
