@@ -7,7 +7,9 @@ It follows the tutorials of the three libraries and leaves their defaults as the
 reports every epoch, float32, one CPU per trial. The networks are this package's, so that both stacks train the same
 ones. Each line of the output is a finished trial: when it began and ended, what it reached.
 
-`--stack optuna` runs the same trainings by `study.optimize` in one process instead.
+`--stack tuned` is the same by someone who knows Ray Tune well: worker processes are kept from trial to trial
+(`reuse_actors`), and space and data are given to them once (`with_parameters`). `--stack optuna` runs the same
+trainings by `study.optimize` in one process instead.
 """
 
 import argparse
@@ -30,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from dacnn_search import SearchSpace, build
-from dacnn_search.data import Split, load
+from dacnn_search.data import ImageData, Split, load
 from dacnn_search.sampling.domains import distribution_of
 
 CONCURRENCY = 2
@@ -49,11 +51,10 @@ class Images(Dataset):
         return self.transform(Image.fromarray(self.images[index].squeeze())), int(self.labels[index])
 
 
-def train(config: dict[str, Any], path: Path, output: Path, report: Any) -> None:
+def train(config: dict[str, Any], output: Path, report: Any, space: SearchSpace, data: ImageData) -> None:
     """Train the network of a config; `report` is told both objectives after every epoch."""
     begun = time.time()
-    space = SearchSpace.from_yaml(path)
-    recipe, data = space.settings.recipe, load(space.settings.data)
+    recipe = space.settings.recipe
     architecture, _ = space.replay(config)
     model = build(architecture, space.num_classes, space.input_shape[0])
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -105,27 +106,37 @@ def flat_space(space: SearchSpace) -> dict[str, optuna.distributions.BaseDistrib
 
 
 def search_with_tune(
-    path: Path, trials: int, output: Path, seed: int, networks: list[dict[str, Any]], budget: float | None
+    path: Path, trials: int, output: Path, seed: int, networks: list[dict[str, Any]], budget: float | None, tuned: bool
 ) -> None:
     """Ray Tune with OptunaSearch."""
-    space = flat_space(SearchSpace.from_yaml(path))
+    space = SearchSpace.from_yaml(path)
+    flat = flat_space(space)
     search = OptunaSearch(
-        space=space,
+        space=flat,
         metric=["accuracy", "parameters"],
         mode=["max", "min"],
-        points_to_evaluate=[_completed(network, space) for network in networks] or None,
+        points_to_evaluate=[_completed(network, flat) for network in networks] or None,
         seed=seed,
     )
     ray.init(num_cpus=CONCURRENCY)
 
-    def trainable(config: dict[str, Any]) -> None:
-        train(config, path, output, tune.report)
+    def trainable(config: dict[str, Any]) -> None:  # loads the data itself, as Ray's tutorial for PyTorch does
+        own = SearchSpace.from_yaml(path)
+        train(config, output, tune.report, own, load(own.settings.data))
 
+    def tuned_trainable(config: dict[str, Any], space: SearchSpace, data: ImageData) -> None:
+        train(config, output, tune.report, space, data)
+
+    given = tune.with_parameters(tuned_trainable, space=space, data=load(space.settings.data))
     with tempfile.TemporaryDirectory() as folder:
         tuner = tune.Tuner(
-            tune.with_resources(trainable, {"cpu": 1}),
+            tune.with_resources(given if tuned else trainable, {"cpu": 1}),
             tune_config=tune.TuneConfig(
-                search_alg=search, num_samples=trials, max_concurrent_trials=CONCURRENCY, time_budget_s=budget
+                search_alg=search,
+                num_samples=trials,
+                max_concurrent_trials=CONCURRENCY,
+                time_budget_s=budget,
+                reuse_actors=tuned,
             ),
             run_config=tune.RunConfig(storage_path=folder),
         )
@@ -145,15 +156,16 @@ def search_with_optuna(path: Path, trials: int, output: Path, seed: int, network
     """Plain Optuna, one trial after the other in this process, with one thread: for networks as small as these it is
     about as fast as two, and other users of the machine slow it down far less."""
     torch.set_num_threads(1)
-    space = flat_space(SearchSpace.from_yaml(path))
+    space = SearchSpace.from_yaml(path)
+    flat, data = flat_space(space), load(space.settings.data)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.TPESampler(seed=seed))
     for network in networks:
         study.enqueue_trial(network)
 
     def objective(trial: optuna.Trial) -> tuple[float, int]:
-        config = {name: _suggest(trial, name, distribution) for name, distribution in space.items()}
+        config = {name: _suggest(trial, name, distribution) for name, distribution in flat.items()}
         reports: list[dict[str, Any]] = []
-        train(config, path, output, reports.append)
+        train(config, output, reports.append, space, data)
         return reports[-1]["accuracy"], reports[-1]["parameters"]
 
     study.optimize(objective, n_trials=trials)
@@ -169,7 +181,7 @@ def _suggest(trial: optuna.Trial, name: str, distribution: Any) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("space", type=Path)
-    parser.add_argument("--stack", choices=["tune", "optuna"], default="tune")
+    parser.add_argument("--stack", choices=["tune", "tuned", "optuna"], default="tune")
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True)
@@ -179,10 +191,11 @@ def main() -> None:
     path, output = options.space.absolute(), options.output.absolute()
     networks = json.loads(options.networks.read_text(encoding="utf-8")) if options.networks else []
     np.random.seed(options.seed)
-    if options.stack == "tune":
-        search_with_tune(path, options.trials, output, options.seed, networks, options.budget)
-    else:
+    if options.stack == "optuna":
         search_with_optuna(path, options.trials, output, options.seed, networks)
+    else:
+        tuned = options.stack == "tuned"
+        search_with_tune(path, options.trials, output, options.seed, networks, options.budget, tuned)
 
 
 if __name__ == "__main__":

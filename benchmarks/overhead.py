@@ -5,10 +5,10 @@
 Measured side by side, each in processes of its own with a stopwatch outside, in rounds one after the other:
 
 - a whole search of ours, of the networks of `search_spaces/default.yaml` in full (stopping none), from the command to
-  its end, dashboard included; then the naive stack and plain Optuna (`naive_search.py`) on a sample of the same
-  networks, every k-th by training time, for as many epochs. Their time for all networks is that of their start and
-  their end, once, and that of a trial and the gap to the next one for each, so that a smaller sample does not count
-  against them;
+  its end, dashboard included; then the naive stack, the same tuned, and plain Optuna in one process on one core
+  (`naive_search.py`) on a sample of the same networks, every k-th by training time, for as many epochs. Their time for
+  all networks is that of their start and their end, once, and that of a trial and the gap to the next one for each, so
+  that a smaller sample does not count against them;
 - start-up: from the command to the first line of the ledger of a search whose first trial is one epoch of 60 images,
   against `ray.init` and importing torch in a worker, ready for use;
 - driver CPU per trial at trial 100 and 2,000 (at 200 for the default sampler with `--quick`): all threads of a driver
@@ -152,7 +152,7 @@ def theirs(folder: Path, stack: str, networks: list[dict[str, Any]]) -> dict[str
     process = Process(HERE / "naive_search.py", folder / "space.yaml", *arguments)
     seconds = process.wait()
     lines = [json.loads(line) for line in output.read_text().splitlines()]
-    slots = CONCURRENCY if stack == "tune" else 1
+    slots = 1 if stack == "optuna" else CONCURRENCY
     begun, ended = sorted(line["begun"] for line in lines), sorted(line["ended"] for line in lines)
     gaps = [later - end for later, end in zip(begun[slots:], ended, strict=False)]  # of the slot that became free
     trial = statistics.mean(line["ended"] - line["begun"] for line in lines)
@@ -165,28 +165,33 @@ def theirs(folder: Path, stack: str, networks: list[dict[str, Any]]) -> dict[str
 
 
 def whole_searches(trials: int, sample: int) -> dict[str, float]:
-    """Ours, the naive stack and plain Optuna once each, on the same networks."""
+    """Ours, the naive stack, the tuned one and plain Optuna once each, on the same networks."""
     with tempfile.TemporaryDirectory(prefix="overhead-") as name:
         folder = Path(name)
         mine = ours(folder, trials)
         by_time = sorted(mine["records"], key=lambda record: record["seconds"])
         every = len(by_time) / sample
         networks = [by_time[int((number + 0.5) * every)]["choices"] for number in range(sample)]
-        tune, optuna = theirs(folder, "tune", networks), theirs(folder, "optuna", networks)
-    naive_seconds = tune["start_and_end"] + trials * tune["seconds_per_trial"]
-    optuna_seconds = optuna["start_and_end"] + trials * optuna["seconds_per_trial"]
+        tune, tuned, optuna = (theirs(folder, stack, networks) for stack in ("tune", "tuned", "optuna"))
+    naive_seconds, tuned_seconds, optuna_seconds = (
+        stack["start_and_end"] + trials * stack["seconds_per_trial"] for stack in (tune, tuned, optuna)
+    )
     trained = sum(record["seconds"] for record in mine["records"])
     gap = statistics.median(mine["gaps"])
     return {
         "ours_trials_per_minute": 60 * trials / mine["seconds"],
         "naive_trials_per_minute": 60 * trials / naive_seconds,
+        "tuned_trials_per_minute": 60 * trials / tuned_seconds,
         "optuna_trials_per_minute": 60 * trials / optuna_seconds,
         "trials_per_minute_vs_naive": naive_seconds / mine["seconds"],
-        "trials_per_minute_vs_optuna": optuna_seconds / mine["seconds"],
+        "trials_per_minute_vs_tuned": tuned_seconds / mine["seconds"],
+        "trials_per_minute_and_core_vs_optuna": optuna_seconds / mine["seconds"] / CONCURRENCY,
         "ours_training_seconds_per_trial": trained / trials,
         "naive_training_seconds_per_trial": statistics.mean(tune["training"]),
+        "tuned_training_seconds_per_trial": statistics.mean(tuned["training"]),
         "ours_seconds_beyond_training": CONCURRENCY * mine["seconds"] / trials - trained / trials,
         "naive_seconds_beyond_training": CONCURRENCY * naive_seconds / trials - statistics.mean(tune["training"]),
+        "tuned_seconds_beyond_training": CONCURRENCY * tuned_seconds / trials - statistics.mean(tuned["training"]),
         "optuna_seconds_beyond_training": optuna_seconds / trials - statistics.mean(optuna["training"]),
         "worker_gap_seconds": gap,
         "worker_gap_of_2_seconds": gap / (2 + gap),
