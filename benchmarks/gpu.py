@@ -4,12 +4,13 @@
 
 Like `throughput.py`, with wall time between synchronisations of the GPU. Ours is timed as it comes and, of some
 networks with `--quick`, compiled (`recipe: compiled`), with the seconds that compiling took beside it; ratios are of
-ours as it comes. The convolutions are launched as one CUDA graph, so that they are no measure of Python. The naive loops and the
-convolutions may choose their algorithms freely (`cudnn.benchmark`); ours may not, as it gives the same numbers every
-time. Then: images/s of the networks of the zoo (of some of them with `--quick`) and the share of the GPU's peak in
-bfloat16 that their convolutions are; trainings per hour of several processes on one GPU against one at a time; and the
-time of a whole DACNN-18 (MIX,REG) training of 90 epochs on 50,000 images, without looks at test images, extrapolated
-from a few epochs on fewer. Images are random ones in the format of CIFAR-10. Without a GPU it ends with exit code 2.
+ours as it comes. The convolutions are launched as one CUDA graph, so that they are no measure of Python. The naive
+loops and the convolutions may choose their algorithms freely (`cudnn.benchmark`); ours may not, as it gives the same
+numbers every time. Then: images/s of the networks of the zoo (of some of them with `--quick`) and the share of the
+GPU's peak in bfloat16 that their convolutions are; trainings per hour of several processes on one GPU against one at a
+time; and the time of a whole DACNN-18 (MIX,REG) training of 90 epochs on 50,000 images, without looks at test images,
+extrapolated from a few epochs on fewer. Images are random ones in the format of CIFAR-10. Without a GPU it ends with
+exit code 2.
 """
 
 import argparse
