@@ -33,3 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _usage() -> str:
     lines = [f"  {name:<10} {purpose}" for name, (_, purpose) in COMMANDS.items()]
     return "\n".join(["usage: dacnn-search COMMAND ...", "", *lines, "", "dacnn-search COMMAND --help tells more."])
+
+
+if __name__ == "__main__":
+    main()
