@@ -22,7 +22,7 @@ def run_job(task: Task, *, address: str | None, verbose: bool, tracking: Trackin
     """
     with Terminal() as terminal:
         run = run_task(task, address=address, listener=terminal, verbose=verbose, tracking=tracking)
-        if run.front and run.space.settings.retrain.top:
+        if run.front and (run.space.settings.retrain.top or run.networks):
             retrain(
                 run,
                 address=address,

@@ -92,6 +92,7 @@ def retrain(
             demand = demand_of(networks, *images, recipe, data_bytes=data.nbytes, factor=factor)
             kept = run.environment
             concurrency = concurrency or kept.get("concurrency")
+            concurrency = concurrency and min(concurrency, len(jobs))
             gpus_per_trial = kept.get("gpus_per_trial") if gpus_per_trial is None else gpus_per_trial
             with start_ray(address, concurrency, gpus_per_trial, verbose, demand) as slots:
                 board = _Board(run, len(jobs), recipe.epochs, listener)

@@ -75,20 +75,21 @@ def run_task(
             check_address(address)
             data = load(space.settings.data).without_test()
             if run is None:
-                with start_ray(*ray_options):  # what can't be had is refused before a folder is made
+                demand = demand_of_space(space, task.settings.trials, data.nbytes)
+                with start_ray(*ray_options, demand):  # what can't be had is refused before a folder is made
                     run = _new_run(task, data)
         with lock(run.folder), orderly_end(run.folder) as stop:
             sweep(run.folder)
             listener.began(run.folder)
             with _opened(task, run, listener) as state:
                 if state.over:
+                    _accept(task, run)
                     listener.say(f"nothing to search: {_why_over(state)}")
                     state.end("finished")
                     return run
-                known = state.run.records
-                demand = demand_of_space(space, task.settings.trials - state.finished, data.nbytes, known)
+                demand = demand_of_space(space, task.settings.trials - state.finished, data.nbytes, run.records)
                 with start_ray(*ray_options, demand) as slots:
-                    run.set_environment(**task.settings.model_dump(mode="json"))
+                    _accept(task, run)
                     callbacks = tracking.begin(run, listener.say) if tracking else []
                     drive(state, data, slots, stop, verbose, callbacks)
     return run
@@ -112,14 +113,20 @@ def _opened(task: Task, run: RunDirectory, listener: Listener) -> Iterator[Searc
             check_nothing_lost(run, ledger.records, proposed.records)
         if task.extension is not None:
             kept, dropped = extend_run(run, task.extension, ledger, proposed)
+            _accept(task, run)
             listener.say(f"extended: {kept} trials fit the new space, {dropped} do not and are left out")
-        else:
-            run.set_space(task.space)
         state = Search(run, task.space, task.settings, ledger, proposed, listener)
         try:
             yield state
         finally:
             state.close()
+
+
+def _accept(task: Task, run: RunDirectory) -> None:
+    """Keep the settings, and the file that says them, for those who resume: in this order, as an edited file counts
+    only until it is kept."""
+    run.set_environment(**task.settings.model_dump(mode="json"))
+    run.set_space(task.space)
 
 
 def _why_over(state: Search) -> str:

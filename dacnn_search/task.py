@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +61,26 @@ def prepare(
         check_unchanged(run)
     extension = None if given is None else check_extension(run, given, extend)
     now = given or run.space
-    return Task(now, _merge(now.settings.search, run, settings), Path(results), name, run, extension, repair)
+    said = None if given is None else given.settings.search.model_fields_set
+    return Task(now, _merge(now.settings.search, run, settings, said), Path(results), name, run, extension, repair)
 
 
-def _merge(settings: SearchSettings, run: RunDirectory | None, given: Mapping[str, Any]) -> SearchSettings:
+def _merge(
+    settings: SearchSettings, run: RunDirectory | None, given: Mapping[str, Any], said: Set[str] | None = None
+) -> SearchSettings:
     """The space's settings; of a resumed run those it was last started with, but for what the file says otherwise than
-    before; and over all those given now."""
+    before; and over all those given now.
+
+    said: what another file than the run's own says; what it leaves out stays, while in the run's own it is lifted.
+    """
     values = settings.model_dump(mode="json")
     kept = {key: run.environment[key] for key in values if key in run.environment} if run else {}
     before = run and settings_before(run)
-    edited = {key: value for key, value in values.items() if before and value != getattr(before, key)}
+    edited = {
+        key: value
+        for key, value in values.items()
+        if before and value != getattr(before, key) and (said is None or key in said)
+    }
     wanted = {key: value for key, value in given.items() if value is not None}
     merged = {**values, **kept, **edited, **wanted}
     if run and merged["seed"] != kept.get("seed", merged["seed"]):

@@ -273,8 +273,10 @@ def change_environment(folder: Path, **values: Any) -> None:
 
 def test_runs_that_differ_in_more_than_the_seed_are_no_repeated_seeds(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("a", "b", "c", "d")]
-    given = {"data": {"name": "digits"}, "architecture": {"depth": 1}, "search": {"trials": 8}}
-    others = (given, given | {"search": {"trials": 9}}, given, given | {"data": {"name": "digits", "split_seed": 1}})
+    architecture = {"sections": 1, "depth": 1, "width": 4}
+    given = {"data": {"name": "digits"}, "architecture": architecture, "search": {"trials": 8}}
+    same = {"data": {"name": "digits", "split_seed": 0}, "architecture": architecture, "search": {"trials": 9}}
+    others = (given, same, given, given | {"data": {"name": "digits", "split_seed": 1}})
     for seed, (folder, other) in enumerate(zip(folders, others, strict=True)):
         write_run(folder, trials=8, seed=seed)
         space = json.loads((folder / "environment.json").read_text())["space"]

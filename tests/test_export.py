@@ -136,6 +136,19 @@ def test_a_network_whose_rank_changes_takes_its_exports_along(run_copy):
     assert load_model(second).architecture == NETWORKS[5][0].canonical()
 
 
+def test_copies_and_damaged_folders_do_not_take_a_network_s_place(run_copy):
+    folders = write_best(run_copy)
+    best = run_copy.folder / "best"
+    for name, damage in (("backup", None), ("07-254", "weights.safetensors"), ("08-254", "metrics.json")):
+        shutil.copytree(folders[0], best / name)
+        if damage:
+            (best / name / damage).write_text("[]")
+    folders[0].rename(best / "09-254")
+    (best / "09-254" / "model.onnx").write_bytes(b"exported")
+    assert write_best(run_copy) == folders
+    assert (folders[0] / "model.onnx").read_bytes() == b"exported"
+
+
 @pytest.mark.parametrize("files", [[], {}, {"weights.safetensors": "no entry"}, None])
 def test_a_damaged_list_of_files_is_told(run_copy, files):
     folder = write_best(run_copy)[0]

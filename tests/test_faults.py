@@ -543,6 +543,17 @@ def test_an_extension_brings_its_budgets(run, space_file):
     assert prepare(wider, resume=run.folder, extend=True, settings={}).settings.trials == 40
 
 
+def test_what_another_file_leaves_out_stays(run, space_file):
+    run.set_environment(trials=200, sampler="random")
+    text = TINY.replace("[3, 4, 6]", "[3, 4, 6, 8]").replace(
+        "search: {trials: 4, concurrency: 1, seed: 3, sampler: tpe}", ""
+    )
+    assert "search:" not in text
+    wider = space_file(text, "wider.yaml")
+    settings = prepare(wider, resume=run.folder, extend=True, settings={}).settings
+    assert (settings.trials, settings.sampler, settings.seed) == (200, "random", 3)
+
+
 def test_a_seed_edited_in_the_file_is_refused(run):
     run.space_file.write_text(TINY.replace("seed: 3", "seed: 4"))
     with pytest.raises(RunDirectoryError, match="keeps its seed 3, but got 4"):

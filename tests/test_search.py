@@ -27,6 +27,7 @@ from dacnn_search.searches.tuning import TuneSearcher, _take_up
 from dacnn_search.searches.worker import Parcel, TrialWorker
 from dacnn_search.signals import Interrupted, Stop
 from dacnn_search.space import SearchSpace
+from dacnn_search.task import prepare
 
 from ray.tune.execution.class_cache import _ActorClassCache  # isort: skip (after dacnn_search.cluster)
 
@@ -545,6 +546,16 @@ def test_the_end_records_candidates_as_they_stand(space, tmp_path):
     pretended.close()
 
 
+def test_a_search_that_fails_records_candidates_as_they_stand(space, tmp_path):
+    pretended = Pretended(space, new_run(space, tmp_path), confirm=2, trials=40)
+    pretended.search.propose("a")
+    end(pretended, "a", 0.5)
+    pretended.search.propose("b")
+    pretended.search.end("failed", "five trials in a row failed")
+    assert [record["accuracies"] for record in pretended.ledger.records] == [[0.5]]
+    pretended.close()
+
+
 def test_checkpoints_do_not_stay_with_the_results_that_tune_keeps(space, tmp_path):
     pretended = Pretended(space, new_run(space, tmp_path))
     searcher = TuneSearcher(pretended.search, Stop())
@@ -562,16 +573,30 @@ def test_a_search_needs_a_space_or_a_run(space):
 
 
 def test_what_the_machine_does_not_have_is_refused_before_anything_is_made(space, tmp_path, ray_for_all):
-    with pytest.raises(InputError, match=r"gpus per trial must be at most the 0 of the cluster, but is 1"):
-        search(space, results=tmp_path, gpus_per_trial=1)
+    with pytest.raises(InputError, match=r"gpus per trial must be at most the \d+ of the cluster, but is 1000"):
+        search(space, results=tmp_path, gpus_per_trial=1000)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_the_machine_does_not_have_does_not_stick_to_a_run(space, tmp_path, ray_for_all):
     run = new_run(space, tmp_path)
     with pytest.raises(InputError, match="gpus per trial"):
-        search(resume=run.folder, gpus_per_trial=1)
+        search(resume=run.folder, gpus_per_trial=1000)
     assert run.environment["gpus_per_trial"] == "auto"
+    run.space_file.write_text(run.space_file.read_text().replace("search: {", "search: {gpus_per_trial: 1000, "))
+    for _ in range(2):  # it stands in the file as long as it stands there
+        with pytest.raises(InputError, match="gpus per trial"):
+            search(resume=run.folder)
+    assert run.environment["gpus_per_trial"] == "auto"
+
+
+def test_what_the_file_says_of_a_search_that_is_over_counts_later(space, tmp_path):
+    pretended = Pretended(space, new_run(space, tmp_path), trials=4)
+    pretended.run()
+    run = pretended.search.run
+    run.space_file.write_text(run.space_file.read_text().replace("search: {", "search: {stopping: none, "))
+    search(resume=run.folder)
+    assert prepare(resume=run.folder, settings={"trials": 9}).settings.stopping == "none"
 
 
 def test_a_search_that_is_over_says_so(space, tmp_path):

@@ -3,7 +3,7 @@
 import bisect
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,8 @@ def comparison_payload(runs: Sequence[Run]) -> dict[str, Any]:
         ],
         "results": _results(runs, curves),
         "differences": _differences(runs),
-        "comparable": len({_data(run) for run in runs}) == 1,
+        "comparable": _differ_in_nothing([run.data for run in runs])
+        and _differ_in_nothing(filter(None, map(_split, runs))),
     }
 
 
@@ -72,13 +73,16 @@ def _common_scale(runs: Sequence[Run]) -> Scale:
 
 def _key(run: Run) -> tuple[str, ...]:
     settings = (str(run.environment.get(name)) for name in ("sampler", "stopping", "confirm"))
-    return (run.space_hash, *settings, _data(run))
+    return (run.space_hash, *settings, json.dumps([run.data, _split(run)], sort_keys=True))
 
 
-def _data(run: Run) -> str:
-    """Which images a run was trained and judged on: what is known of them, and how they were divided."""
-    given = (run.environment.get("space") or {}).get("given") or {}
-    return json.dumps([run.data, given.get("data")], sort_keys=True)
+def _split(run: Run) -> dict[str, Any] | None:
+    """Which images of its data a run has, and how they were divided; None if it does not know."""
+    return None if run.given is None else run.given.get("data")
+
+
+def _differ_in_nothing(values: Iterable[Any]) -> bool:
+    return len({json.dumps(value, sort_keys=True) for value in values}) <= 1
 
 
 def _groups(runs: Sequence[Run]) -> list[list[Run]]:

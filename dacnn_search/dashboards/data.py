@@ -27,6 +27,7 @@ from dacnn_search.pareto import Record, Scale, front_of
 from dacnn_search.run_directory import RETRAINED, TRIAL, read_environment
 from dacnn_search.runs.extension import FREE
 from dacnn_search.runs.networks import TrainedNetwork, judge, trained_networks
+from dacnn_search.settings import SpaceSettings, validate
 
 __all__ = ["Run", "hypervolumes", "read_run", "run_payload"]
 
@@ -89,13 +90,21 @@ class Run:
         return trained_networks(self.folder, self.data, self.retrained)
 
     @functools.cached_property
+    def given(self) -> dict[str, Any] | None:
+        """The search space as the run was given it, with all defaults; None if the run does not know it."""
+        given = (self.environment.get("space") or {}).get("given")
+        if not given:
+            return None
+        values, _ = validate(given, SpaceSettings)
+        return SpaceSettings.model_construct(**values).model_dump(mode="json", warnings=False)
+
+    @functools.cached_property
     def space_hash(self) -> str:
         """The same for runs of one space, whatever their budgets: a hash of what the run was given; if it does not know
         that, of `space.yaml`; without that file, of the folder's path."""
-        given = (self.environment.get("space") or {}).get("given")
         file = self.folder / "space.yaml"
-        if given:
-            content = json.dumps({key: value for key, value in given.items() if key not in FREE}, sort_keys=True)
+        if self.given is not None:
+            content = json.dumps({key: value for key, value in self.given.items() if key not in FREE}, sort_keys=True)
         else:
             content = file.read_text(encoding="utf-8") if file.is_file() else str(self.folder.resolve())
         return hashlib.sha256(content.encode()).hexdigest()[:16]

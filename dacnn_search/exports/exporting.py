@@ -29,7 +29,7 @@ from dacnn_search.exports.model_folder import (
     read_metrics,
     write_metrics,
 )
-from dacnn_search.files import lock, replace_folder, write_atomic
+from dacnn_search.files import lock, replace_folder, sha256_of, sweep, write_atomic
 from dacnn_search.run_directory import RunDirectory
 from dacnn_search.runs.networks import TrainedNetwork, deviation_of
 
@@ -57,6 +57,7 @@ def write_best(run: RunDirectory, data: ImageData | None = None) -> list[Path]:
     best = run.folder / "best"
     best.mkdir(exist_ok=True)
     with lock(best):
+        sweep(best)
         data = data or load(run.space.settings.data)
         _follow_ranks(best, networks)
         for network in networks:
@@ -168,17 +169,18 @@ def describe_training(
 def _follow_ranks(best: Path, networks: Sequence[TrainedNetwork]) -> None:
     """Give the folders of networks whose rank has changed their new names."""
     homes = {network.architecture.fingerprint: network.folder for network in networks}
-    for folder in sorted(best.iterdir(), reverse=True):  # ranks grow, so that the place of the next is free by then
-        if not holds_export(folder):
-            continue
+    wanted = {network.folder for network in networks}
+    for folder in sorted(best.glob("[0-9]*-[0-9]*"), reverse=True):  # ranks grow: the place of the next is free by then
         try:
             metrics = read_metrics(folder)
-        except InputError:  # damaged: it is written again
+            home = homes.get(metrics["fingerprint"])
+            whole = holds_export(folder) and metrics["files"][WEIGHTS]["sha256"] == sha256_of(folder / WEIGHTS)
+            if folder in wanted or home is None or home.exists() or not whole:
+                continue
+            write_metrics(folder, metrics, home.name)
+        except (InputError, OSError, KeyError, TypeError):  # damaged: it is written again
             continue
-        home = homes.get(metrics.get("fingerprint", ""))
-        if home is not None and not home.exists():
-            folder.rename(home)
-            write_metrics(home, metrics)
+        folder.rename(home)
 
 
 def _write_network(run: RunDirectory, network: TrainedNetwork, data: ImageData) -> None:

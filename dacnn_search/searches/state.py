@@ -217,8 +217,7 @@ class Search:
 
     def interrupt(self) -> None:
         """All that runs is given up for now; a resumed search trains it again, unless it only lacks confirmation."""
-        self._waiting += [running for running in self.running.values() if running.confirmed]
-        self.running = {key: running for key, running in self.running.items() if not running.confirmed}
+        self.end("interrupted")
         for running in self.running.values():
             trial, epochs = running.proposal.trial, len(running.epochs)
             self._listener.say(f"trial {trial} interrupted after {epochs} of {self._epochs} epochs")
@@ -249,7 +248,9 @@ class Search:
         self._derived.close(self._ledger.records, self._unfinished())
 
     def end(self, state: str, message: str | None = None) -> None:
-        """Tell how the search ended; what only waits for confirmation is recorded first."""
+        """Tell how the search ended; what only lacks confirmation is recorded first."""
+        self._waiting += [running for running in self.running.values() if running.confirmed]
+        self.running = {key: running for key, running in self.running.items() if not running.confirmed}
         self._settle()
         if message is None and self.exhausted and self.finished < self.settings.trials:
             message = "every network of the space has been tried"
