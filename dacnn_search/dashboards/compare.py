@@ -61,8 +61,7 @@ def comparison_payload(runs: Sequence[Run]) -> dict[str, Any]:
         ],
         "results": _results(runs, curves),
         "differences": _differences(runs),
-        "comparable": _differ_in_nothing([run.data for run in runs])
-        and _differ_in_nothing(filter(None, map(_split, runs))),
+        "comparable": _are_alike([run.data for run in runs]) and _are_alike(filter(None, map(_split, runs))),
     }
 
 
@@ -81,7 +80,7 @@ def _split(run: Run) -> dict[str, Any] | None:
     return None if run.given is None else run.given.get("data")
 
 
-def _differ_in_nothing(values: Iterable[Any]) -> bool:
+def _are_alike(values: Iterable[Any]) -> bool:
     return len({json.dumps(value, sort_keys=True) for value in values}) <= 1
 
 
