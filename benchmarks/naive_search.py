@@ -8,7 +8,7 @@ reports every epoch, float32, one CPU per trial. The networks are this package's
 ones. Each line of the output is a finished trial: when it began and ended, what it reached.
 
 `--stack tuned` is the same by someone who knows Ray Tune well: worker processes are kept from trial to trial
-(`reuse_actors`), and space and data are given to them once (`with_parameters`). `--stack optuna` runs the same
+(`reuse_actors`), and the data are given to them once (`with_parameters`). `--stack optuna` runs the same
 trainings by `study.optimize` in one process instead.
 """
 
@@ -124,10 +124,10 @@ def search_with_tune(
         own = SearchSpace.from_yaml(path)
         train(config, output, tune.report, own, load(own.settings.data))
 
-    def tuned_trainable(config: dict[str, Any], space: SearchSpace, data: ImageData) -> None:
-        train(config, output, tune.report, space, data)
+    def tuned_trainable(config: dict[str, Any], data: ImageData) -> None:
+        train(config, output, tune.report, SearchSpace.from_yaml(path), data)
 
-    given = tune.with_parameters(tuned_trainable, space=space, data=load(space.settings.data))
+    given = tune.with_parameters(tuned_trainable, data=load(space.settings.data))
     with tempfile.TemporaryDirectory() as folder:
         tuner = tune.Tuner(
             tune.with_resources(given if tuned else trainable, {"cpu": 1}),

@@ -11,7 +11,7 @@ Measured side by side, each in processes of its own with a stopwatch outside, in
   that a smaller sample does not count against them;
 - start-up: from the command to the first line of the ledger of a search whose first trial is one epoch of 60 images,
   against `ray.init` and importing torch in a worker, ready for use;
-- driver CPU per trial at trial 100 and 2,000 (at 200 for the default sampler with `--quick`): all threads of a driver
+- driver CPU per trial at trial 100 and 2,000 (at 260 for the default sampler with `--quick`): all threads of a driver
   that does all it does in a search, Ray Tune, ledger, study, dashboard, status and sampler, while workers only pretend
   to train (`pretended_search.py`).
 
@@ -56,7 +56,7 @@ import pathlib, sys
 pathlib.Path(sys.argv[1]).write_text("ready")
 """
 PARTS = ["start", "whole", "driver"]
-SAMPLERS, QUICK_SAMPLERS = {"random": 2000, "auto": 2000}, {"random": 2000, "auto": 200}  # trials of the driver's part
+SAMPLERS, QUICK_SAMPLERS = {"random": 2000, "auto": 2000}, {"random": 2000, "auto": 260}  # trials of the driver's part
 CONCURRENCY = 2
 
 
@@ -236,18 +236,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round, a smaller sample: 5 minutes on 2 cores")
     parser.add_argument("--rounds", type=int, help="default 3, quick 1")
-    parser.add_argument("--trials", type=int, help="of the whole search of ours (default 50, quick 30)")
+    parser.add_argument("--trials", type=int, help="of the whole search of ours (default 50, quick 24)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--output", type=Path, default=RESULTS / "overhead.json")
     options = parser.parse_args()
-    rounds, trials = options.rounds or (1 if options.quick else 3), options.trials or (30 if options.quick else 50)
+    rounds, trials = options.rounds or (1 if options.quick else 3), options.trials or (24 if options.quick else 50)
     measured: list[dict[str, float]] = []
     for _ in range(rounds):
         figures: dict[str, float] = {}
         if "start" in options.parts:
             figures |= start_up()
         if "whole" in options.parts:
-            figures |= whole_searches(trials, 6 if options.quick else trials // 2)
+            figures |= whole_searches(trials, 4 if options.quick else trials // 2)
         measured.append(figures)
         print({key: round(value, 3) for key, value in figures.items()}, flush=True)
     result = {key: statistics.median(figures[key] for figures in measured) for key in measured[0]}

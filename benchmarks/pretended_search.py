@@ -18,7 +18,7 @@ from dacnn_search.searches import tuning
 from dacnn_search.searches.worker import TrialWorker
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "default.yaml"
-WINDOW = 50  # trials over which CPU time is averaged
+WINDOW = 100  # trials over which CPU time is averaged
 
 
 class Pretender(TrialWorker):
