@@ -219,16 +219,22 @@ def start_up() -> dict[str, float]:
 
 
 def driver_cpu(samplers: dict[str, int]) -> dict[str, float]:
-    """CPU seconds of the driver per trial, around trial 100 and at the end, with each sampler for so many trials."""
+    """CPU seconds of the driver per trial, around trial 100 and at the end, with each sampler for so many trials. The
+    samplers have a driver each, at the same time: CPU seconds are counted, and the workers do nothing."""
     figures = {}
-    for sampler, trials in samplers.items():
-        with tempfile.TemporaryDirectory(prefix="overhead-") as name:
-            output = Path(name) / "cpu.json"
-            Process(HERE / "pretended_search.py", sampler, trials, name, output).wait(look=1.0)
-            early, late = json.loads(output.read_text())
-        figures[f"driver_cpu_{sampler}_100"] = early
-        figures[f"driver_cpu_{sampler}_{trials}"] = late
-        figures[f"driver_cpu_{sampler}_ratio"] = late / early
+    with tempfile.TemporaryDirectory(prefix="overhead-") as name:
+        outputs = {sampler: Path(name) / f"{sampler}.json" for sampler in samplers}
+        drivers = [
+            Process(HERE / "pretended_search.py", sampler, trials, Path(name) / sampler, outputs[sampler])
+            for sampler, trials in samplers.items()
+        ]
+        for driver in drivers:
+            driver.wait(look=1.0)
+        for sampler, trials in samplers.items():
+            early, late = json.loads(outputs[sampler].read_text())
+            figures[f"driver_cpu_{sampler}_100"] = early
+            figures[f"driver_cpu_{sampler}_{trials}"] = late
+            figures[f"driver_cpu_{sampler}_ratio"] = late / early
     return figures
 
 
