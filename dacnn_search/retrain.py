@@ -16,7 +16,7 @@ from dacnn_search.data import ImageData, load
 from dacnn_search.errors import DacnnSearchError, InputError
 from dacnn_search.files import lock, sha256_of, write_atomic
 from dacnn_search.ledger import Ledger
-from dacnn_search.packing import Share, Slots, demand_of, most_excess
+from dacnn_search.packing import Demand, Share, Slots, demand_of, most_excess
 from dacnn_search.pareto import spread
 from dacnn_search.recipe import Recipe
 from dacnn_search.run_directory import RETRAINED, RunDirectory, now
@@ -86,10 +86,7 @@ def retrain(
         jobs = _missing_jobs(run, settings, recipe, ledger.records)
         if jobs:
             data = load(space.settings.data).with_validation_in_train()
-            networks = [Architecture.from_dict(job.record["architecture"]) for job in jobs]
-            images = (data.input_shape, data.num_classes)
-            factor = most_excess(run.records, *images, space.settings.recipe)
-            demand = demand_of(networks, *images, recipe, data_bytes=data.nbytes, factor=factor)
+            demand = _demand_of(jobs, run, data, recipe)
             kept = run.environment
             concurrency = concurrency or kept.get("concurrency")
             concurrency = concurrency and min(concurrency, len(jobs))
@@ -123,6 +120,14 @@ def _missing_jobs(
     known = [Job(r, r["seed"]) for network in run.networks for r in network.records if not run.has_weights(r)]
     distinct = {(job.record["fingerprint"], job.seed): job for job in [*known, *missing]}
     return sorted(distinct.values(), key=lambda job: -job.record["macs"])
+
+
+def _demand_of(jobs: Sequence[Job], run: RunDirectory, data: ImageData, recipe: Recipe) -> Demand:
+    """What the trainings need, by the estimate and what the search's trials took in excess of it."""
+    images = (data.input_shape, data.num_classes)
+    networks = [Architecture.from_dict(job.record["architecture"]) for job in jobs]
+    factor = most_excess(run.records, *images, run.space.settings.recipe)
+    return demand_of(networks, *images, recipe, data_bytes=data.nbytes, factor=factor)
 
 
 def _train_all(trainings: "_Trainings", jobs: Sequence[Job], board: "_Board", stop: Stop) -> None:

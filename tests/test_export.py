@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -112,6 +113,8 @@ def test_folders_that_are_right_stay_and_others_go(run_copy):
     shutil.copytree(folders[0], best / "03-9999")
     (best / "mine").mkdir()
     (best / "mine" / "notes.txt").write_text("not of this package")
+    (best / ".tmp-0123").mkdir()  # left by a crash
+    os.utime(best / ".tmp-0123", (0, 0))
     assert write_best(run_copy) == folders
     assert (folders[0] / "model.onnx").exists()
     assert load_model(folders[1]).classes == tuple("0123456789")
