@@ -21,8 +21,8 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
-from dacnn_search.architecture import Architecture
-from dacnn_search.space import SearchSpace
+from dacnn_search.network.architecture import Architecture
+from dacnn_search.space.search_space import SearchSpace
 
 MOST_TEST_IMAGES = 1500  # scored after each epoch; where there are more, the first ones
 CURVES = ("validation_accuracy", "validation_loss", "test_accuracy", "seconds")
@@ -55,10 +55,10 @@ def train_jobs(path: Path, jobs: list[Job], output: Path) -> None:
     os.nice(19 - os.nice(0))
     import torch
 
-    from dacnn_search.data import Split, load
-    from dacnn_search.training import Training, build_seeded
-    from dacnn_search.trainings.evaluation import evaluate
-    from dacnn_search.trainings.resident import ResidentData
+    from dacnn_search.data.dataset import Split, load
+    from dacnn_search.training.device_data import ResidentData
+    from dacnn_search.training.evaluation import evaluate
+    from dacnn_search.training.trainer import Training, build_seeded
 
     torch.set_num_threads(1)
     space = SearchSpace.from_yaml(path)

@@ -30,15 +30,15 @@ import torch
 from throughput import RESULTS, Case, Convolutions, NaiveTraining, cases, make_data
 from torch import nn
 
-from dacnn_search import zoo
-from dacnn_search.architecture import Architecture, Section
-from dacnn_search.cost import estimate_cost
-from dacnn_search.data import ImageData
-from dacnn_search.packing import Machine, demand_of, pack
-from dacnn_search.recipe import Recipe
-from dacnn_search.run_directory import package_versions
-from dacnn_search.training import Training, build_seeded
-from dacnn_search.trainings.resident import ResidentData
+from dacnn_search.common.machine import package_versions
+from dacnn_search.data.dataset import ImageData
+from dacnn_search.network import zoo
+from dacnn_search.network.architecture import Architecture, Section
+from dacnn_search.network.cost import estimate_cost
+from dacnn_search.search.cluster.slots import Machine, demand_of, pack
+from dacnn_search.training.device_data import ResidentData
+from dacnn_search.training.recipe import Recipe
+from dacnn_search.training.trainer import Training, build_seeded
 
 # Dense bfloat16 of tensor cores in FLOP/s, from the makers' data sheets; the name as `nvidia-smi` begins it.
 PEAKS = {

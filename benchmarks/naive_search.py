@@ -32,8 +32,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from dacnn_search import SearchSpace, build
-from dacnn_search.data import ImageData, Split, load
-from dacnn_search.sampling.domains import distribution_of
+from dacnn_search.data.dataset import ImageData, Split, load
+from dacnn_search.search.sampler.domain import distribution_of
 
 CONCURRENCY = 2
 

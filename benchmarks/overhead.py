@@ -32,8 +32,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dacnn_search.ledger import read_ledger
-from dacnn_search.run_directory import package_versions, processor_name
+from dacnn_search.common.machine import package_versions, processor_name
+from dacnn_search.storage.ledger import read_ledger
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

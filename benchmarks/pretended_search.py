@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dacnn_search.runs.progress import Listener
-from dacnn_search.search import search
-from dacnn_search.searches import state, tuning
-from dacnn_search.searches.derived import Derived
-from dacnn_search.searches.worker import TrialWorker
+from dacnn_search.search import driver as state
+from dacnn_search.search import tune as tuning
+from dacnn_search.search.listener import Listener
+from dacnn_search.search.report import Derived
+from dacnn_search.search.search import run_search
+from dacnn_search.search.trial_worker import TrialWorker
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "default.yaml"
 WINDOW = 100  # trials over which CPU time is averaged
@@ -77,7 +78,7 @@ def main() -> None:
     tuning.TrialWorker = Pretender  # type: ignore[misc]
     state.Derived = WrittenAtTheEnd  # type: ignore[misc]
     clock = Clock()
-    search(SPACE, results=folder, trials=int(trials), concurrency=2, sampler=sampler, listener=clock)
+    run_search(SPACE, results=folder, trials=int(trials), concurrency=2, sampler=sampler, listener=clock)
     at = clock.seconds
     early = at[100 + WINDOW // 2] - at[100 - WINDOW // 2]
     late = at[-1] - at[-1 - WINDOW]

@@ -37,10 +37,10 @@ import pandas as pd
 import plotly.colors
 from simulator import Table, best_hypervolume, hypervolumes, scale_of, simulate
 
-from dacnn_search import samplers
-from dacnn_search.run_directory import package_versions, processor_name
-from dacnn_search.space import SearchSpace
-from dacnn_search.stopping import Progress, StoppingRule, Verdict, make_stopping
+from dacnn_search.common.machine import package_versions, processor_name
+from dacnn_search.search.sampler import registry as samplers
+from dacnn_search.search.stopping import Progress, StoppingRule, Verdict, make_stopping
+from dacnn_search.space.search_space import SearchSpace
 
 FOLDER = Path(__file__).parent / "dacnn_bench"
 RESULTS = Path(__file__).parent / "results"

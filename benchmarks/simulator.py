@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 
-from dacnn_search.pareto import Scale, front_of
-from dacnn_search.sampling.proposals import Proposal, Proposals
-from dacnn_search.space import SearchSpace
-from dacnn_search.stopping import Progress, StoppingRule
+from dacnn_search.search.sampler.proposals import Proposal, Proposals
+from dacnn_search.search.stopping import Progress, StoppingRule
+from dacnn_search.space.search_space import SearchSpace
+from dacnn_search.storage.front import Scale, front_of
 
 __all__ = ["Event", "Table", "Training", "simulate"]
 

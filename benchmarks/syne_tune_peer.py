@@ -22,9 +22,9 @@ from syne_tune.optimizer.scheduler import SchedulerDecision
 from syne_tune.optimizer.schedulers.multiobjective import MultiObjectiveRegularizedEvolution
 from syne_tune.optimizer.schedulers.multiobjective.moasha import MOASHA
 
-from dacnn_search.sampling.domains import SpaceDomain
-from dacnn_search.space import SearchSpace
-from dacnn_search.stopping import Progress, StoppingRule, Verdict
+from dacnn_search.search.sampler.domain import SpaceDomain
+from dacnn_search.search.stopping import Progress, StoppingRule, Verdict
+from dacnn_search.space.search_space import SearchSpace
 
 __all__ = ["Evolution", "MOAsha"]
 

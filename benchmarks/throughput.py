@@ -34,13 +34,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from dacnn_search.architecture import Architecture, Section
-from dacnn_search.data import DataConfig, ImageData, Split, load
-from dacnn_search.model import build
-from dacnn_search.recipe import Recipe
-from dacnn_search.run_directory import package_versions, processor_name
-from dacnn_search.training import Training, build_seeded, prepare_process
-from dacnn_search.trainings.resident import ResidentData
+from dacnn_search.common.machine import package_versions, processor_name
+from dacnn_search.data.dataset import DataConfig, ImageData, Split, load
+from dacnn_search.network.architecture import Architecture, Section
+from dacnn_search.network.model import build
+from dacnn_search.training.device_data import ResidentData
+from dacnn_search.training.recipe import Recipe
+from dacnn_search.training.trainer import Training, build_seeded, prepare_process
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -33,11 +33,11 @@ import optuna
 from naive_search import flat_space
 from simulator import Table, best_hypervolume, scale_of
 
-from dacnn_search.errors import RunDirectoryError
-from dacnn_search.ledger import read_ledger
-from dacnn_search.pareto import Scale, front_of
-from dacnn_search.run_directory import package_versions, processor_name
-from dacnn_search.space import SearchSpace
+from dacnn_search.common.errors import RunDirectoryError
+from dacnn_search.common.machine import package_versions, processor_name
+from dacnn_search.space.search_space import SearchSpace
+from dacnn_search.storage.front import Scale, front_of
+from dacnn_search.storage.ledger import read_ledger
 
 HERE = Path(__file__).parent
 SPACE, TABLE = HERE / "dacnn_bench" / "digits.yaml", HERE / "dacnn_bench" / "digits.parquet"

@@ -8,51 +8,49 @@ The names below are loaded when they are first used, so that `import dacnn_searc
 | `build` | an architecture, or a name of the zoo, as a `torch.nn.Module` |
 | `count_parameters` | trainable scalars of an architecture, a shared kernel counted once |
 | `SearchSpace` | the networks that a YAML file describes: `SearchSpace.from_yaml("space.yaml")` |
-| `search` | search a space; returns its run directory |
+| `run_search` | search a space; returns its run directory |
 | `retrain` | train networks of a run's front in full |
 | `load_run` | a run directory: `load_run("results/digits").best(max_parameters=50_000)` |
-| `export` | write a network to a folder: weights, ONNX, `torch.export`, model card |
+| `export_network` | write a network to a folder: weights, ONNX, `torch.export`, model card |
 | `load_model` | a network from such a folder, ready for use |
 """
 
 import importlib
-import sys
-import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dacnn_search.architecture import Architecture
-    from dacnn_search.cost import count_parameters
-    from dacnn_search.exports.classifier import load_model
-    from dacnn_search.exports.exporting import export
-    from dacnn_search.model import build
-    from dacnn_search.retrain import retrain
-    from dacnn_search.run_directory import load_run
-    from dacnn_search.search import search
-    from dacnn_search.space import SearchSpace
+    from dacnn_search.export.classifier import load_model
+    from dacnn_search.export.exporter import export_network
+    from dacnn_search.network.architecture import Architecture
+    from dacnn_search.network.cost import count_parameters
+    from dacnn_search.network.model import build
+    from dacnn_search.search.retrain import retrain
+    from dacnn_search.search.search import run_search
+    from dacnn_search.space.search_space import SearchSpace
+    from dacnn_search.storage.run_directory import load_run
 
 __all__ = [
     "Architecture",
     "SearchSpace",
     "build",
     "count_parameters",
-    "export",
+    "export_network",
     "load_model",
     "load_run",
     "retrain",
-    "search",
+    "run_search",
 ]
 
 _HOMES = {
-    "Architecture": "dacnn_search.architecture",
-    "SearchSpace": "dacnn_search.space",
-    "build": "dacnn_search.model",
-    "count_parameters": "dacnn_search.cost",
-    "export": "dacnn_search.exports.exporting",
-    "load_model": "dacnn_search.exports.classifier",
-    "load_run": "dacnn_search.run_directory",
-    "retrain": "dacnn_search.retrain",
-    "search": "dacnn_search.search",
+    "Architecture": "dacnn_search.network.architecture",
+    "SearchSpace": "dacnn_search.space.search_space",
+    "build": "dacnn_search.network.model",
+    "count_parameters": "dacnn_search.network.cost",
+    "export_network": "dacnn_search.export.exporter",
+    "load_model": "dacnn_search.export.classifier",
+    "load_run": "dacnn_search.storage.run_directory",
+    "retrain": "dacnn_search.search.retrain",
+    "run_search": "dacnn_search.search.search",
 }
 
 
@@ -64,19 +62,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(types.ModuleType):
-    """This package, which keeps `search`, `retrain` and `export` functions although modules have these names too.
-
-    After importing a submodule Python sets it as an attribute of its package; for these names that is left out here,
-    so that `__getattr__` above answers, whatever was imported before. `import dacnn_search.search` and
-    `from dacnn_search.search import ...` find the module in `sys.modules` as ever.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, types.ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

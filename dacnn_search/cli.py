@@ -8,12 +8,13 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {  # command -> module, what it does
     "run": ("dacnn_search.run", "search a space, retrain the front, export it"),
-    "space": ("dacnn_search.spaces.preview", "check a search space and preview it"),
+    "space": ("dacnn_search.space.__main__", "check a search space and preview it"),
     "train": ("dacnn_search.train", "train one network alone"),
-    "export": ("dacnn_search.export", "export trained networks as safetensors, ONNX and torch.export files"),
+    "export": ("dacnn_search.export.__main__", "export trained networks as safetensors, ONNX and torch.export files"),
     "predict": ("dacnn_search.predict", "classify images"),
-    "dashboard": ("dacnn_search.dashboard", "show a run in the browser"),
-    "paper": ("dacnn_search.paper", "train the paper's networks and compare with its tables and figures"),
+    "dashboard": ("dacnn_search.dashboard.__main__", "show a run in the browser"),
+    "replay": ("dacnn_search.replay", "ask the sampler of a search again"),
+    "paper": ("dacnn_search.paper.__main__", "train the paper's networks and compare with its tables and figures"),
 }
 
 

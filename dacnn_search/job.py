@@ -1,15 +1,15 @@
 """The main job in order: search, retraining, export, dashboard, and what is told of it in the terminal."""
 
-from dacnn_search.console import Terminal, front_table
-from dacnn_search.dashboard import write_dashboard, write_index
-from dacnn_search.exports.exporting import write_best
-from dacnn_search.retrain import retrain
-from dacnn_search.run_directory import RunDirectory
-from dacnn_search.search import run_task
-from dacnn_search.searches.derived import write_end
-from dacnn_search.searches.tracking import Tracking
-from dacnn_search.signals import orderly_end
-from dacnn_search.task import Task
+from dacnn_search.common.interrupt import orderly_end
+from dacnn_search.dashboard.page import write_dashboard, write_index
+from dacnn_search.export.exporter import write_best
+from dacnn_search.search.report import write_end
+from dacnn_search.search.request import Task
+from dacnn_search.search.retrain import retrain
+from dacnn_search.search.search import run_task
+from dacnn_search.search.terminal import Terminal, front_table
+from dacnn_search.search.tracking import Tracking
+from dacnn_search.storage.run_directory import RunDirectory
 
 __all__ = ["run_job"]
 

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dacnn_search.commands import command, parsed, share, whole
-from dacnn_search.signals import orderly_end
-from dacnn_search.task import prepare
-from dacnn_search.units import parse_duration
+from dacnn_search.common.command import command, parsed, share, whole
+from dacnn_search.common.interrupt import orderly_end
+from dacnn_search.common.units import parse_duration
+from dacnn_search.search.request import prepare
 
 EPILOG = """\
 A run directory results/<name>/ keeps everything. A search that was interrupted goes on with --resume; with more
@@ -36,14 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 settings={name: getattr(options, name) for name in names},
             )
 
-            from dacnn_search.searches.tracking import Tracking
+            from dacnn_search.search.tracking import Tracking
 
             tracking = Tracking(options.tensorboard, options.wandb, options.mlflow)
-            from dacnn_search.cluster import early_ray, one_ray
+            from dacnn_search.search.cluster.ray_cluster import early_ray, one_ray
 
             to_end.enter_context(one_ray())
             if task.run is None:  # Ray will be needed
-                with _meanwhile("dacnn_search.searches.derived"):
+                with _meanwhile("dacnn_search.search.report"):
                     early_ray(options.address, task.settings.concurrency, options.verbose)
             from dacnn_search.job import run_job
 

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dacnn_search.commands import command, whole
-from dacnn_search.data import DataConfig
-from dacnn_search.errors import InputError
-from dacnn_search.recipe import PRESETS, Recipe
-from dacnn_search.settings import TrainSettings, read_settings
-from dacnn_search.train_one import choose_data, default_folder, settings_of_trial, shape_before, train_one
-from dacnn_search.zoo import get
+from dacnn_search.common.command import command, whole
+from dacnn_search.common.errors import InputError
+from dacnn_search.data.dataset import DataConfig
+from dacnn_search.export.from_config import choose_data, default_folder, settings_of_trial, shape_before, train_one
+from dacnn_search.network.zoo import get
+from dacnn_search.space.settings import TrainSettings
+from dacnn_search.space.validation import read_settings
+from dacnn_search.training.recipe import PRESETS, Recipe
 
 EPILOG = """\
 The network is trained on training and validation images together and scored on the test images once, at the end.
@@ -42,7 +43,7 @@ def _settings(options: argparse.Namespace) -> TrainSettings:
     if (options.run is None) != (options.trial is None):
         raise InputError("--run and --trial must be given together, but only one is")
     if options.run is not None:
-        from dacnn_search.run_directory import RunDirectory
+        from dacnn_search.storage.run_directory import RunDirectory
 
         settings = settings_of_trial(RunDirectory(options.run), options.trial)
     elif options.network is not None:

@@ -33,6 +33,6 @@ def small_run(tmp_path_factory):
 @pytest.fixture
 def run_copy(small_run, tmp_path):
     """The same, to be changed."""
-    from dacnn_search.run_directory import RunDirectory
+    from dacnn_search.storage.run_directory import RunDirectory
 
     return RunDirectory(shutil.copytree(small_run.folder, tmp_path / "results" / "tiny"))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dacnn_search.ledger import read_ledger
+from dacnn_search.storage.ledger import read_ledger
 
 SPACE = """\
 name: small

@@ -10,9 +10,9 @@ import signal
 import sys
 from pathlib import Path
 
-from dacnn_search.errors import InputError
-from dacnn_search.spaces.preview import main as preview
-from dacnn_search.task import prepare
+from dacnn_search.common.errors import InputError
+from dacnn_search.search.request import prepare
+from dacnn_search.space.__main__ import main as preview
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
 SECONDS = 60

@@ -3,12 +3,12 @@
 import math
 from pathlib import Path
 
-from dacnn_search.architecture import Architecture
-from dacnn_search.ledger import Ledger
-from dacnn_search.run_directory import RunDirectory
-from dacnn_search.runs.progress import Listener
-from dacnn_search.searches.state import Search
-from dacnn_search.space import SearchSpace
+from dacnn_search.network.architecture import Architecture
+from dacnn_search.search.driver import Search
+from dacnn_search.search.listener import Listener
+from dacnn_search.space.search_space import SearchSpace
+from dacnn_search.storage.ledger import Ledger
+from dacnn_search.storage.run_directory import RunDirectory
 
 TINY = """\
 name: tiny

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import safetensors.torch
 
-from dacnn_search.architecture import Architecture, Section
-from dacnn_search.data import load
-from dacnn_search.files import sha256_of, write_atomic
-from dacnn_search.ledger import Ledger
-from dacnn_search.run_directory import RunDirectory
-from dacnn_search.space import SearchSpace
-from dacnn_search.training import Training, build_seeded, evaluate
-from dacnn_search.trainings.weights import trained_weights
+from dacnn_search.common.files import sha256_of, write_atomic
+from dacnn_search.data.dataset import load
+from dacnn_search.network.architecture import Architecture, Section
+from dacnn_search.space.search_space import SearchSpace
+from dacnn_search.storage.ledger import Ledger
+from dacnn_search.storage.run_directory import RunDirectory
+from dacnn_search.training.trainer import Training, build_seeded, evaluate
+from dacnn_search.training.weights import trained_weights
 
 SPACE = """\
 name: tiny

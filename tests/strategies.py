@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from dacnn_search.architecture import Architecture, Section
+from dacnn_search.network.architecture import Architecture, Section
 
 WIDTHS = (3, 4, 6, 10)
 

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dacnn_search.architecture import Architecture, Section
-from dacnn_search.cost import estimate_cost
-from dacnn_search.pareto import Scale, front_of, spread
+from dacnn_search.network.architecture import Architecture, Section
+from dacnn_search.network.cost import estimate_cost
+from dacnn_search.storage.front import Scale, front_of, spread
 
 INPUT_SHAPE = (1, 8, 8)
 EPOCHS = 12

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dacnn_search.settings import SpaceSettings, validate
-from dacnn_search.space import SearchSpace
-from dacnn_search.yaml_io import read_yaml
+from dacnn_search.common.yaml import read_yaml
+from dacnn_search.space.search_space import SearchSpace
+from dacnn_search.space.settings import SpaceSettings
+from dacnn_search.space.validation import validate
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

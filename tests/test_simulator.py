@@ -9,8 +9,8 @@ import pytest
 import search_efficiency
 import simulator
 
-from dacnn_search.space import SearchSpace
-from dacnn_search.stopping import FrontStopping, NoStopping
+from dacnn_search.search.stopping import FrontStopping, NoStopping
+from dacnn_search.space.search_space import SearchSpace
 
 SPACE = """
 data: {name: digits}

@@ -1,0 +1,1 @@
+"""What every room uses: errors, units, files, YAML, signals, commands, the machine."""

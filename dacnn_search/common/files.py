@@ -1,0 +1,177 @@
+"""Files that are whole or not there, and one process at a time per run directory.
+
+The only place of the package that replaces a file.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from dacnn_search.common.errors import RunDirectoryError
+
+__all__ = ["lock", "new_folder", "read_json", "replace_folder", "sha256_of", "sweep", "sync_folder", "write_atomic"]
+
+LOCK_NAME = ".lock"
+SWEEP_SECONDS = 60.0  # what is younger may be in use
+
+_held: set[int] = set()  # descriptors of the locks of this process
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Replace `path` by `data` (text as UTF-8): after a crash it's the old file or the new one, never a part.
+
+    The data is on disk when this returns. Raises OSError (no space, no permission), with `path` as its filename, and
+    leaves no other file.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)  # noqa: PTH105 (named as in the rule above)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder` to fill, which gets that name at the end: it's there as a whole or not at all.
+
+    Raises FileExistsError if the name is taken, OSError.
+    """
+    new = folder.parent / f".tmp-{secrets.token_hex(8)}"
+    new.mkdir()
+    try:
+        yield new
+        if folder.exists():
+            raise FileExistsError(errno.EEXIST, "the name is taken", str(folder))
+        try:
+            os.rename(new, folder)  # noqa: PTH104
+        except OSError as error:  # taken in this moment, by a folder that is not empty
+            if error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):
+                raise FileExistsError(errno.EEXIST, "the name is taken", str(folder)) from None
+            raise
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+@contextmanager
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder` to fill, which takes its place at the end; after an error all is as before.
+
+    Between the two renames of that end a crash can leave neither, never a part. Raises OSError.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = folder.parent / f".tmp-{secrets.token_hex(8)}"
+    old = folder.parent / f".tmp-{secrets.token_hex(8)}"
+    new.mkdir()
+    try:
+        yield new
+        if folder.exists():
+            os.replace(folder, old)  # noqa: PTH105
+        os.replace(new, folder)  # noqa: PTH105
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a crash some time ago left in a folder of files that were being written."""
+    for path in folder.glob(".tmp-*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime < SWEEP_SECONDS:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in `folder` on disk: a new or replaced file survives a power cut only after this."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises RunDirectoryError if it can't be read or is no object."""
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunDirectoryError(f"{path}: must be readable JSON, but: {error}") from error
+    if not isinstance(values, dict):
+        raise RunDirectoryError(f"{path}: must be a JSON object, but is {type(values).__name__}")
+    return values
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hex digits; reads it in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process alone; raise RunDirectoryError at once if another one holds it.
+
+    The kernel frees the lock when the holder ends, however it ends. `<folder>/.lock` names the last holder;
+    it stays, because removing it would let two processes lock two files of that name. Children don't share
+    the lock: a started program doesn't inherit the descriptor, and a forked one closes it.
+    """
+    try:
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise RunDirectoryError(f"{folder} can't be locked: {error.strerror}") from error
+    _held.add(descriptor)
+    try:
+        _take(descriptor, folder)
+        yield
+    finally:
+        if descriptor in _held:
+            _held.remove(descriptor)
+            os.close(descriptor)  # without LOCK_UN, which would also free the lock of a parent from its child
+
+
+def _take(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        process, _, host = os.pread(descriptor, 1000, 0).decode(errors="replace").strip().partition(" ")
+        holder = f"process {process} on {host}" if host else "another process"
+        raise RunDirectoryError(
+            f"{folder} is in use by {holder}; one process at a time may write a run directory"
+        ) from None
+    except OSError as error:
+        raise RunDirectoryError(f"{folder} can't be locked: {error.strerror}") from error
+    os.ftruncate(descriptor, 0)
+    with suppress(OSError):  # a full disk: the lock holds without its holder's name
+        os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+
+
+def _drop_inherited() -> None:
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_drop_inherited)

@@ -1,0 +1,74 @@
+"""This machine: the cores a process may use, GPUs, processor, package versions, the commit of a checkout."""
+
+import contextlib
+import importlib.metadata
+import math
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+__all__ = ["count_cores", "git_commit", "gpu_memory", "gpu_names", "package_versions", "processor_name"]
+
+
+PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "plotly", "dacnn-search")
+
+
+def package_versions() -> dict[str, str | None]:
+    """The installed versions of what results may depend on; None for what is not installed."""
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+def processor_name() -> str:
+    """The processor's name where Linux tells it, else what Python knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def gpu_memory() -> int:
+    """Bytes of memory of the smallest GPU here; 0 where the driver's tool does not tell."""
+    found = _output("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits").split()
+    return min((int(mebibytes) for mebibytes in found if mebibytes.isdigit()), default=0) * 2**20
+
+
+def gpu_names() -> list[str]:
+    return _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").splitlines()
+
+
+def git_commit() -> str | None:
+    """The commit of this package's checkout, if it is run from one."""
+    return _output("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD") or None
+
+
+def _output(*command: str) -> str:
+    """What a program prints; nothing if it is not there or fails."""
+    if shutil.which(command[0]) is None:
+        return ""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU and of wall time; in a container its own
+
+
+def count_cores() -> int:
+    """The CPU cores that this process may use: those it is pinned to, fewer if its container has a quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # no such file, or no quota: "max"
+        quota, period = map(int, CPU_QUOTA.read_text().split())
+        cores = min(cores, math.ceil(quota / period))
+    return max(1, cores)

@@ -1,0 +1,97 @@
+"""How much of the accuracy that size does not explain goes with each choice of a search space."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dacnn_search.storage.front import Record
+
+__all__ = ["importance"]
+
+FEWEST = 20  # finished trials; with fewer, chance decides
+MOST_GROUPS = 8  # values of a numeric choice that are told apart; more are put into this many quantiles
+
+
+def importance(records: Sequence[Record]) -> tuple[list[dict[str, Any]], str]:
+    """The choices of a space, most important first, and a sentence that says how this was found.
+
+    A cubic in log10 parameters is fitted to the accuracies of the COMPLETE trials; what remains is cut off at
+    three robust standard deviations. A choice's `share` is the part of that remainder's variance that lies
+    between its values, less what chance would give (epsilon squared; Kelley, PNAS 1935). Its `effects` are the
+    mean remainders (accuracy in [0, 1]) per value, of the trials that had the choice; where several numbers are taken
+    together, with their `range`.
+    """
+    finished = [r for r in records if r["state"] == "COMPLETE" and math.isfinite(r["accuracy"])]
+    if len(finished) < FEWEST:
+        return [], f"Needs {FEWEST} trials at full length; so far there are {len(finished)}."
+    rest = _remainders(finished)
+    names = dict.fromkeys(name for r in finished for name in r.get("choices") or {})
+    shares = [_share(name, finished, rest) for name in names]
+    shares.sort(key=lambda entry: -entry["share"])
+    return shares, (
+        f"What went with more accuracy than size explains, over {len(finished)} trials at full length. Each bar is the "
+        "share that one choice has in the variance around a cubic of accuracy in log parameters, less what chance "
+        "would give. It tells what goes together, not what causes it."
+    )
+
+
+def _remainders(finished: Sequence[Record]) -> np.ndarray:
+    """Accuracy less what size predicts, of mean 0. Shape: (trials,)."""
+    accuracy = np.array([r["accuracy"] for r in finished])
+    size = np.log10([r["parameters"] for r in finished])
+    degree = min(3, len(np.unique(size)) - 1)
+    size = (size - size.mean()) / (size.std() or 1.0)
+    weights = np.ones_like(accuracy)
+    for _ in range(5):  # a few collapsed trainings must not bend the fit
+        rest = accuracy - np.polyval(np.polyfit(size, accuracy, degree, w=weights), size)
+        spread = 1.4826 * float(np.median(np.abs(rest))) or 1e-9
+        weights = 1.0 / np.maximum(1.0, np.abs(rest) / (1.5 * spread))
+    rest = np.clip(rest - np.median(rest), -3 * spread, 3 * spread)
+    return rest - rest.mean()
+
+
+def _share(name: str, finished: Sequence[Record], rest: np.ndarray) -> dict[str, Any]:
+    having = [i for i, r in enumerate(finished) if name in (r.get("choices") or {})]
+    having.sort(key=lambda i: _order(finished[i]["choices"][name]))
+    labels = np.array(_labels([finished[i]["choices"][name] for i in having]))
+    values = rest[having]
+    groups = {label: values[labels == label] for label in dict.fromkeys(labels.tolist())}
+    between = sum(len(group) * (group.mean() - values.mean()) ** 2 for group in groups.values())
+    within = sum(((group - group.mean()) ** 2).sum() for group in groups.values())
+    chance = (len(groups) - 1) * within / max(len(values) - len(groups), 1)
+    share = max(0.0, float(between - chance)) / (float((rest**2).sum()) or 1.0)
+    effects = [
+        {"value": label, "trials": len(group), "effect": round(float(group.mean()), 5)}
+        for label, group in groups.items()
+    ]
+    numbers = [finished[i]["choices"][name] for i in having]
+    if len(set(numbers)) > len(groups):  # the labels are ranges
+        for effect in effects:
+            of_label = [number for number, label in zip(numbers, labels, strict=True) if label == effect["value"]]
+            effect["range"] = [min(of_label), max(of_label)]
+    return {"choice": name, "share": round(min(share, 1.0), 4), "effects": effects}
+
+
+def _labels(values: Sequence[Any]) -> list[str]:
+    """What each value is counted as: itself, or a range where there are many numbers."""
+    if len(set(values)) <= MOST_GROUPS or not all(isinstance(value, int | float) for value in values):
+        return [_word(value) for value in values]
+    edges = np.unique(np.quantile(np.array(values, float), np.linspace(0, 1, MOST_GROUPS + 1)[1:-1]))
+    bins = np.searchsorted(edges, np.array(values, float)).tolist()
+    ranges = {b: [value for value, other in zip(values, bins, strict=True) if other == b] for b in set(bins)}
+    return [f"{_word(min(ranges[b]))} to {_word(max(ranges[b]))}" for b in bins]
+
+
+def _order(value: Any) -> tuple[bool, Any]:
+    """Sorts numbers by size and before words."""
+    return (False, value) if isinstance(value, int | float) else (True, str(value))
+
+
+def _word(value: Any) -> str:
+    """A value as JavaScript writes it: whole numbers without a point."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value) if isinstance(value, bool) or value is None else str(value)

@@ -1,0 +1,59 @@
+"""Serves pages on this machine only, built anew for each visit."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote
+
+from dacnn_search.common.errors import DacnnSearchError, InputError
+
+__all__ = ["make_server"]
+
+ADDRESS = "127.0.0.1"
+
+
+def make_server(build: Callable[[str], Path | None], port: int) -> ThreadingHTTPServer:
+    """A server at 127.0.0.1 of the pages that `build` writes, by their path (`/` the first); None where there is none.
+    Port 0 chooses a free one. Not yet serving.
+
+    Nothing else is served, and only to requests for this address: a foreign name that points here is refused.
+    Raises InputError if the port can't be had.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            host = (self.headers.get("Host") or "").rsplit(":", 1)[0]
+            if host not in (ADDRESS, "localhost"):
+                self._answer(HTTPStatus.FORBIDDEN, b"Only for this machine.\n", "text/plain")
+            else:
+                self._page(unquote(self.path.partition("?")[0]))
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Visits are not worth a line."""
+
+        def _page(self, path: str) -> None:
+            try:
+                page = build(path)
+                content = b"" if page is None else page.read_bytes()
+            except DacnnSearchError as error:
+                self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"{error}\n".encode(), "text/plain")
+            else:
+                if page is None:
+                    self._answer(HTTPStatus.NOT_FOUND, b"There is no such page; the first is at /\n", "text/plain")
+                else:
+                    self._answer(HTTPStatus.OK, content, "text/html")
+
+        def _answer(self, status: HTTPStatus, content: bytes, kind: str) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", f"{kind}; charset=utf-8")
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Cache-Control", "no-store")
+            self.send_header("X-Content-Type-Options", "nosniff")
+            self.end_headers()
+            self.wfile.write(content)
+
+    try:
+        return ThreadingHTTPServer((ADDRESS, port), Handler)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"--serve needs a port that is free, but {port} is not: {error}") from error

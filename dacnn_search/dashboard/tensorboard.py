@@ -1,0 +1,48 @@
+"""A run's learning curves as TensorBoard event files, made from its ledger: one folder per trial."""
+
+import datetime
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from dacnn_search.storage.front import Record
+
+__all__ = ["write_tensorboard"]
+
+CURVES = {"accuracy": "accuracy/validation", "loss": "loss/validation", "train_loss": "loss/training"}
+
+
+def write_tensorboard(run: Path, records: Sequence[Record], *, anew: bool = False) -> Path:
+    """Write into `tensorboard/` of a run directory the trials that it lacks, or all of them `anew`, and return it.
+
+    The choices of a trial are its hyperparameters.
+    """
+    folder = run / "tensorboard"
+    if anew:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(exist_ok=True)
+    there = {path.name for path in folder.iterdir()}
+    for record in records:
+        name = f"trial-{record['trial']:04d}"
+        if name not in there:
+            _write_trial(folder / name, record)
+    return folder
+
+
+def _write_trial(folder: Path, record: Record) -> None:
+    from tensorboardX import SummaryWriter  # not at the top: the dashboard answers without it
+    from tensorboardX.summary import hparams
+
+    end = datetime.datetime.fromisoformat(record["time"]).timestamp()
+    per_epoch = record["seconds"] / max(record["epochs"], 1)
+    with SummaryWriter(str(folder)) as writer:
+        for kind, tag in CURVES.items():
+            for epoch, value in enumerate(record["curve"][kind], 1):
+                if value is not None:
+                    writer.add_scalar(tag, value, epoch, end - per_epoch * (record["epochs"] - epoch))
+        results = {name: record[name] for name in ("accuracy", "parameters", "macs") if record[name] is not None}
+        choices = {"state": record["state"], **record["choices"]}
+        for summary in hparams(choices, {f"trial/{name}": value for name, value in results.items()}):
+            writer.file_writer.add_summary(summary)
+        for name, value in results.items():
+            writer.add_scalar(f"trial/{name}", value, record["epochs"], end)

@@ -1,0 +1,1 @@
+"""Images: published data sets, the user's own, and their splits."""

@@ -1,0 +1,277 @@
+"""A data set in memory, divided into train, validation and test.
+
+Images are uint8 arrays (N, H, W, C), labels int64 arrays (N,). The division is stratified and depends only on
+the labels and the config. A search sees train and validation; test is for the final training alone.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dacnn_search.common.errors import DataError
+from dacnn_search.data.published import KNOWN_SETS, Source, open_known
+from dacnn_search.data.user import open_folder, open_npz
+
+__all__ = ["DataConfig", "DataSummary", "ImageData", "Split", "load", "summarise"]
+
+
+class DataConfig(BaseModel):
+    """The part `data:` of a search space: which data set, and how it is divided."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    name: Literal["digits", "cifar10", "cifar100", "svhn", "fashion_mnist", "folder", "npz"] = Field(
+        description="The data set; 'folder' is a tree of image files, 'npz' a file with MedMNIST's keys."
+    )
+    root: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Where the data are: the tree of images for folder, the file for npz, and for cifar10, "
+        "cifar100, svhn and fashion_mnist the folder of their files (default 'data'). Not for digits.",
+    )
+    image_size: int | None = Field(
+        default=None,
+        ge=8,
+        le=256,
+        description="Only for folder, required there: images are resized and cropped to this square size.",
+    )
+    channels: Literal[1, 3] = Field(default=3, description="Only for folder: 1 reads images as grey, 3 as colour.")
+    validation: float = Field(
+        default=0.2,
+        ge=0,
+        le=0.9,
+        allow_inf_nan=False,
+        description="Share of the training images held out for validation, unless the set brings its own.",
+    )
+    test: float = Field(
+        default=0.2,
+        ge=0,
+        le=0.9,
+        allow_inf_nan=False,
+        description="Share of all images held out for the test, unless the set brings its own.",
+    )
+    split_seed: int = Field(
+        default=0,
+        ge=0,
+        le=2**32 - 1,
+        description="Seed of the draw of the subset, validation and test images.",
+    )
+    subset: int | None = Field(
+        default=None,
+        ge=1,
+        description="For quick trials: keep only this many training images, before validation is held out.",
+    )
+
+    @model_validator(mode="after")
+    def _check_name(self) -> "DataConfig":
+        broken = []
+        if self.root is None and self.name in ("folder", "npz"):
+            broken.append(f"root is required for data set '{self.name}'")
+        if self.root is not None and self.name == "digits":
+            broken.append(f"root is not allowed for data set 'digits', but is '{self.root}'")
+        if self.image_size is None and self.name == "folder":
+            broken.append("image_size is required for data set 'folder'")
+        if self.name != "folder":
+            given = {"image_size": self.image_size, "channels": self.channels}
+            broken += [
+                f"{key} is only allowed for data set 'folder', but is {value} for '{self.name}'"
+                for key, value in given.items()
+                if value is not None and key in self.model_fields_set
+            ]
+        if broken:
+            raise ValueError("; ".join(broken))
+        return self
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a data set: images (N, H, W, C) uint8, C-contiguous, and labels (N,) int64."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set in memory. Validation and test may be empty."""
+
+    name: str  # of the data set; of the file or folder where it is the user's own
+    class_names: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    mean: tuple[float, ...]  # per channel, of the training images scaled to [0, 1]
+    std: tuple[float, ...]  # the same, at least 1/255
+    flip: bool  # whether a mirrored image keeps its label
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        height, width, channels = self.train.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the images."""
+        return sum(split.images.nbytes for split in (self.train, self.validation, self.test))
+
+    def without_test(self) -> "ImageData":
+        """What a search may see."""
+        return replace(self, test=Split(self.test.images[:0], self.test.labels[:0]))
+
+    def with_validation_in_train(self) -> "ImageData":
+        """For the final training: train and validation joined, validation empty, mean and std unchanged."""
+        joined = Split(
+            np.concatenate([self.train.images, self.validation.images]),
+            np.concatenate([self.train.labels, self.validation.labels]),
+        )
+        return replace(self, train=joined, validation=Split(self.validation.images[:0], self.validation.labels[:0]))
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What is known of a data set without reading its images."""
+
+    input_shape: tuple[int, int, int]  # (C, H, W)
+    num_classes: int
+    train_size: int  # after validation images are held out
+    validation_size: int
+    test_size: int
+
+
+def load(config: DataConfig) -> ImageData:
+    """Read the data set into memory and divide it.
+
+    Downloads cifar10, cifar100, svhn and fashion_mnist where their files are missing. Raises DataError for
+    files that are missing or damaged, and for classes too small to be divided.
+    """
+    source = _open(config)
+    divided = _divide(config, source.labels, source.class_names)
+    parts = {
+        part: Split(np.ascontiguousarray(source.read(pool, indices)), source.labels[pool][indices])
+        for part, (pool, indices) in divided.items()
+    }
+    mean, std = _statistics(parts["train"].images)
+    return ImageData(source.name, source.class_names, **parts, mean=mean, std=std, flip=source.flip)
+
+
+def summarise(config: DataConfig) -> DataSummary:
+    """Shape and sizes as `load` gives them, without reading images and without importing torch.
+
+    The published sets need no files. Raises DataError for the files of a folder or npz set that break a rule.
+    """
+    if config.name in KNOWN_SETS:
+        known = KNOWN_SETS[config.name]
+        labels, input_shape = known.labels, known.input_shape
+        class_names = tuple(str(label) for label in range(len(known.train_counts)))
+    else:
+        source = _open(config)
+        labels, input_shape, class_names = source.labels, source.input_shape, source.class_names
+    sizes = {f"{part}_size": len(indices) for part, (_, indices) in _divide(config, labels, class_names).items()}
+    return DataSummary(input_shape, len(class_names), **sizes)
+
+
+def _open(config: DataConfig) -> Source:
+    try:
+        root = Path(config.root or "data").expanduser()
+    except RuntimeError as error:  # ~name of nobody
+        raise DataError(f"data.root must be a path, but is {config.root}: {error}") from error
+    if config.name == "npz":
+        return open_npz(root)
+    if config.name == "folder":
+        assert config.image_size is not None  # checked by DataConfig
+        return open_folder(root, config.image_size, config.channels)
+    return open_known(config.name, root)
+
+
+def _divide(
+    config: DataConfig, labels: dict[str, np.ndarray], class_names: tuple[str, ...]
+) -> dict[str, tuple[str, np.ndarray]]:
+    """Part -> the pool it comes from and the sorted indices of its images there.
+
+    `labels` has the pool "train" and those of "validation" and "test" that the set brings; they stay as they
+    are. Others are held out of "train", the test first: neither `subset` nor `validation` changes it.
+    """
+    divided: dict[str, tuple[str, np.ndarray]] = {pool: (pool, np.arange(len(of))) for pool, of in labels.items()}
+    train = np.arange(len(labels["train"]))
+    if "test" not in labels:
+        train, test = _hold_out("test", config.test, train, labels["train"], class_names, config.split_seed)
+        divided["test"] = ("train", test)
+    if config.subset is not None:
+        each = 2 if config.validation > 0 and "validation" not in labels else 1
+        train = _draw_subset(config.subset, each, train, labels["train"], config.split_seed)
+    if "validation" not in labels:
+        train, validation = _hold_out(
+            "validation", config.validation, train, labels["train"], class_names, config.split_seed
+        )
+        divided["validation"] = ("train", validation)
+    return divided | {"train": ("train", train)}
+
+
+def _hold_out(
+    part: str, share: float, train: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices that stay in train, with one of every class at least, and those held out."""
+    if share == 0:
+        return train, train[:0]
+    counts = np.bincount(labels[train], minlength=len(class_names))
+    if counts.min() < 2:
+        raise DataError(
+            f"every class needs at least 2 images for data.{part} to hold out {share} of them, "
+            f"but class '{class_names[int(counts.argmin())]}' has {counts.min()}"
+        )
+    held_out = max(1, round(share * len(train)))
+    kept = _draw(labels[train], max(len(train) - held_out, len(counts)), 1, seed)
+    return train[kept], train[~kept]
+
+
+def _draw_subset(subset: int, each: int, train: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
+    """`subset` of the indices of train, with `each` of every class at least, or all that there are."""
+    least = int(np.minimum(np.bincount(labels[train]), each).sum())
+    if not least <= subset <= len(train):
+        raise DataError(
+            f"data.subset must lie between {least}, {each} of each class, and {len(train)}, "
+            f"all training images, but is {subset}"
+        )
+    return train[_draw(labels[train], subset, each, seed)]
+
+
+def _draw(labels: np.ndarray, count: int, each: int, seed: int) -> np.ndarray:
+    """A stratified draw of `count` images with at least `each` of every class: (N,) bool.
+
+    The n images of a class, in random order, stand at the heights 0.5/n, 1.5/n, ...; the lowest of all are
+    drawn (Webster's apportionment). RandomState, as its stream is the same in all versions of numpy.
+    """
+    order = np.random.RandomState(seed).permutation(len(labels))  # settles ties between classes too
+    shuffled = labels[order]
+    counts = np.bincount(labels)
+    rank = np.empty(len(labels), dtype=np.int64)  # of an image within its class
+    rank[np.argsort(shuffled, kind="stable")] = np.concatenate([np.arange(n) for n in counts])
+    height = np.where(rank < each, -1.0, (rank + 0.5) / counts[shuffled])
+    drawn = np.zeros(len(labels), dtype=bool)
+    drawn[order[np.argsort(height, kind="stable")[:count]]] = True
+    return drawn
+
+
+def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of images (N, H, W, C), scaled to [0, 1]."""
+    levels = np.arange(256) / 255
+    means, deviations = [], []
+    for channel in range(images.shape[3]):
+        chunks = (images[start : start + 1024, :, :, channel] for start in range(0, len(images), 1024))
+        histogram = sum(np.bincount(chunk.ravel(), minlength=256) for chunk in chunks)
+        weights = histogram / np.sum(histogram)
+        mean = float(weights @ levels)
+        means.append(mean)
+        deviations.append(max(float(np.sqrt(weights @ (levels - mean) ** 2)), 1 / 255))
+    return tuple(means), tuple(deviations)

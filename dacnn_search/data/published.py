@@ -1,0 +1,189 @@
+"""The published data sets: what is known of them beforehand, and how their files are read.
+
+Digits come with scikit-learn, the others through torchvision, which is imported only when images are read.
+torchvision unpickles CIFAR's files, but only after their md5 was found right.
+"""
+
+import contextlib
+import io
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dacnn_search.common.errors import DataError
+
+__all__ = ["KNOWN_SETS", "KnownSet", "Source", "describe_error", "open_known"]
+
+DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that is open but not divided yet: labels are at hand, images are read when asked for.
+
+    `labels` has the pool "train" always, "validation" and "test" where the set brings them. `read` takes a
+    pool and indices (M,) and returns images (M, H, W, C) uint8; it raises DataError for damaged ones.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, int, int]  # (C, H, W)
+    flip: bool  # whether a mirrored image keeps its label
+    labels: dict[str, np.ndarray]  # pool -> (N,) int64
+    read: Callable[[str, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class KnownSet:
+    """What is known of a published data set."""
+
+    train_counts: tuple[int, ...]  # images of each class
+    test_counts: tuple[int, ...]  # empty where the set has no test part
+    input_shape: tuple[int, int, int]  # (C, H, W)
+    flip: bool  # whether a mirrored image keeps its label
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """Pool -> labels (N,) int64, in the order of the classes and not of the files."""
+        counts = {"train": self.train_counts, "test": self.test_counts}
+        return {pool: np.repeat(np.arange(len(of)), of) for pool, of in counts.items() if of}
+
+
+KNOWN_SETS = {
+    "digits": KnownSet((178, 182, 177, 183, 181, 182, 181, 179, 174, 180), (), (1, 8, 8), False),
+    "cifar10": KnownSet((5000,) * 10, (1000,) * 10, (3, 32, 32), True),
+    "cifar100": KnownSet((500,) * 100, (100,) * 100, (3, 32, 32), True),
+    "svhn": KnownSet(
+        (4948, 13861, 10585, 8497, 7458, 6882, 5727, 5595, 5045, 4659),
+        (1744, 5099, 4149, 2882, 2523, 2384, 1977, 2019, 1660, 1595),
+        (3, 32, 32),
+        False,
+    ),
+    "fashion_mnist": KnownSet((6000,) * 10, (1000,) * 10, (1, 28, 28), True),
+}
+
+
+def open_known(name: str, root: Path) -> Source:
+    """Read one of `KNOWN_SETS`, downloading it to `root` where its files are missing (digits need none).
+
+    Raises DataError when the files are missing or damaged and can't be downloaded.
+    """
+    known = KNOWN_SETS[name]
+    class_names, pools = _read_digits() if name == "digits" else _read_torchvision(name, root)
+    channels, height, width = known.input_shape
+    classes = len(known.train_counts)
+    for pool, (images, labels) in pools.items():
+        expected = (len(labels), height, width, channels)
+        if images.shape != expected or images.dtype != np.uint8:
+            found = f"{images.dtype} {images.shape}"
+            raise DataError(f"{root}: {pool} images of '{name}' must be uint8 {expected}, but are {found}")
+        wrong = labels[(labels < 0) | (labels >= classes)]
+        if len(wrong):
+            raise DataError(f"{root}: {pool} labels of '{name}' must be below {classes}, but one is {wrong[0]}")
+    return Source(
+        name=name,
+        class_names=class_names,
+        input_shape=known.input_shape,
+        flip=known.flip,
+        labels={pool: labels for pool, (_, labels) in pools.items()},
+        read=lambda pool, indices: pools[pool][0][indices],
+    )
+
+
+def describe_error(error: Exception) -> str:
+    """Kind and message of an error on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+Pools = dict[str, tuple[np.ndarray, np.ndarray]]  # pool -> images (N, H, W, C), labels (N,)
+
+
+def _read_digits() -> tuple[tuple[str, ...], Pools]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    return tuple(str(name) for name in digits.target_names), {"train": (images, digits.target.astype(np.int64))}
+
+
+def _read_torchvision(name: str, root: Path) -> tuple[tuple[str, ...], Pools]:
+    try:
+        with _quiet_network():
+            try:
+                return _build_torchvision(name, root, download=False)
+            except RuntimeError:  # files are missing or fail their checksum
+                return _build_torchvision(name, root, download=True)
+    except Exception as error:  # torchvision raises nearly every kind, down to AssertionError and KeyError
+        raise DataError(_explain_missing(name, root, error)) from error
+
+
+def _build_torchvision(name: str, root: Path, download: bool) -> tuple[tuple[str, ...], Pools]:
+    from torchvision import datasets
+
+    pools: Pools = {}
+    for pool in ("train", "test"):
+        if name == "svhn":
+            part = datasets.SVHN(root, split=pool, download=download)
+            images, targets = part.data.transpose(0, 2, 3, 1), part.labels
+            class_names = tuple("0123456789")
+        else:
+            part = _torchvision_class(name)(root, train=pool == "train", download=download)
+            images, targets = np.asarray(part.data), part.targets
+            images = images[..., None] if images.ndim == 3 else images
+            class_names = tuple(part.classes)
+        pools[pool] = (images, np.asarray(targets, dtype=np.int64))
+    return class_names, pools
+
+
+def _torchvision_class(name: str) -> Any:
+    from torchvision import datasets
+
+    kinds = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "fashion_mnist": "FashionMNIST"}
+    return getattr(datasets, kinds[name])
+
+
+@contextlib.contextmanager
+def _quiet_network() -> Iterator[None]:
+    """No progress bars on the terminal, and no download that waits for ever."""
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+def _explain_missing(name: str, root: Path, error: Exception) -> str:
+    from torchvision.datasets.utils import check_integrity
+
+    files = _expected_files(name)
+    missing = [file for file in files if not (root / file).is_file()]
+    damaged = [file for file, md5 in files.items() if file not in missing and not check_integrity(root / file, md5)]
+    facts = [f"data set '{name}' must be in the folder {root} as the files {', '.join(files)}"]
+    if missing:
+        facts.append(f"missing: {'all of them' if len(missing) == len(files) else ', '.join(missing)}")
+    if damaged:
+        facts.append(f"damaged, their checksum differs: {', '.join(damaged)}")
+    if missing or damaged:
+        facts.append(f"the download failed: {describe_error(error)}")
+    else:
+        facts.append(f"they are there but damaged: {describe_error(error)}")
+    return "; ".join(facts)
+
+
+def _expected_files(name: str) -> dict[str, str | None]:
+    """Path below the root -> md5 where torchvision checks it."""
+    from torchvision import datasets
+
+    if name == "svhn":
+        return {file: md5 for _, file, md5 in (datasets.SVHN.split_list[pool] for pool in ("train", "test"))}
+    kind = _torchvision_class(name)
+    if name == "fashion_mnist":
+        return {f"FashionMNIST/raw/{file.removesuffix('.gz')}": None for file, _ in kind.resources}
+    meta = (kind.meta["filename"], kind.meta["md5"])
+    return {f"{kind.base_folder}/{file}": md5 for file, md5 in (*kind.train_list, *kind.test_list, meta)}

@@ -1,0 +1,1 @@
+"""Trained networks as folders of weights, ONNX and `torch.export` files."""

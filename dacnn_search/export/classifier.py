@@ -1,0 +1,150 @@
+"""`Classifier`: a trained network that takes raw pixels, as it is exported and used."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dacnn_search.common.errors import InputError
+from dacnn_search.common.files import sha256_of
+from dacnn_search.data.dataset import ImageData
+from dacnn_search.export.folder import WEIGHTS, NetworkInput, read_architecture, read_input, read_metrics
+from dacnn_search.network.architecture import Architecture
+from dacnn_search.network.cost import InputShape
+from dacnn_search.network.model import Network, build
+from dacnn_search.training.evaluation import check_suits
+from dacnn_search.training.weights import load_weights, read_weights, trained_weights
+
+__all__ = ["Classifier", "as_classifier", "load_model"]
+
+BATCH = 256
+LEAST_SIDE = 32
+
+
+class Classifier(nn.Module):
+    """Images (N, C, H, W) float32 with pixels in [0, 1] -> logits (N, classes).
+
+    Its parameters are exactly the tensors of a weight file, under the same names below `network.`: batch norm is
+    replaced by the scale and shift that the file has. For use, not for training.
+
+    weights: as `dacnn_search.training.weights.trained_weights` gives them. Raises InputError if they are not the
+    architecture's.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, architecture: Architecture, weights: Mapping[str, Tensor], given: NetworkInput) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.input = given
+        self.network = load_weights(build(architecture, len(given.classes), given.shape[0]), weights)
+        _replace_norms(self.network, {})
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(given, name), dtype=torch.float32)
+            self.register_buffer(name, values.view(1, -1, 1, 1), persistent=False)
+        self.requires_grad_(False).eval()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names that the outputs stand for."""
+        return self.input.classes
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors of its weight file."""
+        return dict(self.network.named_parameters())
+
+    def with_weights(self, path: Path) -> "Classifier":
+        """The same network with the weights of a file."""
+        return Classifier(self.architecture, read_weights(path), self.input)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.network((pixels - self.mean) / self.std)
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """uint8 images (N, H, W, C) -> float32 logits (N, classes), in batches."""
+        parts = [torch.zeros(0, len(self.classes))]
+        with torch.inference_mode():
+            for start in range(0, len(images), BATCH):
+                batch = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH]))
+                parts.append(self(batch.permute(0, 3, 1, 2).float() / 255))
+        return torch.cat(parts).numpy()
+
+
+class ScaleShift(nn.Module):
+    """Batch norm in use: x (N, width, H, W) -> x * weight + bias, per channel.
+
+    It is the batch norm of mean 0 and variance 1, one operation everywhere. zeros, ones: (width,), shared.
+    """
+
+    zeros: Tensor
+    ones: Tensor
+
+    def __init__(self, norm: nn.BatchNorm2d, zeros: Tensor, ones: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias = norm.weight, norm.bias
+        self.register_buffer("zeros", zeros, persistent=False)
+        self.register_buffer("ones", ones, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.zeros, self.ones, self.weight, self.bias, eps=0.0)
+
+
+def load_model(folder: Path | str) -> Classifier:
+    """The network of a folder such as `results/digits/best/01-3214`, ready for use.
+
+    Raises InputError if the folder is none, or if the weights are damaged or of another network.
+    """
+    folder = Path(folder)
+    given = read_input(folder)
+    architecture = read_architecture(folder)
+    architecture.check_image_size(*given.shape[1:])
+    weights = read_weights(folder / WEIGHTS)
+    try:
+        expected = read_metrics(folder)["files"][WEIGHTS]["sha256"]
+    except (KeyError, TypeError):
+        expected = None
+    if expected != sha256_of(folder / WEIGHTS):
+        raise InputError(f"{folder / WEIGHTS}: the SHA-256 must be {expected}, as metrics.json says, but is not")
+    return Classifier(architecture, weights, given)
+
+
+def as_classifier(
+    model: Network | Classifier, data: ImageData | None = None, input_shape: InputShape | None = None
+) -> Classifier:
+    """A network as it is exported. What it takes is said by `data`, else a `Network` takes pixels as they are.
+
+    input_shape: (C, H, W) for a `Network` without data, by default of 32x32 pixels or as many as its poolings need.
+    Raises DataError if the data do not suit the network, ArchitectureError if the images are too small for it.
+    """
+    if isinstance(model, Classifier):
+        return model
+    if data is not None:
+        check_suits(model, data)
+        given = NetworkInput.of(data)
+    else:
+        channels, classes = model.in_channels, model.num_classes
+        side = max(LEAST_SIDE, 2 ** (len(model.architecture.sections) - 1))
+        shape = input_shape or (channels, side, side)
+        if shape[0] != channels:
+            raise InputError(f"input_shape must have the network's {channels} channels, but is {shape}")
+        model.architecture.check_image_size(*shape[1:])
+        names = tuple(str(number) for number in range(classes))
+        given = NetworkInput(shape, (0.0,) * channels, (1.0,) * channels, names)
+    return Classifier(model.architecture, trained_weights(model), given)
+
+
+def _replace_norms(module: nn.Module, constants: dict[int, tuple[Tensor, Tensor]]) -> None:
+    """constants: zeros and ones by width, made as needed."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            width = child.num_features
+            setattr(
+                module, name, ScaleShift(child, *constants.setdefault(width, (torch.zeros(width), torch.ones(width))))
+            )
+        else:
+            _replace_norms(child, constants)

@@ -1,0 +1,207 @@
+"""A `Classifier` as files that other programs run: `torch.export`'s `.pt2`, ONNX, and smaller ONNX variants.
+
+Each shared kernel is stored once in all of them. The graph is kept free of traces of where it was made.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dacnn_search.common.errors import ExportError, InputError
+from dacnn_search.common.files import write_atomic
+from dacnn_search.export.classifier import Classifier
+from dacnn_search.training.weights import read_weights, write_weights
+
+__all__ = [
+    "require",
+    "trace",
+    "write_float16_onnx",
+    "write_float16_weights",
+    "write_int8_onnx",
+    "write_onnx",
+    "write_pt2",
+]
+
+INPUT, OUTPUT, BATCH_NAME, CLASSES = "pixels", "logits", "batch", "classes"
+# What tracing notes of each operation beside the operation itself: source files, lines, module names.
+TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
+MOST_CALIBRATION = 512  # images
+# Entries from which on a tensor is stored in half precision: conversion nodes cost more than small ones save.
+LEAST_HALVED = 64
+
+
+def trace(model: Classifier) -> torch.export.ExportedProgram:
+    """The model as a graph for any number of images. Raises ExportError if torch can't trace it."""
+    example = torch.rand(2, *model.input.shape)
+    shapes = {INPUT: {0: torch.export.Dim(BATCH_NAME, min=1)}}
+    try:
+        program = torch.export.export(model, (example,), dynamic_shapes=shapes, strict=False)
+    except Exception as error:  # torch raises its own kinds
+        raise ExportError(f"torch.export can't trace the network: {type(error).__name__}: {error}") from error
+    for node in program.graph.nodes:
+        for key in TRACES:
+            node.meta.pop(key, None)
+    program.example_inputs = None
+    return program
+
+
+def write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
+    """`torch.export.load(path).module()` runs it. The archive is compressed: most of a small one is JSON."""
+    plain = io.BytesIO()
+    torch.export.save(program, plain)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, source.read(entry))
+    write_atomic(path, packed.getvalue())
+
+
+def write_onnx(program: torch.export.ExportedProgram, path: Path, classes: Sequence[str]) -> None:
+    """Inputs `pixels` (batch, C, H, W) in [0, 1], outputs `logits` (batch, classes), both float32.
+
+    The names of the classes are kept as JSON in the model's metadata, under `classes`.
+    """
+    with _quiet():
+        exported = torch.onnx.export(program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False)
+    assert exported is not None
+    model = _stripped(exported.model_proto)
+    model.metadata_props.add(key=CLASSES, value=json.dumps(list(classes), ensure_ascii=False))
+    _save(model, path)
+
+
+def write_float16_onnx(source: Path, path: Path) -> None:
+    """The same graph with its weights in half precision, widened to float32 as it is loaded.
+
+    It computes in float32, as CPUs do anyway. Raises ExportError for weights beyond the range of float16.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load(source)
+    graph = model.graph
+    casts = []
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < LEAST_HALVED:
+            continue
+        _check_half(tensor.name, float(np.abs(values).max()))
+        name, half = tensor.name, f"{tensor.name}_half"
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), half))
+        casts.append(helper.make_node("Cast", [half], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    _save(model, path)
+
+
+def write_float16_weights(source: Path, path: Path) -> None:
+    """A weight file in half precision; it is loaded as the float32 one is. Raises ExportError as above."""
+    tensors = read_weights(source)
+    for name, tensor in tensors.items():
+        _check_half(name, float(tensor.abs().max()))
+    write_weights({name: tensor.half() for name, tensor in tensors.items()}, path)
+
+
+def write_int8_onnx(source: Path, path: Path, images: np.ndarray) -> None:
+    """Convolutions and classifier in 8 bits, ONNX Runtime's static quantisation, one scale per output channel.
+
+    images: (N, H, W, C) uint8, from which the ranges of activations are taken. Raises InputError if there are none.
+    """
+    if not len(images):
+        raise InputError("int8 needs at least 1 validation image to calibrate with, but there are 0")
+    import onnx
+
+    with _quiet():
+        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+        class Reader(CalibrationDataReader):
+            def __init__(self) -> None:
+                self.batches = _calibration_batches(images)
+
+            def get_next(self) -> dict[str, np.ndarray] | None:
+                return next(self.batches, None)
+
+        unchecked = path.with_name(f".{path.name}")
+        quantize_static(
+            source,
+            unchecked,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+    _save(_stripped(onnx.load(unchecked)), path)
+    unchecked.unlink()
+
+
+def require(*packages: str) -> None:
+    """Raise InputError if one of the packages that ONNX files need can't be imported."""
+    for package in packages:
+        try:
+            with _quiet():
+                __import__(package)
+        except ImportError as error:
+            raise InputError(
+                f"ONNX files need the package {package}, but: {error}; "
+                "pip install onnx onnxscript onnxruntime, or choose other formats"
+            ) from error
+
+
+def _calibration_batches(images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    step = max(1, len(images) // MOST_CALIBRATION)
+    chosen = images[::step][:MOST_CALIBRATION]
+    for start in range(0, len(chosen), 64):
+        batch = chosen[start : start + 64].transpose(0, 3, 1, 2)
+        yield {INPUT: np.ascontiguousarray(batch, np.float32) / 255}
+
+
+def _stripped(model: Any) -> Any:
+    """An ONNX model without notes on its origin, and with a telling name for the number of images."""
+    graph = model.graph
+    kept = [entry for entry in model.metadata_props if entry.key == CLASSES]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+    del graph.value_info[:]
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = BATCH_NAME
+    return model
+
+
+def _save(model: Any, path: Path) -> None:
+    import onnx
+
+    onnx.checker.check_model(model, full_check=True)
+    write_atomic(path, model.SerializeToString())
+
+
+def _check_half(name: str, largest: float) -> None:
+    most = float(np.finfo(np.float16).max)
+    if not largest <= most:
+        raise ExportError(f"float16 holds at most {most:,.0f}, but {name} has {largest:g}")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what these libraries say of themselves: deprecations inside them, and advice in their logs."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logging.disable(before)

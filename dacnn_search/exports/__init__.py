@@ -1,1 +1,0 @@
-"""What leaves a run: networks as files of several formats, checked, with a model card."""

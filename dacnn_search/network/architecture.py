@@ -1,0 +1,290 @@
+"""`Architecture`: a frozen description of one weight-sharing CNN, and what it unfolds into.
+
+A network is a stem (one 3x3 convolution from the image to the first width), sections separated by 2x2 max
+pooling, global average pooling and a linear classifier. A section applies 3x3 kernels `depth` times; where the
+width changes it starts with a transition layer, a 3x3 convolution with a kernel of its own. Which applications
+share a kernel ("anchor") is said by `sharing` and `anchors` (Huang, Dwivedi and Roig, equations 2, 3 and 6).
+
+Every layer is convolution, batch norm with weights of its own, ReLU. Two successive layers of a section, its
+transition included, make a block; the last block of a section may have one layer. A residual network adds a
+shortcut around each block before its last ReLU (Figure 2), through a 1x1 convolution where the width changes.
+A regulator (1x1 convolution, batch norm, ReLU) follows each block or each layer of a section.
+
+`Architecture.blocks` is that unfolding; cost, model, drawing and identity are all derived from it.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from dacnn_search.common.errors import ArchitectureError
+
+__all__ = ["Architecture", "Block", "Layer", "Regulators", "Section", "Sharing", "most_sections"]
+
+Regulators = Literal["none", "block", "layer"]
+Sharing = Literal["network", "section", "none"]
+Shortcut = Literal["none", "identity", "projection"]
+
+MOST_SECTIONS, MOST_DEPTH, MOST_WIDTH = 16, 512, 8192
+# The paper makes networks "deeper than 17 layers" residual; like its VGG and ResNet templates we count the stem and
+# the classifier.
+DEEPEST_WITHOUT_SHORTCUTS = 17
+
+
+@dataclass(frozen=True)
+class Section:
+    """The layers between two poolings.
+
+    depth: how many times a shared kernel is applied; the stem and the transition layer are not counted.
+    width: channels of every layer of the section.
+    regulators: none, one per `block`, or one per `layer`.
+    """
+
+    depth: int
+    width: int
+    regulators: Regulators = "none"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One 3x3 convolution, batch norm and ReLU, from `in_width` to `width` channels.
+
+    kernel: name of its kernel; layers with one name share it. regulator: whether a regulator follows.
+    """
+
+    kernel: str
+    in_width: int
+    width: int
+    regulator: bool
+
+
+@dataclass(frozen=True)
+class Block:
+    """One or two layers of a section (counted from 0), spanned by the shortcut; `pool`: 2x2 max pooling before."""
+
+    section: int
+    layers: tuple[Layer, ...]
+    pool: bool
+    shortcut: Shortcut
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One network, whatever the data: input channels, image size and classes are given to whoever needs them.
+
+    sections: at least one.
+    sharing: who shares an anchor: the layers of the whole `network` (the paper's plain DACNN; all sections
+        then have one width), of a `section` (the paper's mixed DACNN), or none (free weights, as in VGG and ResNet).
+    anchors: how many anchors the layers of that scope use in turn.
+    residual: shortcuts around blocks; `auto` means in networks deeper than 17 layers, as in the paper.
+    batch_norm: batch norm after each convolution, or none anywhere (Table 1's ablation).
+
+    Raises ArchitectureError, with the rule and the value, for anything that can't be built.
+    """
+
+    sections: tuple[Section, ...]
+    sharing: Sharing = "section"
+    anchors: int = 1
+    residual: bool | Literal["auto"] = "auto"
+    batch_norm: bool = True
+
+    def __post_init__(self) -> None:
+        problems = list(_problems(self))
+        if problems:
+            raise ArchitectureError("; ".join(problems))
+
+    @property
+    def depth(self) -> int:
+        """Applications of shared kernels in all sections together."""
+        return sum(section.depth for section in self.sections)
+
+    @property
+    def layers(self) -> int:
+        """Layers with weights as VGG and ResNet count them: stem, transitions, shared layers, classifier."""
+        widths = [section.width for section in self.sections]
+        transitions = sum(a != b for a, b in itertools.pairwise(widths))
+        return 1 + transitions + self.depth + 1
+
+    @property
+    def is_residual(self) -> bool:
+        """`residual` with `auto` decided."""
+        return self.layers > DEEPEST_WITHOUT_SHORTCUTS if self.residual == "auto" else self.residual
+
+    @functools.cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The network unfolded, in the order of computation. Kernels are `anchor1`, `anchor2`, ... by first use and
+        `transition2`, ... by section; the stem's kernel is `stem` and stands outside of the blocks."""
+        blocks: list[Block] = []
+        kernels = iter(_anchor_names(self))
+        width = self.sections[0].width
+        for index, section in enumerate(self.sections):
+            layers = []
+            if section.width != width:
+                layers.append(Layer(f"transition{index + 1}", width, section.width, False))
+                width = section.width
+            layers += [Layer(next(kernels), width, width, False) for _ in range(section.depth)]
+            blocks += _group(layers, index, section.regulators, self.is_residual)
+        return tuple(blocks)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """The identity of the network: 16 hex digits, the same for all descriptions that unfold into one network."""
+        unfolded = [self.batch_norm, [dataclasses.astuple(block) for block in self.blocks]]
+        return hashlib.sha256(json.dumps(unfolded).encode()).hexdigest()[:16]
+
+    def canonical(self) -> "Architecture":
+        """The one description that stands for all that unfold into this network: `residual` decided, the widest
+        sharing and the fewest anchors that give the same kernels, and regulators per block where that is the same."""
+        sections = tuple(
+            dataclasses.replace(s, regulators="block") if s.regulators == "layer" and _one_layer(self, i) else s
+            for i, s in enumerate(self.sections)
+        )
+        sharing, anchors = _canonical_sharing(self)
+        return Architecture(sections, sharing, anchors, self.is_residual, self.batch_norm)
+
+    def check_image_size(self, height: int, width: int) -> None:
+        """Raise ArchitectureError if an image of that many pixels can't be halved once between all sections."""
+        most = most_sections(height, width)
+        if len(self.sections) > most:
+            raise ArchitectureError(
+                f"sections - 1 <= halvings of the image must hold, but {len(self.sections)} sections need "
+                f"{len(self.sections) - 1} poolings and {height}x{width} pixels allow {most - 1}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The description as plain values for YAML and JSON; `from_dict` reads it back."""
+        return {
+            "sections": [dataclasses.asdict(section) for section in self.sections],
+            "sharing": self.sharing,
+            "anchors": self.anchors,
+            "residual": self.residual,
+            "batch_norm": self.batch_norm,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Architecture":
+        """Read what `to_dict` wrote. Raises ArchitectureError for missing, unknown or wrong entries."""
+        _check_keys("architecture", values, {"sections"}, {f.name for f in dataclasses.fields(cls)})
+        sections = values["sections"]
+        if not isinstance(sections, list | tuple):
+            raise ArchitectureError(f"sections must be a list, but is {sections!r}")
+        for section in sections:
+            _check_keys("section", section, {"depth", "width"}, {f.name for f in dataclasses.fields(Section)})
+        return cls(**{**values, "sections": tuple(Section(**section) for section in sections)})
+
+    def __str__(self) -> str:
+        """One line, such as `2 sections, 16-32 wide, 3+4 deep, section sharing, regulators block+none, residual`."""
+        join = "+".join
+        parts = [
+            f"{len(self.sections)} section{'s' if len(self.sections) > 1 else ''}",
+            "-".join(dict.fromkeys(str(s.width) for s in self.sections)) + " wide",
+            join(str(s.depth) for s in self.sections) + " deep",
+        ]
+        if self.depth > 1:
+            parts.append(f"{self.sharing} sharing" if self.sharing != "none" else "free weights")
+        if self.anchors > 1 and self.sharing != "none":
+            parts.append(f"{self.anchors} anchors")
+        if any(s.regulators != "none" for s in self.sections):
+            parts.append("regulators " + join(s.regulators for s in self.sections))
+        parts += ["residual"] * self.is_residual + ["no batch norm"] * (not self.batch_norm)
+        return ", ".join(parts)
+
+
+def most_sections(height: int, width: int) -> int:
+    """How many sections an image of that many pixels allows: one more than it can be halved (rounding down)."""
+    return min(height, width).bit_length()
+
+
+def _problems(architecture: Architecture) -> list[str]:
+    """Every broken rule of a description, in words."""
+    a = architecture
+    if not isinstance(a.sections, tuple) or not 1 <= len(a.sections) <= MOST_SECTIONS:
+        return [f"sections must be 1 to {MOST_SECTIONS}, but got {a.sections!r}"]
+    problems = []
+    for number, s in enumerate(a.sections, start=1):
+        for name, value, most in (("depth", s.depth, MOST_DEPTH), ("width", s.width, MOST_WIDTH)):
+            if type(value) is not int or not 1 <= value <= most:
+                problems.append(f"section {number}: {name} must be an integer in [1, {most}], but is {value!r}")
+        if s.regulators not in get_args(Regulators):
+            problems.append(f"section {number}: regulators must be none, block or layer, but is {s.regulators!r}")
+    if a.sharing not in get_args(Sharing):
+        problems.append(f"sharing must be network, section or none, but is {a.sharing!r}")
+    if a.sharing == "network" and len({s.width for s in a.sections}) > 1:
+        widths = ", ".join(str(s.width) for s in a.sections)
+        problems.append(f"sharing: network needs one width in all sections, but the widths are {widths}")
+    if type(a.anchors) is not int or a.anchors < 1:
+        problems.append(f"anchors must be an integer of at least 1, but is {a.anchors!r}")
+    if not isinstance(a.residual, bool) and a.residual != "auto":
+        problems.append(f"residual must be true, false or auto, but is {a.residual!r}")
+    if not isinstance(a.batch_norm, bool):
+        problems.append(f"batch_norm must be true or false, but is {a.batch_norm!r}")
+    return problems
+
+
+def _check_keys(what: str, values: Any, required: set[str], known: set[str]) -> None:
+    if not isinstance(values, Mapping):
+        raise ArchitectureError(f"{what} must be a mapping, but is {values!r}")
+    for kind, keys in (("misses", required - set(values)), ("has unknown", set(values) - known)):
+        if keys:
+            raise ArchitectureError(f"{what} {kind} {', '.join(sorted(map(str, keys)))}")
+
+
+def _group(layers: list[Layer], section: int, regulators: str, residual: bool) -> list[Block]:
+    """The blocks of one section: two layers each, the last one alone where their number is odd."""
+    blocks = []
+    for start in range(0, len(layers), 2):
+        pair = layers[start : start + 2]
+        regulated = [
+            dataclasses.replace(layer, regulator=regulators == "layer" or (regulators == "block" and layer is pair[-1]))
+            for layer in pair
+        ]
+        shortcut: Shortcut = "none"
+        if residual:
+            shortcut = "identity" if pair[0].in_width == pair[-1].width else "projection"
+        blocks.append(Block(section, tuple(regulated), section > 0 and start == 0, shortcut))
+    return blocks
+
+
+def _anchor_names(architecture: Architecture) -> list[str]:
+    """The anchor of each shared layer, numbered by first use."""
+    uses = _anchor_uses(architecture, architecture.sharing, architecture.anchors)
+    return [f"anchor{number + 1}" for number in uses]
+
+
+def _anchor_uses(architecture: Architecture, sharing: Sharing, anchors: int) -> list[int]:
+    places = [(section, i) for section, s in enumerate(architecture.sections) for i in range(s.depth)]
+    if sharing == "network":
+        keys = [(0, position % anchors) for position in range(len(places))]
+    elif sharing == "section":
+        keys = [(section, i % anchors) for section, i in places]
+    else:
+        keys = places
+    numbers: dict[tuple[int, int], int] = {}
+    return [numbers.setdefault(key, len(numbers)) for key in keys]
+
+
+def _canonical_sharing(architecture: Architecture) -> tuple[Sharing, int]:
+    """The first of network, section (each with as few anchors as do) and none that gives the same kernels."""
+    uses = _anchor_uses(architecture, architecture.sharing, architecture.anchors)
+    if len(set(uses)) == len(uses) and len(uses) > 1:
+        return "none", 1
+    anchors = min(architecture.anchors, len(uses) if architecture.sharing == "network" else _deepest(architecture))
+    if len({s.width for s in architecture.sections}) == 1 and uses == _anchor_uses(architecture, "network", anchors):
+        return "network", anchors
+    return "section", anchors
+
+
+def _deepest(architecture: Architecture) -> int:
+    return max(section.depth for section in architecture.sections)
+
+
+def _one_layer(architecture: Architecture, index: int) -> bool:
+    """Whether every block of that section has one layer: it has a single layer, its transition counted."""
+    sections = architecture.sections
+    transition = index > 0 and sections[index].width != sections[index - 1].width
+    return sections[index].depth + transition == 1

@@ -1,0 +1,231 @@
+"""What a network costs, in closed form, before anything is built: parameters, MACs, memory, bytes on disk.
+
+Everything follows from the names and shapes of the trainable tensors (`tensor_shapes`, the same names that
+`dacnn_search.network.model.Network` registers) and from the spatial size each block works at.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dacnn_search.network.architecture import Architecture, Block, Layer
+
+__all__ = [
+    "Cost",
+    "InputShape",
+    "count_macs",
+    "count_parameters",
+    "estimate_cost",
+    "gpu_step_seconds",
+    "tensor_shapes",
+    "training_bytes",
+    "training_seconds",
+]
+
+InputShape = tuple[int, int, int]  # channels, height, width
+
+KERNEL_AREA = 3 * 3
+BYTES_PER_WEIGHT = 4
+# Measured on one core of an AMD Zen 5 server in float32: convolutions, the rest per activation, calls per layer.
+CORE_FLOPS, SECONDS_PER_ACTIVATION, SECONDS_PER_LAYER = 250e9, 0.7e-9, 0.2e-3
+# Of a large GPU, assumed, not measured: the rate of convolutions in bfloat16, and the kernels that each layer launches
+# in a step, with the time that a launch takes the host.
+GPU_FLOPS, KERNELS_PER_LAYER, SECONDS_PER_KERNEL = 200e12, 15, 5e-6
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one network costs.
+
+    parameters: trainable scalars, a shared kernel counted once.
+    macs: multiply-accumulates of convolutions and classifier in one forward pass of one image.
+    activations: scalars that one image keeps in memory between forward and backward pass.
+    file_bytes: size of its parameters as a float32 safetensors file.
+    """
+
+    parameters: int
+    macs: int
+    activations: int
+    file_bytes: int
+
+
+@functools.lru_cache(maxsize=20_000)
+def estimate_cost(architecture: Architecture, input_shape: InputShape, num_classes: int) -> Cost:
+    """The cost of a network on images of `input_shape` (channels, height, width).
+
+    Raises ArchitectureError if the image has fewer halvings than the network has poolings.
+    """
+    channels, height, width = input_shape
+    architecture.check_image_size(height, width)
+    shapes = list(tensor_shapes(architecture, channels, num_classes))
+    parameters = sum(math.prod(shape) for _, shape in shapes)
+    return Cost(
+        parameters,
+        count_macs(architecture, input_shape, num_classes),
+        _activations(architecture, input_shape),
+        BYTES_PER_WEIGHT * parameters + _header_bytes(shapes),
+    )
+
+
+def count_parameters(architecture: Architecture, in_channels: int, num_classes: int) -> int:
+    """Trainable scalars of the network, a shared kernel counted once."""
+    return sum(math.prod(shape) for _, shape in tensor_shapes(architecture, in_channels, num_classes))
+
+
+def count_macs(architecture: Architecture, input_shape: InputShape, num_classes: int) -> int:
+    """Multiply-accumulates of one forward pass of one image; every application of a shared kernel counts.
+
+    Convolutions and the classifier are counted; batch norm, ReLU and pooling, below 1% of them, are not.
+    """
+    channels, height, width = input_shape
+    total = height * width * KERNEL_AREA * channels * architecture.sections[0].width
+    for block, pixels in _blocks_with_pixels(architecture, height, width):
+        total += pixels * sum(KERNEL_AREA * layer.in_width * layer.width for layer in block.layers)
+        total += pixels * sum(layer.width**2 for layer in block.layers if layer.regulator)
+        if block.shortcut == "projection":
+            total += pixels * block.layers[0].in_width * block.layers[-1].width
+    return total + architecture.sections[-1].width * num_classes
+
+
+def tensor_shapes(
+    architecture: Architecture, in_channels: int, num_classes: int
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every trainable tensor, each shared kernel once, as `Network.named_parameters` has them."""
+    first = architecture.sections[0].width
+    yield "kernels.stem", (first, in_channels, 3, 3)
+    seen: set[str] = set()
+    for block in architecture.blocks:
+        for layer in block.layers:
+            if layer.kernel not in seen:
+                seen.add(layer.kernel)
+                yield f"kernels.{layer.kernel}", (layer.width, layer.in_width, 3, 3)
+    if architecture.batch_norm:
+        yield from _norm_shapes("stem_norm", first)
+    for index, block in enumerate(architecture.blocks):
+        yield from _block_shapes(f"blocks.{index}", block, architecture.batch_norm)
+    yield "classifier.weight", (num_classes, architecture.sections[-1].width)
+    yield "classifier.bias", (num_classes,)
+
+
+def training_bytes(
+    architecture: Architecture,
+    input_shape: InputShape,
+    num_classes: int,
+    batch_size: int,
+    optimizer_states: int = 2,
+    recomputes: bool = False,
+) -> int:
+    """Estimated peak memory of one training step, in bytes.
+
+    Weights, gradients and `optimizer_states` tensors per weight, the activations of a batch, and two gradients as large
+    as the largest activation, all in float32. With `recomputes`, the activations are the inputs of all sections and
+    those of one section, the largest. The memory that libraries take for themselves is not included.
+    """
+    cost = estimate_cost(architecture, input_shape, num_classes)
+    weights = (2 + optimizer_states) * cost.parameters
+    largest = input_shape[1] * input_shape[2] * architecture.sections[0].width
+    for block, pixels in _blocks_with_pixels(architecture, *input_shape[1:]):
+        largest = max(largest, pixels * block.layers[-1].width)
+    kept = cost.activations
+    if recomputes:
+        sections = _section_activations(architecture, input_shape)
+        kept = sum(entering for entering, _ in sections) + max(within for _, within in sections)
+    return BYTES_PER_WEIGHT * (weights + batch_size * (kept + 2 * largest))
+
+
+def training_seconds(
+    architecture: Architecture, input_shape: InputShape, num_classes: int, images: int, batch_size: int
+) -> float:
+    """Rough time to train on so many images (epochs times training images) with one CPU core.
+
+    A training step is three forward passes of arithmetic, at a rate that AVX-512 cores reach on convolutions, a pass
+    over the activations, and for each layer a cost that does not depend on its size.
+    """
+    cost = estimate_cost(architecture, input_shape, num_classes)
+    per_image = 3 * 2 * cost.macs / CORE_FLOPS + cost.activations * SECONDS_PER_ACTIVATION
+    return images * per_image + images / batch_size * architecture.layers * SECONDS_PER_LAYER
+
+
+def gpu_step_seconds(step_macs: float, layers: int) -> tuple[float, float]:
+    """Rough time of a training step on a GPU: for its arithmetic (`step_macs`: three forward passes of a batch), and
+    for launching its kernels. They overlap."""
+    return 2 * step_macs / GPU_FLOPS, layers * KERNELS_PER_LAYER * SECONDS_PER_KERNEL
+
+
+def _block_shapes(prefix: str, block: Block, batch_norm: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for index, layer in enumerate(block.layers):
+        yield from _layer_shapes(f"{prefix}.layers.{index}", layer, batch_norm)
+    if block.shortcut == "projection":
+        yield from _pointwise_shapes(
+            f"{prefix}.projection", block.layers[0].in_width, block.layers[-1].width, batch_norm
+        )
+
+
+def _layer_shapes(prefix: str, layer: Layer, batch_norm: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+    if batch_norm:
+        yield from _norm_shapes(f"{prefix}.norm", layer.width)
+    if layer.regulator:
+        yield from _pointwise_shapes(f"{prefix}.regulator", layer.width, layer.width, batch_norm)
+
+
+def _pointwise_shapes(
+    prefix: str, in_width: int, width: int, batch_norm: bool
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """A 1x1 convolution and its batch norm: a regulator or the projection of a shortcut."""
+    yield f"{prefix}.convolution.weight", (width, in_width, 1, 1)
+    if batch_norm:
+        yield from _norm_shapes(f"{prefix}.norm", width)
+
+
+def _norm_shapes(prefix: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{prefix}.weight", (width,)
+    yield f"{prefix}.bias", (width,)
+
+
+def _header_bytes(shapes: list[tuple[str, tuple[int, ...]]]) -> int:
+    """What a safetensors file holds beside the weights: 8 bytes that give the length of a JSON header, and the header,
+    an entry per tensor in the order of names, padded to a multiple of 8."""
+    header, start = {}, 0
+    for name, shape in sorted(shapes):
+        end = start + BYTES_PER_WEIGHT * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": (start, end)}
+        start = end
+    return 8 + -(-len(json.dumps(header, separators=(",", ":"))) // 8) * 8
+
+
+def _blocks_with_pixels(architecture: Architecture, height: int, width: int) -> Iterator[tuple[Block, int]]:
+    """Each block with the number of pixels it works at; each pooling halves height and width, rounding down."""
+    for block in architecture.blocks:
+        if block.pool:
+            height, width = height // 2, width // 2
+        yield block, height * width
+
+
+def _activations(architecture: Architecture, input_shape: InputShape) -> int:
+    """Scalars kept for the backward pass of one image."""
+    sections = _section_activations(architecture, input_shape)
+    return sections[0][0] + sum(within for _, within in sections) + architecture.sections[-1].width
+
+
+def _section_activations(architecture: Architecture, input_shape: InputShape) -> list[tuple[int, int]]:
+    """For each section the scalars of one image that enter it, and those it keeps for the backward pass beside them:
+    what each operation saves of its input or output. Batch norm keeps its input, ReLU its output, which is also the
+    next convolution's input; max pooling keeps its output and 8 bytes of index (two scalars) per output pixel."""
+    channels, height, width = input_shape
+    norms = 1 if architecture.batch_norm else 0
+    first = architecture.sections[0].width
+    entering = [height * width * channels] + [0] * (len(architecture.sections) - 1)
+    within = [height * width * (1 + norms) * first] + [0] * (len(architecture.sections) - 1)
+    pixels_before = height * width
+    for block, pixels in _blocks_with_pixels(architecture, height, width):
+        if block.pool:
+            entering[block.section] = pixels_before * block.layers[0].in_width
+            within[block.section] += pixels * 3 * block.layers[0].in_width
+        for layer in block.layers:
+            within[block.section] += pixels * layer.width * (1 + norms) * (2 if layer.regulator else 1)
+        if block.shortcut == "projection":
+            within[block.section] += pixels * block.layers[-1].width * norms
+        pixels_before = pixels
+    return list(zip(entering, within, strict=True))

@@ -1,0 +1,155 @@
+"""`Architecture` -> `torch.nn.Module`."""
+
+import contextlib
+from collections.abc import Iterator
+from itertools import groupby
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from dacnn_search.network import zoo
+from dacnn_search.network.architecture import Architecture, Block, Layer
+
+__all__ = ["Network", "build"]
+
+
+def build(architecture: Architecture | str, num_classes: int, in_channels: int = 3) -> "Network":
+    """The network of an architecture or of a name of the zoo, freshly initialised, on torch's default device.
+
+    Raises ArchitectureError for an unknown name.
+    """
+    if isinstance(architecture, str):
+        architecture = zoo.get(architecture)
+    return Network(architecture, in_channels, num_classes)
+
+
+class Network(nn.Module):
+    """A weight-sharing CNN: images (N, in_channels, H, W) -> logits (N, num_classes).
+
+    Each 3x3 kernel is one parameter of `kernels`, registered once and used by every layer that shares it; the names
+    and shapes of all parameters are those of `dacnn_search.network.cost.tensor_shapes`. H and W must allow one halving per
+    pooling (`Architecture.check_image_size`).
+
+    recomputes: whether a section keeps only its input for the backward pass, which then computes the section again
+    (Chen et al., https://arxiv.org/abs/1604.06174). Gradients and statistics are the same, a step takes a forward pass
+    longer, and memory is that of the section that takes most.
+    """
+
+    def __init__(self, architecture: Architecture, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.in_channels = in_channels
+        self.num_classes = num_classes
+        self.recomputes = False
+        first, last = architecture.sections[0].width, architecture.sections[-1].width
+        self.kernels = nn.ParameterDict({"stem": _kernel(in_channels, first)})
+        for block in architecture.blocks:
+            for layer in block.layers:
+                if layer.kernel not in self.kernels:
+                    self.kernels[layer.kernel] = _kernel(layer.in_width, layer.width)
+        self.stem_norm = _norm(first, architecture.batch_norm)
+        self.blocks = nn.ModuleList(BlockModule(block, architecture.batch_norm) for block in architecture.blocks)
+        self.classifier = nn.Linear(last, num_classes)
+        places = groupby(range(len(architecture.blocks)), lambda number: architecture.blocks[number].section)
+        self._sections = [list(numbers) for _, numbers in places]  # the numbers of the blocks of each
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images
+        for section in self._sections:
+            if self.recomputes and torch.is_grad_enabled():
+                x = checkpoint(self._section, x, section, use_reentrant=False, context_fn=self._contexts)
+            else:
+                x = self._section(x, section)
+        return self.classifier(x.mean(dim=(2, 3)))
+
+    def _section(self, x: Tensor, blocks: list[int]) -> Tensor:
+        """Some blocks in a row; before the first one the stem."""
+        if blocks[0] == 0:
+            x = torch.relu_(self.stem_norm(F.conv2d(x, self.kernels["stem"], padding=1)))
+        for number in blocks:
+            x = self.blocks[number](x, self.kernels)
+        return x
+
+    def _contexts(self) -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
+        """Around a section's first computation, and around its second, which must not count for statistics again."""
+        return contextlib.nullcontext(), self._statistics_kept()
+
+    @contextlib.contextmanager
+    def _statistics_kept(self) -> Iterator[None]:
+        before = [(buffer, buffer.clone()) for buffer in self.buffers()]
+        try:
+            yield
+        finally:
+            for buffer, value in before:
+                buffer.data.copy_(value)  # not seen by autograd, which keeps them but does not use them
+
+
+class BlockModule(nn.Module):
+    """One or two layers with, in a residual network, a shortcut around them (the paper's Figure 2)."""
+
+    def __init__(self, block: Block, batch_norm: bool) -> None:
+        super().__init__()
+        self.pool = block.pool
+        self.residual = block.shortcut != "none"
+        self.layers = nn.ModuleList(LayerModule(layer, batch_norm) for layer in block.layers)
+        self.projection: nn.Module | None = None
+        if block.shortcut == "projection":
+            self.projection = Pointwise(block.layers[0].in_width, block.layers[-1].width, batch_norm)
+
+    def forward(self, x: Tensor, kernels: nn.ParameterDict) -> Tensor:
+        if self.pool:
+            x = F.max_pool2d(x, 2)
+        shortcut = None
+        if self.residual:
+            shortcut = x if self.projection is None else self.projection(x)
+        *before, last = self.layers
+        for layer in before:
+            x = layer(x, kernels)
+        return last(x, kernels, shortcut)
+
+
+class LayerModule(nn.Module):
+    """3x3 convolution with a kernel that others may share, batch norm of its own, ReLU, perhaps a regulator."""
+
+    def __init__(self, layer: Layer, batch_norm: bool) -> None:
+        super().__init__()
+        self.kernel = layer.kernel
+        self.norm = _norm(layer.width, batch_norm)
+        self.regulator = Pointwise(layer.width, layer.width, batch_norm) if layer.regulator else None
+
+    def forward(self, x: Tensor, kernels: nn.ParameterDict, shortcut: Tensor | None = None) -> Tensor:
+        x = self.norm(F.conv2d(x, kernels[self.kernel], padding=1))
+        x = torch.relu_(x if shortcut is None else x + shortcut)
+        return x if self.regulator is None else torch.relu_(self.regulator(x))
+
+
+class Pointwise(nn.Module):
+    """1x1 convolution and batch norm: the projection of a shortcut, or, with a ReLU after it, a regulator."""
+
+    def __init__(self, in_width: int, width: int, batch_norm: bool) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(in_width, width, 1, bias=False)
+        self.norm = _norm(width, batch_norm)
+        nn.init.kaiming_normal_(self.convolution.weight, mode="fan_out")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.convolution(x))
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """torch's, without its count of batches, which takes up to 8% of a small network's step. Nothing uses the count: it
+    stays 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        statistics = self.running_mean, self.running_var
+        return F.batch_norm(x, *statistics, self.weight, self.bias, self.training, self.momentum, self.eps)  # type: ignore[arg-type]
+
+
+def _kernel(in_width: int, width: int) -> nn.Parameter:
+    return nn.Parameter(nn.init.kaiming_normal_(torch.empty(width, in_width, 3, 3), mode="fan_out"))
+
+
+def _norm(width: int, batch_norm: bool) -> nn.Module:
+    return BatchNorm(width) if batch_norm else nn.Identity()

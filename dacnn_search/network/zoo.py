@@ -1,0 +1,108 @@
+"""The networks of the DACNN paper by name, its published figures, and its parameter counts beside ours.
+
+Huang, Dwivedi and Roig, "Deep Anchored Convolutional Neural Networks", 2019. Every network is an
+`Architecture` for images of 32x32 pixels. `docs/paper.md` tells what the paper leaves open and how it was
+settled.
+
+| name | network |
+|---|---|
+| `dacnn3` ... `dacnn34` | plain: one kernel, 128 wide; the number is that of shared layers |
+| `dacnn3-no-bn` ... | the same without batch norm (Table 1) |
+| `free3` ... `free34` | the same with a kernel of its own in every layer (Table 2) |
+| `dacnn18-reg` ... | plain with a regulator after every layer (Tables 5 and 6) |
+| `dacnn18-reg-section1` ... | plain with a regulator after every block of one section (Table 4) |
+| `dacnn18-reg-all`, `dacnn18-reg-none` | the same for all sections and for none |
+| `dacnn14-mix` ... | mixed: one kernel per section, 64-128-256-512 wide (Table 3) |
+| `dacnn18-mix-reg` ... | mixed with a regulator after every block (Tables 6 to 8) |
+| `vgg`, `resnet18`, `resnet34` | the templates: a kernel per layer, max pooling, one fully connected layer |
+"""
+
+import difflib
+from typing import Any
+
+from dacnn_search.common.errors import ArchitectureError
+from dacnn_search.network.architecture import Architecture, Regulators, Section
+
+__all__ = ["get", "names"]
+
+# The shared layers of each section. The paper says how many layers a plain network has, not where its three
+# poolings are. We spread them evenly, the remainder last; residual networks get whole blocks of two layers:
+# ResNet-18's and ResNet-34's, and one more in the last section.
+PLAIN_WIDTH = 128
+PLAIN_DEPTHS = {
+    3: (1, 1, 1),
+    5: (1, 1, 1, 2),
+    7: (1, 2, 2, 2),
+    9: (2, 2, 2, 3),
+    11: (2, 3, 3, 3),
+    14: (3, 3, 4, 4),
+    18: (4, 4, 4, 6),
+    24: (6, 6, 6, 6),
+    34: (6, 8, 12, 8),
+}
+# Table 4 adds two regulators per section, one per block: two blocks of two layers. Together with the stem and
+# the classifier these are the 18 layers of ResNet-18.
+TABLE_4_DEPTHS = (4, 4, 4, 4)
+# Stem, transitions, these and the classifier are the layers of VGG-16 with one fully connected layer, of
+# ResNet-18 and of ResNet-34; stem and transitions are the first layers of their sections.
+MIXED_WIDTHS = (64, 128, 256, 512)
+MIXED_DEPTHS = {14: (1, 1, 2, 5), 18: (4, 3, 3, 3), 34: (6, 7, 11, 5)}
+VGG_WIDTHS, VGG_DEPTHS = (64, 128, 256, 512, 512), (1, 1, 2, 2, 3)
+
+
+def get(name: str) -> Architecture:
+    """The network of that name. Raises ArchitectureError for an unknown one, with names that come close."""
+    if name in _NETWORKS:
+        return _NETWORKS[name]
+    close = difflib.get_close_matches(name, _NETWORKS, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"they are {', '.join(_NETWORKS)}"
+    raise ArchitectureError(f"the name must be one of the zoo's networks, but is {name!r}; {hint}")
+
+
+def names() -> tuple[str, ...]:
+    """The names of all networks."""
+    return tuple(_NETWORKS)
+
+
+def _networks() -> dict[str, Architecture]:
+    plain = {f"dacnn{n}": _plain(depths) for n, depths in PLAIN_DEPTHS.items()}
+    bare = {f"dacnn{n}-no-bn": _plain(depths, batch_norm=False) for n, depths in PLAIN_DEPTHS.items()}
+    free = {f"free{n}": _plain(depths, sharing="none") for n, depths in PLAIN_DEPTHS.items()}
+    regulated = {f"dacnn{n}-reg": _plain(PLAIN_DEPTHS[n], "layer") for n in (18, 24, 34)}
+    mixed = {f"dacnn{n}-mix": _mixed(depths) for n, depths in MIXED_DEPTHS.items()}
+    mixed_regulated = {f"dacnn{n}-mix-reg": _mixed(MIXED_DEPTHS[n], "block") for n in (18, 34)}
+    templates = {
+        "vgg": Architecture(tuple(map(Section, VGG_DEPTHS, VGG_WIDTHS)), "none"),
+        "resnet18": _mixed(MIXED_DEPTHS[18], sharing="none"),
+        "resnet34": _mixed(MIXED_DEPTHS[34], sharing="none"),
+    }
+    return plain | bare | free | regulated | _table_4() | mixed | mixed_regulated | templates
+
+
+def _plain(depths: tuple[int, ...], regulators: Regulators = "none", **fields: Any) -> Architecture:
+    sections = tuple(Section(depth, PLAIN_WIDTH, regulators) for depth in depths)
+    return Architecture(sections, **{"sharing": "network", **fields})
+
+
+def _mixed(depths: tuple[int, ...], regulators: Regulators = "none", **fields: Any) -> Architecture:
+    sections = (Section(depth, width, regulators) for depth, width in zip(depths, MIXED_WIDTHS, strict=True))
+    return Architecture(tuple(sections), **fields)
+
+
+def _table_4() -> dict[str, Architecture]:
+    """Regulators after the blocks of no section, of one section, of all sections."""
+    count = len(TABLE_4_DEPTHS)
+    choices = {"none": set[int](), **{f"section{i + 1}": {i} for i in range(count)}, "all": set(range(count))}
+    return {
+        f"dacnn18-reg-{choice}": Architecture(
+            tuple(
+                Section(depth, PLAIN_WIDTH, "block" if index in chosen else "none")
+                for index, depth in enumerate(TABLE_4_DEPTHS)
+            ),
+            "network",
+        )
+        for choice, chosen in choices.items()
+    }
+
+
+_NETWORKS = _networks()

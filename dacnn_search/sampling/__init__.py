@@ -1,1 +1,0 @@
-"""How the next networks are chosen: the space as a sampler sees it, and proposals that are worth training."""

@@ -1,0 +1,1 @@
+"""The search: proposals, trials on Ray Tune's workers, early stopping, retraining, progress."""

@@ -1,0 +1,1 @@
+"""Ray: its processes, their share of the machine, trainings on them."""

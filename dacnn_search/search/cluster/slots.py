@@ -1,0 +1,199 @@
+"""How many trainings run at once, on which share of the machine: decided from what their networks cost.
+
+On a CPU two trainings of one thread get more done than one of two threads (measured on two cores: 1.9 times as much
+for small networks, 1.15 for large ones), so a training has one thread for as long as there are enough trainings, and
+memory, for one per core. A GPU is shared by as many as its memory holds, and as its arithmetic has room for while each
+waits for its kernels to be launched.
+
+Ray's shares of a GPU are a matter of counting only, and Ray Tune keeps its workers between trials only if all take the
+same. So the share is that of the largest network; `dacnn_search.search.cluster.worker` keeps each training within it.
+"""
+
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dacnn_search.common.errors import InputError
+from dacnn_search.network.architecture import Architecture
+from dacnn_search.network.cost import InputShape, estimate_cost, gpu_step_seconds
+from dacnn_search.space.search_space import SearchSpace
+from dacnn_search.training.memory import DATA_SHARE, PROCESS_BYTES, SMALL_STEP, excess, step_bytes
+from dacnn_search.training.recipe import Recipe
+
+__all__ = [
+    "Demand",
+    "Machine",
+    "Share",
+    "Slots",
+    "demand_of",
+    "demand_of_space",
+    "most_excess",
+    "pack",
+]
+
+Share = float | Literal["auto"] | None
+
+USABLE = 0.9  # of a GPU's memory: allocators waste some
+CPU_USABLE = 0.7  # of a machine's memory: others live there too
+CPU_PROCESS_BYTES = 400 * 2**20  # a worker with torch
+MOST_PER_GPU = 16
+UNKNOWN_PER_GPU = 4
+DRAWN = 50
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is for trainings: CPUs, GPUs, bytes of memory, bytes of memory of one GPU (0 if not known)."""
+
+    cpus: float
+    gpus: float
+    memory: int
+    gpu_memory: int = 0
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What is to be trained: how many networks, the bytes that a step of the largest takes, the MACs of a step and the
+    layers of one in the middle, and the bytes of the data."""
+
+    trainings: int
+    bytes: int
+    step_macs: float
+    layers: int
+    data_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many trainings run at once, what each takes of the cluster, its threads, and the bytes of main memory that
+    it may take on a CPU."""
+
+    concurrency: int
+    cpus_per_trial: float
+    gpus_per_trial: float
+    threads: int = 1
+    memory: float = field(default=math.inf, compare=False)
+
+
+def demand_of(
+    networks: Sequence[Architecture],
+    input_shape: InputShape,
+    num_classes: int,
+    recipe: Recipe,
+    *,
+    trainings: int | None = None,
+    data_bytes: int = 0,
+    factor: float = 1.0,
+) -> Demand:
+    """What networks take to be trained by a recipe, once each unless `trainings` says otherwise.
+
+    data_bytes: of the images. factor: of the memory that trainings take over what is estimated.
+    """
+    macs = sorted(estimate_cost(network, input_shape, num_classes).macs for network in networks)
+    layers = sorted(network.layers for network in networks)
+    return Demand(
+        len(networks) if trainings is None else trainings,
+        int(factor * max(step_bytes(network, input_shape, num_classes, recipe) for network in networks)),
+        3.0 * macs[len(macs) // 2] * recipe.batch_size,
+        layers[len(layers) // 2],
+        data_bytes,
+    )
+
+
+def demand_of_space(
+    space: SearchSpace, trials: int, data_bytes: int, records: Iterable[Mapping[str, Any]] = ()
+) -> Demand:
+    """What the networks of a space take, judged by some drawn from it and by the trials that have ended. One that takes
+    more than all of these is trained within the share that it finds, or refused (see `training.must_recompute`)."""
+    generator = random.Random(0)
+    networks = [space.draw(generator)[0] for _ in range(DRAWN)]
+    return demand_of(
+        networks,
+        space.input_shape,
+        space.num_classes,
+        space.settings.recipe,
+        trainings=trials,
+        data_bytes=data_bytes,
+        factor=most_excess(records, space.input_shape, space.num_classes, space.settings.recipe),
+    )
+
+
+def most_excess(
+    records: Iterable[Mapping[str, Any]], input_shape: InputShape, num_classes: int, recipe: Recipe
+) -> float:
+    """How often at most the estimate fits into what the trials of a ledger took of a GPU (`peak_bytes`); at least 1."""
+    taken = [(r["peak_bytes"], Architecture.from_dict(r["architecture"])) for r in records if r.get("peak_bytes")]
+    ratios = [excess(peak, step_bytes(network, input_shape, num_classes, recipe)) for peak, network in taken]
+    return max([1.0, *ratios])
+
+
+def pack(machine: Machine, demand: Demand | None, concurrency: int | None = None, share: Share = "auto") -> Slots:
+    """The slots of a machine. `concurrency` and `share` (GPUs per training) are kept where given.
+
+    demand: None if it is not known: one training per core, or four per GPU. Raises InputError for more than there is.
+    """
+    if share in ("auto", None):
+        share = _rounded(1 / _per_gpu(machine, demand, concurrency)) if machine.gpus else 0.0
+    assert isinstance(share, int | float)
+    if share > machine.gpus:
+        raise InputError(f"gpus per trial must be at most the {machine.gpus:g} of the cluster, but is {share:g}")
+    if share > 1 and share != int(share):
+        raise InputError(f"gpus per trial must be a whole number or below 1, but is {share:g}")
+    if concurrency is None:
+        concurrency = _on_gpus(machine, share) if share else _on_cpu(machine, demand)
+    elif share and concurrency > _on_gpus(machine, share):
+        raise InputError(
+            f"concurrency must be at most the {_on_gpus(machine, share)} trials that the {machine.gpus:g} GPUs of the "
+            f"cluster hold at {share:g} GPUs per trial, but is {concurrency}"
+        )
+    threads = 1 if share else _threads(machine, demand, concurrency)
+    trainings = max(1, demand.trainings) if demand else concurrency
+    cpus = min(float(threads), _rounded(machine.cpus / concurrency))
+    return Slots(concurrency, cpus, share, threads, machine.memory / min(concurrency, trainings))
+
+
+def _per_gpu(machine: Machine, demand: Demand | None, concurrency: int | None) -> int:
+    """How many trainings share a GPU: as many as its memory holds of the largest, and as keep it busy together; never
+    more than there are CPU cores to feed them, or trainings at once."""
+    at_once = concurrency or (demand.trainings if demand else UNKNOWN_PER_GPU * machine.gpus)
+    most = math.ceil(at_once / machine.gpus)
+    if demand is None or not machine.gpu_memory:
+        return max(1, min(UNKNOWN_PER_GPU, most))
+    training = demand.bytes + PROCESS_BYTES
+    # Data stay in host memory where they would take more than DATA_SHARE of what a process has.
+    data = min(demand.data_bytes, training * DATA_SHARE / (1 - DATA_SHARE))
+    held = USABLE * machine.gpu_memory / (training + data)
+    computing, launching = gpu_step_seconds(demand.step_macs, demand.layers)
+    wanted = math.ceil((computing + launching) / computing)
+    fed = machine.cpus / machine.gpus
+    return max(1, int(min(held, wanted, fed, most, MOST_PER_GPU)))
+
+
+def _rounded(amount: float) -> float:
+    """Down to Ray's units of 1e-4, to which it would round up as well."""
+    return math.floor(1e4 * amount + 1e-6) / 1e4
+
+
+def _on_gpus(machine: Machine, share: float) -> int:
+    """How many trainings of a share of a GPU there can be: none is spread over two."""
+    if share >= 1:
+        return int(machine.gpus / share)
+    return max(1, int(machine.gpus)) * (10_000 // max(1, round(1e4 * share)))
+
+
+def _on_cpu(machine: Machine, demand: Demand | None) -> int:
+    """A training per core, fewer if memory does not hold so many of the largest or there are not so many to do."""
+    cores = max(1, int(machine.cpus))
+    if demand is None:
+        return cores
+    held = int(CPU_USABLE * machine.memory / (demand.bytes + CPU_PROCESS_BYTES))
+    return max(1, min(cores, held, demand.trainings))
+
+
+def _threads(machine: Machine, demand: Demand | None, concurrency: int) -> int:
+    """The cores that would be idle otherwise, where a step is large enough to be split."""
+    if demand is None or demand.step_macs < SMALL_STEP:
+        return 1
+    return max(1, int(machine.cpus) // concurrency)

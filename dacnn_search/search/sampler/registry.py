@@ -1,0 +1,49 @@
+"""Optuna samplers by name, for the objectives (maximise accuracy, minimise parameters)."""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+
+import optuna
+from optuna.samplers import BaseSampler
+
+from dacnn_search.search.sampler.surrogate import SurrogateSampler
+from dacnn_search.space.search_space import SearchSpace
+
+__all__ = ["SAMPLERS", "make_sampler", "quiet_optuna"]
+
+
+def _tpe(seed: int, space: SearchSpace) -> BaseSampler:
+    return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
+
+
+SAMPLERS: dict[str, Callable[[int, SearchSpace], BaseSampler]] = {
+    "auto": SurrogateSampler,
+    "tpe": _tpe,
+    "nsga2": lambda seed, _: optuna.samplers.NSGAIISampler(seed=seed),
+    "nsga3": lambda seed, _: optuna.samplers.NSGAIIISampler(seed=seed),
+    "gp": lambda seed, _: optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False),
+    "random": lambda seed, _: optuna.samplers.RandomSampler(seed=seed),
+    "surrogate": SurrogateSampler,
+    "qmc": lambda seed, _: optuna.samplers.QMCSampler(seed=seed, scramble=True),
+}
+
+
+def make_sampler(name: str, seed: int, space: SearchSpace) -> BaseSampler:
+    """A fresh sampler for a space. `auto` is `surrogate`. `tpe` is multivariate and grouped: parts that are asked
+    together are modelled together, and running trials count as bad ones, so that parallel workers do not flock."""
+    with quiet_optuna():
+        return SAMPLERS[name](seed, space)
+
+
+@contextlib.contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Keep Optuna from announcing studies and from calling features experimental that we chose knowingly."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)

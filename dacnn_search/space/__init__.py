@@ -1,0 +1,1 @@
+"""Search spaces: what their YAML files say, and the networks they hold."""

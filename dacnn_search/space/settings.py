@@ -1,0 +1,280 @@
+"""The models behind the YAML files: what a search space and a training config may say, and how mistakes are told.
+
+Each free part of an architecture is a fixed value, `{choice: [...]}` or `{range: {low:, high:, step:}}`.
+"""
+
+import dataclasses
+import json
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, cast
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    Tag,
+)
+from pydantic.functional_validators import AfterValidator, BeforeValidator, model_validator
+from pydantic_core import CoreSchema
+
+from dacnn_search.common.units import parse_count, parse_duration
+from dacnn_search.data.dataset import DataConfig
+from dacnn_search.network.architecture import MOST_DEPTH, MOST_SECTIONS, MOST_WIDTH, Architecture, Regulators, Sharing
+from dacnn_search.network.zoo import get
+from dacnn_search.training.recipe import Recipe
+
+__all__ = [
+    "ArchitectureSettings",
+    "Bounds",
+    "Constraints",
+    "Maximum",
+    "RetrainSettings",
+    "SearchSettings",
+    "Settings",
+    "SpaceSettings",
+    "TrainSettings",
+    "options_of",
+    "plain_name",
+]
+
+T = TypeVar("T")
+MOST_OPTIONS = 1000
+
+
+class Settings(BaseModel):
+    """Base of all parts: no unknown keys, no silent conversions, no changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Choice(Settings, Generic[T]):
+    """One of the listed values."""
+
+    choice: list[T] = Field(min_length=1, max_length=MOST_OPTIONS, description="The values to choose from.")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Choice[T]":
+        if len({json.dumps(value) for value in self.choice}) < len(self.choice):
+            raise ValueError(f"the values of a choice must differ, but are {self.choice}")
+        return self
+
+
+class Bounds(Settings, Generic[T]):
+    """low, low + step, ... up to high."""
+
+    low: T = Field(description="The smallest value.")
+    high: T = Field(description="The largest value, if a whole number of steps leads there.")
+    step: T = Field(default=1, description="From one value to the next.")  # type: ignore[assignment]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Bounds[T]":
+        low, high, step = self.low, self.high, self.step
+        if not low <= high:  # type: ignore[operator]
+            raise ValueError(f"low <= high must hold, but got (low={low}, high={high})")
+        if not step > 0:  # type: ignore[operator]
+            raise ValueError(f"step > 0 must hold, but got (step={step})")
+        if (high - low) / step > MOST_OPTIONS:  # type: ignore[operator]
+            raise ValueError(f"a range may have {MOST_OPTIONS} steps, but {low} to {high} by {step} has more")
+        return self
+
+
+class Range(Settings, Generic[T]):
+    """Evenly spaced numbers."""
+
+    range: Bounds[T] = Field(description="The bounds, both included, and the step.")
+
+
+def _kind(value: Any) -> str | None:
+    if isinstance(value, dict):
+        return next((key for key in ("choice", "range") if key in value), None)
+    return "list" if isinstance(value, list) else "value"
+
+
+ONE_OR_MANY = Discriminator(
+    _kind,
+    custom_error_type="one_or_many",
+    custom_error_message="must be a value, {choice: [...]} or {range: {low:, high:, step:}}",
+)
+
+
+Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int | str), Field(ge=1)]
+Seconds = Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=float | str), Field(gt=0)]
+SectionCount = Annotated[int, Field(ge=1, le=MOST_SECTIONS)]
+Depth = Annotated[int, Field(ge=1, le=MOST_DEPTH)]
+Width = Annotated[int, Field(ge=1, le=MOST_WIDTH)]
+Growth = Annotated[float, Field(gt=0, le=16)]
+Anchors = Annotated[int, Field(ge=1, le=MOST_DEPTH)]
+Residual = Literal["auto", True, False]
+
+
+@dataclasses.dataclass(frozen=True)
+class Free:
+    """The annotation of a part that is a value of `kind`, a choice of such values, a range if they are numbers, or,
+    `per_section`, a list with one of these for each section."""
+
+    kind: Any
+    number: bool = True
+    per_section: bool = False
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        # Types made while the program runs are beyond type checkers.
+        annotated, union, choice, range_, list_ = cast(Any, (Annotated, Union, Choice, Range, list))
+        one = [annotated[self.kind, Tag("value")], annotated[choice[self.kind], Tag("choice")]]
+        if self.number:
+            one.append(annotated[range_[self.kind], Tag("range")])
+        if self.per_section:
+            one.append(annotated[list_[annotated[union[tuple(one)], ONE_OR_MANY]], Tag("list")])
+        return handler.generate_schema(annotated[union[tuple(one)], ONE_OR_MANY])
+
+
+class ArchitectureSettings(Settings):
+    """The space of networks. `depth` and `regulators` are drawn anew for each section, or listed one per section."""
+
+    sections: Annotated[Any, Free(SectionCount)] = Field(
+        description="How many sections; 2x2 max pooling stands between them."
+    )
+    depth: Annotated[Any, Free(Depth, per_section=True)] = Field(
+        description="How often a shared kernel is applied in a section."
+    )
+    width: Annotated[Any, Free(Width)] = Field(description="Channels of the first section.")
+    growth: Annotated[Any, Free(Growth)] = Field(
+        default=1.0,
+        description="Width of a section over that of the one before, rounded to whole channels. "
+        "Not used under `sharing: network`, where all sections have one width.",
+    )
+    sharing: Annotated[Any, Free(Sharing, number=False)] = Field(
+        default="section",
+        description="Who shares an anchor: the whole network (plain), each section (mixed), or none (free weights).",
+    )
+    anchors: Annotated[Any, Free(Anchors)] = Field(
+        default=1,
+        description="How many anchors the layers of that scope use in turn. Not used without sharing.",
+    )
+    residual: Annotated[Any, Free(Residual, number=False)] = Field(
+        default="auto",
+        description="Shortcuts around blocks of two layers; auto: in networks deeper than 17 layers.",
+    )
+    regulators: Annotated[Any, Free(Regulators, number=False, per_section=True)] = Field(
+        default="none",
+        description="1x1 convolutions with weights of their own: none, one per block or one per layer.",
+    )
+    batch_norm: Annotated[Any, Free(bool, number=False)] = Field(
+        default=True, description="Batch norm after each convolution, or none anywhere."
+    )
+
+
+class Maximum(Settings):
+    """An upper limit."""
+
+    max: Count = Field(description="The largest value allowed, such as 50000, 50k or 1.5M.")
+
+
+class Constraints(Settings):
+    """Hard limits: no network beyond them is ever trained."""
+
+    parameters: Maximum | None = Field(default=None, description="Trainable scalars, a shared kernel counted once.")
+    macs: Maximum | None = Field(default=None, description="Multiply-accumulates of one image's forward pass.")
+
+
+class SearchSettings(Settings):
+    """How the search is run; the command line overrides each."""
+
+    trials: Annotated[int, Field(ge=1)] = Field(
+        default=64, description="Trials after which it ends, those stopped early or failed counted."
+    )
+    time_budget: Seconds | None = Field(default=None, description="Start no trial after this time: 90s, 30m, 2h.")
+    sampler: Literal["auto", "tpe", "nsga2", "nsga3", "gp", "random", "qmc", "surrogate"] = Field(
+        default="auto", description="Which Optuna sampler proposes networks."
+    )
+    stopping: Literal["auto", "none", "front", "halving"] = Field(
+        default="auto", description="Which rule stops trials early that won't reach the front."
+    )
+    confirm: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=0,
+        description="Trainings by further seeds of a trial that would be on the front; their mean is what counts.",
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="Of proposals, weights and shuffling.")
+    concurrency: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="Trials at once; by default one per CPU core, or as many as memory or the GPUs hold.",
+    )
+    gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] | None = Field(
+        default="auto",
+        description="Share of a GPU that one trial takes; auto: as many trials on each as fit.",
+    )
+
+
+class RetrainSettings(Settings):
+    """The full training of chosen networks of the front, on the training and validation images together."""
+
+    top: Annotated[int, Field(ge=0)] = Field(default=3, description="How many, spread over the front by parameters.")
+    epochs: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="By default twice the trials', or those of a recipe given here."
+    )
+    seeds: Annotated[int, Field(ge=1, le=100)] = Field(default=1, description="Trainings of each, averaged.")
+    recipe: Recipe | None = Field(default=None, description="By default the search's recipe.")
+
+    def full_recipe(self, searched: Recipe) -> Recipe:
+        """The recipe of a full training, after a search by `searched`."""
+        if self.recipe is not None:
+            return self.recipe.model_copy(update={"epochs": self.epochs} if self.epochs else {})
+        return searched.model_copy(update={"epochs": self.epochs or 2 * searched.epochs})
+
+
+class Reference(Settings):
+    """A known network to compare the front with in the dashboard."""
+
+    name: str = Field(min_length=1, max_length=100)
+    parameters: Count
+    accuracy: Annotated[float, Field(ge=0, le=1)]
+
+
+def plain_name(name: str) -> str:
+    """`name`; raises ValueError unless it can be the name of a folder below another."""
+    if name != name.strip() or name.startswith(".") or any(c in "/\\" or not c.isprintable() for c in name):
+        raise ValueError(f"a name is one printable folder name that does not start with a dot, but is {name!r}")
+    return name
+
+
+class SpaceSettings(Settings):
+    """A search space: which data, which networks, how they are trained and searched."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(plain_name)] | None = Field(
+        default=None, description="Name of the run directory; by default the file's name."
+    )
+    description: str = Field(default="", description="A sentence for the dashboard.")
+    data: DataConfig = Field(description="The data set and its split.")
+    architecture: ArchitectureSettings = Field(description="The space of networks.")
+    constraints: Constraints = Field(default=Constraints(), description="Hard limits.")
+    recipe: Recipe = Field(default_factory=Recipe, description="How a trial is trained.")
+    search: SearchSettings = Field(default=SearchSettings(), description="How the search is run.")
+    retrain: RetrainSettings = Field(default=RetrainSettings(), description="What happens to the front afterwards.")
+    references: list[Reference] = Field(default=[], description="Known networks, shown in the dashboard.")
+
+
+def _read_network(given: Any) -> Architecture:
+    return get(given) if isinstance(given, str) else Architecture.from_dict(given)
+
+
+class TrainSettings(Settings):
+    """One network with its data and recipe: the `config.yaml` of an exported network."""
+
+    architecture: Annotated[Any, AfterValidator(_read_network)] = Field(
+        description="The network: its sections and how they share, or a name of dacnn_search.network.zoo."
+    )
+    data: DataConfig = Field(description="The data set and its split.")
+    recipe: Recipe = Field(default_factory=Recipe, description="How it is trained.")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="Of weights and shuffling.")
+    name: str | None = Field(default=None, description="Shown in reports.")
+
+
+def options_of(part: Any) -> tuple[Any, ...]:
+    """The values that a fixed value, a choice or a range stands for, in their order."""
+    if isinstance(part, Choice):
+        return tuple(part.choice)
+    if isinstance(part, Range):
+        low, high, step = part.range.low, part.range.high, part.range.step
+        values = [low + i * step for i in range(int((high - low) / step + 1e-9) + 1)]
+        return tuple(v if isinstance(v, int) else round(v, 10) for v in values)
+    return (part,)

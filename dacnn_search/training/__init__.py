@@ -1,0 +1,1 @@
+"""Training of one network: recipe, loop, evaluation, memory, weights."""

@@ -1,0 +1,94 @@
+"""A data set as tensors on the device that trains on it, from which whole batches are gathered at once."""
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dacnn_search.data.dataset import ImageData, Split
+from dacnn_search.training.memory import DATA_SHARE
+
+__all__ = ["Part", "ResidentData", "ResidentSplit", "pick_device"]
+
+Part = Literal["train", "validation", "test"]
+
+# Scalars of images that are prepared in one go: a whole epoch of digits, a batch or two of CIFAR-10.
+MOST_AT_ONCE = 2**19
+
+
+def pick_device() -> torch.device:
+    """The current CUDA device where there is one, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class ResidentSplit:
+    """One part of a data set: images (N, H, W, C) uint8 and labels (N,) int64, on one device."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class ResidentData:
+    """An `ImageData` moved once to a device (`pick_device` by default), for any number of trainings there.
+
+    On the CPU the arrays are used in place, neither copied nor written to. A data set that would take more than a
+    quarter of the memory of a GPU stays in host memory, and batches are moved.
+
+    memory: bytes of a GPU that this process may use; by default what is free.
+    """
+
+    def __init__(self, data: ImageData, device: torch.device | str | None = None, memory: float = math.inf) -> None:
+        device = pick_device() if device is None else torch.device(device)
+        self.device = torch.empty(0, device=device).device  # with its number, as the tensors on it have it
+        self.input_shape = data.input_shape
+        self.num_classes = data.num_classes
+        self.flip = data.flip
+        home = self.device if _fits(data.nbytes, self.device, memory) else torch.device("cpu")
+        self.train = _to_tensors(data.train, home)
+        self.validation = _to_tensors(data.validation, home)
+        self.test = _to_tensors(data.test, home)
+        mean, std = (torch.tensor(values, device=self.device).view(1, -1, 1, 1) for values in (data.mean, data.std))
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+
+    def batch(self, split: ResidentSplit, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Images (n, C, H, W), normalised float32 in channels_last memory, and labels (n,), on `device`.
+
+        index: (n,) int64, best where the split is, or a slice.
+        """
+        images, labels = split.images[index], split.labels[index]
+        if images.device != self.device:
+            images, labels = (t.pin_memory().to(self.device, non_blocking=True) for t in (images, labels))
+        return images.permute(0, 3, 1, 2).to(torch.float32).mul_(self._scale).add_(self._shift), labels
+
+    def batches(self, split: ResidentSplit, order: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """`count` batches of equal size, or one image less, of the images of a split in an order.
+
+        order: (n,) int64. Small images are prepared several batches at a time, which takes fewer operations.
+        """
+        indices = order.tensor_split(count)
+        scalars = len(indices[0]) * math.prod(self.input_shape)
+        together = max(1, MOST_AT_ONCE // scalars)
+        for start in range(0, count, together):
+            group = indices[start : start + together]
+            images, labels = self.batch(split, torch.cat(group))
+            sizes = [len(index) for index in group]
+            yield from zip(images.split(sizes), labels.split(sizes), strict=True)
+
+
+def _fits(size: int, device: torch.device, memory: float) -> bool:
+    return device.type != "cuda" or size <= DATA_SHARE * min(memory, torch.cuda.mem_get_info(device)[0])
+
+
+def _to_tensors(split: Split, device: torch.device) -> ResidentSplit:
+    with warnings.catch_warnings():  # arrays in shared memory are read-only; nothing here writes to them
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
+    return ResidentSplit(images.to(device), labels.to(device))

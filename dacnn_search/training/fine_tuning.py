@@ -1,0 +1,90 @@
+"""Training a network on from stored weights, on the same or on other data."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from dacnn_search.common.errors import InputError
+from dacnn_search.network.model import Network
+from dacnn_search.training.device_data import ResidentData
+from dacnn_search.training.weights import load_weights
+
+__all__ = ["estimate_statistics", "start_from"]
+
+BATCH = 256
+
+
+def start_from(model: Network, tensors: Mapping[str, Tensor], data: ResidentData) -> Network:
+    """Put stored weights into a network that is to be trained on `data`, and return it in training mode.
+
+    If the stored network has another number of classes the model keeps its own new classifier. Raises InputError for
+    weights of another network.
+    """
+    stored = dict(tensors)
+    own = {f"classifier.{name}": tensor for name, tensor in model.classifier.named_parameters()}
+    if all(name in stored for name in own) and _classes(stored) != model.num_classes:
+        if stored["classifier.weight"].shape[1:] != own["classifier.weight"].shape[1:]:
+            raise InputError("weights: the stored classifier must fit the last section's width, but does not")
+        stored |= {name: tensor.detach().clone() for name, tensor in own.items()}
+    load_weights(model, stored)
+    model.to(data.device)
+    estimate_statistics(model, data)
+    return model.train()
+
+
+def estimate_statistics(model: Network, data: ResidentData) -> None:
+    """Give batch norm the statistics of the training images, without changing what the network computes in use.
+
+    Stored weights have scale and shift of batch norm in use, without the mean and variance they were made of. Here mean
+    and variance of what each batch norm gets are measured over all training images, and weight and bias are set so that
+    scale and shift stay: weight = scale * sqrt(variance + eps), bias = shift + scale * mean. In training mode, with
+    statistics of the batch, the network then starts close to where it was.
+    """
+    model.eval()
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    with torch.no_grad(), _watching(norms) as sums:
+        for start in range(0, len(data.train), BATCH):
+            images, _ = data.batch(data.train, slice(start, start + BATCH))
+            model(images)
+    with torch.no_grad():
+        for norm, (count, total, squares) in sums.items():
+            mean = total / count
+            variance = (squares / count - mean**2).clamp(min=0)
+            _set_statistics(norm, mean.float(), variance.float())
+
+
+@contextmanager
+def _watching(norms: list[nn.BatchNorm2d]) -> Iterator[dict[nn.BatchNorm2d, tuple[int, Tensor, Tensor]]]:
+    """Per batch norm: scalars per channel seen so far, their sum and sum of squares, (width,) float64."""
+    sums: dict[nn.BatchNorm2d, tuple[int, Tensor, Tensor]] = {}
+
+    def add(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(norm, nn.BatchNorm2d)
+        x = inputs[0].double()
+        count, total, squares = sums.get(norm, (0, torch.zeros(()), torch.zeros(())))
+        here = x.numel() // x.shape[1]
+        sums[norm] = (count + here, total + x.sum((0, 2, 3)), squares + (x**2).sum((0, 2, 3)))
+
+    handles = [norm.register_forward_pre_hook(add) for norm in norms]
+    try:
+        yield sums
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _set_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    shift = norm.bias - scale * norm.running_mean
+    norm.weight.copy_(scale * torch.sqrt(variance + norm.eps))
+    norm.bias.copy_(shift + scale * mean)
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)
+
+
+def _classes(tensors: Mapping[str, Tensor]) -> int:
+    return int(tensors["classifier.weight"].shape[0])

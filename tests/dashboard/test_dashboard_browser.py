@@ -1,0 +1,407 @@
+"""The dashboard in a real browser, offline: what one can do with it, without an error on the console or a request."""
+
+import csv
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from synthetic_run import write_ledger, write_run
+
+from dacnn_search.dashboard.page import write_comparison, write_dashboard, write_figure, write_index
+from dacnn_search.storage.front import best_under, front_of
+
+sync_api = pytest.importorskip("playwright.sync_api")
+expect = sync_api.expect
+
+pytestmark = pytest.mark.browser
+
+REFERENCES = [{"name": "a known network", "parameters": 70_000, "accuracy": 0.972}]
+Opener = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    with sync_api.sync_playwright() as playwright:
+        instance = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield instance
+        instance.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Opener]:
+    """Opens a page from disk, fully drawn; fails the test for an error, a dialog or a request."""
+    faults: list[str] = []
+    contexts = []
+
+    def watch(page: Any) -> None:
+        page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+        page.on(
+            "console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None
+        )
+        page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on(
+            "request",
+            lambda request: None if request.url.startswith(("file:", "data:", "blob:")) else faults.append(request.url),
+        )
+
+    def opened(path: Path, *, drawn: bool = True, clock: bool = False, fragment: str = "", **options: Any) -> Any:
+        options = {"viewport": {"width": 1280, "height": 900}, "offline": True, **options}
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        watch(page)
+        if clock:
+            page.clock.install()
+        page.goto(path.as_uri() + fragment)
+        if drawn:
+            page.wait_for_selector("html[data-drawn=all]", state="attached")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("results") / "digits"
+    records = write_run(folder, trials=120, references=REFERENCES)
+    return write_dashboard(folder), records
+
+
+def test_answers_first(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
+    page = open_page(run[0])
+    front = front_of(run[1])
+    expect(page.locator("h1")).to_contain_text("digits")
+    expect(page.locator("#state")).to_have_text("Finished")
+    best = front[-1]["accuracy"]
+    images = 359
+    share = (best * images + 2) / (images + 4)
+    error = (share * (1 - share) / (images + 4)) ** 0.5
+    suggested = next(r for r in front if r["accuracy"] >= best - error)
+    expect(page.locator("#card-kicker")).to_contain_text("Suggested")
+    expect(page.locator("#card-figures")).to_contain_text(f"{100 * suggested['accuracy']:.1f}%")
+    expect(page.locator("#network-title")).to_have_text(f"The network of trial {suggested['trial']}")
+    expect(page.locator("#why")).to_contain_text("No finished network as small is as accurate")
+    expect(page.locator("#drawing svg")).to_have_attribute(
+        "aria-label", re.compile("Drawing of the network: section 1")
+    )
+
+
+def test_slider_and_number_find_the_best_network(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
+    page = open_page(run[0])
+    front = front_of(run[1])
+    for typed, budget in (("5 k", 5000), ("12,000", 12_000), ("48 kB", 12_000), ("0.1M", 100_000)):
+        page.fill("#budget-number", typed)
+        chosen = best_under(front, budget)
+        assert chosen is not None
+        expect(page.locator("#network-title")).to_have_text(f"The network of trial {chosen['trial']}")
+        expect(page.locator("#card-kicker")).to_contain_text(f"at most {budget:,} parameters")
+    page.fill("#budget-number", "1")
+    expect(page.locator("#card-kicker")).to_contain_text("No finished network has at most 1 parameters")
+    page.fill("#budget-number", "rubbish")
+    expect(page.locator("#budget-number")).to_have_attribute("aria-invalid", "true")
+    page.locator("#budget").fill("1000")
+    expect(page.locator("#network-title")).to_have_text(f"The network of trial {front[-1]['trial']}")
+    page.locator("#budget").focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#network-title")).to_have_text(f"The network of trial {front[0]['trial']}")
+
+
+def test_keys_move_along_the_front(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
+    page = open_page(run[0])
+    front = front_of(run[1])
+    title = page.locator("#network-title")
+    page.locator("#front").focus()
+    page.keyboard.press("Home")
+    expect(title).to_have_text(f"The network of trial {front[0]['trial']}")
+    page.keyboard.press("ArrowRight")
+    expect(title).to_have_text(f"The network of trial {front[1]['trial']}")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    expect(title).to_have_text(f"The network of trial {front[0]['trial']}")
+    page.keyboard.press("End")
+    page.keyboard.press("Enter")
+    expect(title).to_have_text(f"The network of trial {front[-1]['trial']}")
+    expect(title).to_be_focused()
+    assert page.url.endswith(f"#trial-{front[-1]['trial']}")
+
+
+def test_click_on_a_point_opens_its_card(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
+    page = open_page(run[0])
+    for record in front_of(run[1])[1:4]:
+        click_point(page, record)
+        expect(page.locator("#network-title")).to_have_text(f"The network of trial {record['trial']}")
+        expect(page.locator(f"#table-body tr[data-index='{record['sequence'] - 1}']")).to_have_attribute(
+            "aria-selected", "true"
+        )
+
+
+def click_point(page: Any, record: dict[str, Any]) -> None:
+    """A real click where a trial stands in the plot of the front."""
+    page.locator("#front").scroll_into_view_if_needed()
+    x, y = page.evaluate(
+        """([parameters, accuracy]) => {
+            const plot = document.getElementById("front"), box = plot.getBoundingClientRect();
+            const { xaxis, yaxis } = plot._fullLayout;
+            return [box.left + xaxis._offset + xaxis.d2p(parameters), box.top + yaxis._offset + yaxis.d2p(accuracy)];
+        }""",
+        [record["parameters"], record["accuracy"]],
+    )
+    page.mouse.move(x - 3, y)
+    page.mouse.move(x, y)
+    page.wait_for_timeout(150)  # Plotly looks for the nearest point at most every 50 ms
+    page.mouse.click(x, y)
+
+
+def test_modes_of_the_vertical_axis(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
+    page = open_page(run[0])
+    for mode in ("all", "error", "front"):
+        page.click(f"[data-mode={mode}]")
+        expect(page.locator(f"[data-mode={mode}]")).to_have_attribute("aria-pressed", "true")
+    page.click("[data-hypervolume=time]")
+    expect(page.locator("#hypervolume")).to_contain_text("minutes of search")
+
+
+def test_table_sorts_filters_and_selects(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
+    page = open_page(run[0])
+    records = run[1]
+    rows = page.locator("#table-body tr")
+    expect(rows).to_have_count(100)
+    page.click("[data-key=parameters]")
+    expect(page.locator("th[aria-sort=ascending]")).to_have_text("Parameters")
+    smallest = min(r["parameters"] for r in records)
+    expect(rows.first).to_contain_text(f"{smallest:,}")
+    page.click("[data-key=parameters]")
+    expect(rows.first).to_contain_text(f"{max(r['parameters'] for r in records):,}")
+    page.select_option("#show", "stopped")
+    expect(rows).to_have_count(sum(r["state"] == "PRUNED" for r in records))
+    page.fill("#filter", "no such network")
+    expect(rows).to_have_count(0)
+    page.fill("#filter", "")
+    page.select_option("#show", "front")
+    expect(rows).to_have_count(len(front_of(records)))
+    rows.nth(1).click()
+    expect(rows.nth(1)).to_have_attribute("aria-selected", "true")
+    trial = rows.nth(1).locator("td").first.inner_text()
+    expect(page.locator("#network-title")).to_have_text(f"The network of trial {trial}")
+
+
+def test_copy(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
+    page = open_page(run[0], permissions=["clipboard-read", "clipboard-write"])
+    page.locator("#front").focus()
+    page.keyboard.press("Home")
+    page.click("[data-copy=command]")
+    expect(page.locator("[data-copy=command]")).to_have_text("Copied")
+    command = page.evaluate("navigator.clipboard.readText()")
+    smallest = front_of(run[1])[0]["parameters"]
+    assert command == f"python -m dacnn_search.train --config {run[0].parent}/best/01-{smallest}/config.yaml"
+    page.click("[data-copy=config]")
+    expect(page.locator("[data-copy=config]")).to_have_text("Copied")
+    assert "data: digits" in page.evaluate("navigator.clipboard.readText()")
+
+
+def test_download(open_page: Opener, run: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
+    page = open_page(run[0])
+    page.select_option("#show", "finished")
+    with page.expect_download() as download:
+        page.click("#download")
+    download.value.save_as(tmp_path / "trials.csv")
+    with (tmp_path / "trials.csv").open(newline="") as file:
+        rows = {int(row["trial"]): row for row in csv.DictReader(file)}
+    finished = {r["trial"]: r for r in run[1] if r["state"] == "COMPLETE"}
+    assert rows.keys() == finished.keys()
+    for trial, row in rows.items():
+        assert int(row["parameters"]) == finished[trial]["parameters"]
+        assert float(row["accuracy"]) == pytest.approx(finished[trial]["accuracy"], abs=1e-5)
+        assert row["sharing"] == finished[trial]["choices"]["sharing"]
+
+
+def test_live_page_refreshes_and_keeps_what_one_did(open_page: Opener, tmp_path: Path) -> None:
+    write_run(tmp_path, trials=40, state="searching", retrained=False)
+    page = open_page(write_dashboard(tmp_path), clock=True)
+    expect(page.locator("#live-text")).to_contain_text("40 of 80 trials, about 95 s left")
+    expect(page.locator("#running li")).to_have_count(2)
+    page.click("#theme")
+    page.click("[data-mode=error]")
+    page.select_option("#show", "finished")
+    page.click("[data-key=parameters]")
+    page.locator("#table-body tr").nth(2).click()
+    page.evaluate("Plotly.relayout('front', {'xaxis.range': [3, 4], 'yaxis.range': [0.5, 1.5]})")
+    chosen = page.locator("#network-title").inner_text()
+    page.evaluate("window.scrollTo(0, 300)")
+    write_run(tmp_path, trials=50, state="searching", retrained=False)
+    write_dashboard(tmp_path)
+    page.clock.fast_forward(11_000)
+    expect(page.locator("#live-text")).to_contain_text("50 of 100 trials")
+    page.wait_for_selector("html[data-drawn=all]", state="attached")
+    expect(page.locator("#network-title")).to_have_text(chosen)
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    expect(page.locator("[data-mode=error]")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("th[aria-sort=ascending]")).to_have_text("Parameters")
+    expect(page.locator("#show")).to_have_value("finished")
+    assert page.evaluate("document.getElementById('front').layout.xaxis.range") == [3, 4]
+    assert page.evaluate("scrollY") == 300
+
+
+def test_paused_hidden_or_finished_pages_do_not_refresh(open_page: Opener, tmp_path: Path) -> None:
+    write_run(tmp_path / "live", trials=10, state="searching", retrained=False)
+    write_run(tmp_path / "done", trials=10, retrained=False)
+    live, done = (open_page(write_dashboard(tmp_path / name), clock=True) for name in ("live", "done"))
+    live.click("#pause")
+    expect(live.locator("#pause")).to_have_text("Resume refreshing")
+    expect(done.locator("#pause")).to_be_hidden()
+    for page in (live, done):
+        page.evaluate("window.untouched = true")
+        page.clock.fast_forward(60_000)
+        page.wait_for_timeout(200)
+        assert page.evaluate("window.untouched")
+
+
+def test_dark_and_light(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
+    page = open_page(run[0], color_scheme="dark")
+    background = "getComputedStyle(document.body).backgroundColor"
+    ink = "document.getElementById('front').layout.font.color"
+    dark = page.evaluate(background), page.evaluate(ink)
+    page.click("#theme")
+    expect(page.locator("html")).to_have_attribute("data-theme", "light")
+    light = page.evaluate(background), page.evaluate(ink)
+    assert brightness(dark[0]) < 60 < 200 < brightness(light[0])
+    assert brightness(light[1]) < 60 < 200 < brightness(dark[1])
+
+
+def brightness(color: str) -> float:
+    channels = color.removeprefix("rgb(").rstrip(")").split(",")
+    return sum(float(channel) for channel in channels) / 3
+
+
+def test_two_thousand_trials(open_page: Opener, tmp_path: Path) -> None:
+    records = write_run(tmp_path, trials=2000)
+    page = open_page(write_dashboard(tmp_path))
+    page.click("#all-rows")
+    expect(page.locator("#table-body tr")).to_have_count(2000)
+    record = front_of(records)[2]
+    click_point(page, record)
+    expect(page.locator("#network-title")).to_have_text(f"The network of trial {record['trial']}")
+
+
+def test_hostile_words(open_page: Opener, tmp_path: Path) -> None:
+    hostile = "</script><script>alert(1)</script><img src=x onerror=alert(2)><b>bold</b> %{x} ${y} \u2028 'quoted'"
+    folder = tmp_path / "a run 'with' spaces; $(echo)"
+    references = [{"name": hostile, "parameters": 900, "accuracy": 0.9}]
+    write_run(
+        folder, trials=40, name=hostile, class_names=[hostile] * 10, failing=0.3, reason=hostile, references=references
+    )
+    page = open_page(write_dashboard(folder))
+    assert page.locator("#name").text_content() == hostile
+    assert page.title().startswith("</script><script>alert(1)")
+    expect(page.locator("#failure-list")).to_contain_text("<b>bold</b>")
+    assert page.locator("img").count() == 0
+    assert page.locator("#front b, #front script").count() == 0
+    failed = page.locator("#table-body tr", has_text="onerror")
+    failed.first.click()
+    expect(page.locator("#card-facts")).to_contain_text("<img src=x")
+    assert "'\\''with'\\''" in page.locator("#command").inner_text()
+    write_index(tmp_path)
+    index = open_page(tmp_path / "index.html", drawn=False)
+    assert index.locator(".runs a").text_content() == hostile
+    index.click(".runs a")
+    expect(index.locator("#state")).to_have_text("Finished")
+
+
+@pytest.mark.parametrize(
+    ("trials", "failing", "words"),
+    [(0, 0.0, "No trial has finished yet"), (1, 0.0, "Suggested"), (12, 1.0, "No trial was trained to the end")],
+)
+def test_runs_without_much_in_them(open_page: Opener, tmp_path: Path, trials: int, failing: float, words: str) -> None:
+    write_run(tmp_path, trials=trials, failing=failing, retrained=False)
+    page = open_page(write_dashboard(tmp_path))
+    expect(page.locator("#answer")).to_contain_text(words)
+
+
+def test_phone(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
+    page = open_page(run[0], viewport={"width": 390, "height": 844}, has_touch=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    click_point(page, front_of(run[1])[1])
+    expect(page.locator("#network-title")).to_have_text(f"The network of trial {front_of(run[1])[1]['trial']}")
+    page.emulate_media(media="print")
+    expect(page.locator("#theme")).to_be_hidden()
+    expect(page.locator("#card")).to_be_visible()
+
+
+def test_dark_page_prints_light_and_narrow(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
+    page = open_page(run[0], color_scheme="dark")
+    layout = "(name) => document.getElementById('front')._fullLayout[name]"
+    before = page.evaluate(layout, "width")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    expect(page.locator("html")).to_have_attribute("data-theme", "light")
+    assert page.evaluate(layout, "width") <= 700
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.wait_for_function(f"(width) => ({layout})('width') === width", arg=before)
+
+
+def test_nothing_jumps_and_everything_has_a_name(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
+    page = open_page(run[0])
+    shift = page.evaluate(
+        """() => new Promise((done) => {
+            let sum = 0;
+            new PerformanceObserver((list) => list.getEntries().forEach((entry) => (sum += entry.value)))
+                .observe({ type: "layout-shift", buffered: true });
+            setTimeout(() => done(sum), 300);
+        })"""
+    )
+    assert shift < 0.02
+    for role in ("button", "textbox", "searchbox", "combobox", "slider"):
+        for element in page.get_by_role(role).all():
+            assert element.evaluate("e => (e.ariaLabel || e.labels?.[0]?.textContent || e.textContent).trim()")
+
+
+def test_link_to_a_trial(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
+    page = open_page(run[0], fragment="#trial-7")
+    expect(page.locator("#network-title")).to_have_text("The network of trial 7")
+
+
+def test_an_accuracy_of_several_trainings_says_so(open_page: Opener, tmp_path: Path) -> None:
+    records = write_run(tmp_path, trials=40)
+    best = front_of(records)[-1]
+    confirmed = [r | {"accuracies": [r["accuracy"]] * 3} if r is best else r for r in records]
+    write_ledger(tmp_path / "trials.jsonl", confirmed)
+    page = open_page(write_dashboard(tmp_path), fragment=f"#trial-{best['trial']}")
+    expect(page.locator("#card-figures")).to_contain_text("validation accuracy, mean of 3 trainings")
+    expect(page.locator("#card-facts")).to_contain_text(f"3 times {best['epochs']} epochs")
+    page = open_page(write_dashboard(tmp_path), fragment=f"#trial-{front_of(records)[0]['trial']}")
+    expect(page.locator("#card-figures")).not_to_contain_text("mean of")
+
+
+def test_figure_as_png(tmp_path: Path) -> None:
+    write_run(tmp_path, trials=40)
+    with Image.open(write_figure(tmp_path, tmp_path / "front.png")) as image:
+        assert image.size == (1920, 1260)
+        below_axis = image.convert("L").crop((0, 1140, 1920, 1260))
+        assert below_axis.getextrema()[0] < 100  # the legend is in the picture
+
+
+def test_comparison(open_page: Opener, tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path / f"<b>tpe</b>-{seed}".replace("/", ""), trials=20, seed=seed)
+    write_run(tmp_path / "random", trials=20, seed=9, sampler="random")
+    write_run(tmp_path / "empty", trials=0, retrained=False, sampler="qmc")
+    page = open_page(write_comparison(sorted(path for path in tmp_path.iterdir()), tmp_path / "comparison.html"))
+    expect(page.locator("#keys li")).to_have_count(3)
+    expect(page.locator("#names th")).to_have_count(6)
+    expect(page.locator("#results")).to_contain_text("sampler")
+    expect(page.locator("#hypervolume")).to_contain_text("trials that ended")
+    page.click("[data-hypervolume=time]")
+    expect(page.locator("#hypervolume")).to_contain_text("minutes of search")
+    expect(page.locator("[data-hypervolume=time]")).to_have_attribute("aria-pressed", "true")
+    page.reload()
+    expect(page.locator("#hypervolume")).to_contain_text("minutes of search")
+    page.click("#theme")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")

@@ -1,0 +1,387 @@
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from small_run import NETWORKS
+
+from dacnn_search import export_network, load_run
+from dacnn_search.common.errors import DataError, ExportError, InputError, RunDirectoryError
+from dacnn_search.common.files import sha256_of, write_atomic
+from dacnn_search.data.dataset import DataConfig, load
+from dacnn_search.export.__main__ import main
+from dacnn_search.export.artifacts import Formats
+from dacnn_search.export.classifier import load_model
+from dacnn_search.export.exporter import export_folder, export_run, write_best
+from dacnn_search.export.folder import read_data_config, read_metrics
+from dacnn_search.export.parity import CheckImages, measure_file
+from dacnn_search.network.architecture import Architecture, Section
+from dacnn_search.network.model import build
+from dacnn_search.space.settings import TrainSettings
+from dacnn_search.space.validation import read_settings
+from dacnn_search.storage.ledger import Ledger
+from dacnn_search.storage.trained import group_retrained
+from dacnn_search.training.weights import read_weights
+
+DEEP = Architecture((Section(8, 16), Section(8, 16), Section(16, 16)), "network")  # 34 layers
+
+
+def kernels_of(path):
+    """The 4-dimensional tensors of an ONNX file that are not the normalisation's."""
+    onnx = pytest.importorskip("onnx")
+    shapes = [tuple(tensor.dims) for tensor in onnx.load(path).graph.initializer]
+    return sorted(shape for shape in shapes if len(shape) == 4 and shape[2] == 3)
+
+
+def run_command(*arguments, expected=0):
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    assert ended.value.code == expected
+
+
+# ---- the folders of the networks trained in full
+
+
+def test_best_has_a_folder_per_network_from_few_parameters_to_many(run_copy):
+    folders = write_best(run_copy)
+    assert [folder.name for folder in folders] == ["01-254", "02-2014"]
+    assert folders == [network.folder for network in run_copy.networks]
+    for folder, network in zip(folders, run_copy.networks, strict=True):
+        seed = network.records[0]["seed"]
+        weights = run_copy.weights_file(network.architecture.fingerprint, seed)
+        assert (folder / "weights.safetensors").read_bytes() == weights.read_bytes()
+        assert weights.stat().st_size == network.file_bytes
+
+
+def test_config_describes_the_training_that_was_done(run_copy):
+    folder = write_best(run_copy)[1]
+    settings = read_settings(folder / "config.yaml", TrainSettings)[0]
+    record = next(record for record in run_copy.retrained if record["trial"] == 3)
+    assert settings.architecture == Architecture.from_dict(record["architecture"])
+    assert settings.recipe.model_dump(mode="json") == record["recipe"]
+    assert settings.data == run_copy.space.settings.data
+    assert settings.seed == record["seed"]
+
+
+def test_root_of_the_data_is_absolute_in_the_config(run_copy, tmp_path, monkeypatch):
+    digits = load(run_copy.space.settings.data)
+    np.savez(tmp_path / "own.npz", train_images=digits.train.images, train_labels=digits.train.labels)
+    text = run_copy.space_file.read_text().replace("{name: digits,", "{name: npz, root: own.npz,")
+    monkeypatch.chdir(tmp_path)
+    write_atomic(run_copy.space_file, text)
+    folder = write_best(run_copy)[0]
+    assert read_data_config(folder).root == str(tmp_path / "own.npz")
+    assert read_metrics(folder)["training"]["data"] == "own"
+
+
+def test_metrics_have_mean_and_spread_over_the_seeds(run_copy):
+    folder = write_best(run_copy)[0]
+    training = read_metrics(folder)["training"]
+    scores = [record["test_accuracy"] for record in run_copy.retrained if record["trial"] == 5]
+    assert [seed["test_accuracy"] for seed in training["seeds"]] == scores
+    assert training["test_accuracy"] == pytest.approx(np.mean(scores))
+    assert training["test_accuracy_spread"] == pytest.approx(np.std(scores, ddof=1))
+
+
+def test_card_says_what_it_is_and_how_to_use_it(run_copy):
+    card = (write_best(run_copy)[0] / "README.md").read_text()
+    for part in ("254", "digits", "± ", "2 trainings", "A A", "1.80 kB", "CC BY 4.0", "load_model", "standard error"):
+        assert part in card
+
+
+def test_hostile_words_of_the_data_are_text_in_the_card(run_copy):
+    hostile = "<script>alert(1)</script> <img src=x onerror=alert(2)> | `code` [link](javascript:alert(3))\n# title"
+    data = load(run_copy.space.settings.data)
+    data = dataclasses.replace(data, name=hostile, class_names=(hostile,) * 10)
+    card = (write_best(run_copy, data)[0] / "README.md").read_text()
+    assert r"\<script\>alert(1)\</script\> \<img" in card
+    assert not re.search(r"(?<!\\)(<script|<img|\[link)", card)
+    assert "\n# title" not in card
+
+
+def test_folders_that_are_right_stay_and_others_go(run_copy):
+    folders = write_best(run_copy)
+    (folders[0] / "model.onnx").write_bytes(b"exported earlier")
+    (folders[1] / "weights.safetensors").write_bytes(b"damaged")
+    best = run_copy.folder / "best"
+    shutil.copytree(folders[0], best / "03-9999")
+    (best / "mine").mkdir()
+    (best / "mine" / "notes.txt").write_text("not of this package")
+    (best / ".tmp-0123").mkdir()  # left by a crash
+    os.utime(best / ".tmp-0123", (0, 0))
+    assert write_best(run_copy) == folders
+    assert (folders[0] / "model.onnx").exists()
+    assert load_model(folders[1]).classes == tuple("0123456789")
+    assert {path.name for path in best.iterdir()} == {"01-254", "02-2014", "mine", ".lock"}
+
+
+def test_a_network_whose_rank_changes_takes_its_exports_along(run_copy):
+    folders = write_best(run_copy)
+    for folder in folders:
+        (folder / "model.onnx").write_bytes(folder.name.encode())
+    record = {key: value for key, value in run_copy.retrained[0].items() if key not in ("sequence", "check")}
+    smaller = Architecture((Section(1, 4),)).canonical()
+    weights = run_copy.weights_file(smaller.fingerprint, 0)
+    write_atomic(weights, run_copy.weights_file(record["fingerprint"], 0).read_bytes())
+    facts = {"fingerprint": smaller.fingerprint, "architecture": smaller.to_dict(), "parameters": 200}
+    with Ledger.open(run_copy.retrained_file) as ledger:
+        ledger.append({**record, **facts, "trial": 1, "weights_sha256": sha256_of(weights)})
+    first, second, third = write_best(run_copy)
+    assert first.name.startswith("01-")
+    assert [(second / "model.onnx").read_bytes(), (third / "model.onnx").read_bytes()] == [b"01-254", b"02-2014"]
+    assert "02-254" in (second / "README.md").read_text()
+    assert load_model(second).architecture == NETWORKS[5][0].canonical()
+
+
+def test_copies_and_damaged_folders_do_not_take_a_network_s_place(run_copy):
+    folders = write_best(run_copy)
+    best = run_copy.folder / "best"
+    for name, damage in (("backup", None), ("07-254", "weights.safetensors"), ("08-254", "metrics.json")):
+        shutil.copytree(folders[0], best / name)
+        if damage:
+            (best / name / damage).write_text("[]")
+    folders[0].rename(best / "09-254")
+    (best / "09-254" / "model.onnx").write_bytes(b"exported")
+    assert write_best(run_copy) == folders
+    assert (folders[0] / "model.onnx").read_bytes() == b"exported"
+
+
+@pytest.mark.parametrize("files", [[], {}, {"weights.safetensors": "no entry"}, None])
+def test_a_damaged_list_of_files_is_told(run_copy, files):
+    folder = write_best(run_copy)[0]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps({**metrics, "files": files}))
+    with pytest.raises(InputError, match="SHA-256 must be None"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "given", [{"shape": [1, "8", 8]}, {"shape": [1, 8, -8]}, {"mean": ["a"]}, {"std": [0.0]}, {"classes": []}]
+)
+def test_a_damaged_input_is_told(run_copy, given):
+    folder = write_best(run_copy)[0]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps({**metrics, "input": metrics["input"] | given}))
+    with pytest.raises(InputError, match="input must have shape"):
+        load_model(folder)
+
+
+def test_a_folder_whose_data_are_gone_is_checked_on_random_images(run_copy, tmp_path):
+    folder = write_best(run_copy)[0]
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("name: digits", f"name: npz\n  root: {tmp_path}/gone.npz"))
+    with pytest.warns(UserWarning, match=r"random images only, as .*gone.npz"):
+        export_folder(folder, tmp_path / "out", Formats(("pt2",)))
+    measured = json.loads((tmp_path / "out" / folder.name / "metrics.json").read_text())["measured"]
+    assert measured["part"] == "random"
+    with pytest.raises(DataError, match=r"gone\.npz"):
+        export_folder(folder, tmp_path / "again", Formats(("onnx",), int8=True))
+
+
+def test_missing_weights_are_named(run_copy):
+    run_copy.weights_file(NETWORKS[3][0].fingerprint, 0).unlink()
+    with pytest.raises(InputError, match="the weights of trial 3 must be there"):
+        write_best(run_copy)
+
+
+def test_damaged_weights_are_not_given_away(run_copy):
+    folders = write_best(run_copy)
+    good = (folders[1] / "weights.safetensors").read_bytes()
+    path = run_copy.weights_file(NETWORKS[3][0].fingerprint, 0)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"the weights of trial 3 must be as written, but aren't; .* --resume "):
+        write_best(run_copy)
+    assert (folders[1] / "weights.safetensors").read_bytes() == good
+
+
+def test_a_damaged_config_is_written_again(run_copy):
+    config = write_best(run_copy)[0] / "config.yaml"
+    good = config.read_bytes()
+    config.write_bytes(good[:-20])
+    write_best(run_copy)
+    assert config.read_bytes() == good
+
+
+def test_write_best_needs_no_torch(small_run):
+    code = (
+        "import sys; from dacnn_search.export.exporter import write_best; from dacnn_search import load_run;"
+        f"write_best(load_run({str(small_run.folder)!r})); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---- choosing
+
+
+def test_networks_are_chosen_by_limits(small_run):
+    def trials(**limits):
+        return [network.trial for network in load_run(small_run.folder).best(**limits)]
+
+    macs = small_run.best()[0].macs
+    assert trials() == [3, 5]
+    assert trials(max_parameters=2013) == trials(max_bytes=9991) == trials(max_macs=macs - 1) == [5]
+    assert trials(max_parameters=2014) == trials(max_bytes=9992) == [3, 5]
+    assert trials(top=1) == trials(min_accuracy=small_run.best()[0].accuracy) == [3]
+    assert trials(trial=5) == [5]
+    assert trials(min_accuracy=1.0) == []
+
+
+def test_trainings_by_an_earlier_recipe_do_not_count():
+    old, new = ({"fingerprint": "a", "parameters": 5, "recipe": {"epochs": epochs}} for epochs in (2, 4))
+    records = [{**old, "seed": 0}, {**old, "seed": 1}, {**new, "seed": 0, "first": True}, {**new, "seed": 0}]
+    assert group_retrained(records) == [({**new, "seed": 0},)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max-parameters", "100"], "must keep --max-parameters 100, but none of 2 does; the smallest has 254"),
+        (["--trial", "7"], "the trial must be one of 2 that have ended, but is 7"),
+        (["--formats", "tflite"], "formats must be some of safetensors, onnx, pt2"),
+        (["--formats", "pt2", "--int8"], "int8 needs the format onnx"),
+    ],
+)
+def test_wrong_choices_are_told_in_one_line(small_run, capsys, arguments, message):
+    run_command(small_run.folder, *arguments, expected=2)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunDirectoryError, match=r"must hold space.yaml"):
+        export_run(load_run(tmp_path))
+
+
+def test_foreign_files_are_never_replaced(run_copy, tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match=r"own: must be new or hold an export, but holds thesis.tex"):
+        export_network(build(NETWORKS[5][0], 10, 1), tmp_path / "own", formats=["safetensors"])
+    assert (tmp_path / "own" / "thesis.tex").read_text() == "years of work"
+
+
+# ---- files of other formats
+
+
+def test_exported_files_do_what_the_network_does_and_store_kernels_once(run_copy, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    run_command(run_copy.folder, "--top", "1", "--to", tmp_path / "out", "--float16", "--int8")
+    folder = tmp_path / "out" / "02-2014"
+    assert "model-int8.onnx" in capsys.readouterr().out
+    metrics = read_metrics(folder)
+    accuracy = metrics["training"]["test_accuracy"]
+    for name in ("weights.safetensors", "model.onnx", "model.pt2"):
+        assert metrics["files"][name]["accuracy"] == pytest.approx(accuracy)
+    for name in ("weights-float16.safetensors", "model-float16.onnx", "model-int8.onnx"):
+        assert metrics["files"][name]["accuracy"] == pytest.approx(accuracy, abs=0.03)
+    for name in ("model.onnx", "model-float16.onnx", "model-int8.onnx"):
+        assert kernels_of(folder / name) == [(12, 1, 3, 3), (12, 12, 3, 3)]
+        assert set(metrics["files"][name]["milliseconds"]) == {"1", "64"}
+    assert f"{accuracy:.2%}" in (folder / "README.md").read_text()
+    assert not (run_copy.folder / "best" / "02-2014" / "model.onnx").exists()
+
+
+def test_onnx_takes_raw_pixels_of_any_number_of_images(exported_deep):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    folder, model = exported_deep
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    for count in (1, 5):
+        pixels = np.random.default_rng(count).random((count, 1, 8, 8), dtype=np.float32)
+        logits = session.run(None, {"pixels": pixels})[0]
+        np.testing.assert_allclose(logits, model(torch.from_numpy(pixels)), rtol=1e-3, atol=1e-3)
+    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == list(model.classes)
+
+
+def test_deep_network_is_as_small_as_promised(exported_deep):
+    folder, model = exported_deep
+    weights = 4 * read_metrics(folder)["parameters"]
+    assert weights == 4 * sum(tensor.numel() for tensor in model.weights.values())
+    for name in ("weights.safetensors", "model.onnx"):
+        assert (folder / name).stat().st_size < weights + 64_000
+    assert kernels_of(folder / "model.onnx") == [(16, 1, 3, 3), (16, 16, 3, 3)]
+    assert b"dacnn_search" not in (folder / "model.onnx").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dacnn34", "dacnn18-mix-reg"])
+def test_networks_of_the_paper_are_as_small_in_every_format(name, tmp_path):
+    pytest.importorskip("onnxruntime")
+    folder = export_network(build(name, 10, 3), tmp_path / name, float16=True)
+    weights = 4 * read_metrics(folder)["parameters"]
+    for file in ("weights.safetensors", "model.onnx", "model.pt2"):
+        assert (folder / file).stat().st_size < weights + 64_000
+    for file in ("weights-float16.safetensors", "model-float16.onnx"):
+        assert (folder / file).stat().st_size < weights / 2 + 64_000
+
+
+@pytest.fixture(scope="module")
+def exported_deep(tmp_path_factory):
+    """The folder of an untrained network of 34 layers, and the network."""
+    folder = tmp_path_factory.mktemp("deep") / "deep"
+    model = build(DEEP, 10, 1)
+    for _ in range(2):
+        model(torch.randn(8, 1, 8, 8))
+    export_network(model, folder, data=load(DataConfig(name="digits")), formats=["onnx"])
+    return folder, load_model(folder)
+
+
+def test_file_that_says_something_else_fails_the_export(exported_deep, tmp_path):
+    folder, model = exported_deep
+    check = CheckImages.of(None, model.input)
+    reference = model.logits(check.images)
+    assert measure_file(folder / "model.onnx", check, reference, exact=True)["same_answers"] == 1
+    reference[3, 4] += 0.1 * np.abs(reference).max()
+    with pytest.raises(ExportError, match=r"model.onnx: logits may differ from the network's by"):
+        measure_file(folder / "model.onnx", check, reference, exact=True)
+    (tmp_path / "model.onnx").write_bytes(b"not a model")
+    with pytest.raises(ExportError, match=r"model.onnx: can't be run outside of this package"):
+        measure_file(tmp_path / "model.onnx", check, reference, exact=True)
+
+
+# ---- any network
+
+
+def test_export_of_a_network_without_data_needs_only_its_shape(tmp_path):
+    torch.manual_seed(0)
+    model = build(Architecture((Section(1, 4),)), 3, 2)
+    folder = export_network(model, tmp_path / "new", input_shape=(2, 6, 5), formats=["safetensors"])
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "config.yaml",
+        "metrics.json",
+        "weights.safetensors",
+    ]
+    pixels = torch.rand(4, 2, 6, 5)
+    torch.testing.assert_close(load_model(folder)(pixels), model.eval()(pixels), rtol=1e-4, atol=1e-4)
+    assert "not trained by dacnn-search" in (folder / "README.md").read_text()
+
+
+def test_formats_of_an_export_from_python_are_checked():
+    with pytest.raises(InputError, match="but are 'h5'"):
+        Formats(("h5",))
+
+
+def test_damaged_weights_are_noticed(run_copy):
+    folder = write_best(run_copy)[0]
+    content = bytearray((folder / "weights.safetensors").read_bytes())
+    content[-3] ^= 1
+    (folder / "weights.safetensors").write_bytes(content)
+    assert read_weights(folder / "weights.safetensors")
+    with pytest.raises(InputError, match="the SHA-256 must be"):
+        load_model(folder)
+
+
+def test_without_the_extra_other_formats_can_be_exported(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # import onnxscript fails
+    model = build(NETWORKS[5][0], 10, 1)
+    with pytest.raises(InputError, match=r"ONNX files need the package onnxscript.*pip install onnx onnxscript"):
+        export_network(model, tmp_path / "a", input_shape=(1, 8, 8))
+    assert not (tmp_path / "a").exists()
+    assert list(tmp_path.iterdir()) == []

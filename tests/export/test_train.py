@@ -1,0 +1,168 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from PIL import Image
+from strategies import architectures
+
+from dacnn_search.common.errors import DataError
+from dacnn_search.data.dataset import DataConfig, load
+from dacnn_search.export.classifier import load_model
+from dacnn_search.export.exporter import write_best
+from dacnn_search.export.folder import read_data_config, read_metrics
+from dacnn_search.export.from_config import choose_data, shape_before
+from dacnn_search.network.model import build
+from dacnn_search.network.zoo import get
+from dacnn_search.train import main
+from dacnn_search.training.device_data import ResidentData
+from dacnn_search.training.fine_tuning import start_from
+from dacnn_search.training.weights import read_weights, trained_weights
+
+
+@pytest.fixture(scope="module")
+def best(small_run):
+    return write_best(small_run)[1]
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """Three classes of digits as image files."""
+    digits = load(DataConfig(name="digits")).train
+    for label in (1, 4, 7):
+        folder = tmp_path / "own" / f"digit {label}"
+        folder.mkdir(parents=True)
+        for number, image in enumerate(digits.images[digits.labels == label][:40]):
+            Image.fromarray(image[..., 0]).save(folder / f"{number}.png")
+    return tmp_path / "own"
+
+
+def train(*arguments, expected=0):
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    assert ended.value.code == expected
+
+
+def test_config_gives_the_same_network_again(small_run, best, tmp_path, capsys):
+    train("--config", best / "config.yaml", "--out", tmp_path / "again")
+    assert "epoch 2/2" in capsys.readouterr().out
+    first, again = (read_weights(folder / "weights.safetensors") for folder in (best, tmp_path / "again"))
+    for name, tensor in first.items():
+        torch.testing.assert_close(again[name], tensor, rtol=1e-3, atol=1e-3)
+    before, after = (read_metrics(folder)["training"] for folder in (best, tmp_path / "again"))
+    assert after["test_accuracy"] == pytest.approx(before["test_accuracy"], abs=0.01)
+    assert load_model(tmp_path / "again").classes == tuple("0123456789")
+
+
+def test_trial_of_a_run_is_trained_by_the_recipe_for_full_trainings(small_run, tmp_path):
+    train("--run", small_run.folder, "--trial", 5, "--epochs", 1, "--out", tmp_path / "five")
+    metrics = read_metrics(tmp_path / "five")
+    assert metrics["parameters"] == 254
+    assert metrics["training"]["epochs"] == 1
+    assert metrics["name"] == "tiny, trial 5"
+
+
+def test_trained_network_goes_on_with_other_data_and_classes(best, image_folder, tmp_path):
+    arguments = ("--config", best / "config.yaml", "--data", image_folder, "--init", best / "weights.safetensors")
+    train(*arguments, "--epochs", 10, "--out", tmp_path / "tuned")
+    model = load_model(tmp_path / "tuned")
+    assert model.classes == ("digit 1", "digit 4", "digit 7")
+    assert read_metrics(tmp_path / "tuned")["training"]["test_accuracy"] > 0.6  # of three classes
+    config = read_data_config(tmp_path / "tuned")
+    assert (config.root, config.image_size, config.channels) == (str(image_folder), 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "none.yaml"], "none.yaml: no such file"),
+        (["--config", "{best}/config.yaml", "--data", "imagenet"], "data must be one of cifar10, cifar100, digits"),
+        (["--config", "{best}/config.yaml", "--init", "none"], "none: no such file"),
+        (["--config", "{best}/config.yaml", "--out", "{best}"], "must be new, but is there already"),
+        (["--run", "{run}", "--trial", "99"], "the trial must be one of 2 finished ones, but is 99"),
+        (["--run", "{run}"], "--run and --trial must be given together"),
+        (["--network", "dacnn18"], "--network must have --data beside it, but has none"),
+        (["--network", "dacnn18-mixed", "--data", "digits"], "is 'dacnn18-mixed'; did you mean dacnn18-mix"),
+        (["--network", "dacnn18", "--data", "digits", "--root", "x"], "root is not allowed for data set 'digits'"),
+        (["--network", "dacnn18", "--data", "x.npz", "--root", "x"], "--root is only used with a data set's name"),
+        (["--config", "{best}/config.yaml", "--data", "digits", "--image-size", "32"], "only used with a folder"),
+        (["--config", "{best}/config.yaml", "--image-size", "32"], "--image-size is only used with --data"),
+        (
+            ["--config", "{best}/config.yaml", "--data", ".", "--image-size", "1000"],
+            "data.image_size: must be less than or equal to 256, but is 1000",
+        ),
+        (
+            ["--run", "{run}", "--trial", "5", "--init", "{best}"],
+            "weights: blocks.0.layers.0.norm.bias must have shape",
+        ),
+    ],
+)
+def test_mistakes_are_told_in_one_line(small_run, best, tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    train(*(text.format(best=best, run=small_run.folder) for text in arguments), expected=2)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_where_the_data_before_are_gone_the_folder_tells_the_size(best, tmp_path):
+    (tmp_path / "images").mkdir()
+    gone = DataConfig(name="npz", root=str(tmp_path / "gone.npz"))
+    config = choose_data(str(tmp_path / "images"), lambda: shape_before(gone, best))
+    assert (config.image_size, config.channels) == (8, 1)
+    with pytest.raises(DataError, match="gone"):
+        shape_before(gone, tmp_path)
+
+
+def test_networks_without_data_are_trained_with_data_given(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps({"architecture": {"sections": [{"depth": 1, "width": 4}]}, "recipe": {"epochs": 1}}))
+    train("--config", config, "--data", "digits", "--out", tmp_path / "out")
+    assert read_data_config(tmp_path / "out") == DataConfig(name="digits")
+
+
+def test_networks_of_the_paper_are_trained_by_name(tmp_path):
+    train("--network", "dacnn3", "--data", "digits", "--recipe", "paper", "--epochs", 1, "--out", tmp_path / "out")
+    model = load_model(tmp_path / "out")
+    assert model.architecture.fingerprint == get("dacnn3").fingerprint
+    metrics = read_metrics(tmp_path / "out")
+    assert (metrics["name"], metrics["training"]["recipe"]["optimizer"]) == ("dacnn3", "adagrad")
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps({"architecture": "dacnn3", "data": {"name": "digits"}, "recipe": {"epochs": 1}}))
+    train("--config", config, "--out", tmp_path / "again")
+    assert load_model(tmp_path / "again").architecture == model.architecture
+
+
+@given(architectures())
+@settings(max_examples=15)
+def test_start_from_weights_computes_the_same_and_trains_close_to_it(architecture):
+    torch.manual_seed(0)
+    data = ResidentData(digits_subset())
+    trained = build(architecture, 10, 1)
+    for _ in range(3):
+        trained(data.batch(data.train, slice(0, 64))[0])
+    trained.eval()
+    images, _ = data.batch(data.train, slice(None))
+    expected = trained(images)
+    model = start_from(build(architecture, 10, 1), trained_weights(trained), data)
+    scale = float(expected.detach().abs().max()) + 1
+    # In training mode, with all training images as one batch, the batch's statistics are those that were measured.
+    torch.testing.assert_close(model(images), expected, rtol=1e-3, atol=2e-3 * scale)
+    model = start_from(build(architecture, 10, 1), trained_weights(trained), data).eval()
+    torch.testing.assert_close(model(images), expected, rtol=1e-3, atol=2e-3 * scale)
+
+
+def digits_subset():
+    return load(DataConfig(name="digits", subset=100))
+
+
+def test_new_classifier_only_where_the_number_of_classes_differs():
+    torch.manual_seed(0)
+    data = ResidentData(digits_subset())
+    stored = trained_weights(build("dacnn3", 3, 1).eval())
+    other = build("dacnn3", 10, 1)
+    own = other.classifier.weight.detach().clone()
+    assert torch.equal(start_from(other, stored, data).classifier.weight, own)
+    stored = trained_weights(build("dacnn3", 10, 1).eval())
+    assert np.array_equal(start_from(other, stored, data).classifier.weight.detach(), stored["classifier.weight"])

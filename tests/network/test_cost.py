@@ -1,0 +1,98 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save
+from strategies import architectures
+from torch.utils.flop_counter import FlopCounterMode
+
+from dacnn_search.common.errors import ArchitectureError
+from dacnn_search.network.architecture import Architecture, Section
+from dacnn_search.network.cost import (
+    count_macs,
+    count_parameters,
+    estimate_cost,
+    tensor_shapes,
+    training_bytes,
+    training_seconds,
+)
+from dacnn_search.network.model import build
+
+SHAPES = st.tuples(st.sampled_from([1, 3]), st.integers(4, 13), st.integers(4, 13))
+
+
+def on_meta(architecture, shape, classes):
+    with torch.device("meta"):
+        model = build(architecture, classes, shape[0]).eval()
+        with FlopCounterMode(display=False) as counter:
+            model(torch.empty(1, *shape))
+    return model, counter.get_total_flops() // 2
+
+
+@settings(max_examples=150)
+@given(architectures(), SHAPES, st.integers(2, 12))
+def test_closed_form_equals_the_built_network(architecture, shape, classes):
+    model, macs = on_meta(architecture, shape, classes)
+    cost = estimate_cost(architecture, shape, classes)
+    shapes = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
+    assert shapes == list(tensor_shapes(architecture, shape[0], classes))
+    assert cost.parameters == sum(p.numel() for p in model.parameters())
+    assert cost.macs == macs
+
+
+def test_mixed_18_at_cifar_size():
+    mixed = Architecture((Section(4, 64), Section(3, 128), Section(3, 256), Section(3, 512)))
+    model, macs = on_meta(mixed, (3, 32, 32), 100)
+    assert count_parameters(mixed, 3, 100) == sum(p.numel() for p in model.parameters())
+    assert count_macs(mixed, (3, 32, 32), 100) == macs
+    assert count_parameters(mixed, 3, 100) == pytest.approx(
+        4.90e6, rel=0.004
+    )  # Table 3, which counts one weight per batch norm channel
+
+
+@given(architectures(), SHAPES)
+@settings(max_examples=40)
+def test_activations_are_what_autograd_keeps(architecture, shape):
+    model = build(architecture, 5, shape[0])
+    weights = {t.data_ptr() for t in (*model.parameters(), *model.buffers())}
+    kept = {}
+
+    def pack(tensor):
+        if tensor.data_ptr() not in weights:
+            kept[tensor.data_ptr()] = tensor
+        return tensor
+
+    batch = 2
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(torch.randn(batch, *shape))
+    images = sum(t.nbytes for t in kept.values() if t.dim() > 1) / 4 / batch
+    estimate = estimate_cost(architecture, shape, 5).activations
+    assert estimate == pytest.approx(images, rel=0.25)
+
+
+@given(architectures())
+@settings(max_examples=40)
+def test_file_bytes_are_those_of_a_safetensors_file(architecture):
+    model = build(architecture, 10, 1)
+    size = len(save({name: p.detach() for name, p in model.named_parameters()}))
+    assert estimate_cost(architecture, (1, 8, 8), 10).file_bytes == size
+
+
+def test_memory_grows_with_batch_and_depth_but_weights_do_not():
+    def memory(depth, batch):
+        return training_bytes(Architecture((Section(depth, 32),)), (3, 32, 32), 10, batch)
+
+    assert memory(4, 64) < memory(4, 128) < 2.01 * memory(4, 64)
+    assert memory(8, 64) > 1.5 * memory(4, 64)
+
+
+def test_training_time_grows_with_macs_and_images():
+    def seconds(width, images):
+        return training_seconds(Architecture((Section(4, width),)), (3, 32, 32), 10, images, 128)
+
+    assert seconds(8, 1000) < seconds(64, 1000) < seconds(64, 2000) == 2 * seconds(64, 1000)
+
+
+def test_images_too_small_for_the_poolings():
+    with pytest.raises(ArchitectureError, match="halvings"):
+        estimate_cost(Architecture((Section(1, 4),) * 4), (1, 4, 4), 10)

@@ -1,0 +1,127 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from strategies import architectures
+
+from dacnn_search.network.architecture import Architecture, Section
+from dacnn_search.network.cost import training_bytes
+from dacnn_search.network.model import build
+
+
+def randomised(architecture, channels=3, classes=4):
+    model = build(architecture, classes, channels)
+    with torch.no_grad():
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                buffer.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+@given(architectures())
+@settings(max_examples=30)
+def test_any_architecture_maps_images_to_logits(architecture):
+    model = build(architecture, 7, 1)
+    assert model(torch.randn(2, 1, 9, 12)).shape == (2, 7)
+
+
+def test_a_shared_kernel_is_one_parameter_that_gathers_all_gradients():
+    model = build(Architecture((Section(5, 8),)), 3)
+    assert len([name for name, _ in model.named_parameters() if name.startswith("kernels.")]) == 2
+    free = build(Architecture((Section(5, 8),), "none"), 3)
+    state = model.state_dict()
+    anchors = [name for name in free.state_dict() if name.startswith("kernels.anchor")]
+    free.load_state_dict(state | dict.fromkeys(anchors, state["kernels.anchor1"]))
+    images = torch.randn(4, 3, 8, 8)
+    for network in (model, free):
+        network(images).square().sum().backward()
+    gathered = sum(free.get_parameter(name).grad for name in anchors)
+    torch.testing.assert_close(model.kernels["anchor1"].grad, gathered)
+
+
+def test_plain_network_is_equation_3():
+    """X_l = ReLU(BN_l(W_G * X_{l-1})), with max pooling between sections."""
+    model = randomised(Architecture((Section(2, 8), Section(1, 8)), "network"))
+    images = torch.randn(2, 3, 8, 8)
+    kernel = model.kernels["anchor1"]
+    x = F.relu(model.stem_norm(F.conv2d(images, model.kernels["stem"], padding=1)))
+    for layer in model.blocks[0].layers:
+        x = F.relu(layer.norm(F.conv2d(x, kernel, padding=1)))
+    x = F.max_pool2d(x, 2)
+    x = F.relu(model.blocks[1].layers[0].norm(F.conv2d(x, kernel, padding=1)))
+    torch.testing.assert_close(model(images), model.classifier(x.mean((2, 3))))
+
+
+def test_residual_block_with_transition_and_regulators_is_figures_2_and_3():
+    sections = (Section(1, 4), Section(1, 6, "layer"))
+    model = randomised(Architecture(sections, "section", residual=True))
+    images = torch.randn(2, 3, 8, 8)
+    x = F.relu(model.stem_norm(F.conv2d(images, model.kernels["stem"], padding=1)))
+    first = model.blocks[0].layers[0]
+    x = F.relu(first.norm(F.conv2d(x, model.kernels["anchor1"], padding=1)) + x)
+    x = F.max_pool2d(x, 2)
+    one, two = model.blocks[1].layers
+    y = F.relu(one.norm(F.conv2d(x, model.kernels["transition2"], padding=1)))
+    y = F.relu(one.regulator(y))
+    y = two.norm(F.conv2d(y, model.kernels["anchor2"], padding=1)) + model.blocks[1].projection(x)
+    y = F.relu(two.regulator(F.relu(y)))
+    torch.testing.assert_close(model(images), model.classifier(y.mean((2, 3))))
+
+
+def test_free_weights_with_one_anchor_copied_are_the_shared_network():
+    sections = (Section(3, 8), Section(2, 8))
+    shared = randomised(Architecture(sections, "network"))
+    free = build(Architecture(sections, "none"), 4).eval()
+    state = shared.state_dict()
+    anchors = [name for name in free.state_dict() if name.startswith("kernels.anchor")]
+    free.load_state_dict(state | dict.fromkeys(anchors, state["kernels.anchor1"]))
+    images = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(free(images), shared(images))
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_without_batch_norm_there_is_no_norm_anywhere(batch_norm):
+    sections = (Section(3, 8, "layer"), Section(2, 12, "block"))
+    model = build(Architecture(sections, residual=True, batch_norm=batch_norm), 4)
+    assert any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules()) == batch_norm
+
+
+@given(architectures())
+@settings(max_examples=30)
+def test_sections_computed_again_give_the_same_step(architecture):
+    """Gradients, logits and statistics: of all of them, those of running means are the easiest to count twice."""
+    images = torch.randn(3, 3, 9, 8)
+    kept, again = (build(architecture, 4) for _ in range(2))
+    again.load_state_dict(kept.state_dict())
+    again.recomputes = True
+    results = []
+    for model in (kept, again):
+        logits = model(images)
+        logits.square().mean().backward()
+        results.append((logits.detach(), {name: p.grad for name, p in model.named_parameters()}))
+    assert torch.equal(results[0][0], results[1][0])
+    for name, gradient in results[0][1].items():
+        torch.testing.assert_close(results[1][1][name], gradient, rtol=0, atol=0)
+    state = again.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in kept.state_dict().items())
+
+
+def test_sections_computed_again_take_the_memory_that_is_estimated():
+    architecture = Architecture((Section(1, 16), Section(4, 32), Section(4, 64)))
+    kept = {}
+    for recomputes in (False, True):
+        model = build(architecture, 4)
+        model.recomputes = recomputes
+        held = {}
+
+        def pack(tensor, held=held):
+            held[tensor.data_ptr()] = tensor
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            logits = model(torch.randn(8, 3, 16, 16))
+        kept[recomputes] = sum(tensor.nbytes for tensor in held.values())
+        logits.sum().backward()
+    estimates = [training_bytes(architecture, (3, 16, 16), 4, 256, recomputes=again) for again in (False, True)]
+    assert kept[True] < kept[False] / 5  # after the forward pass: the backward pass adds one section
+    assert estimates[1] < 0.75 * estimates[0]

@@ -1,0 +1,173 @@
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from dacnn_search.common.errors import ArchitectureError
+from dacnn_search.network.cost import count_macs, count_parameters, tensor_shapes
+from dacnn_search.network.model import build
+from dacnn_search.network.zoo import get, names
+from dacnn_search.paper.published import PUBLISHED, compare_counts, counts_table
+
+ROOT = Path(__file__).resolve().parents[2]
+CIFAR = (3, 32, 32)
+PLAIN = (3, 5, 7, 9, 11, 14, 18, 24, 34)
+
+
+def kernels(name):
+    return [layer.kernel for block in get(name).blocks for layer in block.layers]
+
+
+def regulators(name):
+    """How many regulators each section has."""
+    architecture = get(name)
+    return [
+        sum(layer.regulator for block in architecture.blocks if block.section == i for layer in block.layers)
+        for i in range(len(architecture.sections))
+    ]
+
+
+def test_the_zoo_is_complete():
+    expected = {name for n in PLAIN for name in (f"dacnn{n}", f"dacnn{n}-no-bn", f"free{n}")}
+    expected |= {f"dacnn{n}-reg" for n in (18, 24, 34)}
+    expected |= {f"dacnn18-reg-{which}" for which in ("none", "all", *(f"section{i}" for i in (1, 2, 3, 4)))}
+    expected |= {f"dacnn{n}-mix" for n in (14, 18, 34)} | {f"dacnn{n}-mix-reg" for n in (18, 34)}
+    assert set(names()) == expected | {"vgg", "resnet18", "resnet34"}
+    assert {row.zoo_name for row in PUBLISHED} <= set(names())
+
+
+@pytest.mark.parametrize("name", names())
+def test_closed_form_equals_the_built_network(name):
+    with torch.device("meta"):
+        model = build(name, num_classes=100)
+        assert model(torch.empty(2, *CIFAR)).shape == (2, 100)
+    built = {key: tuple(p.shape) for key, p in model.named_parameters()}
+    assert built == dict(tensor_shapes(get(name), 3, 100))
+    assert count_parameters(get(name), 3, 100) == sum(p.numel() for p in model.parameters())
+
+
+def test_networks_are_different():
+    assert len({get(name).fingerprint for name in names()}) == len(names())
+
+
+def test_unknown_name():
+    with pytest.raises(ArchitectureError, match="is 'dacnn18-mixreg'; did you mean dacnn18-mix-reg or "):
+        get("dacnn18-mixreg")
+    with pytest.raises(ArchitectureError, match="is 'x'; they are dacnn3, dacnn5, "):
+        build("x", 10)
+
+
+@pytest.mark.parametrize("n", PLAIN)
+def test_plain_networks_and_their_twins(n):
+    plain, bare, free = get(f"dacnn{n}"), get(f"dacnn{n}-no-bn"), get(f"free{n}")
+    assert {s.width for s in plain.sections} == {128}
+    assert plain.depth == n
+    assert kernels(f"dacnn{n}") == ["anchor1"] * n
+    assert len(set(kernels(f"free{n}"))) == n
+    assert plain.is_residual == bare.is_residual == free.is_residual == (n > 17)
+    assert [plain.batch_norm, free.batch_norm, bare.batch_norm] == [True, True, False]
+    assert count_macs(plain, CIFAR, 100) == count_macs(free, CIFAR, 100) == count_macs(bare, CIFAR, 100)
+    # each further layer costs a plain network its scale and shift, a free one a kernel as well
+    assert count_parameters(plain, 3, 100) == 163_812 + 2 * 128 * (n + 1)
+    extra_kernels = (n - 1) * 9 * 128**2
+    assert count_parameters(free, 3, 100) - count_parameters(plain, 3, 100) == extra_kernels
+
+
+def test_plain_residual_networks_have_whole_blocks():
+    for n in (18, 24, 34):
+        assert {len(block.layers) for block in get(f"dacnn{n}").blocks} == {2}
+
+
+@pytest.mark.parametrize(
+    ("name", "convolutions", "residual"),
+    [("dacnn14-mix", 13, False), ("dacnn18-mix", 17, True), ("dacnn34-mix", 33, True)],
+)
+def test_mixed_networks_have_one_kernel_per_section_and_per_widening(name, convolutions, residual):
+    assert 1 + len(kernels(name)) == convolutions
+    assert get(name).is_residual == residual
+    anchors, transitions = {f"anchor{i}" for i in (1, 2, 3, 4)}, {f"transition{i}" for i in (2, 3, 4)}
+    assert set(kernels(name)) == anchors | transitions
+    assert [s.width for s in get(name).sections] == [64, 128, 256, 512]
+
+
+def test_templates_are_the_known_networks():
+    assert [sum(len(b.layers) for b in get("vgg").blocks if b.section == i) for i in range(5)] == [
+        1,
+        2,
+        3,
+        3,
+        3,
+    ]
+    for name, blocks in (("resnet18", [2, 2, 2, 2]), ("resnet34", [3, 4, 6, 3])):
+        unfolded = get(name).blocks
+        assert [sum(block.section == i for block in unfolded) for i in range(4)] == blocks
+        assert {len(block.layers) for block in unfolded} == {2}
+    # the counts of the usual CIFAR-10 versions of ResNet-18 and ResNet-34
+    assert count_parameters(get("resnet18"), 3, 10) == 11_173_962
+    assert count_parameters(get("resnet34"), 3, 10) == 21_282_122
+    # and their multiply-accumulates, and those of VGG-16, at 32x32
+    for name, macs in (("resnet18", 0.556e9), ("resnet34", 1.16e9), ("vgg", 0.313e9)):
+        assert count_macs(get(name), CIFAR, 10) == pytest.approx(macs, rel=0.005)
+
+
+def test_regulators_stand_where_the_tables_say():
+    assert regulators("dacnn18-reg") == [4, 4, 4, 6]  # one per layer
+    assert sum(regulators("dacnn34-reg")) == 34
+    assert regulators("dacnn18-reg-none") == [0, 0, 0, 0]
+    assert regulators("dacnn18-reg-section3") == [0, 0, 2, 0]  # one per block
+    assert regulators("dacnn18-reg-all") == [2, 2, 2, 2]
+    assert regulators("dacnn18-mix-reg") == [2, 2, 2, 2]
+    assert regulators("dacnn34-mix-reg") == [3, 4, 6, 3]
+    assert regulators("dacnn34-mix") == [0, 0, 0, 0]
+    assert kernels("dacnn18-reg-section1") == kernels("dacnn18-reg-none") == ["anchor1"] * 16
+
+
+def test_each_published_count_is_met_within_3_percent_or_explained():
+    comparisons = compare_counts()
+    assert [comparison.published for comparison in comparisons] == list(PUBLISHED)
+    printed = [c for c in comparisons if c.difference is not None]
+    assert len(printed) == 20 + 2 + 9 + 14  # the rows of Tables 2 to 6
+    for c in comparisons:
+        far = c.difference is not None and abs(c.difference) > 0.03
+        assert far == bool(c.explanation), c
+        assert "\n" not in c.explanation
+
+
+def test_prune_ratios_of_table_8():
+    def ratio(name):
+        return 1 - count_parameters(get(name), 3, 10) / count_parameters(get("resnet18"), 3, 10)
+
+    plain, mixed = (row for row in PUBLISHED if row.table == 8)
+    assert ratio(plain.zoo_name) == pytest.approx(0.985, abs=0.003)
+    assert ratio(mixed.zoo_name) == pytest.approx(0.496, abs=0.01)
+
+
+def test_the_table_in_the_documentation_is_current():
+    text = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+    _, _, rest = text.partition("<!-- counts -->\n")
+    table, _, _ = rest.partition("<!-- /counts -->")
+    assert table == counts_table(), "replace it by what dacnn_search.network.zoo.counts_table() returns"
+
+
+def test_published_figures_are_those_of_the_paper():
+    path = ROOT.parent / "shared" / "paper" / "published.csv"
+    if not path.exists():
+        pytest.skip("the transcript of the paper's tables is not here")
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["sharing"]]
+    assert len(rows) == len(PUBLISHED)
+    units = {"K": 1024, "M": 1_000_000}
+    for ours, row in zip(PUBLISHED, rows, strict=True):
+        assert (str(ours.table), ours.dataset, ours.model) == (row["table"], row["dataset"], row["model"])
+        assert ours.top1_error == (float(row["top1_error_percent"]) if row["top1_error_percent"] else None)
+        millions, extra = row["parameters_million"], row["extra_parameters"]
+        assert ours.parameters == (round(float(millions) * 1e6) if millions else None)
+        expected = round(float(extra.rstrip("KM")) * units.get(extra[-1], 1)) if extra else None
+        assert ours.extra_parameters == expected
+        architecture = get(ours.zoo_name)
+        # with one kernel per section or per network, as the row says; shortcuts and regulators as well
+        assert architecture.sharing == row["sharing"]
+        assert architecture.is_residual == (row["residual"] == "yes")
+        assert any(regulators(ours.zoo_name)) == (row["regulators"] != "none")
+        assert architecture.batch_norm == ("without batch norm" not in row["note"])

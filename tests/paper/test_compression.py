@@ -1,0 +1,87 @@
+"""Sizes and accuracies against a reference, as in the paper's Table 8."""
+
+import json
+import shutil
+
+import pytest
+
+from dacnn_search.common.errors import InputError
+from dacnn_search.export.exporter import write_best
+from dacnn_search.export.folder import CONFIG, METRICS, config_text, read_metrics
+from dacnn_search.network.zoo import get
+from dacnn_search.paper.__main__ import main
+from dacnn_search.paper.compression import Comparison, Measured, compression_report, measure, reference_for
+
+
+@pytest.fixture(scope="module")
+def folders(small_run):
+    return write_best(small_run)
+
+
+def test_ratios_and_drop():
+    comparison = Comparison(Measured("a", 250, 30, 1100, 0.90), Measured("b", 1000, 60, 4100, 0.95))
+    assert comparison.prune_ratio == 75
+    assert comparison.accuracy_drop == pytest.approx(5)
+    assert comparison.macs_ratio == 0.5
+    assert Comparison(Measured("a", 250, 30, 1100), comparison.reference).accuracy_drop is None
+
+
+def test_a_folder_is_measured_and_compared_with_another(folders):
+    small, large = map(measure, folders)
+    assert small.parameters == 254
+    assert small.file_bytes == (folders[0] / "weights.safetensors").stat().st_size
+    assert small.accuracy == read_metrics(folders[0])["training"]["test_accuracy"]
+    report = compression_report([folders[0]], str(folders[1]))
+    assert f"{100 * (1 - small.parameters / large.parameters):.1f}%" in report
+    assert f"{100 * (large.accuracy - small.accuracy):+.2f} points" in report
+    assert "no accuracy" not in report
+
+
+def test_a_network_of_the_zoo_is_as_large_as_the_data_make_it(folders):
+    reference = reference_for("resnet18", folders[0])
+    assert reference.accuracy is None
+    assert 11_170_000 < reference.parameters < 11_174_000  # 10 classes, 1 channel
+    assert "resnet18 has no accuracy here" in compression_report([folders[0]], "resnet18")
+
+
+def test_its_accuracy_is_that_of_a_training_on_the_same_data_by_the_same_recipe(folders, tmp_path):
+    trained = tmp_path / "networks"
+    for name, accuracy, epochs in (("one", 0.9, 2), ("two", 0.8, 2), ("longer", 0.1, 3)):
+        folder = trained / name
+        shutil.copytree(folders[0], folder)
+        metrics = json.loads((folder / METRICS).read_text())
+        metrics["fingerprint"] = get("dacnn3").fingerprint
+        metrics["training"]["test_accuracy"] = accuracy
+        metrics["training"]["recipe"]["epochs"] = epochs
+        (folder / METRICS).write_text(json.dumps(metrics))
+        (folder / CONFIG).write_text(config_text(get("dacnn3")))
+    assert reference_for("dacnn3", folders[0], trained).accuracy == pytest.approx(0.85)
+    assert reference_for("dacnn5", folders[0], trained).accuracy is None
+
+
+def test_no_drop_between_networks_that_were_tested_on_different_data(folders, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(folders[1], other)
+    metrics = json.loads((other / METRICS).read_text())
+    metrics["training"]["data"] = "letters"
+    (other / METRICS).write_text(json.dumps(metrics))
+    report = compression_report([folders[0]], str(other))
+    assert " points" not in report
+    assert "No accuracy drop is told between networks that were tested on different data." in report
+
+
+def test_references_that_are_not_there(folders, tmp_path):
+    with pytest.raises(
+        InputError, match=r"must be the folder of a trained network or one of dacnn3, .*but is 'resnet'"
+    ):
+        reference_for("resnet", folders[0])
+    with pytest.raises(InputError, match=r"must hold metrics\.json"):
+        measure(tmp_path)
+
+
+def test_command(folders, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--compress", str(folders[0]), str(folders[1]), "--against", "dacnn3", "--results", str(tmp_path)])
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:4]] == ["| tiny, trial 5", "| tiny, trial 3"]

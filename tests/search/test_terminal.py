@@ -1,0 +1,131 @@
+import dataclasses
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from dacnn_search.network.architecture import Architecture, Section
+from dacnn_search.search.listener import RunningTrial, Snapshot
+from dacnn_search.search.terminal import Terminal, front_table
+from dacnn_search.storage.trained import TrainedNetwork
+
+
+def record(trial, parameters, accuracy):
+    return {
+        "sequence": trial + 1,
+        "trial": trial,
+        "state": "COMPLETE",
+        "reason": None,
+        "fingerprint": f"{trial:016x}",
+        "architecture": Architecture((Section(2, 8),)).to_dict(),
+        "parameters": parameters,
+        "macs": 10 * parameters,
+        "accuracy": accuracy,
+        "epochs": 3,
+        "seconds": 1.5,
+    }
+
+
+FRONT = [record(3, 1_000, 0.9), record(1, 20_000, 0.975)]
+SNAPSHOT = Snapshot("searching", None, 61.0, 90.0, 7, 50, [RunningTrial(8, "f", 512, 2, 12, 0.5)], FRONT, 0.8)
+
+
+def test_without_a_terminal_there_are_plain_lines_and_the_same_in_the_log(tmp_path):
+    stream = io.StringIO()
+    with Terminal(stream) as terminal:
+        terminal.began(tmp_path)
+        terminal.update(SNAPSHOT)
+        terminal.update(SNAPSHOT)  # at once again: not worth another line
+        terminal.finished(FRONT[0])
+    (line,) = stream.getvalue().splitlines()
+    assert line == (
+        "searching: 7/50 trials, 1 running, best 97.50% with 20.0 k parameters, front of 2, hypervolume 0.800, "
+        "about 1 min 30 s left"
+    )
+    log = (tmp_path / "log.txt").read_text().splitlines()
+    assert log[0].endswith(line)
+    assert "trial 3 COMPLETE: 1,000 parameters, validation accuracy 90.00%, 3 epochs in 1.5 s" in log[1]
+
+
+def test_a_change_of_state_is_told_at_once():
+    stream = io.StringIO()
+    with Terminal(stream) as terminal:
+        terminal.update(SNAPSHOT)
+        terminal.update(Snapshot("failed", "5 trials in a row failed: out of memory", 62, None, 8, 50))
+    assert "failed: 8/50 trials, 5 trials in a row failed: out of memory" in stream.getvalue()
+
+
+def shown(terminal, width=80):
+    """The rows of the live display as they stand now."""
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(terminal._display())
+    return stream.getvalue().splitlines()
+
+
+def test_a_terminal_shows_running_trials_and_the_front():
+    terminal = Terminal(io.StringIO())
+    terminal.update(SNAPSHOT)
+    whole, best, running, *front = shown(terminal, 140)
+    assert whole.startswith("searching  ━━")
+    assert "7/50 trials, about 1 min 30 s left (until " in whole
+    assert best == "best 97.50% with 20.0 k parameters, front of 2, hypervolume 0.800"
+    assert running.split() == ["trial", "8", "512", "parameters", "━━╸", "epoch", "2/12", "50.0%"]
+    assert [row.split()[1:5] for row in front] == [
+        ["1.00", "k", "parameters", "90.00%"],
+        ["20.0", "k", "parameters", "97.50%"],
+    ]
+
+
+def test_rows_fit_the_terminal_and_stay_where_they_are():
+    terminal = Terminal(io.StringIO())
+    running = [RunningTrial(n, "f", 512 * 10**n, 2, 12, 0.5) for n in range(3)]
+    terminal.update(dataclasses.replace(SNAPSHOT, running=running))
+    first = shown(terminal)
+    terminal.update(dataclasses.replace(SNAPSHOT, running=[running[0], running[2]]))
+    second = shown(terminal)
+    assert second[2] == first[2]
+    assert not second[3].strip()
+    assert second[4] == first[4]
+    terminal.update(
+        dataclasses.replace(SNAPSHOT, running=[running[0], running[2], RunningTrial(7, "f", 9, 1, 12, 0.1)])
+    )
+    third = shown(terminal)
+    assert third[3].startswith("trial 7")
+    assert len({len(rows) for rows in (first, second, third)}) == 1
+    assert len({row.index("epoch") for row in first[2:5]}) == 1
+    for width in (30, 80):
+        rows = shown(terminal, width)
+        assert len(rows) == len(first)
+        assert all(len(row) <= width for row in rows)
+
+
+def test_while_nothing_runs_the_workers_start():
+    terminal = Terminal(io.StringIO())
+    terminal.update(Snapshot("searching", None, 3.0, None, 0, 50))
+    assert "0/50 trials, starting the workers, 3.0 s" in shown(terminal)[0]
+
+
+def test_how_it_ended_stays_on_a_terminal():
+    stream = io.StringIO()
+    terminal = Terminal(stream)
+    terminal._console = Console(file=stream, force_terminal=True, width=140)
+    with terminal:
+        terminal.update(SNAPSHOT)
+        terminal.update(dataclasses.replace(SNAPSHOT, state="interrupted"))
+    assert "interrupted: 7/50 trials, best 97.50%" in stream.getvalue()
+    assert "hypervolume 0.800\n" in stream.getvalue()  # and nothing about the time left
+
+
+def test_front_table_shows_mean_test_accuracy_and_no_markup():
+    records = tuple({**FRONT[1], "test_accuracy": accuracy} for accuracy in (0.95, 0.97))
+    networks = [TrainedNetwork(Path("best/01"), 1, records, 4000)]
+    stream = io.StringIO()
+    Console(file=stream, width=140).print(front_table(FRONT, networks))
+    small, large = stream.getvalue().splitlines()[-2:]
+    assert small.split()[:2] == ["3", "1,000"]
+    assert "96.00% ±1.41" in large
+    assert "1 section, 8 wide, 2 deep" in large
+    narrow = io.StringIO()
+    Console(file=narrow, width=70).print(front_table(FRONT, networks))
+    assert "20,000" in narrow.getvalue()
+    assert all(len(line) <= 70 for line in narrow.getvalue().splitlines())
