@@ -144,7 +144,7 @@ def test_cores_are_those_that_the_process_may_use(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)))
     for quota, cores in (("max 100000", 64), ("250000 100000", 3), ("50000 100000", 1), ("no number", 64)):
         (tmp_path / "cpu.max").write_text(quota)
-        monkeypatch.setattr("dacnn_search.search.cluster.slots.CPU_QUOTA", tmp_path / "cpu.max")
+        monkeypatch.setattr("dacnn_search.common.machine.CPU_QUOTA", tmp_path / "cpu.max")
         assert count_cores() == cores
-    monkeypatch.setattr("dacnn_search.search.cluster.slots.CPU_QUOTA", tmp_path / "none")
+    monkeypatch.setattr("dacnn_search.common.machine.CPU_QUOTA", tmp_path / "none")
     assert count_cores() == 64
