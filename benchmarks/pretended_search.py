@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from dacnn_search.search import driver as state
-from dacnn_search.search import tune as tuning
+from dacnn_search.search.cluster.ray_cluster import ray_session
 from dacnn_search.search.listener import Listener
 from dacnn_search.search.report import Derived
-from dacnn_search.search.search import run_search
-from dacnn_search.search.trial_worker import TrialWorker
+from dacnn_search.search.request import prepare
+from dacnn_search.search.search import search_in_session
+from dacnn_search.search.tune import TrialWorker
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "default.yaml"
 WINDOW = 100  # trials over which CPU time is averaged
@@ -75,10 +76,11 @@ class WrittenAtTheEnd(Derived):
 
 def main() -> None:
     sampler, trials, folder, output = sys.argv[1:]
-    tuning.TrialWorker = Pretender  # type: ignore[misc]
     state.Derived = WrittenAtTheEnd  # type: ignore[misc]
     clock = Clock()
-    run_search(SPACE, results=folder, trials=int(trials), concurrency=2, sampler=sampler, listener=clock)
+    request = prepare(SPACE, results=folder, settings={"trials": int(trials), "concurrency": 2, "sampler": sampler})
+    with ray_session(request.resources(None, False)) as session:
+        search_in_session(request, session, listener=clock, trainable=Pretender)
     at = clock.seconds
     early = at[100 + WINDOW // 2] - at[100 - WINDOW // 2]
     late = at[-1] - at[-1 - WINDOW]

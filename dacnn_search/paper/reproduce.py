@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 
 from dacnn_search.common.errors import DacnnSearchError
 from dacnn_search.common.files import lock, replace_folder, write_atomic
@@ -41,14 +42,12 @@ from dacnn_search.paper.page import write_report
 from dacnn_search.paper.progress import Board, Job
 from dacnn_search.paper.rows import Results
 from dacnn_search.paper.worker import train_watched
-from dacnn_search.search.cluster.ray_cluster import start_ray
-from dacnn_search.search.cluster.slots import Demand, Share, Slots, demand_of
-from dacnn_search.search.cluster.tasks import Broken, WorkerDied, run_streams
+from dacnn_search.search.cluster.ray_cluster import ray_session
+from dacnn_search.search.cluster.slots import Demand, Resources, Share, Slots, demand_of
+from dacnn_search.search.cluster.tasks import run_tasks, start_task
 from dacnn_search.search.listener import Listener
 from dacnn_search.storage.checkpoint import Checkpoints
 from dacnn_search.storage.ledger import Ledger, now
-
-import ray  # isort: skip  # after dacnn_search.search.cluster.ray_cluster, which sets what Ray reads
 
 __all__ = ["NETWORKS", "PROTOCOL", "Source", "reproduce"]
 
@@ -102,8 +101,8 @@ def reproduce(
         broken: list[str] = []
         if missing:
             demand = reproduction.demand(missing)
-            with start_ray(address, concurrency, gpus_per_trial, verbose, demand) as slots:
-                broken = reproduction.train(missing, slots, stop)
+            with ray_session(Resources(address, concurrency, gpus_per_trial, verbose)) as session:
+                broken = reproduction.train(missing, session.slots(demand), stop)
         folders = reproduction.report()
     if broken:
         raise DacnnSearchError("these trainings broke, all others are done:\n" + "\n".join(broken))
@@ -162,28 +161,32 @@ class _Reproduction:
 
     def train(self, jobs: Sequence[Job], slots: Slots, stop: Stop) -> list[str]:
         """Train all; what broke, a line each."""
-        remote = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)(train_watched)
-        shared = {name: ray.put(data) for name, data in self._data.items()}
+        self._slots = slots
+        self._shared = {name: ray.put(data) for name, data in self._data.items()}
+        self._board = Board(jobs, self._listener)
+        self._broken: list[str] = []
+        run_tasks(jobs, self, slots.concurrency, stop)
+        return self._broken
 
-        def start(job: Job) -> Any:
-            values = (job.architecture.to_dict(), job.recipe, job.seed, slots, self._checkpoints.load(job.key))
-            return remote.remote(shared[job.member.dataset], *values, CHECKPOINT_SECONDS)
+    def start(self, job: Job) -> Any:
+        values = (job.architecture.to_dict(), job.recipe, job.seed, self._slots, self._checkpoints.load(job.key))
+        data = self._shared[job.member.dataset]
+        return start_task(train_watched, self._slots, data, *values, CHECKPOINT_SECONDS)
 
-        board = Board(jobs, self._listener)
-        broken = []
-        for job, message in run_streams(jobs, start, slots.concurrency, stop):
-            if isinstance(message, WorkerDied):
-                board.lost(job)
-            elif isinstance(message, Broken):
-                board.left(job)
-                broken.append(f"{job}: {message.reason}")
-            elif "epoch" in message:
-                self._keep_checkpoint(job, message)
-                board.progress(job, message)
-            else:
-                board.finished(job, self._keep(job, message))
-                self.report()
-        return broken
+    def progressed(self, job: Job, message: Mapping[str, Any]) -> None:
+        self._keep_checkpoint(job, message)
+        self._board.progress(job, message)
+
+    def finished(self, job: Job, result: dict[str, Any]) -> None:
+        self._board.finished(job, self._keep(job, result))
+        self.report()
+
+    def lost(self, job: Job) -> None:
+        self._board.lost(job)
+
+    def failed(self, job: Job, reason: str) -> None:
+        self._board.left(job)
+        self._broken.append(f"{job}: {reason}")
 
     def report(self) -> list[Path]:
         """Write tables and pages of all experiments."""

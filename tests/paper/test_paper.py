@@ -349,7 +349,7 @@ def known(synthetic, tmp_path, monkeypatch):
         for job in everything.missing():
             *_, result = watch(load(source.config("cifar100", 60)), job.recipe, architecture=job.architecture)
             everything._keep(job, result | {"test_accuracy": 0.5 + job.seed / 10})
-    monkeypatch.setattr(trainings, "start_ray", None)
+    monkeypatch.setattr(trainings, "ray_session", None)
     return results, (member,)
 
 
