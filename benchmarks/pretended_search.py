@@ -81,7 +81,8 @@ def main() -> None:
     tuning.TrialWorker = Pretender  # type: ignore[misc]
     state.Derived = WrittenAtTheEnd  # type: ignore[misc]
     clock = Clock()
-    run_search(SPACE, results=options.folder, trials=options.trials, concurrency=2, sampler=options.sampler, listener=clock)
+    settings = {"trials": options.trials, "concurrency": 2, "sampler": options.sampler}
+    run_search(SPACE, results=options.folder, listener=clock, **settings)
     at = clock.seconds
     early = at[100 + WINDOW // 2] - at[100 - WINDOW // 2]
     late = at[-1] - at[-1 - WINDOW]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from dacnn_search.export.classifier import Classifier
     from dacnn_search.network.model import Network
 
-__all__ = ["describe_training", "export_network", "export_folder", "export_run", "write_best"]
+__all__ = ["describe_training", "export_folder", "export_network", "export_run", "write_best"]
 
 
 def write_best(run: RunDirectory, data: ImageData | None = None) -> list[Path]:

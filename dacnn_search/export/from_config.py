@@ -33,7 +33,7 @@ __all__ = ["choose_data", "default_folder", "settings_of_trial", "shape_before",
 def train_one(
     settings: TrainSettings, out: Path, *, init: Path | None = None, say: Callable[[str], None] = print
 ) -> Path:
-    """Train a network on the training and validation images together, as `dacnn_search.search.retrain` does, score the test
+    """Train a network on the training and validation images together, as `search.retrain` does, score the test
     images once, and write config, weights, metrics and model card to the folder `out`, which is returned.
 
     init: a weight file, or a folder with one, to train on from. say: gets a line per epoch.
