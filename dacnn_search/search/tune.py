@@ -1,7 +1,7 @@
 """Everything of Ray Tune's: it asks a `Search` for trials, trains them on its workers and reports their results.
 
-Tune's workers import this module, so it imports neither the driver nor the sampler. Only this file uses private parts of
-Tune.
+Tune's workers import this module, so it imports neither the driver nor the sampler. No other file uses private parts
+of Tune.
 """
 
 import contextlib
