@@ -1,7 +1,6 @@
 """Train one network alone: `python -m dacnn_search.train --network dacnn18-mix --data cifar10`."""
 
 import argparse
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from dacnn_search.common.command import command, whole
 from dacnn_search.common.errors import InputError
 from dacnn_search.data.dataset import DataConfig
-from dacnn_search.export.from_config import choose_data, default_folder, settings_of_trial, shape_before, train_one
+from dacnn_search.export.from_config import choose_data, settings_of_trial, train_one
 from dacnn_search.network.zoo import get
 from dacnn_search.space.settings import TrainSettings
 from dacnn_search.space.validation import read_settings
@@ -33,9 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and train."""
     options = _parser().parse_args(arguments)
     settings = _settings(options)
-    out = options.out or default_folder(settings.name)
     print(f"network    {settings.architecture}")
-    train_one(settings, out, init=options.init)
+    out = train_one(settings, options.out, init=options.init)
     print(f"written to {out}")
 
 
@@ -56,9 +54,13 @@ def _settings(options: argparse.Namespace) -> TrainSettings:
         settings = read_settings(options.config, model)[0]
     changed: dict[str, Any] = {}
     if options.data is not None:
-        folder = options.config and options.config.parent
-        shape = functools.partial(shape_before, settings.data, folder)
-        changed["data"] = choose_data(options.data, shape, options.image_size, options.root)
+        changed["data"] = choose_data(
+            options.data,
+            root=options.root,
+            image_size=options.image_size,
+            before=settings.data,
+            folder=options.config and options.config.parent,
+        )
     elif options.root is not None:
         raise InputError("--root is only used with --data")
     elif options.image_size is not None:

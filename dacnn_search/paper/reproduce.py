@@ -26,13 +26,13 @@ from dacnn_search.common.interrupt import Interrupted, Stop, orderly_end
 from dacnn_search.common.machine import package_versions
 from dacnn_search.data.dataset import DataConfig, ImageData, load
 from dacnn_search.data.published import KNOWN_SETS
-from dacnn_search.export.exporter import describe_training
 from dacnn_search.export.folder import (
     CONFIG,
     WEIGHTS,
     NetworkInput,
     config_text,
     describe_network,
+    describe_training,
     write_metrics,
 )
 from dacnn_search.network.cost import estimate_cost
