@@ -77,7 +77,7 @@ def reference_for(against: str, like: Path, trained: Path | None = None) -> Meas
     """What `--against` names: the folder of a trained network, or a network of the zoo, as large as images and classes
     of the network in the folder `like` make it.
 
-    A network of the zoo has an accuracy if `trained`, the folder of networks that `dacnn_search.paper.__main__` trained, has it,
+    A network of the zoo has an accuracy if `trained`, the folder of networks that `paper` trained, has it,
     trained on the same data by the same recipe; the mean of several. Raises InputError for anything else.
     """
     if (Path(against) / METRICS).is_file():

@@ -157,7 +157,7 @@ class Conditions:
         ]
 
     def core_seconds(self, member: Member) -> float:
-        """Rough time of all trainings of a member on one CPU core, from the closed form of `dacnn_search.network.cost`."""
+        """Rough time of all trainings of a member on one CPU core, from the closed form of `network.cost`."""
         recipe, known = self.recipe_for(member.dataset), KNOWN_SETS[member.dataset]
         images = min(self.subset or sum(known.train_counts), sum(known.train_counts)) * recipe.epochs
         classes = len(known.train_counts)

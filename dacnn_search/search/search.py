@@ -25,7 +25,7 @@ from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.resume import check_nothing_lost, extend_run, forget_lost
 from dacnn_search.storage.run_directory import PROPOSAL, TRIAL, RunDirectory
 
-__all__ = ["run_task", "run_search"]
+__all__ = ["run_search", "run_task"]
 
 
 def run_search(

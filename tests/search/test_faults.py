@@ -699,10 +699,12 @@ def test_a_command_tells_a_warning_in_one_line(tmp_path):
     path = tmp_path / "trials.jsonl"
     path.write_bytes(b'{"sequence":1,"tri')
     code = (
-        "import pathlib, sys; from dacnn_search.common.command import command; from dacnn_search.storage.ledger import Ledger\n"
-        "command(lambda path: Ledger.open(pathlib.Path(path)).close())(sys.argv[1])"
+        "import pathlib, sys\n"
+        "from dacnn_search.common.command import command\n"
+        "from dacnn_search.storage.ledger import Ledger\n"
+        f"command()(lambda: Ledger.open(pathlib.Path({str(path)!r})).close())([])"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == f"warning: {path}:1: cut off an unfinished last line\n"
 
 

@@ -26,9 +26,9 @@ for _name, _value in {
 import ray  # noqa: E402
 
 from dacnn_search.common.errors import InputError  # noqa: E402
-from dacnn_search.common.machine import count_cores, gpu_memory
+from dacnn_search.common.machine import count_cores, gpu_memory  # noqa: E402
 from dacnn_search.search.cluster.cleanup import guarded  # noqa: E402
-from dacnn_search.search.cluster.slots import Demand, Machine, Share, Slots, pack
+from dacnn_search.search.cluster.slots import Demand, Machine, Share, Slots, pack  # noqa: E402
 
 __all__ = ["check_address", "early_ray", "one_ray", "start_ray"]
 
