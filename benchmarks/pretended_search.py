@@ -1,16 +1,14 @@
-"""A search whose workers pretend to train, to measure its driver: `overhead.py` runs it.
-
-python benchmarks/pretended_search.py SAMPLER TRIALS FOLDER OUTPUT
-"""
+"""A search whose workers pretend to train, to measure its driver: `overhead.py` runs it."""
 
 import json
 import math
 import random
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from results_file import make_parser
 
 from dacnn_search.search import driver as state
 from dacnn_search.search import tune as tuning
@@ -74,15 +72,21 @@ class WrittenAtTheEnd(Derived):
 
 
 def main() -> None:
-    sampler, trials, folder, output = sys.argv[1:]
+    parser = make_parser(__doc__)
+    parser.add_argument("sampler")
+    parser.add_argument("trials", type=int)
+    parser.add_argument("folder", type=Path, help="for the run directory")
+    parser.add_argument("output", type=Path, help="JSON file for the figures")
+    options = parser.parse_args()
     tuning.TrialWorker = Pretender  # type: ignore[misc]
     state.Derived = WrittenAtTheEnd  # type: ignore[misc]
     clock = Clock()
-    run_search(SPACE, results=folder, trials=int(trials), concurrency=2, sampler=sampler, listener=clock)
+    settings = {"trials": options.trials, "concurrency": 2, "sampler": options.sampler}
+    run_search(SPACE, results=options.folder, listener=clock, **settings)
     at = clock.seconds
     early = at[100 + WINDOW // 2] - at[100 - WINDOW // 2]
     late = at[-1] - at[-1 - WINDOW]
-    Path(output).write_text(json.dumps([early / WINDOW, late / WINDOW, WrittenAtTheEnd.seconds / len(at)]))
+    options.output.write_text(json.dumps([early / WINDOW, late / WINDOW, WrittenAtTheEnd.seconds / len(at)]))
 
 
 if __name__ == "__main__":

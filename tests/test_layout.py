@@ -14,8 +14,7 @@ HEAVY = {
     *("search.retrain", "search.driver", "search.trial", "search.tracking"),
     *("search.sampler.surrogate", "search.sampler.domain", "search.sampler.registry", "search.sampler.proposals"),
     *("search.sampler.proposer", "search.cluster.ray_cluster", "search.cluster.worker", "search.cluster.tasks", "job"),
-    *("paper.worker", "paper.reproduce", "paper.filters", "paper.page", "paper.rows", "paper.report"),
-    *("paper.compression", "paper.progress"),
+    *("paper.reproduce", "paper.filters"),
 }
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
