@@ -18,8 +18,15 @@ from typing import Any
 
 from dacnn_search.common.files import replace_folder, write_atomic
 from dacnn_search.common.machine import package_versions
-from dacnn_search.export.exporter import describe_training
-from dacnn_search.export.folder import CONFIG, WEIGHTS, NetworkInput, config_text, describe_network, write_metrics
+from dacnn_search.export.folder import (
+    CONFIG,
+    WEIGHTS,
+    NetworkInput,
+    config_text,
+    describe_network,
+    describe_training,
+    write_metrics,
+)
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import Cost, estimate_cost
 from dacnn_search.paper.data import PaperData
