@@ -23,6 +23,7 @@ __all__ = ["lock", "new_folder", "read_json", "replace_folder", "sha256_of", "sw
 LOCK_NAME = ".lock"
 SWEEP_SECONDS = 60.0  # what is younger may be in use
 
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Replace `path` by `data` (text as UTF-8): after a crash it's the old file or the new one, never a part.
 
