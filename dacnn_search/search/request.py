@@ -10,7 +10,7 @@ from dacnn_search.common.errors import InputError, RunDirectoryError
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SearchSettings
 from dacnn_search.space.validation import validate
-from dacnn_search.storage.resume import Extension, check_extension, check_unchanged, settings_before
+from dacnn_search.storage.resume import Extension, check_extension, check_unchanged
 from dacnn_search.storage.run_directory import RunDirectory, check_name
 
 __all__ = ["Task", "prepare"]
@@ -58,10 +58,11 @@ def prepare(
         return Task(given, _merge(given.settings.search, None, settings), Path(results), name)
     run = RunDirectory(resume)
     _check_writable(run.folder)
+    own = run.space
     if not extend:
-        check_unchanged(run)
-    extension = None if given is None else check_extension(run, given, extend)
-    now = given or run.space
+        check_unchanged(run, own)
+    extension = None if given is None else check_extension(run, own, given, extend)
+    now = given or own
     said = None if given is None else given.settings.search.model_fields_set
     return Task(now, _merge(now.settings.search, run, settings, said), Path(results), name, run, extension, repair)
 
@@ -76,7 +77,7 @@ def _merge(
     """
     values = settings.model_dump(mode="json")
     kept = {key: run.environment[key] for key in values if key in run.environment} if run else {}
-    before = run and settings_before(run)
+    before = run and run.given_settings and run.given_settings.search
     edited = {
         key: value
         for key, value in values.items()
