@@ -1,6 +1,5 @@
 """Train one network alone: `python -m dacnn_search.train --network dacnn18-mix --data cifar10`."""
 
-import functools
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,10 +8,11 @@ import click
 from dacnn_search.common.command import PATH, at_least, command
 from dacnn_search.common.errors import InputError
 from dacnn_search.data.dataset import DataConfig
-from dacnn_search.export.from_config import choose_data, default_folder, settings_of_trial, shape_before, train_one
+from dacnn_search.export.from_config import choose_data, settings_of_trial, train_one
 from dacnn_search.network.zoo import get
 from dacnn_search.space.settings import TrainSettings
 from dacnn_search.space.validation import read_settings
+from dacnn_search.storage.run_directory import RunDirectory
 from dacnn_search.training.recipe import PRESETS, Recipe
 
 EPILOG = """\
@@ -23,7 +23,7 @@ the number of classes differs.
 
 
 class _AnyData(TrainSettings):
-    """A config whose data are not used, and may be missing."""
+    """A config whose data are not used and may be missing."""
 
     data: DataConfig | None = None  # type: ignore[assignment]
 
@@ -45,46 +45,50 @@ def main(**given: Any) -> None:
     """Train one network alone and write config, weights, metrics and model card."""
     options = SimpleNamespace(**given)
     settings = _settings(options)
-    out = options.out or default_folder(settings.name)
     print(f"network    {settings.architecture}")
-    train_one(settings, out, init=options.init)
+    out = train_one(settings, options.out, init=options.init)
     print(f"written to {out}")
 
 
 def _settings(options: SimpleNamespace) -> TrainSettings:
+    """Return the settings of a training. Raises InputError for options that do not go together."""
+    settings = _read_network(options)
+    changed: dict[str, Any] = {}
+    if options.data is not None:
+        changed["data"] = choose_data(
+            options.data,
+            root=options.root,
+            image_size=options.image_size,
+            before=settings.data,
+            folder=options.config and options.config.parent,
+        )
+    elif options.root is not None:
+        raise InputError("--root is only used with --data")
+    elif options.image_size is not None:
+        raise InputError("--image-size is only used with --data and a folder of images")
+    recipe = settings.recipe if options.recipe is None else Recipe(name=options.recipe)
+    changed["recipe"] = recipe if options.epochs is None else recipe.model_copy(update={"epochs": options.epochs})
+    if options.seed is not None:
+        changed["seed"] = options.seed
+    return settings.model_copy(update=changed)
+
+
+def _read_network(options: SimpleNamespace) -> TrainSettings:
+    """Return the network that --config, --network or --run names, with its data (if any) and recipe."""
     sources = [f"--{name}" for name in ("config", "network", "run") if getattr(options, name) is not None]
     if len(sources) != 1:
         raise InputError(f"give one of --config, --network and --run, but not {' and '.join(sources) or 'none'}")
     if (options.run is None) != (options.trial is None):
         raise InputError("--run and --trial must be given together, but only one is")
     if options.run is not None:
-        from dacnn_search.storage.run_directory import RunDirectory
-
-        settings = settings_of_trial(RunDirectory(options.run), options.trial)
-    elif options.network is not None:
+        return settings_of_trial(RunDirectory(options.run), options.trial)
+    if options.network is not None:
         if options.data is None:
             raise InputError("--network must have --data beside it, but has none")
         values = {"architecture": get(options.network), "data": None, "name": options.network}
-        settings = TrainSettings.model_construct(**values, recipe=Recipe(), seed=0)
-    else:
-        model = TrainSettings if options.data is None else _AnyData
-        settings = read_settings(options.config, model)[0]
-    changed: dict[str, Any] = {}
-    if options.data is not None:
-        folder = options.config and options.config.parent
-        shape = functools.partial(shape_before, settings.data, folder)
-        changed["data"] = choose_data(options.data, shape, options.image_size, options.root)
-    elif options.root is not None:
-        raise InputError("--root is only used with --data")
-    elif options.image_size is not None:
-        raise InputError("--image-size is only used with --data and a folder of images")
-    if options.recipe is not None:
-        settings = settings.model_copy(update={"recipe": Recipe(name=options.recipe)})
-    if options.epochs is not None:
-        changed["recipe"] = settings.recipe.model_copy(update={"epochs": options.epochs})
-    if options.seed is not None:
-        changed["seed"] = options.seed
-    return settings.model_copy(update=changed)
+        return TrainSettings.model_construct(**values, recipe=Recipe(), seed=0)
+    settings: TrainSettings = read_settings(options.config, TrainSettings if options.data is None else _AnyData)[0]
+    return settings
 
 
 if __name__ == "__main__":

@@ -85,7 +85,8 @@ def _reproduce(options: SimpleNamespace) -> None:
         print(describe_experiments(conditions))
         return
     files = _files(options.data, chosen)
-    from dacnn_search.paper.reproduce import Source, reproduce
+    from dacnn_search.paper.data import Source
+    from dacnn_search.paper.reproduce import reproduce
     from dacnn_search.search.terminal import Terminal
 
     with Terminal() as terminal:
