@@ -44,7 +44,7 @@ def test_ray_is_recognised_by_its_command_lines():
     with guarded() as folder:
         ray.init(address="local", num_cpus=1, include_dashboard=False, _temp_dir=str(folder), log_to_driver=False)
         try:
-            worker = ray.get(ray.remote(os.getpid).remote())
+            worker = ray.get(ray.remote(lambda: os.getpid()).remote())
             found = _ray_processes(str(folder))
             assert worker in found
             assert len(found) >= 3  # the GCS, the raylet, a worker and, by version, agents
