@@ -11,11 +11,12 @@ from typing import Any
 from results_file import make_parser
 
 from dacnn_search.search import driver as state
-from dacnn_search.search import tune as tuning
+from dacnn_search.search.cluster.ray_cluster import ray_session
 from dacnn_search.search.listener import Listener
 from dacnn_search.search.report import Derived
-from dacnn_search.search.search import run_search
-from dacnn_search.search.trial_worker import TrialWorker
+from dacnn_search.search.request import prepare
+from dacnn_search.search.search import search_in_session
+from dacnn_search.search.tune import TrialWorker
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "default.yaml"
 WINDOW = 100  # trials over which CPU time is averaged
@@ -78,11 +79,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="for the run directory")
     parser.add_argument("output", type=Path, help="JSON file for the figures")
     options = parser.parse_args()
-    tuning.TrialWorker = Pretender  # type: ignore[misc]
     state.Derived = WrittenAtTheEnd  # type: ignore[misc]
     clock = Clock()
     settings = {"trials": options.trials, "concurrency": 2, "sampler": options.sampler}
-    run_search(SPACE, results=options.folder, listener=clock, **settings)
+    request = prepare(SPACE, results=options.folder, settings=settings)
+    with ray_session(request.resources(None, False)) as session:
+        search_in_session(request, session, listener=clock, trainable=Pretender)
     at = clock.seconds
     early = at[100 + WINDOW // 2] - at[100 - WINDOW // 2]
     late = at[-1] - at[-1 - WINDOW]

@@ -1,17 +1,18 @@
 """The main job: search a space, retrain the front, export it. `python -m dacnn_search.run --space FILE`."""
 
 import contextlib
-import importlib
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dacnn_search.common.command import DURATION, GPUS, PATH, at_least, command, option_group
 from dacnn_search.common.interrupt import orderly_end
-from dacnn_search.search.request import prepare
+from dacnn_search.search.cluster.slots import Resources
+from dacnn_search.search.request import SearchRequest, prepare
+
+if TYPE_CHECKING:
+    from dacnn_search.search.tracking import Tracking
 
 EPILOG = """\
 A run directory results/<name>/ keeps everything. A search that was interrupted goes on with --resume; with more
@@ -60,41 +61,48 @@ def main(
 ) -> None:
     """Search a space of weight-sharing CNNs for the Pareto front of accuracy against parameters, retrain the front in
     full and export it."""
+    with orderly_end():
+        request = prepare(
+            space, resume=resume, results=results, name=name, extend=extend, repair=repair, settings=settings
+        )
+        from dacnn_search.search.tracking import Tracking
+
+        tracking = Tracking(tensorboard, wandb, mlflow)
+    run_job(request, request.resources(address, verbose), tracking)
+
+
+def run_job(request: SearchRequest, resources: Resources, tracking: "Tracking") -> None:
+    """Search, retrain the front, export it, write the dashboard, and show all of it in the terminal.
+
+    Raises what `run_search` and `retrain` raise.
+    """
     with contextlib.ExitStack() as to_end:
         with orderly_end():
-            task = prepare(
-                space,
-                resume=resume,
-                results=results,
-                name=name,
-                extend=extend,
-                repair=repair,
-                settings=settings,
-            )
+            from dacnn_search.search.cluster.ray_cluster import ray_session
 
-            from dacnn_search.search.tracking import Tracking
+            session = to_end.enter_context(ray_session(resources))
+            if request.run is None:  # else there may be nothing to search
+                session.start()  # its workers get ready while this process imports the rest
+            from dacnn_search.dashboard.page import write_dashboard, write_index
+            from dacnn_search.export.exporter import write_best
+            from dacnn_search.search.report import write_end
+            from dacnn_search.search.retrain import retrain_in_session
+            from dacnn_search.search.search import search_in_session
+            from dacnn_search.search.terminal import Terminal, front_table
 
-            tracking = Tracking(tensorboard, wandb, mlflow)
-            from dacnn_search.search.cluster.ray_cluster import early_ray, one_ray
-
-            to_end.enter_context(one_ray())
-            if task.run is None:  # Ray will be needed
-                with _meanwhile("dacnn_search.search.report"):
-                    early_ray(address, task.settings.concurrency, verbose)
-            from dacnn_search.job import run_job
-
-        run_job(task, address=address, verbose=verbose, tracking=tracking)
-
-
-@contextlib.contextmanager
-def _meanwhile(module: str) -> Iterator[None]:
-    """Import a module in another thread, while this one waits for Ray's processes."""
-    thread = threading.Thread(target=importlib.import_module, args=(module,))
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
+        terminal = to_end.enter_context(Terminal())
+        run = search_in_session(request, session, listener=terminal, tracking=tracking)
+        if run.front and (run.space.settings.retrain.top or run.networks):
+            retrain_in_session(run, session, repair=request.repair, listener=terminal)
+        with orderly_end(run.folder):
+            best = write_best(run)
+            write_end(run)
+            dashboard = write_dashboard(run.folder)
+            write_index(run.folder.parent)
+        terminal.table(front_table(run.front, run.networks))
+        if best:
+            terminal.say(f"networks   {best[0].parent}")
+        terminal.say(f"dashboard  {dashboard}")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ PACKAGE = Path(dacnn_search.__file__).parent
 HEAVY = {
     *("network.model", "training.augmentation", "training.optimizers", "training.device_data", "training.evaluation"),
     *("training.trainer", "training.weights", "training.fine_tuning", "export.classifier", "export.formats"),
-    *("export.parity", "search.report", "search.tune", "search.trial_worker", "search.scheduling", "search.search"),
+    *("export.parity", "search.report", "search.tune", "search.search"),
     *("search.retrain", "search.driver", "search.trial", "search.tracking"),
     *("search.sampler.surrogate", "search.sampler.domain", "search.sampler.registry", "search.sampler.proposals"),
-    *("search.sampler.proposer", "search.cluster.ray_cluster", "search.cluster.worker", "search.cluster.tasks", "job"),
+    *("search.sampler.proposer", "search.cluster.ray_cluster", "search.cluster.worker", "search.cluster.tasks"),
     *("paper.reproduce", "paper.filters"),
 }
 MODULES = {

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from dacnn_search.common.errors import DacnnSearchError
 from dacnn_search.common.files import lock
 from dacnn_search.common.interrupt import Interrupted, Stop, orderly_end
@@ -21,13 +23,11 @@ from dacnn_search.paper.page import write_report
 from dacnn_search.paper.progress import Progress
 from dacnn_search.paper.rows import Results
 from dacnn_search.paper.worker import train_watched
-from dacnn_search.search.cluster.ray_cluster import start_ray
-from dacnn_search.search.cluster.slots import Demand, Share, Slots, demand_of
-from dacnn_search.search.cluster.tasks import Broken, WorkerDied, run_streams
+from dacnn_search.search.cluster.ray_cluster import ray_session
+from dacnn_search.search.cluster.slots import Demand, Resources, Share, Slots, demand_of
+from dacnn_search.search.cluster.tasks import run_tasks, start_task
 from dacnn_search.search.listener import Listener
 from dacnn_search.storage.ledger import Ledger
-
-import ray  # isort: skip  # after dacnn_search.search.cluster.ray_cluster, which sets what Ray reads
 
 __all__ = ["reproduce"]
 
@@ -82,8 +82,11 @@ def reproduce(
 
         broken: list[str] = []
         if missing:
-            with start_ray(address, concurrency, gpus_per_trial, verbose, _demand_of(missing)) as slots:
-                broken = _train(missing, archive, conditions.scale, slots, stop, listener, write_reports)
+            with ray_session(Resources(address, concurrency, gpus_per_trial, verbose)) as session:
+                slots = session.slots(_demand_of(missing))
+                trainings = _Trainings(missing, archive, conditions.scale, slots, listener, write_reports)
+                run_tasks(missing, trainings, slots.concurrency, stop)
+                broken = trainings.broken
         folders = write_reports()
     if broken:
         raise DacnnSearchError("these trainings broke, all others are done:\n" + "\n".join(broken))
@@ -118,38 +121,47 @@ def _demand_of(tasks: Sequence[Task]) -> Demand:
     return demand_of(networks, images.input_shape, images.num_classes, recipe, data_bytes=images.nbytes)
 
 
-def _train(
-    tasks: Sequence[Task],
-    archive: Archive,
-    scale: float,
-    slots: Slots,
-    stop: Stop,
-    listener: Listener,
-    after_each: Callable[[], Any],
-) -> list[str]:
-    """Train all. Return a line for each training that broke. Raises KeyboardInterrupt after a signal."""
-    remote = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)(train_watched)
-    shared = {data: ray.put(data.images) for data in {task.data for task in tasks}}
+class _Trainings:
+    """Starts trainings as Ray tasks, keeps their checkpoints and results, and reports on them."""
 
-    def start(task: Task) -> Any:
-        values = (task.architecture.to_dict(), task.recipe, task.seed, slots, archive.checkpoint(task))
-        return remote.remote(shared[task.data], *values, CHECKPOINT_SECONDS)
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        archive: Archive,
+        scale: float,
+        slots: Slots,
+        listener: Listener,
+        after_each: Callable[[], Any],
+    ) -> None:
+        self.broken: list[str] = []  # a line for each training that broke
+        self._archive = archive
+        self._scale = scale
+        self._slots = slots
+        self._listener = listener
+        self._after_each = after_each
+        self._images = {data: ray.put(data.images) for data in {task.data for task in tasks}}
+        self._progress = Progress(tasks, listener)
 
-    progress, broken = Progress(tasks, listener), []
-    for task, message in run_streams(tasks, start, slots.concurrency, stop):
-        if isinstance(message, WorkerDied):
-            listener.say(f"{task}: its worker process died")
-        elif isinstance(message, Broken):
-            progress.end(task)
-            broken.append(f"{task}: {message.reason}")
-        elif "epoch" in message:
-            if message["checkpoint"] is not None:
-                archive.keep_checkpoint(task, message["epoch"], message["checkpoint"])
-            progress.update(task, message["epoch"], message["test_accuracy"])
-        else:
-            record = archive.keep(task, message, scale)
-            progress.end(task)
-            outcome = record["reason"] or f"test error {100 * (1 - record['test_accuracy']):.2f}%"
-            listener.say(f"{progress.done} {task}: {outcome}, in {format_duration(record['seconds'])}")
-            after_each()
-    return broken
+    def start(self, task: Task) -> Any:
+        values = (task.architecture.to_dict(), task.recipe, task.seed, self._slots, self._archive.checkpoint(task))
+        return start_task(train_watched, self._slots, self._images[task.data], *values, CHECKPOINT_SECONDS)
+
+    def progressed(self, task: Task, message: Mapping[str, Any]) -> None:
+        if message["checkpoint"] is not None:
+            self._archive.keep_checkpoint(task, message["epoch"], message["checkpoint"])
+        self._progress.update(task, message["epoch"], message["test_accuracy"])
+
+    def finished(self, task: Task, result: dict[str, Any]) -> None:
+        record = self._archive.keep(task, result, self._scale)
+        self._progress.end(task)
+        outcome = record["reason"] or f"test error {100 * (1 - record['test_accuracy']):.2f}%"
+        seconds = format_duration(record["seconds"])
+        self._listener.say(f"{self._progress.done} {task}: {outcome}, in {seconds}")
+        self._after_each()
+
+    def lost(self, task: Task) -> None:
+        self._listener.say(f"{task}: its worker process died")
+
+    def failed(self, task: Task, reason: str) -> None:
+        self._progress.end(task)
+        self.broken.append(f"{task}: {reason}")

@@ -23,6 +23,7 @@ from dacnn_search.storage.front import best_under, front_of
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.resume import space_id
 from dacnn_search.storage.run_directory import RunDirectory
+from dacnn_search.training.recipe import Recipe
 
 __all__ = ["Search"]
 
@@ -63,7 +64,7 @@ class Search:
                 "session": len(ledger.records),
                 "sampler": settings.sampler,
                 "seed": settings.seed,
-                "space": space_id(space),
+                "space": space_id(space.settings),
             },
         )
         self._checkpoints = Checkpoints(run.checkpoints)
@@ -81,6 +82,11 @@ class Search:
         listener.update(self.snapshot())
 
     @property
+    def recipe(self) -> Recipe:
+        """How each trial is trained."""
+        return self.space.settings.recipe
+
+    @property
     def elapsed(self) -> float:
         return self._elapsed_before + time.monotonic() - self._begun
 
@@ -88,11 +94,6 @@ class Search:
     def finished(self) -> int:
         """How many trials have ended."""
         return len(self._ledger.records)
-
-    @property
-    def largest(self) -> str:
-        """The key of the running trial that takes most memory."""
-        return max(self.running, key=lambda key: self.running[key].proposal.cost.activations)
 
     @property
     def stops(self) -> bool:
@@ -224,6 +225,10 @@ class Search:
             self._waiting.append(running)
         self.end("interrupted")
         self.running.clear()
+
+    def say(self, text: str) -> None:
+        """Tell the user something."""
+        self._listener.say(text)
 
     def snapshot(self, state: str = "searching", message: str | None = None) -> Snapshot:
         """Where the search stands."""

@@ -396,7 +396,7 @@ def known(synthetic, tmp_path, monkeypatch):
             task = Task(member, data, conditions.architecture("dacnn14"), recipe, seed)
             *_, result = watch(data.images, recipe, architecture=task.architecture)
             archive.keep(task, result | {"test_accuracy": 0.5 + seed / 10}, conditions.scale)
-    monkeypatch.setattr("dacnn_search.paper.reproduce.start_ray", None)
+    monkeypatch.setattr("dacnn_search.paper.reproduce.ray_session", None)
     return results, (member,)
 
 
