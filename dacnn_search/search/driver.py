@@ -34,7 +34,7 @@ ATTEMPTS = 3  # at a trial whose worker dies
 class Search:
     """The driver's side of a search.
 
-    Tune asks it for trials (`propose`), reports how they go (`progress`, `goes_on`) and how they end (`finish`, `lose`).
+    It is asked for trials (`propose`) and told how they go (`progress`, `goes_on`) and how they end (`finish`, `lose`).
     A trial is known by the key that it was proposed with.
     """
 
