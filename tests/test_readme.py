@@ -29,9 +29,9 @@ def test_the_first_screen_has_the_two_commands():
 def test_its_yaml_is_valid(space_file):
     data, architecture = blocks("yaml")
     document = read_yaml(space_file(data + architecture))
-    values, problems = validate(document.data, SpaceSettings)
+    settings, problems = validate(document.data, SpaceSettings)
     assert not problems
-    assert values["data"].name == "folder"
+    assert settings.data.name == "folder"
 
 
 def test_links_lead_somewhere():

@@ -97,8 +97,8 @@ class Run:
         given = (self.environment.get("space") or {}).get("given")
         if not given:
             return None
-        values, _ = validate(given, SpaceSettings)
-        return SpaceSettings.model_construct(**values).model_dump(mode="json", warnings=False)
+        settings, _ = validate(given, SpaceSettings)
+        return None if settings is None else settings.model_dump(mode="json")
 
     @functools.cached_property
     def space_hash(self) -> str:

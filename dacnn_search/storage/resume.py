@@ -87,7 +87,7 @@ def settings_before(run: RunDirectory) -> SearchSettings | None:
 def _space_before(run: RunDirectory) -> SpaceSettings | None:
     """The space that a run was last given; None for a run from before that was kept."""
     given = run.environment.get("space", {}).get("given")
-    return None if given is None else SpaceSettings.model_construct(**validate(given, SpaceSettings)[0])
+    return None if given is None else validate(given, SpaceSettings)[0]
 
 
 def check_nothing_lost(
