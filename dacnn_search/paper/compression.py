@@ -13,7 +13,7 @@ from dacnn_search.network.cost import estimate_cost
 from dacnn_search.network.zoo import get, names
 from dacnn_search.paper.markdown import markdown_table
 
-__all__ = ["Comparison", "Measured", "compression_report", "measure", "reference_for"]
+__all__ = ["Measured", "compression_report", "measure", "reference_for"]
 
 COLUMNS = (
     *("network", "reference", "parameters", "prune ratio", "accuracy", "accuracy drop", "weights"),
@@ -39,31 +39,15 @@ class Measured:
     accuracy: float | None = None
     tested_on: Any = None
 
+    def prune_ratio(self, reference: "Measured") -> float:
+        """Return the share of the reference's parameters that is saved, in percent; negative for a larger network."""
+        return 100 * (1 - self.parameters / reference.parameters)
 
-@dataclass(frozen=True)
-class Comparison:
-    """A network against a reference."""
-
-    network: Measured
-    reference: Measured
-
-    @property
-    def prune_ratio(self) -> float:
-        """The share of the reference's parameters that is saved, in percent; negative for a larger network."""
-        return 100 * (1 - self.network.parameters / self.reference.parameters)
-
-    @property
-    def accuracy_drop(self) -> float | None:
-        """Points of accuracy; None if one of the two was not trained, or they were tested on different images."""
-        before, after = self.reference.accuracy, self.network.accuracy
-        if before is None or after is None or self.network.tested_on != self.reference.tested_on:
+    def accuracy_drop(self, reference: "Measured") -> float | None:
+        """Return points of accuracy; None if one of the two was not trained, or their test images differ."""
+        if self.accuracy is None or reference.accuracy is None or self.tested_on != reference.tested_on:
             return None
-        return 100 * (before - after)
-
-    @property
-    def macs_ratio(self) -> float:
-        """The network's multiply-accumulates over the reference's."""
-        return self.network.macs / self.reference.macs
+        return 100 * (reference.accuracy - self.accuracy)
 
 
 def compression_report(folders: Sequence[Path], against: str, trained: Path | None = None) -> str:
@@ -71,14 +55,14 @@ def compression_report(folders: Sequence[Path], against: str, trained: Path | No
 
     Raises InputError as `reference_for` does, which explains `against` and `trained`.
     """
-    comparisons = [Comparison(measure(folder), reference_for(against, folder, trained)) for folder in folders]
-    text = markdown_table(COLUMNS, map(_cells, comparisons), right=COLUMNS[2:])
-    if any(comparison.reference.accuracy is None for comparison in comparisons):
+    pairs = [(measure(folder), reference_for(against, folder, trained)) for folder in folders]
+    text = markdown_table(COLUMNS, [_cells(*pair) for pair in pairs], right=COLUMNS[2:])
+    if any(reference.accuracy is None for _, reference in pairs):
         text += (
             f"\n{against} has no accuracy here: no training of it on the same data by the same recipe was found"
             f"{f' in {trained}' if trained else ''}; a folder of a trained network can be named instead.\n"
         )
-    if any(comparison.network.tested_on != comparison.reference.tested_on for comparison in comparisons):
+    if any(network.tested_on != reference.tested_on for network, reference in pairs):
         text += "\nNo accuracy drop is told between networks that were tested on different data.\n"
     return text
 
@@ -115,11 +99,9 @@ def reference_for(against: str, like: Path, trained: Path | None = None) -> Meas
         )
     metrics, given = read_metrics(like), read_input(like)
     known = [read_metrics(path.parent) for path in sorted(trained.glob(f"*/{METRICS}"))] if trained else []
-    accuracies = [
-        other["training"]["test_accuracy"]
-        for other in known
-        if other["fingerprint"] == get(against).fingerprint and _trained_alike(other, metrics)
-    ]
+    fingerprint = get(against).fingerprint
+    alike = [other for other in known if other["fingerprint"] == fingerprint and _trained_alike(other, metrics)]
+    accuracies = [other["training"]["test_accuracy"] for other in alike]
     accuracies = [accuracy for accuracy in accuracies if accuracy is not None]
     cost = estimate_cost(get(against), given.shape, len(given.classes))
     accuracy = statistics.fmean(accuracies) if accuracies else None
@@ -138,16 +120,16 @@ def _test_set(metrics: Mapping[str, Any]) -> Any:
     return training.get("data"), training.get("test_images")
 
 
-def _cells(comparison: Comparison) -> tuple[str, ...]:
-    network, reference, drop = comparison.network, comparison.reference, comparison.accuracy_drop
+def _cells(network: Measured, reference: Measured) -> tuple[str, ...]:
+    drop = network.accuracy_drop(reference)
     return (
         network.name,
         reference.name,
         f"{network.parameters:,}",
-        f"{comparison.prune_ratio:.1f}%",
+        f"{network.prune_ratio(reference):.1f}%",
         "" if network.accuracy is None else f"{network.accuracy:.2%}",
         "" if drop is None else f"{drop:+.2f} points",
         format_bytes(network.file_bytes),
         format_bytes(reference.file_bytes),
-        f"{comparison.macs_ratio:.1%}",
+        f"{network.macs / reference.macs:.1%}",
     )

@@ -3,34 +3,16 @@
 import html
 import re
 from collections.abc import Sequence
+from pathlib import Path
+from string import Template
 
 import plotly.graph_objects as go
 import plotly.io
 
 __all__ = ["html_page"]
 
-NUMBER = re.compile(r"([+-]?[\d,]+(\.\d+)?)?")
 CODE = re.compile("`([^`]*)`")
-PAGE = """\
-<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 1.5rem auto; max-width: 70rem; padding: 0 1rem; color: #222 }}
-h1 {{ font-size: 1.4rem }}
-li {{ margin: .15rem 0; overflow-wrap: anywhere }}
-table {{ border-collapse: collapse; font-size: 12px }}
-td, th {{ border-bottom: 1px solid #ddd; padding: .2rem .6rem .2rem 0; text-align: left; vertical-align: top }}
-.number {{ text-align: right }}
-td:last-child:not(.number) {{ min-width: 6rem }}
-.wide {{ overflow-x: auto }}
-.wide .plotly-graph-div {{ min-width: 40rem }}
-</style></head><body>
-<h1>{title}</h1>
-<ul>{notes}</ul>
-{parts}
-</body></html>
-"""
+NUMBER = re.compile(r"([+-]?[\d,]+(\.\d+)?)?")
 
 
 def html_page(
@@ -47,7 +29,8 @@ def html_page(
     parts += [_html_table(*table)] if table else []
     items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
     wide = "\n".join(f'<div class="wide">{part}</div>' for part in parts)  # each scrolls sideways on a narrow page
-    return PAGE.format(title=html.escape(title), notes=CODE.sub(r"<code>\1</code>", items), parts=wide)
+    template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
+    return template.substitute(title=html.escape(title), notes=CODE.sub(r"<code>\1</code>", items), parts=wide)
 
 
 def _html_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

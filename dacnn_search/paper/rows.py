@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dacnn_search.network.cost import Cost, estimate_cost
-from dacnn_search.paper.compression import Comparison, Measured
+from dacnn_search.paper.compression import Measured
 from dacnn_search.paper.data import PaperData
 from dacnn_search.paper.experiments import REFERENCE, Conditions, Experiment, Member
 from dacnn_search.paper.published import EXTRA_TO, Published
@@ -129,18 +129,16 @@ def _less(a: float | None, b: float | None) -> float | None:
 
 def _pruning_row(published: Published, results: Results) -> Row:
     """Return a row of Table 8, with size and accuracy of our network if it is one."""
-    ours = None
-    if published.zoo_name:
-        network = results.measured(Member(published.dataset, published.zoo_name))
-        ours = Comparison(network, results.measured(REFERENCE))
+    reference = results.measured(REFERENCE)
+    ours = results.measured(Member(published.dataset, published.zoo_name)) if published.zoo_name else None
     return {
         "method": published.model,
-        "network": ours and ours.network.name,
-        "parameters": ours and ours.network.parameters,
-        "accuracy drop": ours and ours.accuracy_drop,
+        "network": ours and ours.name,
+        "parameters": ours and ours.parameters,
+        "accuracy drop": ours and ours.accuracy_drop(reference),
         "published drop": published.accuracy_drop,
-        "prune ratio": ours and ours.prune_ratio,
+        "prune ratio": ours and ours.prune_ratio(reference),
         "published ratio": published.prune_ratio,
-        "weights in bytes": ours and ours.network.file_bytes,
-        "MACs ratio": ours and ours.macs_ratio,
+        "weights in bytes": ours and ours.file_bytes,
+        "MACs ratio": ours and ours.macs / reference.macs,
     }
