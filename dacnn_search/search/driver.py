@@ -64,7 +64,7 @@ class Search:
                 "session": len(ledger.records),
                 "sampler": settings.sampler,
                 "seed": settings.seed,
-                "space": space_id(space),
+                "space": space_id(space.settings),
             },
         )
         self._checkpoints = Checkpoints(run.checkpoints)
