@@ -57,8 +57,7 @@ function testSummary({ seeds }) {
 const testOf = (index) => tests.get(index) ?? null;
 const accuracyDigits = () => ((payload.run.data?.validation ?? 0) >= 2000 ? 2 : 1);
 
-function standardError(accuracy) {
-  const images = payload.run.data?.validation;
+function standardError(accuracy, images = payload.run.data?.validation) {
   if (!images) return 0;
   const share = (accuracy * images + 2) / (images + 4); // Agresti and Coull: near 100% the plain formula is too sure
   return Math.sqrt((share * (1 - share)) / (images + 4));
@@ -104,12 +103,15 @@ function renderLive() {
   byId("live").hidden = !live && !status.message;
   byId("pause").hidden = !live;
   if (!live) return replace("live-text", status.message);
-  const total = status.trials ? ` of ${whole(status.trials)}` : "";
+  // A status without a part for retraining is of version 0.1, which then counted full trainings as trials.
+  const retraining = status.state === "retraining";
+  const { finished = trials.length, trials: wanted, trainings } = (retraining && status.retraining) || status;
+  const most = trainings ?? wanted;
+  const total = most ? ` of ${whole(most)}` : "";
   const left = status.remaining ? `, about ${duration(status.remaining)} left` : "";
-  const what = status.state === "searching" ? "trials" : "full trainings";
-  replace("live-text", `${whole(status.finished ?? trials.length)}${total} ${what}${left}. `, status.message);
-  if (status.trials) byId("progress").value = status.finished / status.trials;
-  byId("progress").hidden = !status.trials;
+  replace("live-text", `${whole(finished)}${total} ${retraining ? "full trainings" : "trials"}${left}. `, status.message);
+  if (most) byId("progress").value = finished / most;
+  byId("progress").hidden = !most;
   replace(
     "running",
     (status.running ?? []).map((trial) =>
@@ -173,12 +175,11 @@ function choose(index) {
 
 function selectionReason() {
   if (!state.byBudget || !front.length) return "";
-  if (!bestUnder(state.budget))
-    return `No finished network has at most ${whole(state.budget)} parameters; this is the smallest`;
-  const suggested = suggestion()?.index === state.selected && state.budget === trials[state.selected].parameters;
-  return suggested
-    ? "Suggested: the smallest network within one standard error of the best"
-    : `Best network with at most ${whole(state.budget)} parameters`;
+  const { trial: suggested, words } = suggestion();
+  if (suggested.index === state.selected && suggested.parameters === state.budget) return words;
+  return bestUnder(state.budget)
+    ? `Best network with at most ${whole(state.budget)} parameters`
+    : `No finished network has at most ${whole(state.budget)} parameters; this is the smallest`;
 }
 
 function showSelected() {
@@ -261,7 +262,7 @@ function startSelection() {
   const named = trials.find((trial) => `#trial-${trial.trial}` === location.hash);
   const hasFront = front.length > 0;
   for (const id of ["budget-row", "front-none"]) byId(id).hidden = (id === "budget-row") !== hasFront;
-  state.budget ??= suggestion()?.parameters ?? 1000;
+  state.budget ??= suggestion()?.trial.parameters ?? 1000;
   if (named && named.index !== state.selected) Object.assign(state, { selected: named.index, byBudget: false });
   if (state.byBudget && hasFront) setBudget(state.budget);
   else {
@@ -305,7 +306,7 @@ function renderFailures() {
 function renderAbout() {
   const { run } = payload;
   const rows = [
-    ["Command", run.command?.join(" ").replace(/^\S*dacnn_search[\\/](\w+)\.py/, "python -m dacnn_search.$1")],
+    ["Command", run.command],
     ["Sampler", run.sampler],
     ["Stopping", run.stopping],
     ["Seed", run.seed],
