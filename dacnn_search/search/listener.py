@@ -7,7 +7,7 @@ from typing import Any
 
 from dacnn_search.storage.front import Record
 
-__all__ = ["Listener", "RunningTrial", "Snapshot"]
+__all__ = ["Listener", "Retraining", "RunningTrial", "Snapshot"]
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,20 @@ class RunningTrial:
 
 
 @dataclass(frozen=True)
+class Retraining:
+    """How many full trainings have ended, of how many."""
+
+    finished: int
+    trainings: int
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The state of a run: searching, retraining, finished, interrupted or failed.
 
     elapsed, remaining: seconds; the latter an estimate, None while there is nothing to go by.
     finished, trials: done and wanted. hypervolume: of the front, in [0, 1].
+    retraining: None before the networks of the front are trained in full; all other counts are of the search.
     """
 
     state: str
@@ -39,6 +48,7 @@ class Snapshot:
     running: Sequence[RunningTrial] = ()
     front: Sequence[Record] = field(default=())
     hypervolume: float = 0.0
+    retraining: Retraining | None = None
 
 
 class Listener:

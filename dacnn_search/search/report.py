@@ -111,6 +111,7 @@ def write_status(run: RunDirectory, snapshot: Snapshot) -> None:
         "trials": snapshot.trials,
         "running": [dataclasses.asdict(trial) for trial in snapshot.running],
         "hypervolume": snapshot.hypervolume,
+        "retraining": snapshot.retraining and dataclasses.asdict(snapshot.retraining),
         "updated": now(),
     }
     write_atomic(run.folder / "status.json", json.dumps(values, indent=2) + "\n")

@@ -19,11 +19,11 @@ from dacnn_search.network.architecture import Architecture
 from dacnn_search.search.cluster.ray_cluster import RaySession, ray_session
 from dacnn_search.search.cluster.slots import Demand, Resources, Share, Slots, demand_of, most_excess
 from dacnn_search.search.cluster.tasks import run_tasks, start_task, train_fully
-from dacnn_search.search.listener import Listener, RunningTrial, Snapshot
+from dacnn_search.search.listener import Listener, Retraining, RunningTrial, Snapshot
 from dacnn_search.search.report import write_status
 from dacnn_search.space.settings import RetrainSettings
 from dacnn_search.storage.checkpoint import Checkpoints
-from dacnn_search.storage.front import spread
+from dacnn_search.storage.front import front_of, spread
 from dacnn_search.storage.ledger import Ledger, now
 from dacnn_search.storage.run_directory import RETRAINED, RunDirectory
 from dacnn_search.storage.trained import judge
@@ -247,7 +247,8 @@ class _Progress:
         self._trainings = trainings
         self._epochs = epochs
         self._listener = listener
-        self._front = run.front
+        self._records = run.records
+        self._front = front_of(self._records)
         self._hypervolume = run.scale.hypervolume(self._front)
         self._running: dict[FullTraining, int] = {}
         self._done = 0
@@ -289,13 +290,14 @@ class _Progress:
         snapshot = Snapshot(
             state=state,
             message=message,
-            elapsed=0.0,
+            elapsed=max(record["finished"] for record in self._records),
             remaining=None,
-            finished=self._done,
-            trials=self._trainings,
+            finished=len(self._records),
+            trials=self._run.environment.get("trials", len(self._records)),
             running=running,
             front=self._front,
             hypervolume=self._hypervolume,
+            retraining=Retraining(self._done, self._trainings),
         )
         with contextlib.suppress(OSError):  # the status is for others; nothing depends on it
             write_status(self._run, snapshot)

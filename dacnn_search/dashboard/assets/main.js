@@ -103,15 +103,15 @@ function renderLive() {
   byId("live").hidden = !live && !status.message;
   byId("pause").hidden = !live;
   if (!live) return replace("live-text", status.message);
-  // A status without a part for retraining is of version 0.1, which then counted full trainings as trials.
-  const retraining = status.state === "retraining";
-  const { finished = trials.length, trials: wanted, trainings } = (retraining && status.retraining) || status;
-  const most = trainings ?? wanted;
-  const total = most ? ` of ${whole(most)}` : "";
+  const { retraining } = status; // version 0.1 counted full trainings as trials instead
+  const finished = retraining ? retraining.finished : (status.finished ?? trials.length);
+  const wanted = retraining ? retraining.trainings : status.trials;
+  const total = wanted ? ` of ${whole(wanted)}` : "";
   const left = status.remaining ? `, about ${duration(status.remaining)} left` : "";
-  replace("live-text", `${whole(finished)}${total} ${retraining ? "full trainings" : "trials"}${left}. `, status.message);
-  if (most) byId("progress").value = finished / most;
-  byId("progress").hidden = !most;
+  const what = status.state === "searching" ? "trials" : "full trainings";
+  replace("live-text", `${whole(finished)}${total} ${what}${left}. `, status.message);
+  if (wanted) byId("progress").value = finished / wanted;
+  byId("progress").hidden = !wanted;
   replace(
     "running",
     (status.running ?? []).map((trial) =>
