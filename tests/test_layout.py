@@ -8,7 +8,14 @@ import dacnn_search
 
 PACKAGE = Path(dacnn_search.__file__).parent
 HEAVY = {
-    *("network.model", "training.augmentation", "training.optimizers", "training.device_data", "training.evaluation"),
+    *(
+        "network.model",
+        "training.augmentation",
+        "training.light_optimizers",
+        "training.compilation",
+        "training.device_data",
+        "training.evaluation",
+    ),
     *("training.trainer", "training.weights", "training.fine_tuning", "export.classifier", "export.formats"),
     *("export.parity", "search.report", "search.tune", "search.search"),
     *("search.retrain", "search.driver", "search.trial", "search.tracking"),
