@@ -2,8 +2,8 @@
 
 The choices are asked in this order, each only where it applies and where the space leaves it free: `sections`,
 `sharing`, `residual`, `batch_norm`, `width`, `growth`, `anchors`, then `depth_1`, `regulators_1`, `depth_2`, ...
-All but depths and regulators make a frame. A function `choose` answers: a sampler, a random generator, recorded choices or an
-enumeration.
+All but depths and regulators make a frame. A function `choose` answers: a sampler, a random
+generator, recorded choices or an enumeration.
 """
 
 import functools
