@@ -13,7 +13,7 @@ HEAVY = {
     *("export.parity", "search.report", "search.tune", "search.trial_worker", "search.scheduling", "search.search"),
     *("search.retrain", "search.driver", "search.trial", "search.tracking"),
     *("search.sampler.surrogate", "search.sampler.domain", "search.sampler.registry", "search.sampler.proposals"),
-    *("search.sampler.proposer", "search.cluster.ray_cluster", "search.cluster.worker", "search.cluster.tasks", "job"),
+    *("search.cluster.ray_cluster", "search.cluster.worker", "search.cluster.tasks", "job"),
     *("paper.worker", "paper.reproduce", "paper.filters", "paper.page", "paper.rows", "paper.report"),
     *("paper.compression", "paper.progress"),
 }

@@ -12,8 +12,7 @@ from typing import Any
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.search.listener import Listener, RunningTrial, Snapshot
 from dacnn_search.search.report import Derived
-from dacnn_search.search.sampler.proposals import Proposal, Proposals
-from dacnn_search.search.sampler.proposer import Proposer
+from dacnn_search.search.sampler.proposals import Proposal, Proposals, Proposer
 from dacnn_search.search.stopping import NoStopping, make_stopping
 from dacnn_search.search.trial import Running, describe, missing, progress_of, training_seed
 from dacnn_search.space.search_space import SearchSpace

@@ -1,13 +1,13 @@
-"""Where a search stands, and who wants to know."""
+"""`Listener`, who is told what happens in a run, and `Snapshot`, the state of a run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dacnn_search.storage.front import Record
 
-__all__ = ["Listener", "RunningTrial", "Snapshot"]
+__all__ = ["Listener", "Retraining", "RunningTrial", "Snapshot"]
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,21 @@ class RunningTrial:
 
 
 @dataclass(frozen=True)
+class Retraining:
+    """How far the retraining of the front is: `finished` of `trainings`, after `elapsed` seconds."""
+
+    finished: int
+    trainings: int
+    elapsed: float
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The state of a run: searching, retraining, finished, interrupted or failed.
 
-    elapsed, remaining: seconds; the latter an estimate, None while there is nothing to go by.
-    finished, trials: done and wanted. hypervolume: of the front, in [0, 1].
+    elapsed, remaining: seconds of search; the latter an estimate, None while there is nothing to go by.
+    finished, trials: trials that have ended and trials wanted. hypervolume: of the front, in [0, 1].
+    retraining: set from the beginning of a retraining to its end, or to where it was interrupted or failed.
     """
 
     state: str
@@ -37,15 +47,16 @@ class Snapshot:
     finished: int
     trials: int
     running: Sequence[RunningTrial] = ()
-    front: Sequence[Record] = field(default=())
+    front: Sequence[Record] = ()
     hypervolume: float = 0.0
+    retraining: Retraining | None = None
 
 
 class Listener:
-    """Told what happens in a run; this one does not care."""
+    """Does nothing about what it is told. Subclasses override what they care about."""
 
     def began(self, folder: Path) -> None:
-        """The run directory is there."""
+        """The run directory exists."""
 
     def update(self, snapshot: Snapshot) -> None:
         """Something has changed."""
@@ -57,4 +68,4 @@ class Listener:
         """A network has been retrained."""
 
     def say(self, text: str) -> None:
-        """A message for the user."""
+        """Show the user a message."""
