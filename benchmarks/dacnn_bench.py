@@ -9,7 +9,6 @@ Networks are trained in the order of their fingerprints, which are hashes: any b
 of the networks (fingerprints whose first digits, as a number, are divisible by 4) is trained with a second seed.
 """
 
-import argparse
 import dataclasses
 import json
 import multiprocessing
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+
+from results_file import make_parser
 
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.space.search_space import SearchSpace
@@ -130,7 +131,7 @@ def pack(path: Path, folder: Path, output: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("space", type=Path, help="YAML file of the space")
     parser.add_argument("--work", type=Path, required=True, help="folder for the results so far")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)

@@ -13,9 +13,7 @@ extrapolated from a few epochs on fewer. Images are random ones in the format of
 exit code 2.
 """
 
-import argparse
 import dataclasses
-import datetime
 import json
 import multiprocessing
 import os
@@ -23,14 +21,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Container, Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
-from throughput import RESULTS, Case, Convolutions, NaiveTraining, cases, make_data
+from naive_training import NaiveTraining
+from results_file import RESULTS, make_parser, write_figures
+from throughput import Case, Convolutions, cases, make_data, without_validation
 from torch import nn
 
-from dacnn_search.common.machine import package_versions
 from dacnn_search.data.dataset import ImageData
 from dacnn_search.network import zoo
 from dacnn_search.network.architecture import Architecture, Section
@@ -99,10 +97,13 @@ def endless(recipe: Recipe, compiled: bool) -> Recipe:
 
 
 def compiled_rate(architecture: Architecture, data: ResidentData, recipe: Recipe, rounds: int) -> tuple[float, float]:
-    """Images/s of compiled training steps, and the seconds of the first epoch, in which they are compiled."""
+    """Return images/s of compiled training steps, and the seconds of the first epoch, in which they are compiled.
+
+    The data have no validation images.
+    """
     training = make_training(architecture, data, endless(recipe, compiled=True))
-    first = seconds(training._train_epoch, 1, warm_up=0)
-    return len(data.train) / seconds(training._train_epoch, rounds), first
+    first = seconds(training.run_epoch, 1, warm_up=0)
+    return len(data.train) / seconds(training.run_epoch, rounds), first
 
 
 def graph_of(run: Callable[[], Any]) -> torch.cuda.CUDAGraph:
@@ -121,17 +122,20 @@ def graph_of(run: Callable[[], Any]) -> torch.cuda.CUDAGraph:
 def measure(case: Case, rounds: int, compiles: bool) -> dict[str, Any]:
     """Epochs of ours and of the naive loops, and the convolutions of as many steps."""
     data = make_data(case)
-    resident = ResidentData(data, GPU)
-    ours = make_training(case.architecture, resident, endless(case.recipe, compiled=False))
+    steps_alone = ResidentData(without_validation(data), GPU)
+    recipe = endless(case.recipe, compiled=False)
+    ours, steps = (
+        make_training(case.architecture, images, recipe) for images in (ResidentData(data, GPU), steps_alone)
+    )
     models = (build_seeded(case.architecture, 10, data.input_shape[0], 0) for _ in range(2))
     naive, tuned = (
         NaiveGpuTraining(model, data, case.recipe, better) for model, better in zip(models, (False, True), strict=True)
     )
     epoch = seconds(ours.run_epoch, rounds)
-    step = seconds(ours._train_epoch, rounds) / len(data.train) * case.recipe.batch_size
+    step = seconds(steps.run_epoch, rounds) / len(data.train) * case.recipe.batch_size
     compiled: dict[str, float] = {}
     if compiles:
-        rate, compiling = compiled_rate(case.architecture, resident, case.recipe, rounds)
+        rate, compiling = compiled_rate(case.architecture, steps_alone, case.recipe, rounds)
         compiled["steps_compiled_vs_not"] = round(rate * step / case.recipe.batch_size, 3)
         compiled["compiling_seconds"] = round(compiling, 1)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
@@ -171,7 +175,7 @@ def measure_zoo(
         architecture = zoo.get(name)
         recipe = Recipe(batch_size=128)
         training = make_training(architecture, data, endless(recipe, compiled=False))
-        rate = len(data.train) / seconds(training._train_epoch, rounds)
+        rate = len(data.train) / seconds(training.run_epoch, rounds)
         flops = 6.0 * estimate_cost(architecture, data.input_shape, data.num_classes).macs * rate
         found[name] = {
             "images_per_second": round(rate, 1),
@@ -187,7 +191,7 @@ def measure_zoo(
 def whole_training(data: ResidentData, epochs: int) -> float:
     """Seconds of 90 epochs of DACNN-18 (MIX,REG) on 50,000 images, extrapolated."""
     training = make_training(zoo.get("dacnn18-mix-reg"), data, endless(Recipe(name="paper"), compiled=False))
-    return seconds(training._train_epoch, epochs) * WHOLE_EPOCHS * WHOLE_IMAGES / len(data.train)
+    return seconds(training.run_epoch, epochs) * WHOLE_EPOCHS * WHOLE_IMAGES / len(data.train)
 
 
 def train_some(barrier: Any, rates: Any, least: float) -> None:
@@ -232,10 +236,7 @@ def packed_processes() -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer images and rounds")
-    parser.add_argument("--output", type=Path, default=RESULTS / "gpu.json")
-    options = parser.parse_args()
+    options = make_parser(__doc__, "fewer images and rounds", RESULTS / "gpu.json").parse_args()
     if not torch.cuda.is_available():
         print("error: this benchmark needs a CUDA GPU, but torch sees none", file=sys.stderr)
         sys.exit(2)
@@ -247,7 +248,8 @@ def main() -> None:
         compiles = not options.quick or number == 6
         measured.append(result := measure(dataclasses.replace(case, images=images), rounds, compiles))
         print(json.dumps(result), flush=True)
-    data = ResidentData(make_data(Case("cifar", PACKED_NETWORK.sections, Recipe(), images)), GPU)
+    data = make_data(Case("cifar", PACKED_NETWORK.sections, Recipe(), images))
+    data = ResidentData(without_validation(data), GPU)
     names = QUICK_ZOO if options.quick else zoo.names()
     networks = measure_zoo(names, QUICK_COMPILED if options.quick else names, data, rounds, peak)
     training_seconds = whole_training(data, rounds)
@@ -271,17 +273,8 @@ def main() -> None:
         "dacnn_18_mix_reg_90_epochs_seconds": round(training_seconds),
         "zoo": networks,
     }
-    report = {
-        **figures,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": name,
-        "peak_flops": peak,
-        "versions": package_versions(),
-        "rounds": rounds,
-        "networks": measured,
-    }
-    options.output.parent.mkdir(exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    gpu = {"name": name, "peak_flops": peak}
+    write_figures(options.output, figures, quick=options.quick, gpu=gpu, rounds=rounds, networks=measured)
     print(json.dumps(figures))
 
 

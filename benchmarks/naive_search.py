@@ -1,5 +1,5 @@
-"""What one would write without this package, in full: a torchvision-like data set, DataLoader, a training loop, Ray
-Tune with OptunaSearch, two objectives, two trials at once. `overhead.py` and `time_to_front.py` compare with it.
+"""A search as one would write it without this package: the loop of `naive_training.py`, Ray Tune with OptunaSearch, two
+objectives, two trials at once. `overhead.py` and `time_to_front.py` compare with it.
 
     python benchmarks/naive_search.py SPACE.yaml --trials 10 --output trials.jsonl
 
@@ -12,7 +12,6 @@ ones. Each line of the output is a finished trial: when it began and ended, what
 trainings by `study.optimize` in one process instead.
 """
 
-import argparse
 import json
 import random
 import tempfile
@@ -24,31 +23,16 @@ import numpy as np
 import optuna
 import ray
 import torch
-from PIL import Image
+from naive_training import NaiveTraining
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
+from results_file import make_parser
 
 from dacnn_search import SearchSpace, build
-from dacnn_search.data.dataset import ImageData, Split, load
+from dacnn_search.data.dataset import ImageData, load
 from dacnn_search.search.sampler.domain import distribution_of
 
 CONCURRENCY = 2
-
-
-class Images(Dataset):
-    """Images as torchvision's data sets hold them: an array, from which each is taken as a PIL image."""
-
-    def __init__(self, split: Split, transform: transforms.Compose) -> None:
-        self.images, self.labels, self.transform = split.images, split.labels, transform
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.transform(Image.fromarray(self.images[index].squeeze())), int(self.labels[index])
 
 
 def train(config: dict[str, Any], output: Path, report: Any, space: SearchSpace, data: ImageData) -> None:
@@ -61,28 +45,10 @@ def train(config: dict[str, Any], output: Path, report: Any, space: SearchSpace,
     if not space.meets_constraints(architecture):
         report({"accuracy": 0.0, "parameters": parameters})
         return
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(data.mean, data.std)])
-    train_loader = DataLoader(Images(data.train, transform), batch_size=recipe.batch_size, shuffle=True)
-    validation_loader = DataLoader(Images(data.validation, transform), batch_size=256)
-    optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, epochs=recipe.epochs, steps_per_epoch=len(train_loader)
-    )
-    criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+    training = NaiveTraining(model, data, recipe)
     first_step = time.time()
-    accuracy = 0.0
     for _ in range(recipe.epochs):
-        model.train()
-        for images, labels in train_loader:
-            optimizer.zero_grad()
-            loss = criterion(model(images), labels)
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
-        model.eval()
-        with torch.no_grad():
-            correct = sum((model(images).argmax(1) == labels).sum().item() for images, labels in validation_loader)
-        accuracy = correct / len(data.validation)
+        _, accuracy = training.run_epoch()
         report({"accuracy": accuracy, "parameters": parameters})
     line = {
         "fingerprint": architecture.fingerprint,
@@ -179,7 +145,7 @@ def _suggest(trial: optuna.Trial, name: str, distribution: Any) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("space", type=Path)
     parser.add_argument("--stack", choices=["tune", "tuned", "optuna"], default="tune")
     parser.add_argument("--trials", type=int, default=50)

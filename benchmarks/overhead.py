@@ -19,10 +19,7 @@ The gaps of our workers are the time between the epochs of one trial and those o
 the ledger's times leave when the seconds of epochs are taken from them.
 """
 
-import argparse
-import datetime
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -32,11 +29,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dacnn_search.common.machine import package_versions, processor_name
+from results_file import RESULTS, make_parser, write_figures
+
 from dacnn_search.storage.ledger import read_ledger
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results"
 DEFAULT = HERE.parent / "search_spaces" / "default.yaml"
 TRIVIAL = """\
 name: trivial
@@ -242,12 +239,10 @@ def driver_cpu(samplers: dict[str, int]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round, a smaller sample: 5 minutes on 2 cores")
+    parser = make_parser(__doc__, "one round, a smaller sample: 5 minutes on 2 cores", RESULTS / "overhead.json")
     parser.add_argument("--rounds", type=int, help="default 3, quick 1")
     parser.add_argument("--trials", type=int, help="of the whole search of ours (default 50, quick 20)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--output", type=Path, default=RESULTS / "overhead.json")
     options = parser.parse_args()
     rounds, trials = options.rounds or (1 if options.quick else 3), options.trials or (20 if options.quick else 50)
     measured: list[dict[str, float]] = []
@@ -263,21 +258,8 @@ def main() -> None:
     if "driver" in options.parts:
         result |= driver_cpu(QUICK_SAMPLERS if options.quick else SAMPLERS)
     result = {key: round(value, 4) for key, value in result.items()}
-    write(options.output, result, rounds, options.quick)
+    write_figures(options.output, result, rounds=rounds, quick=options.quick)
     print(json.dumps(result))
-
-
-def write(output: Path, result: dict[str, float], rounds: int, quick: bool) -> None:
-    """The figures with what they depend on."""
-    about = {
-        "date": datetime.date.today().isoformat(),
-        "machine": {"cpu": processor_name(), "cpus": os.cpu_count(), "load_at_end": os.getloadavg()[0]},
-        "versions": package_versions(),
-        "rounds": rounds,
-        "quick": quick,
-    }
-    output.parent.mkdir(exist_ok=True)
-    output.write_text(json.dumps({**about, "figures": result}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,23 +1,22 @@
-"""A search whose workers pretend to train, to measure its driver: `overhead.py` runs it.
-
-python benchmarks/pretended_search.py SAMPLER TRIALS FOLDER OUTPUT
-"""
+"""A search whose workers pretend to train, to measure its driver: `overhead.py` runs it."""
 
 import json
 import math
 import random
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from results_file import make_parser
+
 from dacnn_search.search import driver as state
-from dacnn_search.search import tune as tuning
+from dacnn_search.search.cluster.ray_cluster import ray_session
 from dacnn_search.search.listener import Listener
-from dacnn_search.search.report import Derived
-from dacnn_search.search.search import run_search
-from dacnn_search.search.trial_worker import TrialWorker
+from dacnn_search.search.report import ReportWriter
+from dacnn_search.search.request import prepare
+from dacnn_search.search.search import search_in_session
+from dacnn_search.search.tune import TrialWorker
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "default.yaml"
 WINDOW = 100  # trials over which CPU time is averaged
@@ -57,7 +56,7 @@ class Clock(Listener):
         self.seconds.append(time.process_time())
 
 
-class WrittenAtTheEnd(Derived):
+class WrittenAtTheEnd(ReportWriter):
     """Writes tables, study and dashboard once, at the end, and keeps the CPU time of that. In a search their thread
     writes in bursts of many trials, which would fall into one window or none and hold up the others."""
 
@@ -74,15 +73,22 @@ class WrittenAtTheEnd(Derived):
 
 
 def main() -> None:
-    sampler, trials, folder, output = sys.argv[1:]
-    tuning.TrialWorker = Pretender  # type: ignore[misc]
-    state.Derived = WrittenAtTheEnd  # type: ignore[misc]
+    parser = make_parser(__doc__)
+    parser.add_argument("sampler")
+    parser.add_argument("trials", type=int)
+    parser.add_argument("folder", type=Path, help="for the run directory")
+    parser.add_argument("output", type=Path, help="JSON file for the figures")
+    options = parser.parse_args()
+    state.ReportWriter = WrittenAtTheEnd  # type: ignore[misc]
     clock = Clock()
-    run_search(SPACE, results=folder, trials=int(trials), concurrency=2, sampler=sampler, listener=clock)
+    settings = {"trials": options.trials, "concurrency": 2, "sampler": options.sampler}
+    request = prepare(SPACE, results=options.folder, settings=settings)
+    with ray_session(request.resources(None, False)) as session:
+        search_in_session(request, session, listener=clock, trainable=Pretender)
     at = clock.seconds
     early = at[100 + WINDOW // 2] - at[100 - WINDOW // 2]
     late = at[-1] - at[-1 - WINDOW]
-    Path(output).write_text(json.dumps([early / WINDOW, late / WINDOW, WrittenAtTheEnd.seconds / len(at)]))
+    options.output.write_text(json.dumps([early / WINDOW, late / WINDOW, WrittenAtTheEnd.seconds / len(at)]))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ null where the searches are too few or too short to tell it:
 """
 
 import argparse
-import datetime
 import itertools
 import json
 import multiprocessing
@@ -35,15 +34,14 @@ import numpy as np
 import optuna
 import pandas as pd
 import plotly.colors
+from results_file import RESULTS, make_parser, write_figures
 from simulator import Table, best_hypervolume, hypervolumes, scale_of, simulate
 
-from dacnn_search.common.machine import package_versions, processor_name
 from dacnn_search.search.sampler import registry as samplers
 from dacnn_search.search.stopping import Progress, StoppingRule, Verdict, make_stopping
 from dacnn_search.space.search_space import SearchSpace
 
 FOLDER = Path(__file__).parent / "dacnn_bench"
-RESULTS = Path(__file__).parent / "results"
 MARKS = (10, 30, 50, 100, 200)  # numbers of trials after which tables tell the hypervolume
 OURS, DEFAULT = "surrogate", "optuna_default"
 PEER = "syne_tune"  # its sampler, and its rule; only where it is installed
@@ -216,19 +214,10 @@ def write(
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    options.output.mkdir(parents=True, exist_ok=True)
     name = f"search_efficiency-{options.table}" + ("-quick" if options.quick else "")
     path = options.output / f"{name}.json"
-    about = {
-        "date": datetime.date.today().isoformat(),
-        "machine": {"cpu": processor_name(), "cpus": os.cpu_count()},
-        "versions": package_versions(),
-        "first_seed": options.first_seed,
-        "workers": options.workers,
-        "figures": figures,
-        "searches": table.round(5).astype(object).where(table.notna(), None).to_dict("records"),
-    }
-    path.write_text(json.dumps(about, indent=1), encoding="utf-8")
+    searches = table.round(5).astype(object).where(table.notna(), None).to_dict("records")
+    write_figures(path, figures, first_seed=options.first_seed, workers=options.workers, searches=searches)
     rows.to_csv(path.with_suffix(".csv"), index=False)
     titles = ("after trials", "after epochs of all trials", "after seconds of virtual time")
     figure = make_subplots(1, 3, subplot_titles=titles, shared_yaxes=True)
@@ -252,9 +241,8 @@ def write(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, "few seeds and the combinations that the last line needs")
     parser.add_argument("--table", default="digits", help="name of a YAML and a Parquet file in dacnn_bench/")
-    parser.add_argument("--quick", action="store_true", help="few seeds and the combinations that the last line needs")
     parser.add_argument("--seeds", type=int, help="searches of each combination (default 20, quick 5)")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=100)

@@ -3,110 +3,38 @@
     python benchmarks/throughput.py --quick
 
 These are timed in turn, several times, in one process with one thread: an epoch of ours (validation included), an
-epoch of the naive script below (likewise), our training steps alone, and the convolutions of the same network alone,
-forward and backward, in the shapes, precision and memory format of ours. Both loops train the same network on the same
-images with the same optimiser, batch size and augmentation. Where ours computes in bfloat16, the naive script is timed
-once more with autocast to bfloat16 and channels-last memory, which one who knows torch well would add. Time is CPU time
-of the process, which other users of the machine lengthen less; everything here is one thread, so that on a quiet
-machine it is wall time. Ratios of wall time are in the JSON file too.
+epoch of the naive script (`naive_training.py`, likewise), our training steps alone, and the convolutions of the same
+network alone, forward and backward, in the shapes, precision and memory format of ours. Both loops train the same
+network on the same images with the same optimiser, batch size and augmentation. Where ours computes in bfloat16, the
+naive script is timed once more with autocast to bfloat16 and channels-last memory, which one who knows torch well would
+add. Time is CPU time of the process, which other users of the machine lengthen less; on a quiet machine it is wall
+time, since everything here is one thread. Ratios of wall time are in the JSON file too.
 
 Images: the digits, and random images in the format of CIFAR-10 (speed does not depend on what they show).
 """
 
-import argparse
 import dataclasses
-import datetime
-import functools
 import json
 import os
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
+from naive_training import NaiveTraining
+from results_file import RESULTS, make_parser, write_figures
+from torch import Tensor
 
-from dacnn_search.common.machine import package_versions, processor_name
 from dacnn_search.data.dataset import DataConfig, ImageData, Split, load
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.network.model import build
 from dacnn_search.training.device_data import ResidentData
 from dacnn_search.training.recipe import Recipe
 from dacnn_search.training.trainer import Training, build_seeded, prepare_process
-
-RESULTS = Path(__file__).parent / "results"
-
-
-# The naive script, in full: what a good user of torch and torchvision writes.
-
-
-class Images(Dataset):
-    """Images as torchvision's data sets have them: an array in memory, each made a PIL image and transformed."""
-
-    def __init__(self, split: Split, transform: Callable[[Image.Image], Tensor]) -> None:
-        self.images = split.images
-        self.labels = split.labels.tolist()
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(Image.fromarray(self.images[index].squeeze())), self.labels[index]
-
-
-class NaiveTraining:
-    """A DataLoader, AdamW, a one-cycle schedule and the usual two loops, in float32 or, `tuned`, in bfloat16."""
-
-    def __init__(self, model: nn.Module, data: ImageData, recipe: Recipe, tuned: bool = False) -> None:
-        plain = [transforms.ToTensor(), transforms.Normalize(data.mean, data.std)]
-        augmented: list[Any] = []
-        if recipe.crop:
-            augmented.append(transforms.RandomCrop(data.input_shape[1:], padding=recipe.crop))
-        if data.flip:
-            augmented.append(transforms.RandomHorizontalFlip())
-        train = Images(data.train, transforms.Compose([*augmented, *plain]))
-        validation = Images(data.validation, transforms.Compose(plain))
-        self.train_loader = DataLoader(train, recipe.batch_size, shuffle=True)
-        self.validation_loader = DataLoader(validation, 256)
-        self.model = model.to(memory_format=torch.channels_last) if tuned else model
-        device = next(model.parameters()).device.type
-        self.autocast = functools.partial(torch.autocast, device, torch.bfloat16, enabled=tuned)
-        self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-        self.optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
-        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, recipe.learning_rate, epochs=recipe.epochs, steps_per_epoch=len(self.train_loader)
-        )
-
-    def run_epoch(self) -> tuple[float, float]:
-        self.model.train()
-        total_loss = 0.0
-        for images, labels in self.train_loader:
-            self.optimizer.zero_grad()
-            with self.autocast():
-                loss = self.criterion(self.model(images), labels)
-            loss.backward()
-            self.optimizer.step()
-            self.scheduler.step()
-            total_loss += loss.item() * len(labels)
-        return total_loss / len(self.train_loader.dataset), self.evaluate()  # type: ignore[arg-type]
-
-    def evaluate(self) -> float:
-        self.model.eval()
-        correct = 0
-        with torch.no_grad(), self.autocast():
-            for images, labels in self.validation_loader:
-                correct += (self.model(images).argmax(1) == labels).sum().item()
-        return correct / len(self.validation_loader.dataset)  # type: ignore[arg-type]
-
 
 # The floor.
 
@@ -208,10 +136,18 @@ def make_data(case: Case) -> ImageData:
     return ImageData("random", names, split(case.images), split(case.images // 8), split(0), mean, std, flip=True)
 
 
+def without_validation(data: ImageData) -> ImageData:
+    """Return data on which an epoch is its training steps alone."""
+    return dataclasses.replace(data, validation=Split(data.validation.images[:0], data.validation.labels[:0]))
+
+
 def measure(case: Case, rounds: int) -> dict[str, Any]:
     """Time an epoch of each in turn; medians, and ratios of what was timed in the same round."""
     data = make_data(case)
-    ours = Training(build_seeded(case.architecture, 10, data.input_shape[0], 0), ResidentData(data, "cpu"), case.recipe)
+    ours, steps_alone = (
+        Training(build_seeded(case.architecture, 10, data.input_shape[0], 0), ResidentData(images, "cpu"), case.recipe)
+        for images in (data, without_validation(data))
+    )
     naive = NaiveTraining(build_seeded(case.architecture, 10, data.input_shape[0], 0), data, case.recipe)
     floor = Convolutions(case.architecture, data.input_shape, case.recipe.batch_size, ours.precision)
     steps = len(data.train) // case.recipe.batch_size
@@ -222,7 +158,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
 
     timed: dict[str, Callable[[], Any]] = {
         "ours": ours.run_epoch,
-        "step": lambda: ours._train_epoch(),
+        "step": steps_alone.run_epoch,
         "convolutions": run_floor,
         "naive": naive.run_epoch,
     }
@@ -272,9 +208,7 @@ def summarise(measured: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer images and rounds: at most 5 minutes on 2 cores")
-    parser.add_argument("--output", type=Path, default=RESULTS / "throughput.json")
+    parser = make_parser(__doc__, "fewer images and rounds: at most 5 minutes on 2 cores", RESULTS / "throughput.json")
     options = parser.parse_args()
     prepare_process(threads=1)
     rounds = {"digits": 9, "cifar": 3} if options.quick else {"digits": 15, "cifar": 7}
@@ -289,16 +223,7 @@ def main() -> None:
             flush=True,
         )
     figures = summarise(measured)
-    report = {
-        **figures,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "hardware": f"1 core of {processor_name()}, {os.cpu_count()} cores",
-        "versions": package_versions(),
-        "rounds": rounds,
-        "networks": measured,
-    }
-    options.output.parent.mkdir(exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_figures(options.output, figures, quick=options.quick, rounds=rounds, networks=measured)
     print(json.dumps(figures))
 
 

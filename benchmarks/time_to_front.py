@@ -15,10 +15,7 @@ as well, for many seeds, in no time (`naive_trials_replayed`): the median of the
 ones, is `naive_seconds_expected`.
 """
 
-import argparse
-import datetime
 import json
-import os
 import signal
 import statistics
 import subprocess
@@ -31,17 +28,16 @@ from typing import Any
 
 import optuna
 from naive_search import flat_space
+from results_file import RESULTS, make_parser, write_figures
 from simulator import Table, best_hypervolume, scale_of
 
 from dacnn_search.common.errors import RunDirectoryError
-from dacnn_search.common.machine import package_versions, processor_name
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.front import Scale, front_of
 from dacnn_search.storage.ledger import read_ledger
 
 HERE = Path(__file__).parent
 SPACE, TABLE = HERE / "dacnn_bench" / "digits.yaml", HERE / "dacnn_bench" / "digits.parquet"
-RESULTS = HERE / "results"
 SHARE = 0.95  # of the best hypervolume
 MOST_TRIALS = 1000
 REPLAYS = 30
@@ -125,12 +121,11 @@ def replay_naive(seed: int, judge: Judge) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one seed, and the naive stack ended after 150 s")
+    quick = "one seed, and the naive stack ended after 150 s"
+    parser = make_parser(__doc__, quick, RESULTS / "time_to_front.json")
     parser.add_argument("--seeds", type=int, help="searches of ours (default 5, quick 1)")
     parser.add_argument("--naive-seeds", type=int, help="searches of the naive stack (default 3, quick 1)")
     parser.add_argument("--limit", type=float, help="seconds for a search (default 1800, quick 150)")
-    parser.add_argument("--output", type=Path, default=RESULTS / "time_to_front.json")
     options = parser.parse_args()
     seeds = {"ours": options.seeds or (1 if options.quick else 5)}
     seeds["naive"] = options.naive_seeds or (1 if options.quick else 3)
@@ -165,21 +160,8 @@ def main() -> None:
         "naive_reached": f"{sum(run['reached'] for run in found['naive'])} of {seeds['naive']}",
         "limit_seconds": limit,
     }
-    write(options.output, figures, found)
+    write_figures(options.output, figures, options=sys.argv[1:], searches=found)
     print(json.dumps(figures))
-
-
-def write(output: Path, figures: dict[str, Any], found: dict[str, list[dict[str, Any]]]) -> None:
-    """The figures and every search, with what they depend on."""
-    about = {
-        "date": datetime.date.today().isoformat(),
-        "machine": {"cpu": processor_name(), "cpus": os.cpu_count(), "load_at_end": os.getloadavg()[0]},
-        "versions": package_versions(),
-        "options": sys.argv[1:],
-    }
-    output.parent.mkdir(exist_ok=True)
-    report = {**about, "figures": figures, "searches": found}
-    output.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
-"""`dacnn-search COMMAND ...`: the commands of the package, each of which is a module with a `main`."""
+"""`dacnn-search COMMAND ...`: the commands of the package."""
 
-import importlib
-import sys
-from collections.abc import Sequence
+from dacnn_search.common.command import CommandGroup
 
 __all__ = ["COMMANDS", "main"]
 
@@ -17,24 +15,12 @@ COMMANDS = {  # command -> module, what it does
     "paper": ("dacnn_search.paper.__main__", "train the paper's networks and compare with its tables and figures"),
 }
 
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command. Ends the process, as the command's own main does."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or given[0] in ("-h", "--help"):
-        print(_usage())
-        sys.exit(0 if given else 2)
-    name, *rest = given
-    if name not in COMMANDS:
-        print(f"dacnn-search: the command must be one of {', '.join(COMMANDS)}, but is {name!r}", file=sys.stderr)
-        sys.exit(2)
-    importlib.import_module(COMMANDS[name][0]).main(rest)
-
-
-def _usage() -> str:
-    lines = [f"  {name:<10} {purpose}" for name, (_, purpose) in COMMANDS.items()]
-    return "\n".join(["usage: dacnn-search COMMAND ...", "", *lines, "", "dacnn-search COMMAND --help tells more."])
-
+main = CommandGroup(
+    COMMANDS,
+    name="dacnn-search",
+    help="Search for small CNNs that share their weights. `dacnn-search COMMAND --help` tells more.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 if __name__ == "__main__":
     main()

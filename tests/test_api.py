@@ -42,7 +42,7 @@ def test_command_line_has_all_commands(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     assert ended.value.code == 0
-    assert capsys.readouterr().out.startswith("usage:")
+    assert capsys.readouterr().out.startswith("Usage:")
 
 
 def test_unknown_command(capsys):
@@ -51,7 +51,7 @@ def test_unknown_command(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["serach"])
     assert ended.value.code == 2
-    assert "the command must be one of run, space" in capsys.readouterr().err
+    assert "No such command 'serach'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -62,5 +62,5 @@ def test_every_command_is_a_module_that_runs(command):
         text=True,
         check=True,
     )
-    assert done.stdout.startswith(f"usage: python -m dacnn_search.{command}")
+    assert done.stdout.startswith(f"Usage: python -m dacnn_search.{command}")
     assert done.stderr == ""

@@ -10,12 +10,11 @@ PACKAGE = Path(dacnn_search.__file__).parent
 HEAVY = {
     *("network.model", "training.augmentation", "training.optimizers", "training.device_data", "training.evaluation"),
     *("training.trainer", "training.weights", "training.fine_tuning", "export.classifier", "export.formats"),
-    *("export.parity", "search.report", "search.tune", "search.trial_worker", "search.scheduling", "search.search"),
+    *("export.parity", "search.report", "search.tune", "search.search"),
     *("search.retrain", "search.driver", "search.trial", "search.tracking"),
     *("search.sampler.surrogate", "search.sampler.domain", "search.sampler.registry", "search.sampler.proposals"),
-    *("search.cluster.ray_cluster", "search.cluster.worker", "search.cluster.tasks", "job"),
-    *("paper.worker", "paper.reproduce", "paper.filters", "paper.page", "paper.rows", "paper.report"),
-    *("paper.compression", "paper.progress"),
+    *("search.study", "search.cluster.ray_cluster", "search.cluster.worker", "search.cluster.tasks"),
+    *("paper.reproduce", "paper.filters"),
 }
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)

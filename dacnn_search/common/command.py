@@ -1,77 +1,53 @@
-"""What all commands share: errors become one line on stderr and an exit code, never a traceback; warnings a line."""
+"""What all commands share: option types, `--traceback`, errors as one line on stderr, exit codes.
 
-import argparse
-import functools
+A command is a function with click's decorators and `@command()` on top; called with a list of arguments it ends the
+process by SystemExit, as from a shell.
+"""
+
+import contextlib
+import importlib
 import sys
+import traceback
 import warnings
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from dacnn_search.common.errors import DacnnSearchError
+import click
 
-__all__ = ["command", "parsed", "whole"]
+from dacnn_search.common.errors import DacnnSearchError, InputError
+from dacnn_search.common.units import parse_bytes, parse_count, parse_duration
 
-T = TypeVar("T")
+__all__ = [
+    "BYTES",
+    "COUNT",
+    "DURATION",
+    "GPUS",
+    "PATH",
+    "CommandGroup",
+    "Parsed",
+    "at_least",
+    "command",
+    "option_group",
+]
 
 
-def command(main: Callable[..., int | None]) -> Callable[..., None]:
-    """Make `main(arguments=None)` a command: it ends the process with main's exit code, or, for an error of ours,
-    prints its message and exits with the error's code."""
+class Parsed(click.ParamType):
+    """An option type that a parsing function gives; the message of its ValueError is told."""
 
-    @functools.wraps(main)
-    def run(arguments: Sequence[str] | None = None) -> None:
-        warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    def __init__(self, parse: Callable[[str], Any], name: str) -> None:
+        self.parse = parse
+        self.name = name  # of the value in the help
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
-            code = main(arguments)
-            sys.stdout.flush()
-        except DacnnSearchError as error:
-            sys.exit(_fail(str(error), error.exit_code))
-        except KeyboardInterrupt:
-            sys.exit(_fail("interrupted", 130))
-        except BrokenPipeError:  # the reader of a pipe, such as head, has left
-            sys.stderr.close()
-            sys.exit(0)
-        except OSError as error:  # a disk that is full or gone
-            sys.exit(_fail(f"{error.filename or 'a file'}: {error.strerror or error}", 1))
-        sys.exit(code or 0)
-
-    return run
-
-
-def parsed(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """An argument's type: what `parse` makes of the text. Argparse tells its ValueError."""
-
-    def convert(text: str) -> T:
-        try:
-            return parse(text)
+            return self.parse(value)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return convert
+            self.fail(str(error), param, ctx)
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """An argument's type: a whole number of at least `least`."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, but is {text!r}")
-        return value
-
-    return parse
-
-
-def _fail(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
-    return code
-
-
-def share(text: str) -> float | str:
-    """`auto` or a share of GPUs, a number of at least 0. Raises ValueError for anything else."""
+def _parse_gpus(text: str) -> float | str:
     if text == "auto":
         return text
     try:
@@ -81,3 +57,161 @@ def share(text: str) -> float | str:
     if not 0 <= value < float("inf"):
         raise ValueError(f"must be auto or a number of at least 0, but is {text!r}")
     return value
+
+
+PATH = click.Path(path_type=Path)
+COUNT = Parsed(parse_count, "count")
+BYTES = Parsed(parse_bytes, "size")
+DURATION = Parsed(parse_duration, "time")
+GPUS = Parsed(_parse_gpus, "share")  # a number of GPUs, such as 0.5, or auto
+
+
+def at_least(least: int) -> click.IntRange:
+    """Return the option type of whole numbers from `least`."""
+    numbers = click.IntRange(min=least)
+    numbers.name = "n"  # shown as --trials N
+    return numbers
+
+
+class Option(click.Option):
+    """An option with a heading in the help. If it takes `several` values, `--name a b` means `--name a --name b`."""
+
+    def __init__(self, *args: Any, heading: str, several: bool = False, **attributes: Any) -> None:
+        if several:
+            attributes["multiple"] = True
+        super().__init__(*args, **attributes)
+        self.heading = heading
+        self.several = several
+
+
+def option_group(heading: str) -> Callable[..., Any]:
+    """Return a decorator like `click.option`, for options that the help lists under `heading`."""
+    return partial(click.option, cls=Option, heading=heading)
+
+
+class _OneLineErrors(click.Command):
+    """Ends the process after `main`: with an exit code, and with one line on stderr for a wrong command line."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        try:
+            code = super().main(args, *rest, **{**extra, "standalone_mode": False})
+        except click.ClickException as error:
+            code = _fail(" ".join(error.format_message().split()), InputError.exit_code)
+        except click.Abort:  # Ctrl-C before the command began
+            code = _fail("interrupted", 130)
+        sys.exit(code or 0)
+
+
+class Command(_OneLineErrors):
+    """A command with `--traceback` whose errors are one line on stderr and whose return value is the exit code."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.context_settings = {"help_option_names": ["-h", "--help"], "show_default": True}
+        self.params.append(
+            click.Option(
+                ["--traceback"],
+                is_flag=True,
+                envvar="DACNN_SEARCH_TRACEBACK",
+                help="show where an error comes from, as DACNN_SEARCH_TRACEBACK=1 does",
+            )
+        )
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        several = {name for param in self.params if getattr(param, "several", False) for name in param.opts}
+        return super().parse_args(ctx, _repeat_names(args, several))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        headings: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None and isinstance(param, click.Option):
+                headings.setdefault(getattr(param, "heading", "Options"), []).append(record)
+        for heading, records in headings.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+        with _errors_told(ctx.params.pop("traceback")):
+            code = super().invoke(ctx)
+            sys.stdout.flush()
+            return code
+
+
+command = partial(click.command, cls=Command)
+
+
+class CommandGroup(_OneLineErrors, click.Group):
+    """Commands that are modules with a `main`, imported when they are asked for.
+
+    Args:
+        modules: By the command's name, the module and a line for the help.
+    """
+
+    def __init__(self, modules: Mapping[str, tuple[str, str]], **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.modules = modules
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args:
+            click.echo(ctx.get_help())
+            ctx.exit(InputError.exit_code)
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.modules)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return importlib.import_module(self.modules[cmd_name][0]).main if cmd_name in self.modules else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, purpose) for name, (_, purpose) in self.modules.items()])
+
+
+def _repeat_names(arguments: Sequence[str], names: set[str]) -> list[str]:
+    """Return the arguments with the name of an option in `names` repeated before each of its values but the first."""
+    repeated: list[str] = []
+    current, values = "", 0
+    for argument in arguments:
+        if argument.startswith("-"):
+            current, values = argument, 0
+        else:
+            if current in names and values:
+                repeated.append(current)
+            values += 1
+        repeated.append(argument)
+    return repeated
+
+
+@contextlib.contextmanager
+def _errors_told(with_traceback: bool) -> Iterator[None]:
+    """Turn an error into one line on stderr, after its traceback if asked for, and end the process."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader of a pipe, such as head, has left
+        sys.stderr.close()
+        sys.exit(0)
+    except (DacnnSearchError, KeyboardInterrupt, OSError) as error:
+        if with_traceback:
+            _print_traceback(error)
+        if isinstance(error, DacnnSearchError):
+            sys.exit(_fail(str(error), error.exit_code))
+        if isinstance(error, KeyboardInterrupt):
+            sys.exit(_fail("interrupted", 130))
+        sys.exit(_fail(f"{error.filename or 'a file'}: {error.strerror or error} (--traceback shows where)", 1))
+
+
+def _print_traceback(error: BaseException) -> None:
+    """Print the traceback with all errors that led to this one, also where `from None` hides them."""
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__suppress_context__ = False
+        cause = cause.__cause__ or cause.__context__
+    traceback.print_exception(error)
+
+
+def _fail(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code

@@ -4,7 +4,6 @@ The only place of the package that replaces a file.
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -23,8 +22,6 @@ __all__ = ["lock", "new_folder", "read_json", "replace_folder", "sha256_of", "sw
 
 LOCK_NAME = ".lock"
 SWEEP_SECONDS = 60.0  # what is younger may be in use
-
-_held: set[int] = set()  # descriptors of the locks of this process
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -132,46 +129,29 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process alone; raise RunDirectoryError at once if another one holds it.
+    """Hold `folder` for this process alone. Raises RunDirectoryError at once if another one holds it.
 
-    The kernel frees the lock when the holder ends, however it ends. `<folder>/.lock` names the last holder;
-    it stays, because removing it would let two processes lock two files of that name. Children don't share
-    the lock: a started program doesn't inherit the descriptor, and a forked one closes it.
+    The kernel frees the lock when the holder ends, however it ends; neither forked children nor started programs keep
+    it. `<folder>/.lock` names the latest holder and stays: without it two processes could lock two files of that name.
     """
-    try:
-        descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise RunDirectoryError(f"{folder} can't be locked: {error.strerror}") from error
-    _held.add(descriptor)
-    try:
-        _take(descriptor, folder)
-        yield
-    finally:
-        if descriptor in _held:
-            _held.remove(descriptor)
-            os.close(descriptor)  # without LOCK_UN, which would also free the lock of a parent from its child
+    from filelock import FileLock, Timeout  # here, since most commands lock nothing and its import takes time
 
-
-def _take(descriptor: int, folder: Path) -> None:
+    path = folder / LOCK_NAME
+    held = FileLock(path, timeout=0, mode=0o666, fallback_to_soft=False)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        process, _, host = os.pread(descriptor, 1000, 0).decode(errors="replace").strip().partition(" ")
+        folder.stat()  # FileLock would make a folder that is missing
+        held.acquire()
+    except Timeout:
+        process, _, host = path.read_text(encoding="utf-8", errors="replace").strip().partition(" ")
         holder = f"process {process} on {host}" if host else "another process"
         raise RunDirectoryError(
             f"{folder} is in use by {holder}; one process at a time may write a run directory"
         ) from None
     except OSError as error:
         raise RunDirectoryError(f"{folder} can't be locked: {error.strerror}") from error
-    os.ftruncate(descriptor, 0)
-    with suppress(OSError):  # a full disk: the lock holds without its holder's name
-        os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
-
-
-def _drop_inherited() -> None:
-    for descriptor in _held:
-        os.close(descriptor)
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_drop_inherited)
+    try:
+        with suppress(OSError):  # a full disk: the lock holds without its holder's name
+            path.write_text(f"{os.getpid()} {socket.gethostname()}\n", encoding="utf-8")
+        yield
+    finally:
+        held.release()

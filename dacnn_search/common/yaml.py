@@ -1,18 +1,18 @@
 """YAML 1.2 with line numbers, read safely and within bounds.
 
-What a file may hold is what JSON may hold: mappings with string keys, lists, strings, whole numbers, finite
-floats, booleans, null. Anchors, aliases, tags and duplicate keys are refused. Words without quotes get their
-type from the core schema of YAML 1.2 (section 10.3.2): `no`, `12:30`, `1_000` and `2024-01-01` are strings,
-`1e-3` is a float.
+A file may hold what JSON may hold: mappings with string keys, lists, strings, whole numbers, finite floats,
+booleans, null. Anchors, aliases, tags and duplicate keys are refused. Words without quotes get their type from
+the core schema of YAML 1.2 (section 10.3.2): `no`, `12:30`, `1_000` and `2024-01-01` are strings, `1e-3` is a
+float.
 
-`ruamel.yaml` turns the text into a flat stream of events; the bounds are checked while the events arrive, so
-neither the depth nor the size of a hostile file costs more than a moment.
+`ruamel.yaml` turns the text into a stream of events. The bounds are checked as the events arrive, so neither the
+depth nor the size of a hostile file costs more than a moment.
 """
 
 import io
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -55,60 +55,59 @@ _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 @dataclass(frozen=True)
 class Document:
-    """What a YAML file holds, and where each part of it stands."""
+    """The data of a YAML file and the line of each part."""
 
     path: Path
     data: Any  # dict, list, str, int, float, bool, None
     lines: Mapping[KeyPath, int]  # line from 1 of a mapping's key or of a list's item; () is the whole
 
     def line(self, path: KeyPath) -> int:
-        """The line, from 1, of the part at `path`, e.g. ("layers", 0), or of the nearest part around it."""
+        """Return the line, from 1, of the part at `path`, e.g. ("layers", 0), or of the nearest part around it."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
 
     def where(self, path: KeyPath) -> str:
-        """`file:line` of the part at `path`."""
+        """Return `file:line` of the part at `path`."""
         return f"{self.path}:{self.line(path)}"
 
 
 def read_yaml(path: Path) -> Document:
     """Read one YAML document.
 
-    Raises YamlError, one line `file:line: rule and value` per problem, all of them at once as far as the syntax
-    lets the reader go on.
+    Raises YamlError, one line `file:line: rule and value` per problem. A syntax error ends the reading; all problems
+    before it are told, too.
     """
     document, problems = parse_yaml(path)
     if problems:
-        raise YamlError("\n".join(f"{path}:{line}: {rule}" for line, rule in problems))
+        raise YamlError(_lines_of(path, problems))
     return document
 
 
 def parse_yaml(path: Path) -> tuple[Document, list[tuple[int, str]]]:
-    """Read one YAML document together with the broken rules that did not stop the reader, as (line, rule).
+    """Read one YAML document and the (line, rule) of what breaks a rule but did not end the reading.
 
-    For a caller that goes on to check the data and tells all problems at once. Raises YamlError as `read_yaml` does
-    where reading can't go on.
+    This is for callers that check the data and tell all problems at once. Raises YamlError as `read_yaml` does where
+    reading can't go on.
     """
     text = _read_text(path)
     builder = _Builder(path)
     try:
-        for event in YAML(typ="safe", pure=True).parse(text):
-            builder.take(event)
+        data = builder.document(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else builder.line
-        builder.stop(line, f"not valid YAML: {_syntax_problem(error)}")
+        parts = [" ".join(part.split()) for part in (error.context, error.problem) if part]
+        builder.stop(f"not valid YAML: {', '.join(parts)}", mark.line + 1 if mark else builder.line)
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        builder.stop(line, f"control characters must be escaped, but U+{ord(text[error.position]):04X} is not")
+        builder.stop(f"control characters must be escaped, but U+{ord(text[error.position]):04X} is not", line)
     except (YAMLError, ValueError, OverflowError, AssertionError) as error:  # for odd escapes and versions
-        builder.stop(builder.line, f"not valid YAML: {error}")
-    return Document(path, builder.root, builder.lines), builder.problems
+        builder.stop(f"not valid YAML: {error}")
+    return Document(path, data, builder.lines), builder.problems
 
 
 def dump_yaml(data: Any) -> str:
-    """`data` as YAML that `read_yaml` reads back as the same: block style, keys in their order.
+    """Return `data` as YAML that `read_yaml` reads back as it was: block style, keys in their order.
 
     Raises ValueError for a float that is not finite and ruamel's RepresenterError for a type JSON lacks.
     """
@@ -146,111 +145,82 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def _syntax_problem(error: MarkedYAMLError) -> str:
-    parts = [error.context, error.problem]
-    return ", ".join(" ".join(part.split()) for part in parts if part)
-
-
-@dataclass
-class _Open:
-    """A mapping or list whose end has not come yet."""
-
-    value: dict[str, Any] | list[Any]
-    path: KeyPath
-    key: str | None = None  # of a mapping: the key that waits for its value
-
-
 class _Builder:
-    """Builds the data from one event after the other, without recursion, and collects what breaks a rule."""
+    """Builds the data from the parser's events, by recursion that MAX_DEPTH bounds, and collects the problems."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.root: Any = None
         self.lines: dict[KeyPath, int] = {}
         self.problems: list[tuple[int, str]] = []
         self.line = 1  # of the latest event
-        self._open: list[_Open] = []
+        self._events: Iterator[Event] = iter(())
         self._nodes = 0
-        self._documents = 0
 
-    def take(self, event: Event) -> None:
-        self.line = event.start_mark.line + 1
-        if isinstance(event, NodeEvent):
-            self._take_node(event)
-        elif isinstance(event, CollectionEndEvent):
-            self._open.pop()
-        elif isinstance(event, DocumentStartEvent):
-            self._documents += 1
-            if self._documents > 1:
-                self.stop(self.line, "a file must hold one document, but a second one begins here")
+    def document(self, text: str) -> Any:
+        """Return the data of the only document in the text; null if there is none."""
+        self._events = self._count_lines(YAML(typ="safe", pure=True).parse(text))
+        data, documents = None, 0
+        for event in self._events:
+            if isinstance(event, DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    self.stop("a file must hold one document, but a second one begins here")
+            elif isinstance(event, NodeEvent):
+                data = self._value(event, ())
+        return data
 
-    def report(self, rule: str) -> None:
-        """Note that the latest event breaks a rule, and go on unless there are many."""
+    def stop(self, rule: str, line: int | None = None) -> NoReturn:
+        """Raise YamlError with the problems so far and this one, by default of the latest event."""
+        raise YamlError(_lines_of(self.file, [*self.problems, (line or self.line, rule)]))
+
+    def _count_lines(self, events: Iterator[Event]) -> Iterator[Event]:
+        for event in events:
+            self.line = event.start_mark.line + 1
+            yield event
+
+    def _report(self, rule: str) -> None:
         self.problems.append((self.line, rule))
         if len(self.problems) == MAX_PROBLEMS:
-            self.stop(self.line, f"reading stopped here, after {MAX_PROBLEMS} problems")
+            self.stop(f"reading stopped here, after {MAX_PROBLEMS} problems")
 
-    def stop(self, line: int, rule: str) -> NoReturn:
-        raise YamlError("\n".join(f"{self.file}:{line}: {rule}" for line, rule in [*self.problems, (line, rule)]))
-
-    def _take_node(self, event: NodeEvent) -> None:
-        self._nodes += 1
-        if self._nodes > MAX_NODES:
-            self.stop(self.line, f"a file may have at most {MAX_NODES:,} values and keys, but this has more")
-        self._refuse_extras(event)
-        parent = self._open[-1] if self._open else None
-        if parent and isinstance(parent.value, dict) and parent.key is None:
-            parent.key = self._key(event, parent)
-            return
+    def _value(self, event: Event, path: KeyPath) -> Any:
+        self.lines.setdefault(path, self.line)  # a value may begin below its key, whose line is set already
+        self._check(event)
+        if isinstance(event, AliasEvent):
+            return None
         if isinstance(event, ScalarEvent):
-            self._place(self._scalar(event), parent)
-        elif isinstance(event, AliasEvent):
-            self._place(None, parent)
-        else:
-            value: dict[str, Any] | list[Any] = {} if isinstance(event, MappingStartEvent) else []
-            self._open.append(_Open(value, self._place(value, parent)))
-            if len(self._open) > MAX_DEPTH:
-                self.stop(self.line, f"mappings and lists may be nested {MAX_DEPTH} deep, but these are deeper")
+            return self._scalar(event)
+        if len(path) == MAX_DEPTH:
+            self.stop(f"mappings and lists may be nested {MAX_DEPTH} deep, but these are deeper")
+        return self._mapping(path) if isinstance(event, MappingStartEvent) else self._list(path)
 
-    def _refuse_extras(self, event: NodeEvent) -> None:
+    def _mapping(self, path: KeyPath) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        while not isinstance(event := next(self._events), CollectionEndEvent):
+            key = self._key(event)
+            if key in values:
+                self._report(f"keys must differ, but {_short(key)} is already on line {self.lines[*path, key]}")
+            self.lines.setdefault((*path, key), self.line)
+            values[key] = self._value(next(self._events), (*path, key))
+        return values
+
+    def _list(self, path: KeyPath) -> list[Any]:
+        items: list[Any] = []
+        while not isinstance(event := next(self._events), CollectionEndEvent):
+            items.append(self._value(event, (*path, len(items))))
+        return items
+
+    def _key(self, event: Event) -> str:
+        self._check(event)
         if isinstance(event, AliasEvent):
-            self.report(f"aliases are not supported: write the value out instead of *{_short(event.anchor)}")
-        elif event.anchor is not None:
-            self.report(f"anchors are not supported: leave &{_short(event.anchor)} out")
-        tag = getattr(event, "tag", None)
-        if tag is not None:
-            self.report(f"tags are not supported, but this value has {_short(tag)}")
-
-    def _key(self, event: NodeEvent, parent: _Open) -> str:
-        if not isinstance(event, ScalarEvent | AliasEvent):
-            self.stop(self.line, "keys must be strings, but this one is a mapping or a list")
-        if isinstance(event, AliasEvent):
-            key = f"*{event.anchor}"
-        else:
-            key = self._scalar(event)
-            if not isinstance(key, str):
-                self.report(f"keys must be strings, but this one is {_short(event.value) or 'empty'} without quotes")
-                key = event.value
-        path = (*parent.path, key)
-        if key in parent.value:
-            self.report(f"keys must differ, but {_short(key)} is already on line {self.lines[path]}")
-        self.lines.setdefault(path, self.line)
-        return key
-
-    def _place(self, value: Any, parent: _Open | None) -> KeyPath:
-        if parent is None:
-            path: KeyPath = ()
-            self.root = value
-        elif isinstance(parent.value, list):
-            path = (*parent.path, len(parent.value))
-            parent.value.append(value)
-        else:
-            assert parent.key is not None
-            path = (*parent.path, parent.key)
-            parent.value[parent.key] = value
-            parent.key = None
-        self.lines.setdefault(path, self.line)
-        return path
+            return f"*{event.anchor}"
+        if not isinstance(event, ScalarEvent):
+            self.stop("keys must be strings, but this one is a mapping or a list")
+        key = self._scalar(event)
+        if isinstance(key, str):
+            return key
+        self._report(f"keys must be strings, but this one is {_short(event.value) or 'empty'} without quotes")
+        return str(event.value)
 
     def _scalar(self, event: ScalarEvent) -> Any:
         text = event.value
@@ -258,14 +228,26 @@ class _Builder:
             text.encode()
             return _plain(text) if event.implicit[0] else text  # not implicit: quoted, or a block of text
         except UnicodeEncodeError:
-            self.report("text must be Unicode, but this has half of a surrogate pair")
+            self._report("text must be Unicode, but this has half of a surrogate pair")
         except ValueError as error:
-            self.report(str(error))
+            self._report(str(error))
         return None
+
+    def _check(self, event: Any) -> None:
+        """Count the node and report an alias, an anchor or a tag."""
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            self.stop(f"a file may have at most {MAX_NODES:,} values and keys, but this has more")
+        if isinstance(event, AliasEvent):
+            self._report(f"aliases are not supported: write the value out instead of *{_short(event.anchor)}")
+        elif event.anchor is not None:
+            self._report(f"anchors are not supported: leave &{_short(event.anchor)} out")
+        if getattr(event, "tag", None) is not None:
+            self._report(f"tags are not supported, but this value has {_short(event.tag)}")
 
 
 def _plain(text: str) -> Any:
-    """The value of a word without quotes; raise ValueError for a number out of bounds."""
+    """Return the value of a word without quotes. Raises ValueError for a number out of bounds."""
     if text in _NULL:
         return None
     if text in _BOOLEANS:
@@ -282,6 +264,10 @@ def _plain(text: str) -> Any:
     elif not _NOT_FINITE.fullmatch(text):
         return text
     raise ValueError(f"numbers must be finite, but this one is {_short(text)}")
+
+
+def _lines_of(file: Path, problems: list[tuple[int, str]]) -> str:
+    return "\n".join(f"{file}:{line}: {rule}" for line, rule in problems)
 
 
 def _short(text: object) -> str:

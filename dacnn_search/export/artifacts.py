@@ -1,4 +1,4 @@
-"""Which files an export writes, and writing and checking them."""
+"""Choose, write and check the files that an export adds to config, weights, metrics and card."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,36 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.machine import processor_name
-from dacnn_search.export.folder import METRICS, WEIGHTS
+from dacnn_search.export.folder import WEIGHTS
 
 if TYPE_CHECKING:
     from dacnn_search.export.classifier import Classifier
     from dacnn_search.export.parity import CheckImages
 
-__all__ = ["FORMATS", "Formats", "check_target", "holds_export", "write_files"]
+__all__ = ["FORMATS", "Formats", "write_files"]
 
 FORMATS = ("safetensors", "onnx", "pt2")
-FILES = {  # all that an export may write
-    "config.yaml",
-    "metrics.json",
-    "README.md",
-    "weights.safetensors",
-    "weights-float16.safetensors",
-    "model.pt2",
-    "model.onnx",
-    "model-float16.onnx",
-    "model-int8.onnx",
-}
 
 
 @dataclass(frozen=True)
 class Formats:
-    """Which files an export writes beside config, weights, metrics and card.
+    """The files that an export writes. Raises InputError for an unknown name, and for int8 without onnx.
 
-    names: of `FORMATS`; the weights as safetensors are always there. float16: the weights, and the ONNX file if there
-    is one, in half precision too. int8: a quantised ONNX file too.
-
-    Raises InputError for an unknown name, and for int8 without onnx.
+    Args:
+        names: Some of `FORMATS`; the weights as safetensors are always written.
+        float16: Write the weights, and the ONNX file if there is one, in half precision too.
+        int8: Write a quantised ONNX file too.
     """
 
     names: tuple[str, ...] = FORMATS
@@ -44,25 +33,10 @@ class Formats:
     int8: bool = False
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.names if name not in FORMATS]
-        if unknown or not self.names:
+        if not self.names or not set(self.names) <= set(FORMATS):
             raise InputError(f"formats must be some of {', '.join(FORMATS)}, but are {', '.join(self.names)!r}")
         if self.int8 and "onnx" not in self.names:
             raise InputError(f"int8 needs the format onnx, but formats are {', '.join(self.names)}")
-
-
-def holds_export(folder: Path) -> bool:
-    """Whether a folder holds an export and nothing else."""
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return METRICS in names and names <= FILES
-
-
-def check_target(folder: Path) -> None:
-    """Raise InputError if a folder that is to be replaced holds anything but an export."""
-    if folder.exists():
-        foreign = sorted({path.name for path in folder.iterdir()} - FILES) if folder.is_dir() else ["a file"]
-        if foreign:
-            raise InputError(f"{folder}: must be new or hold an export, but holds {', '.join(foreign[:5])}")
 
 
 def write_files(folder: Path, model: "Classifier", formats: Formats, check: "CheckImages") -> dict[str, Any]:
@@ -71,13 +45,12 @@ def write_files(folder: Path, model: "Classifier", formats: Formats, check: "Che
 
     Raises ExportError if a file does not do what the network does, InputError if a package for it is not installed.
     """
+    from dacnn_search.export.formats import write_float16_weights
     from dacnn_search.export.parity import describe_file, measure_file
 
     reference = model.logits(check.images)
     files = {WEIGHTS: describe_file(folder / WEIGHTS, check, reference)}
     if formats.float16:
-        from dacnn_search.export.formats import write_float16_weights
-
         path = folder / "weights-float16.safetensors"
         write_float16_weights(folder / WEIGHTS, path)
         files[path.name] = describe_file(path, check, model.with_weights(path).logits(check.images))
@@ -90,7 +63,7 @@ def write_files(folder: Path, model: "Classifier", formats: Formats, check: "Che
 def _write_programs(
     folder: Path, model: "Classifier", formats: Formats, check: "CheckImages"
 ) -> Iterator[tuple[Path, bool]]:
-    """The files that run by themselves, as they are written, and whether they must give the network's own logits."""
+    """Write the files that run by themselves; yield each, and whether its logits must be those of the network."""
     from dacnn_search.export import formats as writers
 
     if set(formats.names) == {"safetensors"}:

@@ -1,4 +1,4 @@
-"""The model card of a trained network, `README.md` in its folder: written from `metrics.json` alone."""
+"""Write the model card of a trained network, `README.md` in its folder, from `metrics.json` alone."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from dacnn_search.network.drawing import LEGEND, draw
 
 __all__ = ["model_card"]
 
-# What the owners of a data set say of its use.
+# As the owners of the data sets state them.
 LICENCES = {
     "digits": "CC BY 4.0 (Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI; as in scikit-learn)",
     "cifar10": "none stated by the owners; they ask to cite Krizhevsky, Learning Multiple Layers of Features, 2009",
@@ -21,13 +21,13 @@ LICENCES = {
     "fashion_mnist": "MIT (Zalando SE, 2017)",
 }
 UNKNOWN_LICENCE = "unknown to this program: the data were given by a user"
-MOST_CLASSES = 20  # named in a card
+MOST_CLASSES = 20  # that a card names
 
 Metrics = Mapping[str, Any]
 
 
 def model_card(metrics: Metrics, folder: str) -> str:
-    """The card as Markdown. folder: the name of the folder it stands in."""
+    """Return the card as Markdown. `folder` is the name of the network's folder."""
     parts = [
         f"# {_plain(metrics['name'] or metrics['network'])}",
         _summary(metrics),
@@ -38,7 +38,7 @@ def model_card(metrics: Metrics, folder: str) -> str:
         _use(metrics, folder),
         "## Files",
         _files(metrics),
-        *(["## Training", _training(metrics)] if "training" in metrics else []),
+        *(["## Training", _training(metrics, folder)] if "training" in metrics else []),
         "## Caveats",
         "\n".join(f"- {line}" for line in _caveats(metrics)),
     ]
@@ -88,6 +88,7 @@ def _network(metrics: Metrics) -> str:
 
 
 def _use(metrics: Metrics, folder: str) -> str:
+    """Return how to run the network: with this package, with ONNX Runtime, with torch."""
     shape = ", ".join(str(size) for size in metrics["input"]["shape"])
     files = metrics.get("files", {})
     blocks = [
@@ -121,18 +122,12 @@ def _use(metrics: Metrics, folder: str) -> str:
 def _files(metrics: Metrics) -> str:
     rows = []
     for name, file in metrics.get("files", {}).items():
-        latency, memory = file.get("milliseconds", {}), file.get("peak_bytes", {})
-        rows.append(
-            (
-                f"`{name}`",
-                format_bytes(file["bytes"]),
-                _percent(file.get("accuracy")),
-                *(_number(latency.get(batch), "{:.3g} ms") for batch in ("1", "64")),
-                *(_number(memory.get(batch), format_bytes) for batch in ("1", "64")),
-            )
-        )
-    head = ("file", "size", "accuracy", "1 image", "64 images", "memory for 1", "for 64")
-    text = _table(head, rows)
+        accuracy, latency, memory = file.get("accuracy"), file.get("milliseconds", {}), file.get("peak_bytes", {})
+        row = [f"`{name}`", format_bytes(file["bytes"]), "" if accuracy is None else f"{accuracy:.2%}"]
+        row += [f"{latency[batch]:.3g} ms" if batch in latency else "" for batch in ("1", "64")]
+        row += [format_bytes(memory[batch]) if batch in memory else "" for batch in ("1", "64")]
+        rows.append(row)
+    text = _table(("file", "size", "accuracy", "1 image", "64 images", "memory for 1", "for 64"), rows)
     if "measured" in metrics:
         m = metrics["measured"]
         text += (
@@ -147,7 +142,7 @@ def _files(metrics: Metrics) -> str:
     return text
 
 
-def _training(metrics: Metrics) -> str:
+def _training(metrics: Metrics, folder: str) -> str:
     training, recipe = metrics["training"], metrics["training"]["recipe"]
     facts = [
         ("data", f"{_plain(training['data'])}: {training['train_images']:,} training images"),
@@ -164,7 +159,10 @@ def _training(metrics: Metrics) -> str:
         facts.append(("found by", f"search {_plain(training['run'])}, trial {training['trial']}"))
     if training.get("init"):
         facts.append(("started from", f"the weights {_plain(training['init'])}"))
-    again = "To train it again: `python -m dacnn_search.train --config config.yaml`"
+    again = (
+        f"To train it again: `python -m dacnn_search.train --config {folder}/config.yaml`. A relative `root` of the "
+        "data counts from the folder that you call this in; `--data` names other data."
+    )
     return f"{_table(('', ''), facts)}\n\n{again}"
 
 
@@ -202,17 +200,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.2%}"
-
-
-def _number(value: float | None, form: Any) -> str:
-    if value is None:
-        return ""
-    return form.format(value) if isinstance(form, str) else form(value)
-
-
 def _plain(text: str) -> str:
-    """On one line, without what Markdown would take as markup."""
+    """Return a text on one line, with everything escaped that Markdown would take as markup."""
     line = " ".join(str(text).split())
     return "".join(f"\\{c}" if c in "\\`*[]<>|#" else c for c in line)

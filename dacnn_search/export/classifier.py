@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.files import sha256_of
 from dacnn_search.data.dataset import ImageData
+from dacnn_search.export.exporter import refresh_best
 from dacnn_search.export.folder import WEIGHTS, NetworkInput, read_architecture, read_input, read_metrics
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import InputShape
@@ -18,20 +20,22 @@ from dacnn_search.network.model import Network, build
 from dacnn_search.training.evaluation import check_suits
 from dacnn_search.training.weights import load_weights, read_weights, trained_weights
 
-__all__ = ["Classifier", "as_classifier", "load_model"]
+__all__ = ["Classifier", "as_classifier", "load_model", "read_classifier"]
 
 BATCH = 256
-LEAST_SIDE = 32
+SMALLEST_SIDE = 32
 
 
 class Classifier(nn.Module):
-    """Images (N, C, H, W) float32 with pixels in [0, 1] -> logits (N, classes).
+    """Images (N, C, H, W) float32 with pixels in [0, 1] -> logits (N, classes). For use, not for training.
 
     Its parameters are exactly the tensors of a weight file, under the same names below `network.`: batch norm is
-    replaced by the scale and shift that the file has. For use, not for training.
+    replaced by the scale and shift that the file has. Raises InputError if the weights are not the architecture's.
 
-    weights: as `dacnn_search.training.weights.trained_weights` gives them. Raises InputError if they are not the
-    architecture's.
+    Args:
+        architecture: The network.
+        weights: What `dacnn_search.training.weights.trained_weights` returns.
+        given: The images that it takes, and the classes.
     """
 
     mean: Tensor
@@ -42,7 +46,7 @@ class Classifier(nn.Module):
         self.architecture = architecture
         self.input = given
         self.network = load_weights(build(architecture, len(given.classes), given.shape[0]), weights)
-        _replace_norms(self.network, {})
+        _replace_norms(self.network)
         for name in ("mean", "std"):
             values = torch.tensor(getattr(given, name), dtype=torch.float32)
             self.register_buffer(name, values.view(1, -1, 1, 1), persistent=False)
@@ -59,14 +63,14 @@ class Classifier(nn.Module):
         return dict(self.network.named_parameters())
 
     def with_weights(self, path: Path) -> "Classifier":
-        """The same network with the weights of a file."""
+        """Return the same network with the weights of a file."""
         return Classifier(self.architecture, read_weights(path), self.input)
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.network((pixels - self.mean) / self.std)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """uint8 images (N, H, W, C) -> float32 logits (N, classes), in batches."""
+        """Return the float32 logits (N, classes) of uint8 images (N, H, W, C), computed in batches."""
         parts = [torch.zeros(0, len(self.classes))]
         with torch.inference_mode():
             for start in range(0, len(images), BATCH):
@@ -75,10 +79,70 @@ class Classifier(nn.Module):
         return torch.cat(parts).numpy()
 
 
+def load_model(folder: Path | str) -> Classifier:
+    """Load the network of a folder such as `results/digits/best/01-3214`, ready for use.
+
+    A folder in the `best/` of a run directory is written first if retraining has left only its weights so far.
+    Raises InputError if the folder is not a network's, or if the weights are damaged or of another network.
+    """
+    folder = Path(folder)
+    refresh_best(folder)
+    return read_classifier(folder, read_metrics(folder))
+
+
+def read_classifier(folder: Path, metrics: Mapping[str, Any]) -> Classifier:
+    """Read the network of a folder whose metrics were read already. Raises InputError as `load_model` does."""
+    given = read_input(folder, metrics)
+    architecture = read_architecture(folder)
+    architecture.check_image_size(*given.shape[1:])
+    weights = read_weights(folder / WEIGHTS)
+    try:
+        expected = metrics["files"][WEIGHTS]["sha256"]
+    except (KeyError, TypeError):
+        expected = None
+    if expected != sha256_of(folder / WEIGHTS):
+        raise InputError(f"{folder / WEIGHTS}: the SHA-256 must be {expected}, as metrics.json says, but is not")
+    return Classifier(architecture, weights, given)
+
+
+def as_classifier(
+    model: Network | Classifier, data: ImageData | None = None, input_shape: InputShape | None = None
+) -> Classifier:
+    """Return a network as it is exported.
+
+    Args:
+        model: A `Classifier` is returned as it is.
+        data: What a `Network` was trained on; without them it takes pixels as they are and its classes are numbers.
+        input_shape: (C, H, W) without data; by default 32x32 pixels or as many as its poolings need.
+
+    Raises DataError if the data do not suit the network, ArchitectureError if the images are too small for it.
+    """
+    if isinstance(model, Classifier):
+        return model
+    if data is not None:
+        check_suits(model, data)
+        given = NetworkInput.of(data)
+    else:
+        channels = model.in_channels
+        side = max(SMALLEST_SIDE, 2 ** (len(model.architecture.sections) - 1))
+        shape = input_shape or (channels, side, side)
+        if shape[0] != channels:
+            raise InputError(f"input_shape must have the network's {channels} channels, but is {shape}")
+        model.architecture.check_image_size(*shape[1:])
+        names = tuple(str(number) for number in range(model.num_classes))
+        given = NetworkInput(shape, (0.0,) * channels, (1.0,) * channels, names)
+    return Classifier(model.architecture, trained_weights(model), given)
+
+
 class ScaleShift(nn.Module):
     """Batch norm in use: x (N, width, H, W) -> x * weight + bias, per channel.
 
-    It is the batch norm of mean 0 and variance 1, one operation everywhere. zeros, ones: (width,), shared.
+    It is computed as the batch norm of mean 0 and variance 1, which is one operation in every format.
+
+    Args:
+        norm: The module that it replaces.
+        zeros: (width,), shared by all modules of this width, as are the `ones`.
+        ones: (width,).
     """
 
     zeros: Tensor
@@ -94,57 +158,9 @@ class ScaleShift(nn.Module):
         return F.batch_norm(x, self.zeros, self.ones, self.weight, self.bias, eps=0.0)
 
 
-def load_model(folder: Path | str) -> Classifier:
-    """The network of a folder such as `results/digits/best/01-3214`, ready for use.
-
-    Raises InputError if the folder is none, or if the weights are damaged or of another network.
-    """
-    folder = Path(folder)
-    given = read_input(folder)
-    architecture = read_architecture(folder)
-    architecture.check_image_size(*given.shape[1:])
-    weights = read_weights(folder / WEIGHTS)
-    try:
-        expected = read_metrics(folder)["files"][WEIGHTS]["sha256"]
-    except (KeyError, TypeError):
-        expected = None
-    if expected != sha256_of(folder / WEIGHTS):
-        raise InputError(f"{folder / WEIGHTS}: the SHA-256 must be {expected}, as metrics.json says, but is not")
-    return Classifier(architecture, weights, given)
-
-
-def as_classifier(
-    model: Network | Classifier, data: ImageData | None = None, input_shape: InputShape | None = None
-) -> Classifier:
-    """A network as it is exported. What it takes is said by `data`, else a `Network` takes pixels as they are.
-
-    input_shape: (C, H, W) for a `Network` without data, by default of 32x32 pixels or as many as its poolings need.
-    Raises DataError if the data do not suit the network, ArchitectureError if the images are too small for it.
-    """
-    if isinstance(model, Classifier):
-        return model
-    if data is not None:
-        check_suits(model, data)
-        given = NetworkInput.of(data)
-    else:
-        channels, classes = model.in_channels, model.num_classes
-        side = max(LEAST_SIDE, 2 ** (len(model.architecture.sections) - 1))
-        shape = input_shape or (channels, side, side)
-        if shape[0] != channels:
-            raise InputError(f"input_shape must have the network's {channels} channels, but is {shape}")
-        model.architecture.check_image_size(*shape[1:])
-        names = tuple(str(number) for number in range(classes))
-        given = NetworkInput(shape, (0.0,) * channels, (1.0,) * channels, names)
-    return Classifier(model.architecture, trained_weights(model), given)
-
-
-def _replace_norms(module: nn.Module, constants: dict[int, tuple[Tensor, Tensor]]) -> None:
-    """constants: zeros and ones by width, made as needed."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            width = child.num_features
-            setattr(
-                module, name, ScaleShift(child, *constants.setdefault(width, (torch.zeros(width), torch.ones(width))))
-            )
-        else:
-            _replace_norms(child, constants)
+def _replace_norms(network: Network) -> None:
+    norms = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    widths = {norm.num_features for norm in norms.values()}
+    constants = {width: (torch.zeros(width), torch.ones(width)) for width in widths}
+    for name, norm in norms.items():
+        network.set_submodule(name, ScaleShift(norm, *constants[norm.num_features]))

@@ -1,55 +1,57 @@
-"""From a run directory to folders that can be given away, one per network that was trained in full.
+"""Export networks: from a run directory or a network in memory to folders that can be given away.
 
-`write_best` needs no torch: config, weights, metrics and card of every retrained network. `export_run`,
-`export_folder` and `export` add ONNX and `torch.export` files to such folders, each run and checked before the folder
-takes its place.
+`write_best` writes config, weights, metrics and card of every retrained network, and needs no torch. The others add
+ONNX and `torch.export` files, each run and checked before its folder takes its place.
 """
 
 import json
 import shlex
-import shutil
-import statistics
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dacnn_search.common.errors import DataError, InputError, RunDirectoryError
-from dacnn_search.common.files import lock, replace_folder, sha256_of, sweep, write_atomic
-from dacnn_search.data.dataset import DataConfig, ImageData, load
-from dacnn_search.export.artifacts import FORMATS, Formats, check_target, holds_export, write_files
+from dacnn_search.common.errors import DacnnSearchError, DataError, InputError, RunDirectoryError
+from dacnn_search.common.files import lock, sweep, write_atomic
+from dacnn_search.data.dataset import ImageData, load
+from dacnn_search.export.artifacts import FORMATS, Formats, write_files
 from dacnn_search.export.folder import (
     CONFIG,
-    METRICS,
     WEIGHTS,
     NetworkInput,
     config_text,
     describe_network,
+    describe_training,
     read_data_config,
     read_metrics,
+    rewrite_folder,
     write_metrics,
 )
 from dacnn_search.network.cost import InputShape
 from dacnn_search.storage.run_directory import RunDirectory
-from dacnn_search.storage.trained import TrainedNetwork, deviation_of
+from dacnn_search.storage.trained import TrainedNetwork
 
 if TYPE_CHECKING:
     from dacnn_search.export.classifier import Classifier
     from dacnn_search.network.model import Network
 
-__all__ = ["describe_training", "export_network", "export_folder", "export_run", "write_best"]
+__all__ = ["export_folder", "export_network", "export_run", "refresh_best", "write_best"]
 
 
 def write_best(run: RunDirectory, data: ImageData | None = None) -> list[Path]:
-    """Write `best/<rank>-<parameters>/` for every network that was trained in full, and return these folders, from few
-    parameters to many.
+    """Write `best/<rank>-<parameters>/` for every retrained network and return these folders, from few parameters to
+    many.
 
-    Each holds config, weights, metrics and model card. A folder that is right already stays, with what was exported
-    into it, and is renamed if the network's rank is another now. Exports of networks that are no longer there go.
-    data: the run's, if they are loaded already.
+    Each folder holds config, weights, metrics and model card; what is right already stays. If the rank of a network
+    has changed, its folder is renamed. Exported files stay as long as the weights do. Nothing else in `best/` is
+    touched: neither a user's files in these folders nor copies and folders under other names.
 
-    Raises DataError if the data can't be loaded, InputError if a weight file is missing, RunDirectoryError if another
-    process is at it.
+    Args:
+        run: The run directory.
+        data: The run's data, if they are loaded already.
+
+    Raises DataError if the data can't be loaded, InputError if weights are missing or damaged, RunDirectoryError if
+    another process writes there.
     """
     networks = run.networks
     if not networks:
@@ -59,39 +61,35 @@ def write_best(run: RunDirectory, data: ImageData | None = None) -> list[Path]:
     with lock(best):
         sweep(best)
         data = data or load(run.space.settings.data)
-        _follow_ranks(best, networks)
+        _follow_ranks(best, networks, run.environment["name"])
         for network in networks:
             _write_network(run, network, data)
-        wanted = {network.folder.name for network in networks}
-        for other in best.iterdir():
-            if other.name not in wanted and holds_export(other):
-                shutil.rmtree(other)
     return [network.folder for network in networks]
 
 
 def export_run(run: RunDirectory, to: Path | None = None, formats: Formats | None = None, **limits: Any) -> list[Path]:
-    """Export the networks of a run that were trained in full and keep the limits of `RunDirectory.best`.
+    """Export the retrained networks of a run that keep the limits of `RunDirectory.best`.
 
-    to: where the folders go; by default they stay in the run's `best/`. Returns the folders, the most accurate network
-    first. Raises RunDirectoryError if there is no such network, ExportError if a file does not do what its network
-    does, and what `write_best` raises.
+    Returns their folders, the most accurate network first. They are written to the folder `to`, by default to the
+    run's `best/`. Raises RunDirectoryError if no network keeps the limits, ExportError if a file does not do what its
+    network does, and what `write_best` raises.
     """
     chosen = run.best(**limits)
     if not chosen:
-        raise RunDirectoryError(_nothing_found(run, limits))
+        raise RunDirectoryError(_explain_no_network(run, limits))
     data = load(run.space.settings.data)
     write_best(run, data)
     return [
-        _export_folder(network.folder, (to or network.folder.parent) / network.folder.name, formats, data)
+        _export(network.folder, (to or network.folder.parent) / network.folder.name, formats, data)
         for network in chosen
     ]
 
 
 def export_folder(folder: Path, to: Path | None = None, formats: Formats | None = None) -> Path:
-    """The same for the folder of one trained network, such as `dacnn_search.train` writes; returns where it is.
+    """Export the network of one folder, such as `dacnn_search.train` writes, there or to a folder below `to`.
 
-    The files are checked on the data that `config.yaml` names or, with a warning, on random images if they are not
-    there. Raises DataError for int8 without them: it is quantised by real images.
+    Returns that folder. The files are checked on the data that `config.yaml` names or, with a warning, on random images
+    if the data are not there. Raises DataError if int8 is wanted without them, since real images set its ranges.
     """
     config = read_data_config(folder)
     try:
@@ -101,7 +99,7 @@ def export_folder(folder: Path, to: Path | None = None, formats: Formats | None 
             raise
         data = None
         warnings.warn(f"the files are checked on random images only, as {error}", stacklevel=2)
-    return _export_folder(folder, (to / folder.resolve().name) if to else folder, formats, data)
+    return _export(folder, to / folder.resolve().name if to else folder, formats, data)
 
 
 def export_network(
@@ -114,11 +112,18 @@ def export_network(
     float16: bool = False,
     int8: bool = False,
 ) -> Path:
-    """Write any network to a folder: weights, ONNX, `torch.export`, config, metrics and model card; returns the folder.
+    """Write any network to a folder: config, weights, ONNX, `torch.export`, metrics, model card. Returns the folder.
 
-    data: what the network was trained on: gives normalisation, class names and the images that the files are checked
-    on. Without them pixels go into a `Network` as they are, classes are numbers and files are checked on random images.
-    input_shape: (C, H, W) for a `Network` without data, by default 32x32 pixels or as many as its poolings need.
+    Args:
+        model: The network.
+        folder: It must be new, empty or a network's folder.
+        data: What the network was trained on. They give normalisation, class names and the images that the files are
+            checked on. Without them a `Network` takes pixels as they are, classes are numbers and files are checked
+            on random images.
+        input_shape: (C, H, W) for a `Network` without data; by default 32x32 pixels or as many as its poolings need.
+        formats: Some of `FORMATS`.
+        float16: Write the weights in half precision too.
+        int8: Write a quantised ONNX file too.
 
     Raises ExportError if a file does not do what the network does, InputError for a combination that can't be.
     """
@@ -128,9 +133,8 @@ def export_network(
 
     chosen = Formats(tuple(formats), float16, int8)
     folder = Path(folder)
-    check_target(folder)
     classifier = as_classifier(model, data, input_shape)
-    with replace_folder(folder) as new:
+    with rewrite_folder(folder) as new:
         write_atomic(new / CONFIG, config_text(classifier.architecture))
         write_weights(classifier.weights, new / WEIGHTS)
         metrics = describe_network(classifier.architecture, classifier.input)
@@ -139,94 +143,85 @@ def export_network(
     return folder
 
 
-def describe_training(
-    records: Sequence[Mapping[str, Any]], data: ImageData, config: DataConfig, run: str | None = None
-) -> dict[str, Any]:
-    """The part `training` of `metrics.json`, from the records of one network's trainings, one per seed.
-
-    The accuracy is the mean over the seeds, the spread their standard deviation (None for one seed).
-    """
-    first = records[0]
-    tested = [record["test_accuracy"] for record in records if record["test_accuracy"] is not None]
-    return {
-        "run": run,
-        "trial": first.get("trial"),
-        "data": data.name,
-        "data_set": config.name,
-        "recipe": first["recipe"],
-        "epochs": first["epochs"],
-        "train_images": first["train_images"],
-        "test_images": len(data.test),
-        "search_accuracy": first.get("accuracy"),
-        "test_accuracy": statistics.fmean(tested) if tested else None,
-        "test_accuracy_spread": deviation_of(tested),
-        "seeds": [
-            {key: record[key] for key in ("seed", "test_accuracy", "test_loss", "seconds")} for record in records
-        ],
-    }
+def refresh_best(folder: Path) -> None:
+    """Write a run's `best/` if `folder` belongs there and is missing or holds the weights of an earlier retraining."""
+    folder = folder.absolute()
+    if folder.parent.name != "best" or not (folder.parents[1] / "retrained.jsonl").is_file():
+        return
+    try:
+        run = RunDirectory(folder.parents[1])
+        network = next(network for network in run.networks if network.folder == folder)
+    except (DacnnSearchError, StopIteration):  # another folder, or a run that can't be read
+        return
+    try:
+        stored = read_metrics(folder)["files"][WEIGHTS]["sha256"]
+    except (InputError, KeyError, TypeError):  # a damaged folder is reported when it is read
+        stored = None
+    if not folder.exists() or stored not in (None, network.records[0].get("weights_sha256")):
+        write_best(run)
 
 
-def _follow_ranks(best: Path, networks: Sequence[TrainedNetwork]) -> None:
-    """Give the folders of networks whose rank has changed their new names."""
+def _follow_ranks(best: Path, networks: Sequence[TrainedNetwork], run: str) -> None:
+    """Rename the folders of networks whose rank has changed, but none that a user copied or renamed."""
     homes = {network.architecture.fingerprint: network.folder for network in networks}
-    wanted = {network.folder for network in networks}
     for folder in sorted(best.glob("[0-9]*-[0-9]*"), reverse=True):  # ranks grow: the place of the next is free by then
         try:
             metrics = read_metrics(folder)
-            home = homes.get(metrics["fingerprint"])
-            whole = holds_export(folder) and metrics["files"][WEIGHTS]["sha256"] == sha256_of(folder / WEIGHTS)
-            if folder in wanted or home is None or home.exists() or not whole:
-                continue
-            write_metrics(folder, metrics, home.name)
-        except (InputError, OSError, KeyError, TypeError):  # damaged: it is written again
+            home = homes[metrics["fingerprint"]]
+            written_as = metrics.get("folder", folder.name), metrics["training"]["run"]
+        except (InputError, KeyError, TypeError):  # damaged, or another network
             continue
-        folder.rename(home)
+        if written_as == (folder.name, run) and not home.exists():
+            folder.rename(home)
 
 
 def _write_network(run: RunDirectory, network: TrainedNetwork, data: ImageData) -> None:
-    first = network.records[0]
-    weights = run.weights_file(first["fingerprint"], first["seed"])
-    again = f"to train it again: python -m dacnn_search.run --resume {shlex.quote(str(run.folder))}"
-    if not weights.is_file():
-        raise InputError(f"{weights}: the weights of trial {network.trial} must be there, but are not; {again}")
-    if not run.has_weights(first):
-        raise InputError(f"{weights}: the weights of trial {network.trial} must be as written, but aren't; {again}")
-    environment, settings = run.environment, run.space.settings.data
+    """Write the folder of a retrained network, unless it is right already."""
+    record, environment, settings = network.records[0], run.environment, run.space.settings.data
+    weights = _read_weights(run, network)
     name = f"{environment['name']}, trial {network.trial}"
     metrics = describe_network(network.architecture, NetworkInput.of(data), name)
     metrics["versions"] = environment["versions"]
     metrics["training"] = describe_training(network.records, data, settings, environment["name"])
-    content = weights.read_bytes()
-    config = config_text(network.architecture, settings, first["recipe"], seed=first["seed"], name=name)
-    if _is_current(network.folder, metrics, config, content):
-        return
-    with replace_folder(network.folder) as folder:
-        write_atomic(folder / CONFIG, config)
-        write_atomic(folder / WEIGHTS, content)
-        write_metrics(folder, metrics, network.folder.name)
-
-
-def _is_current(folder: Path, metrics: Mapping[str, Any], config: str, weights: bytes) -> bool:
-    """Whether the folder holds these weights and says at least this of them."""
+    metrics["folder"] = network.folder.name
+    config = config_text(network.architecture, settings, record["recipe"], seed=record["seed"], name=name)
     try:
-        found = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        return (
-            (folder / CONFIG).read_text(encoding="utf-8") == config
-            and (folder / WEIGHTS).read_bytes() == weights
-            and {key: found.get(key) for key in metrics} == json.loads(json.dumps(metrics))
-        )
-    except (OSError, ValueError, AttributeError):
-        return False
+        found = read_metrics(network.folder)
+        same_weights = (network.folder / WEIGHTS).read_bytes() == weights
+        exports = {key: dict(found[key]) for key in ("files", "measured") if key in found and same_weights}
+        current = (network.folder / CONFIG).read_text(encoding="utf-8") == config
+        current &= {key: found.get(key) for key in metrics} == json.loads(json.dumps(metrics))
+    except (InputError, OSError, ValueError, TypeError):  # missing or damaged
+        same_weights, exports, current = False, {}, False
+    if same_weights and current:
+        return
+    with rewrite_folder(network.folder, keep_exports=same_weights) as folder:
+        write_atomic(folder / CONFIG, config)
+        write_atomic(folder / WEIGHTS, weights)
+        write_metrics(folder, metrics | exports, network.folder.name)
 
 
-def _export_folder(source: Path, target: Path, formats: Formats | None, data: ImageData | None) -> Path:
-    from dacnn_search.export.classifier import load_model
+def _read_weights(run: RunDirectory, network: TrainedNetwork) -> bytes:
+    """Return the weights of a network's first retraining. Raises InputError if they are missing or damaged."""
+    record = network.records[0]
+    path = run.weights_file(record["fingerprint"], record["seed"])
+    again = f"to train it again: python -m dacnn_search.run --resume {shlex.quote(str(run.folder))}"
+    if not path.is_file():
+        raise InputError(f"{path}: the weights of trial {network.trial} must be there, but are not; {again}")
+    if not run.has_weights(record):
+        raise InputError(f"{path}: the weights of trial {network.trial} must be as written, but aren't; {again}")
+    return path.read_bytes()
+
+
+def _export(source: Path, target: Path, formats: Formats | None, data: ImageData | None) -> Path:
+    """Write the network in the folder `source` to the folder `target`, with its files in other formats."""
+    from dacnn_search.export.classifier import read_classifier
     from dacnn_search.export.parity import CheckImages
 
-    check_target(target)
-    model = load_model(source)
-    metrics = {key: value for key, value in read_metrics(source).items() if key not in ("files", "measured")}
-    with replace_folder(target) as new:
+    metrics = read_metrics(source)
+    model = read_classifier(source, metrics)
+    metrics = {key: value for key, value in metrics.items() if key not in ("files", "measured")}
+    with rewrite_folder(target) as new:
         for name in (CONFIG, WEIGHTS):
             write_atomic(new / name, (source / name).read_bytes())
         metrics |= write_files(new, model, formats or Formats(), CheckImages.of(data, model.input))
@@ -234,10 +229,9 @@ def _export_folder(source: Path, target: Path, formats: Formats | None, data: Im
     return target
 
 
-def _nothing_found(run: RunDirectory, limits: Mapping[str, Any]) -> str:
-    given = {name: value for name, value in limits.items() if value is not None}
-    trial = given.get("trial")
-    networks = run.networks
+def _explain_no_network(run: RunDirectory, limits: Mapping[str, Any]) -> str:
+    """Return the message for an export that finds no network within its limits."""
+    networks, trial = run.networks, limits.get("trial")
     if trial is not None and all(network.trial != trial for network in networks):
         trials = [record["trial"] for record in run.records]
         if trial not in trials:
@@ -247,7 +241,7 @@ def _nothing_found(run: RunDirectory, limits: Mapping[str, Any]) -> str:
     if not networks:
         return f"{run.folder}: an export needs networks that were trained in full, but there are none yet"
     smallest, best = networks[0], max(networks, key=lambda network: network.accuracy)
-    wanted = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
+    wanted = ", ".join(f"--{key.replace('_', '-')} {value}" for key, value in limits.items() if value is not None)
     return (
         f"{run.folder}: a network must keep {wanted}, but none of {len(networks)} does; the smallest has "
         f"{smallest.parameters:,} parameters, the best an accuracy of {best.accuracy:.2%}"

@@ -1,24 +1,27 @@
-"""The folder of one trained network: config, weights, what was measured, model card. Needs no torch.
+"""The folder of one trained network: config, weights, metrics, model card. Needs no torch.
 
-| file | what it holds |
+| file | content |
 |---|---|
-| `config.yaml` | architecture, data and recipe: `python -m dacnn_search.train --config` trains it again |
+| `config.yaml` | architecture, data and recipe: `python -m dacnn_search.train --config` trains the network again |
 | `weights.safetensors` | the parameters in float32, each shared kernel once |
-| `metrics.json` | what is known and measured, and what the network takes (`input`): shape, mean, std, classes |
+| `metrics.json` | what was computed and measured, and the network's `input`: shape, mean, std, classes |
 | `README.md` | the model card, written from `metrics.json` |
 
-An export adds `model.onnx`, `model.pt2` and smaller variants of the weights.
+An export adds the files in `EXPORTS`.
 """
 
 import json
 import math
-from collections.abc import Mapping
+import shutil
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from dacnn_search.common.errors import InputError
-from dacnn_search.common.files import sha256_of, write_atomic
+from dacnn_search.common.files import replace_folder, sha256_of, write_atomic
 from dacnn_search.common.machine import package_versions
 from dacnn_search.common.yaml import dump_yaml, read_yaml
 from dacnn_search.data.dataset import DataConfig, ImageData
@@ -27,6 +30,7 @@ from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import InputShape, estimate_cost
 from dacnn_search.space.settings import TrainSettings
 from dacnn_search.space.validation import read_settings
+from dacnn_search.storage.trained import deviation_of
 
 __all__ = [
     "CONFIG",
@@ -35,22 +39,30 @@ __all__ = [
     "NetworkInput",
     "config_text",
     "describe_network",
+    "describe_training",
+    "portable_path",
     "read_architecture",
     "read_data_config",
     "read_input",
     "read_metrics",
+    "rewrite_folder",
     "write_metrics",
 ]
 
 CONFIG, WEIGHTS, METRICS, CARD = "config.yaml", "weights.safetensors", "metrics.json", "README.md"
+EXPORTS = ("weights-float16.safetensors", "model.pt2", "model.onnx", "model-float16.onnx", "model-int8.onnx")
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """What a network takes and what its outputs mean.
+    """The images that a network takes and the classes that it tells apart.
 
-    shape: (C, H, W). mean, std: per channel, of pixels in [0, 1]; the network's own input is (pixel - mean) / std.
+    Args:
+        shape: (C, H, W).
+        mean: Per channel, of pixels in [0, 1]; the network's own input is (pixel - mean) / std.
+        std: Per channel.
+        classes: Names of the outputs, in order.
     """
 
     shape: InputShape
@@ -60,7 +72,7 @@ class NetworkInput:
 
     @classmethod
     def of(cls, data: ImageData) -> "NetworkInput":
-        """That of a network trained on `data`."""
+        """Return the input of a network that was trained on `data`."""
         return cls(data.input_shape, data.mean, data.std, data.class_names)
 
 
@@ -71,19 +83,37 @@ def config_text(
     seed: int = 0,
     name: str | None = None,
 ) -> str:
-    """`config.yaml`, to be read as `TrainSettings`; the root of the data made absolute. A network that was not trained
-    by this package has no data or recipe there."""
+    """Return the text of `config.yaml`, which is read as `TrainSettings`.
+
+    A network that was not trained by this package has no data and no recipe.
+    """
     values: dict[str, Any] = {"name": name} if name is not None else {}
     values["architecture"] = architecture.to_dict()
     if data is not None:
-        values["data"] = _data_values(data)
+        values["data"] = data.model_dump(mode="json", exclude_none=True)
+        if data.root is not None:
+            values["data"]["root"] = portable_path(data.root)
+        if data.name != "folder":
+            del values["data"]["channels"]
     if recipe is not None:
         values |= {"recipe": dict(recipe), "seed": seed}
     return dump_yaml(values)
 
 
+def portable_path(path: str) -> str:
+    """Return a path that says as little as possible of this machine and still leads there.
+
+    An absolute path below the working directory becomes a relative one, one below the home folder begins with `~`.
+    Others stay as they are.
+    """
+    for base, prefix in ((Path.cwd(), ""), (Path.home(), "~")):
+        if Path(path).is_relative_to(base):
+            return str(Path(prefix, Path(path).relative_to(base)))
+    return path
+
+
 def describe_network(architecture: Architecture, given: NetworkInput, name: str | None = None) -> dict[str, Any]:
-    """What `metrics.json` says of any network, trained or not."""
+    """Return what `metrics.json` says of any network, trained or not."""
     cost = estimate_cost(architecture, given.shape, len(given.classes))
     return {
         "format": FORMAT,
@@ -99,20 +129,84 @@ def describe_network(architecture: Architecture, given: NetworkInput, name: str 
     }
 
 
-def write_metrics(folder: Path, metrics: Mapping[str, Any], name: str | None = None) -> None:
-    """Write `metrics.json`, the weights' size and checksum added, and the model card.
+def describe_training(
+    records: Sequence[Mapping[str, Any]], data: ImageData, config: DataConfig, run: str | None = None
+) -> dict[str, Any]:
+    """Return the part `training` of `metrics.json`: the mean over the seeds and their standard deviation.
 
-    name: what the folder will be called, if it is still being built.
+    Args:
+        records: The records of one network's trainings, one per seed, with the keys of `retrained.jsonl`.
+        data: The data that were trained on.
+        config: Where they are from.
+        run: The name of the search that found the network.
     """
-    weights = folder / WEIGHTS
+    first = records[0]
+    tested = [record["test_accuracy"] for record in records if record["test_accuracy"] is not None]
+    return {
+        "run": run,
+        "trial": first.get("trial"),
+        "data": data.name,
+        "data_set": config.name,
+        "recipe": first["recipe"],
+        "epochs": first["epochs"],
+        "train_images": first["train_images"],
+        "test_images": len(data.test),
+        "search_accuracy": first.get("accuracy"),
+        "test_accuracy": statistics.fmean(tested) if tested else None,
+        "test_accuracy_spread": deviation_of(tested),
+        "seeds": [
+            {key: record[key] for key in ("seed", "test_accuracy", "test_loss", "seconds")} for record in records
+        ],
+    }
+
+
+@contextmanager
+def rewrite_folder(folder: Path, *, keep_exports: bool = False) -> Iterator[Path]:
+    """Yield a folder to write a network to, which takes the place of `folder` at the end. After an error all is as
+    before.
+
+    It begins with what `folder` holds, so that a user's own files stay, but without exported files (unless they are to
+    be kept). Raises InputError if `folder` holds anything but is not a network's.
+    """
+    _check_target(folder)
+    with replace_folder(folder) as new:
+        if folder.exists():
+            shutil.copytree(folder, new, symlinks=True, dirs_exist_ok=True)
+        for name in () if keep_exports else EXPORTS:
+            (new / name).unlink(missing_ok=True)
+        yield new
+
+
+def _check_target(folder: Path) -> None:
+    """Raise InputError if something that is not a network's folder would be replaced."""
+    if not folder.exists():
+        return
+    own = {CONFIG, WEIGHTS, METRICS, CARD, *EXPORTS}
+    foreign = sorted({path.name for path in folder.iterdir()} - own) if folder.is_dir() else ["a file"]
+    if foreign:
+        try:
+            read_metrics(folder)
+        except InputError:
+            raise InputError(f"{folder}: must be new or hold an export, but holds {', '.join(foreign[:5])}") from None
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, Any], name: str | None = None) -> None:
+    """Write `metrics.json`, with the weights' size and checksum added, and the model card.
+
+    Args:
+        folder: It must hold the weights.
+        metrics: What `describe_network` returns, and more.
+        name: The folder's later name, if it is still being built under another.
+    """
+    weights, name = folder / WEIGHTS, name or folder.name
     files = {WEIGHTS: {"bytes": weights.stat().st_size, "sha256": sha256_of(weights)}, **metrics.get("files", {})}
-    complete = {**metrics, "files": files}
+    complete = {**metrics, "folder": name, "files": files}
     write_atomic(folder / METRICS, json.dumps(complete, indent=2, ensure_ascii=False) + "\n")
-    write_atomic(folder / CARD, model_card(complete, name or folder.name))
+    write_atomic(folder / CARD, model_card(complete, name))
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """Raises InputError if the folder is not one of a trained network or of a later format."""
+    """Read `metrics.json`. Raises InputError if the folder is not a network's, or of a later format."""
     path = folder / METRICS
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -126,9 +220,12 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return dict(values)
 
 
-def read_input(folder: Path) -> NetworkInput:
-    """What the network of a folder takes. Raises InputError if `metrics.json` does not say it."""
-    given = read_metrics(folder).get("input")
+def read_input(folder: Path, metrics: Mapping[str, Any] | None = None) -> NetworkInput:
+    """Return what the network of a folder takes, from its `metrics` if they were read already.
+
+    Raises InputError if they do not say it.
+    """
+    given = (metrics or read_metrics(folder)).get("input")
     try:
         shape, mean, std, classes = (tuple(given[key]) for key in ("shape", "mean", "std", "classes"))  # type: ignore[index]
         channels, height, width = shape
@@ -144,7 +241,7 @@ def read_input(folder: Path) -> NetworkInput:
 
 
 def read_architecture(folder: Path) -> Architecture:
-    """The architecture in `config.yaml`, whatever else stands there. Raises InputError with file and line."""
+    """Read the architecture in `config.yaml`, whatever else stands there. Raises InputError with file and line."""
     document = read_yaml(folder / CONFIG)
     values = document.data.get("architecture") if isinstance(document.data, dict) else None
     try:
@@ -154,18 +251,9 @@ def read_architecture(folder: Path) -> Architecture:
 
 
 def read_data_config(folder: Path) -> DataConfig | None:
-    """The data that `config.yaml` names, None if it names none. Raises InputError with file and line."""
+    """Read which data `config.yaml` names; None if it names none. Raises InputError with file and line."""
     document = read_yaml(folder / CONFIG)
     if not isinstance(document.data, dict) or "data" not in document.data:
         return None
     settings: TrainSettings = read_settings(folder / CONFIG, TrainSettings)[0]
     return settings.data
-
-
-def _data_values(data: DataConfig) -> dict[str, Any]:
-    values = {key: value for key, value in data.model_dump(mode="json").items() if value is not None}
-    if data.root is not None:
-        values["root"] = str(Path(data.root).expanduser().resolve())
-    if data.name != "folder":
-        del values["channels"]
-    return values

@@ -1,6 +1,6 @@
-"""A `Classifier` as files that other programs run: `torch.export`'s `.pt2`, ONNX, and smaller ONNX variants.
+"""Write a `Classifier` as files that other programs run: `torch.export`'s `.pt2`, ONNX, and smaller ONNX variants.
 
-Each shared kernel is stored once in all of them. The graph is kept free of traces of where it was made.
+Each file stores a shared kernel once and holds no trace of where it was made.
 """
 
 import contextlib
@@ -32,15 +32,15 @@ __all__ = [
 ]
 
 INPUT, OUTPUT, BATCH_NAME, CLASSES = "pixels", "logits", "batch", "classes"
-# What tracing notes of each operation beside the operation itself: source files, lines, module names.
+# Notes that tracing adds to each operation: source files, lines, module names.
 TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
 MOST_CALIBRATION = 512  # images
-# Entries from which on a tensor is stored in half precision: conversion nodes cost more than small ones save.
-LEAST_HALVED = 64
+# Smaller tensors stay in single precision: the node that converts them back takes more bytes than halving saves.
+SMALLEST_HALVED = 64
 
 
 def trace(model: Classifier) -> torch.export.ExportedProgram:
-    """The model as a graph for any number of images. Raises ExportError if torch can't trace it."""
+    """Return the model as a graph for any number of images. Raises ExportError if torch can't trace it."""
     example = torch.rand(2, *model.input.shape)
     shapes = {INPUT: {0: torch.export.Dim(BATCH_NAME, min=1)}}
     try:
@@ -55,7 +55,7 @@ def trace(model: Classifier) -> torch.export.ExportedProgram:
 
 
 def write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
-    """`torch.export.load(path).module()` runs it. The archive is compressed: most of a small one is JSON."""
+    """Write a file that `torch.export.load(path).module()` runs, compressed, since most of a small one is JSON."""
     plain = io.BytesIO()
     torch.export.save(program, plain)
     packed = io.BytesIO()
@@ -66,9 +66,9 @@ def write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
 
 
 def write_onnx(program: torch.export.ExportedProgram, path: Path, classes: Sequence[str]) -> None:
-    """Inputs `pixels` (batch, C, H, W) in [0, 1], outputs `logits` (batch, classes), both float32.
+    """Write an ONNX file: input `pixels` (batch, C, H, W) in [0, 1], output `logits` (batch, classes), both float32.
 
-    The names of the classes are kept as JSON in the model's metadata, under `classes`.
+    The model's metadata hold the names of the classes as JSON, under `classes`.
     """
     with _quiet():
         exported = torch.onnx.export(program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False)
@@ -79,9 +79,9 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, classes: Seque
 
 
 def write_float16_onnx(source: Path, path: Path) -> None:
-    """The same graph with its weights in half precision, widened to float32 as it is loaded.
+    """Write an ONNX file anew with its weights in half precision. It computes in float32, as CPUs do anyway.
 
-    It computes in float32, as CPUs do anyway. Raises ExportError for weights beyond the range of float16.
+    Raises ExportError for weights beyond the range of float16.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -91,7 +91,7 @@ def write_float16_onnx(source: Path, path: Path) -> None:
     casts = []
     for tensor in graph.initializer:
         values = numpy_helper.to_array(tensor)
-        if values.dtype != np.float32 or values.size < LEAST_HALVED:
+        if values.dtype != np.float32 or values.size < SMALLEST_HALVED:
             continue
         _check_half(tensor.name, float(np.abs(values).max()))
         name, half = tensor.name, f"{tensor.name}_half"
@@ -104,7 +104,7 @@ def write_float16_onnx(source: Path, path: Path) -> None:
 
 
 def write_float16_weights(source: Path, path: Path) -> None:
-    """A weight file in half precision; it is loaded as the float32 one is. Raises ExportError as above."""
+    """Write a weight file anew in half precision. Raises ExportError for weights beyond the range of float16."""
     tensors = read_weights(source)
     for name, tensor in tensors.items():
         _check_half(name, float(tensor.abs().max()))
@@ -112,9 +112,9 @@ def write_float16_weights(source: Path, path: Path) -> None:
 
 
 def write_int8_onnx(source: Path, path: Path, images: np.ndarray) -> None:
-    """Convolutions and classifier in 8 bits, ONNX Runtime's static quantisation, one scale per output channel.
+    """Quantise convolutions and classifier to 8 bits, statically, with one scale per output channel.
 
-    images: (N, H, W, C) uint8, from which the ranges of activations are taken. Raises InputError if there are none.
+    The ranges of activations are taken from the images (N, H, W, C) uint8. Raises InputError if there are none.
     """
     if not len(images):
         raise InputError("int8 needs at least 1 validation image to calibrate with, but there are 0")
@@ -167,7 +167,7 @@ def _calibration_batches(images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
 
 
 def _stripped(model: Any) -> Any:
-    """An ONNX model without notes on its origin, and with a telling name for the number of images."""
+    """Remove notes on its origin from an ONNX model, and name its dimension of images. Return it."""
     graph = model.graph
     kept = [entry for entry in model.metadata_props if entry.key == CLASSES]
     del model.metadata_props[:]
@@ -195,7 +195,7 @@ def _check_half(name: str, largest: float) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back what these libraries say of themselves: deprecations inside them, and advice in their logs."""
+    """Hide deprecation warnings about the insides of these libraries, and advice in their logs."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,15 +1,14 @@
-"""Training of one network alone, from a config to a folder as `best/` has them."""
+"""Train one network alone and write a folder such as those in `best/`."""
 
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dacnn_search.common.errors import InputError
-from dacnn_search.common.files import replace_folder, write_atomic
-from dacnn_search.data.dataset import DataConfig, load, summarise
+from dacnn_search.common.files import new_folder, write_atomic
+from dacnn_search.data.dataset import DataConfig, ImageData, load, summarise
 from dacnn_search.data.published import KNOWN_SETS
-from dacnn_search.export.exporter import describe_training
 from dacnn_search.export.folder import (
     CONFIG,
     METRICS,
@@ -17,50 +16,73 @@ from dacnn_search.export.folder import (
     NetworkInput,
     config_text,
     describe_network,
+    describe_training,
+    portable_path,
     read_input,
     write_metrics,
 )
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.network.cost import InputShape
+from dacnn_search.network.cost import count_macs
 from dacnn_search.space.settings import TrainSettings
 from dacnn_search.space.validation import check_data
 from dacnn_search.storage.run_directory import RunDirectory
 from dacnn_search.training.memory import SMALL_STEP
 
-__all__ = ["choose_data", "default_folder", "settings_of_trial", "shape_before", "train_one"]
+if TYPE_CHECKING:
+    from dacnn_search.network.model import Network
+
+__all__ = ["choose_data", "settings_of_trial", "train_one"]
 
 
 def train_one(
-    settings: TrainSettings, out: Path, *, init: Path | None = None, say: Callable[[str], None] = print
+    settings: TrainSettings,
+    out: Path | None = None,
+    *,
+    init: Path | None = None,
+    say: Callable[[str], None] = print,
 ) -> Path:
-    """Train a network on the training and validation images together, as `dacnn_search.search.retrain` does, score the test
-    images once, and write config, weights, metrics and model card to the folder `out`, which is returned.
+    """Train a network on training and validation images together, score the test images once, write its folder.
 
-    init: a weight file, or a folder with one, to train on from. say: gets a line per epoch.
-    Raises InputError if `out` is there already or anything given is wrong, TrainingError if the training breaks.
+    Returns the folder. Nothing is written before the training has ended, and nothing is replaced: if the name is taken
+    by then, the folder gets the next number that is free.
+
+    Args:
+        settings: Architecture, data, recipe, seed and name.
+        out: The folder to write, by default `results/train/<name>`.
+        init: A weight file, or a folder with one, to start from.
+        say: Called with a line per epoch.
+
+    Raises InputError if `out` exists at the start or anything given is wrong, TrainingError if the training breaks.
     """
-    if out.exists():
+    if out is not None and out.exists():
         raise InputError(f"{out}: the folder to write must be new, but is there already; name another with --out")
     from dacnn_search.training.weights import trained_weights, write_weights
 
     data = load(settings.data).with_validation_in_train()
     architecture: Architecture = settings.architecture
     architecture.check_image_size(*data.input_shape[1:])
-    model, result = _train(settings, architecture, data, init, say)
-    recipe = settings.recipe.model_dump(mode="json")
+    wanted = out or Path("results", "train", _plain_name(settings.name))
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    model, record = _train(settings, data, init, say)
     metrics = describe_network(architecture, NetworkInput.of(data), settings.name)
-    metrics["training"] = describe_training([{**result, "recipe": recipe}], data, settings.data)
-    metrics["training"]["init"] = None if init is None else str(init.resolve())
-    with replace_folder(out) as folder:
-        config = config_text(architecture, settings.data, recipe, settings.seed, settings.name)
-        write_atomic(folder / CONFIG, config)
-        write_weights(trained_weights(model), folder / WEIGHTS)
-        write_metrics(folder, metrics, out.name)
-    return out
+    metrics["training"] = describe_training([record], data, settings.data)
+    metrics["training"]["init"] = None if init is None else _without_folder(init)
+    config = config_text(architecture, settings.data, record["recipe"], settings.seed, settings.name)
+    folder, number = wanted, 1
+    while True:
+        try:
+            with new_folder(folder) as new:
+                write_atomic(new / CONFIG, config)
+                write_weights(trained_weights(model), new / WEIGHTS)
+                write_metrics(new, metrics, folder.name)
+            return folder
+        except FileExistsError:
+            number += 1
+            folder = wanted.with_name(f"{wanted.name}-{number}")
 
 
 def settings_of_trial(run: RunDirectory, trial: int) -> TrainSettings:
-    """The network of a run's trial, to be trained by the run's recipe for full trainings.
+    """Return the network of a run's trial, with the run's recipe for full trainings.
 
     Raises InputError if the run has no such trial.
     """
@@ -79,66 +101,58 @@ def settings_of_trial(run: RunDirectory, trial: int) -> TrainSettings:
 
 def choose_data(
     given: str,
-    shape: Callable[[], InputShape | None],
-    image_size: int | None = None,
+    *,
     root: str | None = None,
+    image_size: int | None = None,
+    before: DataConfig | None = None,
+    folder: Path | None = None,
 ) -> DataConfig:
-    """The data that `--data` names: a data set, an .npz file, or a folder of images.
+    """Return the data that `--data` names.
 
-    shape: (C, H, W) of the images before, if there are any; for a folder size and channels are taken from there, the
-    size unless `image_size` is given. root: the folder of a data set's files. Raises InputError for anything else.
+    Args:
+        given: A data set, an .npz file, or a folder of images.
+        root: The folder of a data set's files.
+        image_size: The side to which a folder's images are resized, by default that of the images before.
+        before: The data that the network was trained on before.
+        folder: The network's folder, which tells the images' size and channels even if these data are gone.
+
+    Raises InputError for anything else, DataError if the data before are needed but can't be read.
     """
     path = Path(given)
     if root is not None and given not in KNOWN_SETS:
         raise InputError(f"--root is only used with a data set's name, but --data is {given}")
-    of_images = given not in KNOWN_SETS and path.suffix != ".npz"
-    if image_size is not None and not of_images:
+    if image_size is not None and (given in KNOWN_SETS or path.suffix == ".npz"):
         raise InputError(f"--image-size is only used with a folder of images, but --data is {given}")
     if given in KNOWN_SETS:
         return check_data({"name": given, "root": root})
-    if not of_images:
+    if path.suffix == ".npz":
         return check_data({"name": "npz", "root": given})
     if not path.is_dir():
         names = ", ".join(sorted(KNOWN_SETS))
         raise InputError(f"data must be one of {names}, an .npz file or a folder of images, but are {given!r}")
-    before = shape()
-    if before is None and image_size is None:
+    shape = None
+    if folder is not None and (folder / METRICS).is_file():
+        shape = read_input(folder).shape
+    elif before is not None:
+        shape = summarise(before).input_shape
+    if shape is None and image_size is None:
         raise InputError(f"a folder of images needs --image-size beside it, but {given} has none")
-    channels, height, width = before or (3, 0, 0)
+    channels, height, width = shape or (3, 0, 0)
     size = image_size or max(height, width)
     return check_data({"name": "folder", "root": given, "image_size": size, "channels": 1 if channels == 1 else 3})
 
 
-def shape_before(data: DataConfig | None, folder: Path | None) -> InputShape | None:
-    """(C, H, W) of the images that a network was trained on: by the folder it lies in if that tells, else by the data
-    themselves. Raises DataError if these can't be read."""
-    if folder is not None and (folder / METRICS).is_file():
-        return read_input(folder).shape
-    return summarise(data).input_shape if data else None
-
-
-def default_folder(name: str | None) -> Path:
-    """`results/train/<name>`, numbered if it is there already."""
-    plain = re.sub(r"[^\w.-]+", "-", name or "").strip("-.") or "network"
-    folder, number = Path("results", "train", plain), 1
-    while folder.exists():
-        number += 1
-        folder = folder.with_name(f"{plain}-{number}")
-    return folder
-
-
 def _train(
-    settings: TrainSettings, architecture: Architecture, data: Any, init: Path | None, say: Callable[[str], None]
-) -> tuple[Any, dict[str, Any]]:
-    """The trained model and its record, with the keys of `retrained.jsonl`."""
+    settings: TrainSettings, data: ImageData, init: Path | None, say: Callable[[str], None]
+) -> tuple["Network", dict[str, Any]]:
+    """Return the trained network and its record, with the keys of `retrained.jsonl`."""
     import torch
 
-    from dacnn_search.network.cost import count_macs
     from dacnn_search.training.fine_tuning import start_from
     from dacnn_search.training.trainer import ResidentData, Training, build_seeded, evaluate, prepare_process
     from dacnn_search.training.weights import read_weights
 
-    recipe, seed = settings.recipe, settings.seed
+    recipe, seed, architecture = settings.recipe, settings.seed, settings.architecture
     small = 3 * count_macs(architecture, data.input_shape, data.num_classes) * recipe.batch_size < SMALL_STEP
     prepare_process(1 if small else torch.get_num_threads())
     model = build_seeded(architecture, data.num_classes, data.input_shape[0], seed)
@@ -155,9 +169,20 @@ def _train(
     say(f"test accuracy {test.accuracy:.2%} of {len(data.test):,} images" if test else "no test images")
     return model, {
         "seed": seed,
+        "recipe": recipe.model_dump(mode="json"),
         "epochs": recipe.epochs,
         "train_images": len(data.train),
         "test_accuracy": test.accuracy if test else None,
         "test_loss": test.loss if test else None,
         "seconds": seconds,
     }
+
+
+def _without_folder(path: Path) -> str:
+    """Return a path for others to read: of one that only this machine has, the name alone."""
+    portable = Path(portable_path(str(path)))
+    return portable.name if portable.is_absolute() else str(portable)
+
+
+def _plain_name(name: str | None) -> str:
+    return re.sub(r"[^\w.-]+", "-", name or "").strip("-.") or "network"

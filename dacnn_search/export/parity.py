@@ -1,11 +1,10 @@
-"""Running exported files in a process that lacks this package, and comparing what they say with the network."""
+"""Run exported files in a process without this package and compare their logits with the network's."""
 
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from dacnn_search.export.folder import NetworkInput
 
 __all__ = ["CheckImages", "describe_file", "measure_file"]
 
-# Of the largest logit; float32 sums in another order differ by less than a hundredth of it.
+# Share of the largest logit; float32 sums in another order differ by less than a hundredth of it.
 TOLERANCE = 1e-3
 RANDOM_IMAGES = 64
 SECONDS = 1800  # for one file
@@ -28,9 +27,13 @@ SECONDS = 1800  # for one file
 
 @dataclass(frozen=True)
 class CheckImages:
-    """What exported files are run on. images: (N, H, W, C) uint8. labels: (N,) int64, None for random images.
+    """The images that exported files are run on.
 
-    part: which part of the data they are. calibration: (M, H, W, C) uint8, what int8 takes its ranges from.
+    Args:
+        part: The part of the data that they are: test, validation or random.
+        images: (N, H, W, C) uint8.
+        labels: (N,) int64; None for random images.
+        calibration: (M, H, W, C) uint8, the images that set the ranges of int8.
     """
 
     part: str
@@ -40,11 +43,10 @@ class CheckImages:
 
     @classmethod
     def of(cls, data: ImageData | None, given: NetworkInput) -> "CheckImages":
-        """The test images, or without those the validation images, or without data random ones."""
+        """Return the test images, or without those the validation images, or without data random ones."""
         if data is not None:
             calibration = (data.validation if len(data.validation) else data.train).images
-            for part in ("test", "validation"):
-                split = getattr(data, part)
+            for part, split in (("test", data.test), ("validation", data.validation)):
                 if len(split):
                     return cls(part, split.images, split.labels, calibration)
         channels, height, width = given.shape
@@ -53,16 +55,21 @@ class CheckImages:
         return cls("random", images, None, images[:0])
 
     def accuracy(self, logits: np.ndarray) -> float | None:
-        """Share of the images that are classified correctly; None for random ones."""
+        """Return the share of the images that are classified correctly; None for random ones."""
         return None if self.labels is None else float((logits.argmax(axis=1) == self.labels).mean())
 
 
 def measure_file(path: Path, check: CheckImages, reference: np.ndarray, *, exact: bool) -> dict[str, Any]:
-    """What `metrics.json` says of an exported file: bytes, checksum, accuracy, latency, memory.
+    """Run an exported file and return its entry in `metrics.json`: bytes, checksum, accuracy, latency, memory.
 
-    reference: the network's own logits on the images of `check`. Raises ExportError if the file can't be run or, where
-    it is to be `exact`, if a logit is off by more than a thousandth of the largest one. Then images can be classified
-    otherwise only if their two highest logits are that close.
+    Args:
+        path: The file.
+        check: The images to run it on.
+        reference: The network's own logits on them.
+        exact: Require that no logit is off by more than a thousandth of the largest one. Then an image can be
+            classified otherwise only if its two highest logits are that close.
+
+    Raises ExportError if the file can't be run or is off.
     """
     report, logits = _run(path, check.images)
     if logits.shape != reference.shape or not np.isfinite(logits).all():
@@ -82,27 +89,26 @@ def measure_file(path: Path, check: CheckImages, reference: np.ndarray, *, exact
 
 
 def describe_file(path: Path, check: CheckImages, logits: np.ndarray) -> dict[str, Any]:
-    """Bytes and checksum of a file, and the accuracy of the logits it gives."""
+    """Return bytes and checksum of a file, and the accuracy of its logits."""
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path), "accuracy": check.accuracy(logits)}
 
 
 def _run(path: Path, images: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
-    """What `standalone.py` reports, and the logits."""
+    """Run `standalone.py` on a file; return its report and the logits."""
     with tempfile.TemporaryDirectory(prefix="dacnn-search-") as folder:
         inputs, outputs = Path(folder, "images.npy"), Path(folder, "logits.npy")
         np.save(inputs, np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-        done = _python(str(Path(standalone.__file__).resolve()), str(path.resolve()), str(inputs), str(outputs))
+        # -P keeps the script's folder off Python's path: the modules there have common names.
+        command = [sys.executable, "-P", str(Path(standalone.__file__).resolve())]
+        command += [str(path.resolve()), str(inputs), str(outputs)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=SECONDS, check=False, env=environment
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ExportError(f"{path.name}: running it must take at most {SECONDS} s, but took longer") from error
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise ExportError(f"{path.name}: can't be run outside of this package: {last}")
         return json.loads(done.stdout.splitlines()[-1]), np.load(outputs)
-
-
-def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Python without the script's folder on its path (-P): the modules there have common names."""
-    command: Sequence[str] = (sys.executable, "-P", *arguments)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, env=environment)
-    except subprocess.TimeoutExpired as error:
-        raise ExportError(f"{arguments[1]}: running it must take at most {SECONDS} s, but took longer") from error

@@ -1,7 +1,7 @@
-"""Runs an exported file as a stranger would: this script imports nothing of this package.
+"""Run an exported file where this package is not installed: this script imports nothing of it.
 
-`python -P standalone.py MODEL IMAGES LOGITS`: IMAGES is an .npy file of uint8 (N, C, H, W), LOGITS the one that the
-outputs go to. Prints a JSON object with `milliseconds` and `peak_bytes` by batch size.
+`python -P standalone.py MODEL IMAGES LOGITS` reads images from an .npy file, uint8 (N, C, H, W), writes the logits to
+another, and prints a JSON object with `milliseconds` and `peak_bytes` by batch size.
 """
 
 import importlib
@@ -16,15 +16,15 @@ import numpy as np
 
 BATCHES = (1, 64)
 CHUNK = 256
-CALLS, SECONDS = 30, 1.0  # at most, for one latency
-# ONNX Runtime would fold batch norm into a copy of the kernel per layer; without this the sharing lives on in memory.
+MOST_CALLS, MOST_SECONDS = 30, 1.0  # for one latency
+# This optimiser of ONNX Runtime is off: it folds batch norm into the kernels, so that each layer has one of its own.
 UNSHARING = ("ConvBNFusion",)
 
 Run = Callable[[np.ndarray], np.ndarray]
 
 
 def main() -> None:
-    """Run the model on the images in chunks, after it was measured."""
+    """Measure the model, then run it on all images in chunks."""
     model, images, logits = (Path(argument) for argument in sys.argv[1:4])
     pixels = np.load(images, mmap_mode="r")
     library, load = ("onnxruntime", _load_onnx) if model.suffix == ".onnx" else ("torch", _load_pt2)
@@ -78,11 +78,11 @@ def _scaled(images: np.ndarray) -> np.ndarray:
 
 
 def _latency(run: Run, pixels: np.ndarray) -> float:
-    """Median milliseconds of a call."""
+    """Return the median time of a call in milliseconds."""
     run(pixels)
     times: list[float] = []
-    end = time.perf_counter() + SECONDS
-    while not times or (len(times) < CALLS and time.perf_counter() < end):
+    end = time.perf_counter() + MOST_SECONDS
+    while not times or (len(times) < MOST_CALLS and time.perf_counter() < end):
         start = time.perf_counter()
         run(pixels)
         times.append(time.perf_counter() - start)
@@ -90,7 +90,7 @@ def _latency(run: Run, pixels: np.ndarray) -> float:
 
 
 def _memory(key: str) -> int | None:
-    """A figure of this process in bytes, where Linux tells it: VmRSS now, VmHWM at most so far."""
+    """Return the memory of this process in bytes: VmRSS now, VmHWM at its peak; None if not on Linux."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -29,7 +29,7 @@ class Network(nn.Module):
     """A weight-sharing CNN: images (N, in_channels, H, W) -> logits (N, num_classes).
 
     Each 3x3 kernel is one parameter of `kernels`, registered once and used by every layer that shares it; the names
-    and shapes of all parameters are those of `dacnn_search.network.cost.tensor_shapes`. H and W must allow one halving per
+    and shapes of all parameters are those of `network.cost.tensor_shapes`. H and W must allow one halving per
     pooling (`Architecture.check_image_size`).
 
     recomputes: whether a section keeps only its input for the backward pass, which then computes the section again

@@ -1,4 +1,4 @@
-"""The networks of the DACNN paper by name, its published figures, and its parameter counts beside ours.
+"""The networks of the DACNN paper by name.
 
 Huang, Dwivedi and Roig, "Deep Anchored Convolutional Neural Networks", 2019. Every network is an
 `Architecture` for images of 32x32 pixels. `docs/paper.md` tells what the paper leaves open and how it was

@@ -1,10 +1,13 @@
 """The paper's tables and figures: `python -m dacnn_search.paper --table 1` trains what they need and compares."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from dacnn_search.common.command import command, parsed, share, whole
+import click
+
+from dacnn_search.common.command import GPUS, PATH, at_least, command, option_group
 from dacnn_search.common.errors import InputError
 from dacnn_search.paper.experiments import EXPERIMENTS, Conditions, Experiment, describe_experiments
 
@@ -13,13 +16,37 @@ Without --table or --figure it lists the experiments and what they would cost. T
 set is looked at every epoch, nothing is selected by it. An interrupted command goes on where it was when it is given
 again. docs/paper.md tells more.
 """
-TABLES, FIGURES = range(1, 9), range(4, 8)
+
+experiments = option_group("What")
+conditions = option_group("How, alike for every network")
+places = option_group("Where")
+networks = option_group("Trained networks, these or any other folder of one")
 
 
-@command
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and do what it says."""
-    options = _parser().parse_args(arguments)
+@command(epilog=EPILOG)
+@experiments("--table", type=click.IntRange(1, 8), several=True, metavar="N...", help="tables 1 to 8")
+@experiments("--figure", type=click.IntRange(4, 7), several=True, metavar="N...", help="figures 4 to 7")
+@conditions("--seeds", type=at_least(1), default=1, help="trainings of each network")
+@conditions("--scale", type=float, default=1.0, help="times all widths, such as 0.25")
+@conditions("--epochs", type=at_least(1), help="instead of the recipe's")
+@conditions("--subset", type=at_least(2), help="train on so many images only")
+@conditions("--recipe", type=click.Choice(("paper", "fast")), default="paper")
+@places("--data", multiple=True, metavar="[NAME=]FILE.npz", help="take a data set from a file")
+@places("--root", default="data", metavar="FOLDER", help="folder of the downloaded data sets")
+@places("--results", type=PATH, default=Path("results/paper"), metavar="FOLDER")
+@places("--concurrency", type=at_least(1), help="trainings at once (default: what cores and GPUs hold)")
+@places("--gpus-per-trial", type=GPUS, help="share of a GPU per training (default auto: as many as fit)")
+@places("--address", help="of a running Ray cluster")
+@places("--repair", is_flag=True, help="leave out damaged lines of the ledger")
+@places("--verbose", is_flag=True, help="show Ray's messages")
+@networks("--compress", type=PATH, several=True, metavar="FOLDER...", help="compare in size and accuracy")
+@networks("--against", metavar="NAME", help="network of the zoo or folder to compare with (default: resnet18)")
+@networks("--filters", type=PATH, several=True, metavar="FOLDER...", help="picture the filters")
+@networks("--layers", type=at_least(0), several=True, metavar="N...", help="only these: 0 is the stem")
+@networks("--channels", type=at_least(0), several=True, metavar="N...", help="only these (default: 5 of each layer)")
+def main(**given: Any) -> None:
+    """Train the networks of the DACNN paper and compare with its tables and figures."""
+    options = SimpleNamespace(**given)
     _check_together(options)
     if options.compress:
         from dacnn_search.paper.compression import compression_report
@@ -32,13 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prepare_process(threads=1)  # a few images at a time are too little for more
         for folder in options.filters:
             out = options.results / "filters" / folder.resolve().name
-            pictures = visualise(folder, layers=options.layers, filters=options.channels or FILTERS)
+            pictures = visualise(folder, layers=options.layers or None, filters=options.channels or FILTERS)
             print(write_filters(pictures, out))
     else:
         _reproduce(options)
 
 
-def _check_together(options: argparse.Namespace) -> None:
+def _check_together(options: SimpleNamespace) -> None:
     """Raise InputError for options that would do nothing."""
     tasks = {"--table or --figure": options.table or options.figure}
     tasks |= {f"--{name}": getattr(options, name) for name in ("compress", "filters")}
@@ -46,11 +73,11 @@ def _check_together(options: argparse.Namespace) -> None:
     if len(given) > 1:
         raise InputError(f"one of {', '.join(tasks)} can be given at once, but {' and '.join(given)} are")
     for name, owner in (("against", "compress"), ("layers", "filters"), ("channels", "filters")):
-        if getattr(options, name) is not None and not getattr(options, owner):
+        if getattr(options, name) and not getattr(options, owner):
             raise InputError(f"--{name} is only used with --{owner}")
 
 
-def _reproduce(options: argparse.Namespace) -> None:
+def _reproduce(options: SimpleNamespace) -> None:
     conditions = Conditions(options.scale, options.recipe, options.epochs, options.subset, options.seeds)
     chosen = [EXPERIMENTS[f"table-{number}"] for number in options.table]
     chosen += [EXPERIMENTS[f"figure-{number}"] for number in options.figure]
@@ -58,7 +85,8 @@ def _reproduce(options: argparse.Namespace) -> None:
         print(describe_experiments(conditions))
         return
     files = _files(options.data, chosen)
-    from dacnn_search.paper.reproduce import Source, reproduce
+    from dacnn_search.paper.data import Source
+    from dacnn_search.paper.reproduce import reproduce
     from dacnn_search.search.terminal import Terminal
 
     with Terminal() as terminal:
@@ -96,43 +124,6 @@ def _files(given: Sequence[str], experiments: Sequence[Experiment]) -> dict[str,
             raise InputError(f"--data must be an .npz file, but is {path}")
         files[name] = path
     return files
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m dacnn_search.paper",
-        description="Train the networks of the DACNN paper and compare with its tables and figures.",
-        epilog=EPILOG,
-    )
-    what = parser.add_argument_group("what")
-    what.add_argument("--table", type=int, nargs="+", default=[], choices=TABLES, metavar="N", help="tables 1 to 8")
-    what.add_argument("--figure", type=int, nargs="+", default=[], choices=FIGURES, metavar="N", help="figures 4 to 7")
-    how = parser.add_argument_group("how, alike for every network")
-    how.add_argument("--seeds", type=whole(1), default=1, help="trainings of each network (1)")
-    how.add_argument("--scale", type=float, default=1.0, help="times all widths, such as 0.25 (1)")
-    how.add_argument("--epochs", type=whole(1), help="instead of the recipe's")
-    how.add_argument("--subset", type=whole(2), help="train on so many images only")
-    how.add_argument("--recipe", choices=("paper", "fast"), default="paper", help="(paper)")
-    where = parser.add_argument_group("where")
-    where.add_argument(
-        "--data", action="append", default=[], metavar="[NAME=]FILE.npz", help="take a data set from a file"
-    )
-    where.add_argument("--root", default="data", help="folder of the downloaded data sets (data)")
-    where.add_argument("--results", type=Path, default=Path("results/paper"), help="(results/paper)")
-    where.add_argument("--concurrency", type=whole(1), help="trainings at once (default: what cores and GPUs hold)")
-    where.add_argument(
-        "--gpus-per-trial", type=parsed(share), help="share of a GPU per training (default auto: as many as fit)"
-    )
-    where.add_argument("--address", help="of a running Ray cluster")
-    where.add_argument("--repair", action="store_true", help="leave out damaged lines of the ledger")
-    where.add_argument("--verbose", action="store_true", help="show Ray's messages")
-    other = parser.add_argument_group("trained networks, these or any other folder of one")
-    other.add_argument("--compress", type=Path, nargs="+", metavar="FOLDER", help="compare in size and accuracy")
-    other.add_argument("--against", metavar="NAME", help="network of the zoo or folder to compare with (resnet18)")
-    other.add_argument("--filters", type=Path, nargs="+", metavar="FOLDER", help="picture the filters")
-    other.add_argument("--layers", type=whole(0), nargs="+", metavar="N", help="only these: 0 is the stem")
-    other.add_argument("--channels", type=whole(0), nargs="+", metavar="N", help="only these (5 of each layer)")
-    return parser
 
 
 if __name__ == "__main__":

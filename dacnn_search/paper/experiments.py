@@ -1,8 +1,8 @@
 """The paper's experiments: which networks each table and figure needs, and how the paper trained them (section 4).
 
 CIFAR-100: 90 epochs of Adagrad at 0.1, after 45 of them at 0.01, images mirrored at random. CIFAR-10: the same without
-augmentation. SVHN: 60 epochs, the rate divided by 10 every 20, without augmentation. The paper does not give the batch
-size; ours is 128. Convolutions are computed in bfloat16 where that is faster, about which it says nothing either.
+augmentation. SVHN: 60 epochs, the rate divided by 10 every 20, without augmentation. The paper gives neither the batch
+size nor the precision; ours are 128, and bfloat16 in convolutions where that is faster.
 """
 
 import dataclasses
@@ -18,11 +18,19 @@ from dacnn_search.network.zoo import get
 from dacnn_search.paper.published import PUBLISHED, Published
 from dacnn_search.training.recipe import Recipe
 
-__all__ = ["EXPERIMENTS", "PRUNING", "Conditions", "Experiment", "Member", "Pruned", "describe_experiments"]
+__all__ = [
+    "EXPERIMENTS",
+    "PROTOCOL",
+    "REFERENCE",
+    "Conditions",
+    "Experiment",
+    "Member",
+    "describe_experiments",
+]
 
-# What each data set's trainings have other than the preset `paper`; `flip` holds for every recipe.
-FLIPS = {"cifar100": True, "cifar10": False, "svhn": False}
-SVHN_SCHEDULE = {"epochs": 60, "milestones": (1 / 3, 2 / 3)}
+PROTOCOL = "The paper's protocol: the test set is looked at every epoch, nothing is selected by it."
+FLIPS = {"cifar100": True, "cifar10": False, "svhn": False}  # for every recipe
+SVHN_SCHEDULE = {"epochs": 60, "milestones": (1 / 3, 2 / 3)}  # other than the preset `paper` has it
 LEAST_WIDTH = 4
 
 
@@ -35,42 +43,29 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Pruned:
-    """A row of Table 8: accuracy drop in points and prune ratio in percent against ResNet-18 on CIFAR-10.
-
-    network: of the zoo, None for the pruning methods that the paper compares with.
-    """
-
-    method: str
-    network: str | None
-    accuracy_drop: float
-    prune_ratio: float
-
-
-@dataclass(frozen=True)
 class Experiment:
     """A table or figure of the paper.
 
-    kind: what its page shows. rows: what the paper prints of these networks. members: what is trained for it.
+    Args:
+        name: For example `table-1`; also the name of its folder.
+        kind: What its page shows.
+        members: The networks that are trained for it.
+        rows: What the paper prints of these networks.
     """
 
-    name: str  # such as table-1
+    name: str
     title: str
     kind: Literal["table", "curves", "efficiency", "filters", "pruning"]
     members: tuple[Member, ...]
     rows: tuple[Published, ...]
 
+    @property
+    def heading(self) -> str:
+        """Number and title, such as `Table 1: Importance of batch norm`."""
+        return f"{self.name.replace('-', ' ').capitalize()}: {self.title}"
 
-PRUNING = (
-    Pruned("Agent Pruning", None, 0.3, 27.1),
-    Pruned("Agent Pruning", None, 1.0, 37.0),
-    Pruned("Agent Pruning", None, 1.7, 67.9),
-    Pruned("SM Pruning", None, 1.3, 27.1),
-    Pruned("SM Pruning", None, 6.9, 37.0),
-    Pruned("SM Pruning", None, 6.5, 67.9),
-    Pruned("DACNN(M,R)", "dacnn18-mix-reg", 0.79, 49.6),
-    Pruned("DACNN(plain)", "dacnn18", 10.2, 98.5),
-)
+
+REFERENCE = Member("cifar10", "resnet18")  # what the networks of Table 8 are compared with
 TABLES = {
     1: "Importance of batch norm",
     2: "Depth of plain networks, and the same with free weights",
@@ -79,16 +74,22 @@ TABLES = {
     5: "Regulators in networks of several depths",
     6: "All networks on CIFAR-100",
     7: "CIFAR-10 and SVHN",
+    8: "Compression against ResNet-18 on CIFAR-10",
 }
 FIGURE_4 = ("dacnn34", "dacnn34-reg", "dacnn34-mix", "dacnn34-mix-reg", "resnet34")
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """How all networks of an experiment are trained alike: by the paper's protocol, or a smaller version of it.
+    """How all networks of an experiment are trained: by the paper's protocol, or a smaller version of it.
 
-    scale: of all widths. recipe: the paper's or `fast`. epochs: instead of the recipe's. subset: this many training
-    images. seeds: trainings of each network. Raises InputError for a scale that is not positive.
+    Raises InputError for a scale outside (0, 4].
+
+    Args:
+        scale: A factor for all widths.
+        epochs: The number of epochs, by default the recipe's.
+        subset: The number of training images, by default all.
+        seeds: The number of trainings of each network.
     """
 
     scale: float = 1.0
@@ -103,7 +104,7 @@ class Conditions:
 
     @property
     def suffix(self) -> str:
-        """For names of folders; empty for the paper's own conditions."""
+        """The ending of folder names; empty for the paper's own conditions."""
         parts = [f"-scale{self.scale:g}"] if self.scale != 1 else []
         parts += [f"-epochs{self.epochs}"] if self.epochs is not None else []
         parts += [f"-subset{self.subset}"] if self.subset is not None else []
@@ -111,13 +112,13 @@ class Conditions:
 
     @property
     def are_published(self) -> bool:
-        """Whether these are the paper's own."""
+        """Whether these are the paper's own conditions."""
         return not self.suffix
 
     def architecture(self, network: str) -> Architecture:
-        """A network of the zoo with all widths scaled, rounded, at least 4.
+        """Return a network of the zoo with all widths scaled, rounded, at least 4.
 
-        Raises InputError if widths that differ in the paper became equal.
+        Raises InputError if widths that differ in the paper would become equal.
         """
         full = get(network)
         widths = {section.width: max(LEAST_WIDTH, round(section.width * self.scale)) for section in full.sections}
@@ -130,7 +131,7 @@ class Conditions:
         return dataclasses.replace(full, sections=sections).canonical()
 
     def recipe_for(self, dataset: str) -> Recipe:
-        """The recipe of section 4 for that data set, or the fast one; with the epochs asked for."""
+        """Return the recipe of section 4 for a data set, or the fast one."""
         values: dict[str, object] = {"name": self.recipe, "flip": FLIPS[dataset]}
         if self.recipe == "paper" and dataset == "svhn":
             values |= SVHN_SCHEDULE
@@ -138,8 +139,9 @@ class Conditions:
             values["epochs"] = self.epochs
         return Recipe.model_validate(values)
 
-    def notes(self) -> list[str]:
-        """What was done other than in the paper, in sentences."""
+    @property
+    def note(self) -> str:
+        """A sentence on what differs from the paper."""
         changes = []
         if self.scale != 1:
             changes.append(f"all widths times {self.scale:g} (rounded, at least {LEAST_WIDTH})")
@@ -150,14 +152,14 @@ class Conditions:
         if self.subset is not None:
             changes.append(f"only {self.subset:,} training images")
         if not changes:
-            return ["Full size, with the paper's recipe (batches of 128, in bfloat16 where that is faster)."]
-        return [
+            return "Full size, with the paper's recipe (batches of 128, in bfloat16 where that is faster)."
+        return (
             f"A smaller version of the paper's experiment: {', '.join(changes)}. Every network was treated alike; "
             "published figures are those of the full version."
-        ]
+        )
 
     def core_seconds(self, member: Member) -> float:
-        """Rough time of all trainings of a member on one CPU core, from the closed form of `dacnn_search.network.cost`."""
+        """Estimate the time of all trainings of a network on one CPU core."""
         recipe, known = self.recipe_for(member.dataset), KNOWN_SETS[member.dataset]
         images = min(self.subset or sum(known.train_counts), sum(known.train_counts)) * recipe.epochs
         classes = len(known.train_counts)
@@ -167,7 +169,7 @@ class Conditions:
 
 
 def describe_experiments(conditions: Conditions) -> str:
-    """What each table and figure trains under these conditions, and about how long that takes."""
+    """Say what each table and figure trains under these conditions, and about how long that takes."""
     lines = []
     for experiment in EXPERIMENTS.values():
         lines.append(f"{experiment.name}  {experiment.title}")
@@ -178,23 +180,17 @@ def describe_experiments(conditions: Conditions) -> str:
         seconds = sum(map(conditions.core_seconds, experiment.members))
         count = len(experiment.members) * conditions.seeds
         lines.append(f"    {count} training{'s' * (count > 1)}, about {format_duration(seconds)} on one CPU core")
-    return "\n".join([*conditions.notes(), "", *lines, "", SHARED])
-
-
-SHARED = "A network that occurs in several of them is trained once. Several can be given at once: --table 1 3 6"
+    shared = "A network that occurs in several of them is trained once. Several can be given at once: --table 1 3 6"
+    return "\n".join([conditions.note, "", *lines, "", shared])
 
 
 def _experiments() -> dict[str, Experiment]:
-    experiments = [_table(number, title) for number, title in TABLES.items()]
-    experiments.append(
-        Experiment("table-8", "Compression against ResNet-18 on CIFAR-10", "pruning", _pruned_members(), ())
-    )
-    table_6, table_7 = experiments[5], experiments[6]
-    curves = tuple(row for row in table_6.rows if row.zoo_name in FIGURE_4)
-    experiments += [
-        Experiment(
-            "figure-4", "Test curves and sizes of the networks of 34 layers", "curves", _members(curves), curves
-        ),
+    tables = [_table(number, title) for number, title in TABLES.items()]
+    table_6, table_7 = tables[5], tables[6]
+    deep = tuple(row for row in table_6.rows if row.zoo_name in FIGURE_4)
+    experiments = [
+        *tables,
+        Experiment("figure-4", "Test curves and sizes of the networks of 34 layers", "curves", _members(deep), deep),
         Experiment("figure-5", "Error against parameters", "efficiency", table_6.members, table_6.rows),
         Experiment("figure-6", "Test curves on CIFAR-10 and SVHN", "curves", table_7.members, table_7.rows),
         Experiment("figure-7", "Filters of a plain network", "filters", (Member("cifar10", "dacnn5"),), ()),
@@ -204,16 +200,13 @@ def _experiments() -> dict[str, Experiment]:
 
 def _table(number: int, title: str) -> Experiment:
     rows = tuple(row for row in PUBLISHED if row.table == number)
+    if number == 8:
+        return Experiment("table-8", title, "pruning", (REFERENCE, *_members(rows)), rows)
     return Experiment(f"table-{number}", title, "table", _members(rows), rows)
 
 
 def _members(rows: tuple[Published, ...]) -> tuple[Member, ...]:
-    return tuple(dict.fromkeys(Member(row.dataset, row.zoo_name) for row in rows))
-
-
-def _pruned_members() -> tuple[Member, ...]:
-    networks = ["resnet18", *(row.network for row in PRUNING if row.network)]
-    return tuple(Member("cifar10", network) for network in networks)
+    return tuple(dict.fromkeys(Member(row.dataset, row.zoo_name) for row in rows if row.zoo_name))
 
 
 EXPERIMENTS = _experiments()

@@ -5,6 +5,7 @@ makes its filters differ from layer to layer.
 """
 
 import html
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from dacnn_search.common.errors import InputError
@@ -24,17 +26,20 @@ __all__ = ["FILTERS", "FilterPictures", "filter_figure", "visualise", "write_fil
 FILTERS, STEPS = 5, 100
 RATE = 0.02  # of the pixels' range, per step
 NOISE = 0.05  # standard deviation of the first image around grey
-# In pixels: of a picture, between pictures, for the names of layers and of filters.
-PNG_SIDE, GAP, MARGIN, HEADING = 96, 6, 220, 32
+# Of the PNG, in pixels: a picture's side (about), the gap between pictures, room for names of layers and of filters.
+SIDE, GAP, MARGIN, HEADING = 96, 6, 220, 32
 
 
 @dataclass(frozen=True)
 class FilterPictures:
-    """The pictures of a network's filters.
+    """The pictures of a network's filters, a row per layer.
 
-    layers: names of the rows. filters: channel numbers, one tuple per row. images: (rows, columns, H, W, C) uint8.
-    responses: (rows, columns), the mean response of the filter to its picture, after batch norm and before ReLU; and
-    to the noise it began with.
+    Args:
+        layers: The names of the rows.
+        filters: The channel numbers of each row.
+        images: (rows, columns, H, W, C) uint8.
+        responses: (rows, columns), mean response of a filter to its picture, after batch norm and before ReLU.
+        before: (rows, columns), mean response to the noise that the picture began with.
     """
 
     network: str
@@ -43,6 +48,25 @@ class FilterPictures:
     images: np.ndarray
     responses: np.ndarray
     before: np.ndarray
+
+    @property
+    def headings(self) -> list[str]:
+        """Names of the columns, empty where layers have different filters."""
+        same = len(set(self.filters)) == 1
+        return [f"filter {number}" if same else "" for number in self.filters[0]]
+
+    def mosaic(self, factor: int, gap: int) -> tuple[np.ndarray, int, int]:
+        """Return all pictures enlarged in one white image (H, W, 3) uint8, and the steps from one to the next (y, x).
+
+        Other images than RGB are shown by the mean of their channels.
+        """
+        images = self.images
+        if images.shape[-1] != 3:
+            images = np.repeat(images.mean(axis=-1, keepdims=True).astype(np.uint8), 3, axis=-1)
+        images = images.repeat(factor, 2).repeat(factor, 3)
+        images = np.pad(images, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
+        rows, columns, height, width, _ = images.shape
+        return images.swapaxes(1, 2).reshape(rows * height, columns * width, 3), height, width
 
 
 def visualise(
@@ -53,12 +77,14 @@ def visualise(
     steps: int = STEPS,
     seed: int = 0,
 ) -> FilterPictures:
-    """Find an image for each filter: start from noise around grey, follow the gradient of the mean response, with
-    pixels kept in [0, 1].
+    """Find an image for each filter: start from noise around grey and follow the gradient of the mean response.
 
-    model: a trained network or its folder. layers: 0 for the stem, 1 for the first layer after it; all by default.
-    filters: their channel numbers, or how many, spread over all channels. Raises InputError for layers or filters that
-    are not there.
+    Raises InputError for layers or filters that are not there.
+
+    Args:
+        model: A trained network or its folder.
+        layers: Their numbers: 0 for the stem, 1 for the first layer after it. By default all.
+        filters: Their channel numbers, or how many, spread over all channels.
     """
     name = str(model.name) if isinstance(model, Path) else str(model.architecture)
     classifier = model if isinstance(model, Classifier) else load_model(model)
@@ -67,8 +93,7 @@ def visualise(
     if not chosen or not all(0 <= layer < len(known) for layer in chosen):
         raise InputError(f"layers must lie between 0, the stem, and {len(known) - 1}, but are {chosen}")
     results = []
-    for layer in chosen:
-        label, norm, width = known[layer]
+    for label, norm, width in (known[layer] for layer in chosen):
         channels = _channels(filters, width, label)
         results.append((label, channels, *_ascend(classifier, norm, channels, steps, seed)))
     labels, channel_sets, images, responses, before = zip(*results, strict=True)
@@ -76,7 +101,7 @@ def visualise(
 
 
 def write_filters(pictures: FilterPictures, folder: Path) -> Path:
-    """Write `filters.png` and `filters.html` to a folder, which is made; return it."""
+    """Write `filters.png` and `filters.html` to a folder, which is made if it is not there; return it."""
     folder.mkdir(parents=True, exist_ok=True)
     write_png(pictures, folder / "filters.png")
     notes = ["Each picture was found by gradient ascent from noise: one filter of one layer responds strongly to it."]
@@ -87,65 +112,46 @@ def write_filters(pictures: FilterPictures, folder: Path) -> Path:
 
 def write_png(pictures: FilterPictures, path: Path) -> None:
     """Write a grid with a row per layer, named on its left."""
-    import io
-
-    from PIL import Image, ImageDraw, ImageFont
-
-    rows, columns, height, width, _ = pictures.images.shape
-    factor = max(1, round(PNG_SIDE / max(height, width)))
-    step_y, step_x = height * factor + GAP, width * factor + GAP
-    grid = Image.new("RGB", (MARGIN + columns * step_x, HEADING + rows * step_y), "white")
+    factor = max(1, round(SIDE / max(pictures.images.shape[2:4])))
+    mosaic, step_y, step_x = pictures.mosaic(factor, GAP)
+    grid = Image.new("RGB", (MARGIN + mosaic.shape[1], HEADING + mosaic.shape[0]), "white")
+    grid.paste(Image.fromarray(mosaic), (MARGIN, HEADING))
     draw, font = ImageDraw.Draw(grid), ImageFont.load_default(14)
-    for column, name in enumerate(_headings(pictures)):
+    for column, name in enumerate(pictures.headings):
         draw.text((MARGIN + column * step_x, 8), name, fill="black", font=font)
-    for row in range(rows):
-        y = HEADING + row * step_y
-        draw.text((8, y + height * factor // 2 - 10), pictures.layers[row], fill="black", font=font)
-        for column in range(columns):
-            pixels = _rgb(pictures.images[row, column]).repeat(factor, 0).repeat(factor, 1)
-            grid.paste(Image.fromarray(pixels), (MARGIN + column * step_x, y))
+    for row, name in enumerate(pictures.layers):
+        draw.text((8, HEADING + row * step_y + (step_y - GAP) // 2 - 10), name, fill="black", font=font)
     data = io.BytesIO()
     grid.save(data, "PNG", optimize=True)
     write_atomic(path, data.getvalue())
 
 
 def filter_figure(pictures: FilterPictures) -> go.Figure:
-    """The same grid for the browser: pointing at a picture tells its filter and how strongly it responds."""
-    rows, columns, height, width, _ = pictures.images.shape
-    step_y, step_x = height + 2, width + 2
-    mosaic = np.full((rows * step_y, columns * step_x, 3), 255, np.uint8)
-    for row, column in np.ndindex(rows, columns):
-        y, x = row * step_y + 1, column * step_x + 1
-        mosaic[y : y + height, x : x + width] = _rgb(pictures.images[row, column])
-    centres = [(row * step_y + step_y / 2, column * step_x + step_x / 2) for row, column in np.ndindex(rows, columns)]
+    """Draw the grid for a browser: pointing at a picture tells its filter and how strongly it responds."""
+    mosaic, step_y, step_x = pictures.mosaic(1, 2)
+    rows, columns = pictures.responses.shape
+    x, y = step_x * (np.arange(columns) + 0.5), step_y * (np.arange(rows) + 0.5)  # centres
+    names = [html.escape(name) for name in pictures.layers]
     words = [
-        f"{html.escape(pictures.layers[row])}, filter {pictures.filters[row][column]}<br>mean response "
+        f"{names[row]}, filter {pictures.filters[row][column]}<br>mean response "
         f"{pictures.responses[row, column]:.2f}, to the noise before {pictures.before[row, column]:.2f}"
         for row, column in np.ndindex(rows, columns)
     ]
     figure = go.Figure(go.Image(z=mosaic, hoverinfo="skip"))
-    figure.add_scatter(
-        x=[x for _, x in centres],
-        y=[y for y, _ in centres],
-        text=words,
-        hovertemplate="%{text}<extra></extra>",
-        mode="markers",
-        marker={"size": 40, "opacity": 0},
-    )
-    ticks = [row * step_y + step_y / 2 for row in range(rows)]
-    figure.update_yaxes(tickvals=ticks, ticktext=[html.escape(name) for name in pictures.layers], automargin=True)
-    figure.update_xaxes(
-        tickvals=[column * step_x + step_x / 2 for column in range(columns)], ticktext=_headings(pictures), side="top"
-    )
-    figure.update_xaxes(range=[0, columns * step_x], constrain="domain", constraintoward="left", showgrid=False)
-    figure.update_yaxes(range=[rows * step_y, 0], constrain="domain", constraintoward="top", zeroline=False)
+    invisible = {"mode": "markers", "marker": {"size": 40, "opacity": 0}}
+    hover = {"text": words, "hovertemplate": "%{text}<extra></extra>"}
+    figure.add_scatter(x=np.tile(x, rows), y=np.repeat(y, columns), **hover, **invisible)
+    figure.update_yaxes(range=[rows * step_y, 0], tickvals=y, ticktext=names, automargin=True)
+    figure.update_yaxes(constrain="domain", constraintoward="top", zeroline=False)
+    figure.update_xaxes(range=[0, columns * step_x], tickvals=x, ticktext=pictures.headings, side="top")
+    figure.update_xaxes(constrain="domain", constraintoward="left", showgrid=False)
     title = {"text": f"Filters of {html.escape(pictures.network)}", "x": 0, "font": {"size": 16}}
     size = {"width": 260 + 110 * columns, "height": 110 + 110 * rows, "margin_b": 10}
     return figure.update_layout(title=title, template="plotly_white", showlegend=False, **size)
 
 
 def _layers(classifier: Classifier) -> list[tuple[str, nn.Module, int]]:
-    """Name, module whose output is the layer's response, and width, of the stem and every 3x3 layer after it."""
+    """Return name, batch norm and width of the stem and of every 3x3 layer after it."""
     network, architecture = classifier.network, classifier.architecture
     found: list[tuple[str, nn.Module, int]] = [("stem", network.stem_norm, architecture.sections[0].width)]
     for block, module in zip(architecture.blocks, network.blocks, strict=True):
@@ -165,7 +171,7 @@ def _channels(filters: int | Sequence[int], width: int, layer: str) -> tuple[int
 def _ascend(
     classifier: Classifier, norm: nn.Module, channels: Sequence[int], steps: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images (N, H, W, C) uint8 for N channels of a layer, and its mean responses (N,) at the end and at first."""
+    """Return images (N, H, W, C) uint8 for N channels of a layer, and its last and first mean responses (N,)."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(len(channels), *classifier.input.shape, generator=generator)
     pixels = (0.5 + NOISE * noise).clamp(0, 1).requires_grad_()
@@ -180,24 +186,10 @@ def _ascend(
             responses.append(response.detach().numpy())
             if step < steps:
                 (gradient,) = torch.autograd.grad(response.sum(), pixels)
-                # of equal length for every image, so that weak filters move as fast as strong ones
+                # Steps have the same length for every image, so that weak filters move as fast as strong ones.
                 scale = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)
                 pixels = (pixels.detach() + RATE * gradient / scale).clamp(0, 1).requires_grad_()
     finally:
         handle.remove()
     images = (pixels.detach() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return images, responses[-1], responses[0]
-
-
-def _headings(pictures: FilterPictures) -> list[str]:
-    """Of the columns: the filters' numbers, if they are the same in all layers."""
-    if len(set(pictures.filters)) == 1:
-        return [f"filter {number}" for number in pictures.filters[0]]
-    return [""] * pictures.images.shape[1]
-
-
-def _rgb(image: np.ndarray) -> np.ndarray:
-    """(H, W, C) -> (H, W, 3): colour stays, other images are shown by the mean of their channels."""
-    if image.shape[2] == 3:
-        return image
-    return np.repeat(image.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)

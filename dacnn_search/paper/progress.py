@@ -1,85 +1,52 @@
-"""The trainings of a reproduction, and what is told of them while they go on."""
+"""The progress of trainings, as a line now and then."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 from dacnn_search.common.units import format_duration
-from dacnn_search.network.architecture import Architecture
-from dacnn_search.paper.experiments import Member
+from dacnn_search.paper.archive import Task
 from dacnn_search.search.listener import Listener
-from dacnn_search.training.recipe import Recipe
 
-__all__ = ["Board", "Job"]
+__all__ = ["Progress"]
 
 SECONDS_PER_LINE = 10.0
 
 
-@dataclass(frozen=True)
-class Job:
-    """One training of one network. key: the identity of network, data, recipe and seed."""
+class Progress:
+    """Tells a listener every ten seconds which trainings are running and how long all of them will take."""
 
-    member: Member
-    architecture: Architecture
-    recipe: Recipe
-    seed: int
-    key: str
-    work: float  # MACs of the forward passes, to order by and to estimate what remains
+    def __init__(self, tasks: Sequence[Task], listener: Listener) -> None:
+        self._tasks = tasks
+        self._listener = listener
+        self._start = self._last_line = time.monotonic()
+        self._running: dict[Task, str] = {}
+        self._ended: set[Task] = set()
+        self._shares: dict[Task, float] = {}  # of a training that is done
+        self._earlier: dict[Task, float] = {}  # of a training that an earlier process did
 
     @property
-    def folder(self) -> str:
-        return f"{self.member.network}-{self.key}"
+    def done(self) -> str:
+        """How many trainings have ended."""
+        return f"{len(self._ended)}/{len(self._tasks)}"
 
-    def __str__(self) -> str:
-        return f"{self.member.network} on {self.member.dataset}, seed {self.seed}"
+    def update(self, task: Task, epoch: int, accuracy: float) -> None:
+        """Note that an epoch of a training has ended."""
+        epochs = task.recipe.epochs
+        self._running[task] = f"{task.member.network} epoch {epoch}/{epochs} at {100 * (1 - accuracy):.1f}%"
+        self._earlier.setdefault(task, (epoch - 1) / epochs)
+        self._shares[task] = epoch / epochs
+        if time.monotonic() >= self._last_line + SECONDS_PER_LINE:
+            self._last_line = time.monotonic()
+            left = format_duration(self._seconds_left())
+            self._listener.say(f"{self.done} done, about {left} left; {', '.join(self._running.values())}")
 
+    def end(self, task: Task) -> None:
+        """Note that a training has ended, in one way or another."""
+        self._running.pop(task, None)
+        self._ended.add(task)
+        self._shares[task] = 1.0
 
-class Board:
-    """Tells how the trainings go."""
-
-    def __init__(self, jobs: Sequence[Job], listener: Listener) -> None:
-        self._jobs = jobs
-        self._listener = listener
-        self._start = self._told = time.monotonic()
-        self._running: dict[Job, str] = {}
-        self._shares = dict.fromkeys(jobs, 0.0)  # of each training that is done
-        self._begun: dict[Job, float] = {}  # and that was done by an earlier process
-        self._ended: set[Job] = set()
-
-    def progress(self, job: Job, message: Mapping[str, Any]) -> None:
-        error = 100 * (1 - message["test_accuracy"])
-        self._running[job] = f"{job.member.network} epoch {message['epoch']}/{job.recipe.epochs} at {error:.1f}%"
-        self._begun.setdefault(job, (message["epoch"] - 1) / job.recipe.epochs)
-        self._shares[job] = message["epoch"] / job.recipe.epochs
-        if time.monotonic() >= self._told + SECONDS_PER_LINE:
-            self._told = time.monotonic()
-            self._listener.say(f"{len(self._ended)}/{len(self._jobs)} done{self._remaining()}; {self._words()}")
-
-    def finished(self, job: Job, record: Mapping[str, Any]) -> None:
-        self.left(job)
-        outcome = record["reason"]
-        if outcome is None:
-            outcome = f"test error {100 * (1 - record['test_accuracy']):.2f}%"
-        self._listener.say(
-            f"{len(self._ended)}/{len(self._jobs)} {job}: {outcome}, in {format_duration(record['seconds'])}"
-        )
-
-    def lost(self, job: Job) -> None:
-        """Its worker process died."""
-        self._running.pop(job, None)
-        self._listener.say(f"{job}: its worker process died")
-
-    def left(self, job: Job) -> None:
-        """It has ended, in one way or another."""
-        self._running.pop(job, None)
-        self._shares[job] = 1.0
-        self._ended.add(job)
-
-    def _words(self) -> str:
-        return ", ".join(self._running.values())
-
-    def _remaining(self) -> str:
-        left = sum(job.work * (1 - self._shares[job]) for job in self._jobs)
-        done = sum(job.work * (self._shares[job] - self._begun.get(job, 0.0)) for job in self._jobs)
-        return f", about {format_duration((time.monotonic() - self._start) * left / done)} left"
+    def _seconds_left(self) -> float:
+        done = sum(task.work * (share - self._earlier.get(task, 0.0)) for task, share in self._shares.items())
+        left = sum(task.work * (1 - self._shares.get(task, 0.0)) for task in self._tasks)
+        return (time.monotonic() - self._start) * left / done

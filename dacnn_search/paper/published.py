@@ -1,134 +1,88 @@
-"""The paper's published figures, and its parameter counts beside ours."""
+"""The figures that the paper prints, and its parameter counts beside ours."""
 
 import csv
-from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
 
 from dacnn_search.network.cost import count_parameters
 from dacnn_search.network.zoo import get
+from dacnn_search.paper.markdown import markdown_table
 
-__all__ = ["PUBLISHED", "CountComparison", "Published", "compare_counts", "counts_table"]
+__all__ = ["EXTRA_TO", "PUBLISHED", "Published", "counts_table"]
 
 IN_CHANNELS = 3
-
-
 CLASSES = {"cifar10": 10, "cifar100": 100, "svhn": 10}
-
-
-# What the extra parameters of a table are counted against.
-EXTRA_TO = {4: "dacnn18-reg-none", 5: "dacnn18"}
-
-
-# Why a count, by table and network, differs by more than 3%.
-_ROUNDED = "printed with two digits; Table 2 prints {} for the same network"
-
-
-_TABLE_5 = "Table 5 contradicts Table 6, by which it is {} - 0.166 = {}; we meet Table 6"
-
-
-EXPLANATIONS = {
-    (5, "dacnn18-reg"): _TABLE_5.format("0.46", "0.29 M"),
-    (5, "dacnn24-reg"): _TABLE_5.format("0.56", "0.39 M"),
-    (5, "dacnn34-reg"): _TABLE_5.format("0.72", "0.55 M"),
-    (6, "dacnn14"): _ROUNDED.format("0.165 M"),
-    (6, "dacnn18"): _ROUNDED.format("0.166 M"),
-}
+EXTRA_TO = {4: "dacnn18-reg-none", 5: "dacnn18"}  # table -> network that its extra parameters are counted against
 
 
 @dataclass(frozen=True)
 class Published:
-    """One row of one of the paper's tables.
+    """A row of one of the paper's tables, as in `published.csv`. A figure that is not printed is None.
 
-    model: as printed. zoo_name: what `get` takes. top1_error: test error in percent. parameters: of the whole
-    network, to the printed digits. extra_parameters: those beyond the network without regulators (Tables 4
-    and 5). note: what the row says beside its numbers, and where the paper contradicts it. A figure that is
-    not printed is None.
+    Args:
+        dataset: A key of `CLASSES`.
+        model: The network or the method as printed.
+        zoo_name: The network's name in `dacnn_search.network.zoo`; empty for the pruning methods of Table 8.
+        top1_error: The test error in percent.
+        parameters: Those of the whole network, to the printed digits.
+        extra_parameters: Those beyond the network without regulators (Tables 4 and 5).
+        accuracy_drop: Points of accuracy less than ResNet-18 (Table 8).
+        prune_ratio: The share of ResNet-18's parameters that is saved, in percent (Table 8).
+        note: What the row says beside its numbers, and where the paper contradicts it.
+        explanation: Why our parameter count differs by more than 3%, if it does.
     """
 
     table: int
     dataset: str
     model: str
-    zoo_name: str
-    top1_error: float | None
-    parameters: int | None
-    extra_parameters: int | None
-    note: str
+    zoo_name: str = ""
+    top1_error: float | None = None
+    parameters: int | None = None
+    extra_parameters: int | None = None
+    accuracy_drop: float | None = None
+    prune_ratio: float | None = None
+    note: str = ""
+    explanation: str = ""
 
+    @property
+    def count(self) -> int | None:
+        """The printed count: extra parameters where the row has them, else those of the whole network."""
+        return self.parameters if self.extra_parameters is None else self.extra_parameters
 
-@dataclass(frozen=True)
-class CountComparison:
-    """Our count beside a published one.
+    @property
+    def our_count(self) -> int:
+        """Our count of the same: all trainable scalars, scale and shift of batch norm included."""
+        ours = count_parameters(get(self.zoo_name), IN_CHANNELS, CLASSES[self.dataset])
+        if self.extra_parameters is not None:
+            ours -= count_parameters(get(EXTRA_TO[self.table]), IN_CHANNELS, CLASSES[self.dataset])
+        return ours
 
-    ours: trainable scalars, scale and shift of batch norm included; the extra ones where the row prints extra
-    ones. difference: (ours - published) / published, None where nothing is printed. explanation: one line
-    where the difference is above 3%, else empty.
-    """
-
-    published: Published
-    ours: int
-    difference: float | None
-    explanation: str
-
-
-def compare_counts() -> list[CountComparison]:
-    """Our parameter count for each row of the paper's tables, beside the published one."""
-    return [_compare(row) for row in PUBLISHED]
+    @property
+    def difference(self) -> float | None:
+        """(ours - printed) / printed, with 1 in place of a printed 0 (Table 4's row without regulators)."""
+        return None if self.count is None else (self.our_count - self.count) / max(self.count, 1)
 
 
 def counts_table() -> str:
-    """`compare_counts` as a Markdown table, the one in `docs/paper.md`. Extra parameters have a plus sign."""
-    lines = [
-        "| table | data set | model | name here | ours | published | difference | why |",
-        "|---|---|---|---|---:|---:|---:|---|",
-    ]
-    for comparison in compare_counts():
-        row = comparison.published
+    """Return all counts as the Markdown table of `docs/paper.md`. Extra parameters have a plus sign."""
+    columns = ("table", "data set", "model", "name here", "ours", "published", "difference", "why")
+    rows = []
+    for row in PUBLISHED:
         sign = "" if row.extra_parameters is None else "+"
-        printed = _printed_count(row)
-        cells = (
-            row.table,
-            row.dataset,
-            row.model,
-            f"`{row.zoo_name}`",
-            f"{sign}{comparison.ours:,}",
-            "" if printed is None else f"{sign}{printed:,}",
-            "" if comparison.difference is None else f"{comparison.difference:+.1%}",
-            comparison.explanation,
-        )
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _compare(row: Published) -> CountComparison:
-    classes = CLASSES[row.dataset]
-    ours = count_parameters(get(row.zoo_name), IN_CHANNELS, classes)
-    if row.extra_parameters is not None:
-        ours -= count_parameters(get(EXTRA_TO[row.table]), IN_CHANNELS, classes)
-    printed = _printed_count(row)
-    # Table 4's row without regulators prints 0 extra parameters
-    difference = None if printed is None else (ours - printed) / max(printed, 1)
-    return CountComparison(row, ours, difference, EXPLANATIONS.get((row.table, row.zoo_name), ""))
-
-
-def _printed_count(row: Published) -> int | None:
-    return row.parameters if row.extra_parameters is None else row.extra_parameters
+        printed = None if row.count is None else f"{sign}{row.count:,}"
+        difference = None if row.difference is None else f"{row.difference:+.1%}"
+        if row.zoo_name:
+            name, ours = f"`{row.zoo_name}`", f"{sign}{row.our_count:,}"
+            rows.append((row.table, row.dataset, row.model, name, ours, printed, difference, row.explanation))
+    return markdown_table(columns, rows, right=("ours", "published", "difference"))
 
 
 def _read_published() -> tuple[Published, ...]:
     text = Path(__file__).with_name("published.csv").read_text(encoding="utf-8")
-    return tuple(
-        Published(
-            int(row["table"]),
-            row["dataset"],
-            row["model"],
-            row["zoo_name"],
-            float(row["top1_error"]) if row["top1_error"] else None,
-            int(row["parameters"]) if row["parameters"] else None,
-            int(row["extra_parameters"]) if row["extra_parameters"] else None,
-            row["note"],
-        )
-        for row in csv.DictReader(text.splitlines())
-    )
+    rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(text.splitlines())]
+    return TypeAdapter(tuple[Published, ...]).validate_python(rows)
 
 
-PUBLISHED: tuple[Published, ...] = _read_published()
+PUBLISHED = _read_published()

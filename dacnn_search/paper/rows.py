@@ -1,22 +1,24 @@
-"""The rows of an experiment: each network's size and errors, beside what the paper prints of it."""
+"""The rows of an experiment's table: the size and the errors of each network beside what the paper prints."""
 
-import dataclasses
 import re
 import statistics
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dacnn_search.export.folder import NetworkInput
-from dacnn_search.network.cost import count_parameters, estimate_cost
-from dacnn_search.paper.compression import Comparison, Measured
-from dacnn_search.paper.experiments import PRUNING, Conditions, Experiment, Member
+from dacnn_search.network.cost import Cost, estimate_cost
+from dacnn_search.paper.compression import Measured
+from dacnn_search.paper.data import PaperData
+from dacnn_search.paper.experiments import REFERENCE, Conditions, Experiment, Member
 from dacnn_search.paper.published import EXTRA_TO, Published
 
-__all__ = ["PruningRow", "Results", "Row", "pruning_rows", "rows_of"]
+__all__ = ["Results", "Row", "rows_of"]
 
-# How a network is named, and the one it is compared with: that which differs in one thing, the closest first.
+Record = Mapping[str, Any]
+Row = dict[str, Any]  # column -> value; None where there is none
+
+# A network is compared with the first of these that is in the same table: they differ in one thing.
 COUNTERPARTS = (
     (r"(.+)-no-bn", (r"\1",)),
     (r"dacnn(\d+)", (r"free\1",)),
@@ -25,141 +27,94 @@ COUNTERPARTS = (
     (r"dacnn(\d+)-mix(-reg)?", (r"resnet\1", "vgg")),
 )
 
-Records = Sequence[Mapping[str, Any]]
-
 
 @dataclass(frozen=True)
 class Results:
-    """What was trained under some conditions.
+    """The trainings that were done under some conditions.
 
-    found: the records of each member, one per seed that is done. inputs: images and classes by data set. notes: what a
-    reader must know. data_notes: the same of each data set. whole: the data sets with as many images as the published
-    ones. networks: the folder of the trained networks.
+    Args:
+        records: The ledger's records of each network, one per seed.
+        data: The images by data set.
+        networks: The folder of the trained networks.
     """
 
     conditions: Conditions
-    found: Mapping[Member, Records]
-    inputs: Mapping[str, NetworkInput]
-    notes: Sequence[str]
-    data_notes: Mapping[str, str]
-    whole: Collection[str]
+    records: Mapping[Member, Sequence[Record]]
+    data: Mapping[str, PaperData]
     networks: Path
 
-    def as_published(self, dataset: str) -> bool:
-        """Whether our errors on a data set are meant to equal the published ones: no smaller version, all images."""
-        return self.conditions.are_published and dataset in self.whole
-
-    def parameters(self, member: Member) -> int:
-        given = self.inputs[member.dataset]
-        return count_parameters(self.conditions.architecture(member.network), given.shape[0], len(given.classes))
+    def cost(self, member: Member) -> Cost:
+        """Return the size of a network under these conditions."""
+        images = self.data[member.dataset].images
+        return estimate_cost(self.conditions.architecture(member.network), images.input_shape, images.num_classes)
 
     def errors(self, member: Member) -> list[float]:
-        """Test errors in percent of the trainings that came to their end."""
-        scores = [record["test_accuracy"] for record in self.found[member]]
+        """Return the test errors in percent of the trainings that reached their last epoch."""
+        scores = [record["test_accuracy"] for record in self.records[member]]
         return [100 * (1 - score) for score in scores if score is not None]
 
-
-@dataclass(frozen=True)
-class Row:
-    """A network of an experiment: ours and, where the paper prints it, the published.
-
-    errors: test error in percent after the last epoch, one per training. lowest: of any epoch of any training; the
-    paper does not say which of the two it prints. against: the network that this one is compared with, empty for none;
-    change: our error less the error of that one, in points; published_change: the same of the published errors.
-    """
-
-    member: Member
-    model: str  # as printed
-    parameters: int
-    extra: int | None  # parameters beyond those of the table's network without regulators
-    errors: tuple[float, ...]
-    lowest: float | None
-    published: Published | None
-    note: str
-    against: str = ""
-    change: float | None = None
-    published_change: float | None = None
-
-    @property
-    def error(self) -> float | None:
-        """The mean over the trainings."""
-        return statistics.fmean(self.errors) if self.errors else None
-
-    @property
-    def deviation(self) -> float | None:
-        """The standard deviation over several trainings."""
-        return statistics.stdev(self.errors) if len(self.errors) > 1 else None
-
-    @property
-    def published_error(self) -> float | None:
-        return self.published.top1_error if self.published else None
-
-
-@dataclass(frozen=True)
-class PruningRow:
-    """A row of Table 8: ours, where it is one of our networks, and what the paper prints, drop in points and ratio in
-    percent."""
-
-    method: str
-    ours: Comparison | None
-    published_drop: float
-    published_ratio: float
+    def measured(self, member: Member) -> Measured:
+        """Return size and mean accuracy of a network."""
+        cost, errors = self.cost(member), self.errors(member)
+        accuracy = 1 - statistics.fmean(errors) / 100 if errors else None
+        return Measured(member.network, cost.parameters, cost.macs, cost.file_bytes, accuracy)
 
 
 def rows_of(experiment: Experiment, results: Results) -> list[Row]:
-    """A row per network that the paper prints; without any (figure 7), one per network."""
+    """Return a row per network that the paper prints, for figure 7 one per network that is trained.
+
+    `error` is the mean over the trainings of the test error in percent after the last epoch, `lowest of any epoch`
+    that of any epoch of any training: the paper does not say which of the two it prints. `change` is the error less
+    that of the network named under `against`, in points. `difference` is our error less the published one, only under
+    the paper's own conditions. Table 8 has other columns: drops in points, ratios in percent.
+    """
+    if experiment.kind == "pruning":
+        return [_pruning_row(row, results) for row in experiment.rows]
     if not experiment.rows:
         return [_row(member, None, results) for member in experiment.members]
-    rows = [_row(Member(p.dataset, p.zoo_name), p, results) for p in experiment.rows]
-    by_member = {row.member: row for row in rows}
-    return [_compared(row, by_member) for row in rows]
-
-
-def pruning_rows(results: Results) -> list[PruningRow]:
-    """Table 8, with the sizes of our networks and, where they are trained, their accuracies."""
-    reference = _measured(Member("cifar10", "resnet18"), results)
-    return [
-        PruningRow(
-            row.method,
-            None if row.network is None else Comparison(_measured(Member("cifar10", row.network), results), reference),
-            row.accuracy_drop,
-            row.prune_ratio,
-        )
-        for row in PRUNING
-    ]
+    rows = [_row(Member(row.dataset, row.zoo_name), row, results) for row in experiment.rows]
+    by_network = {(row["data"], row["network"]): row for row in rows}
+    for row in rows:
+        counterparts = (by_network.get((row["data"], name)) for name in _counterparts(row["network"]))
+        if (other := next(filter(None, counterparts), None)) is not None:
+            row["against"] = other["network"]
+            row["change"] = _less(row["error"], other["error"])
+            row["published change"] = _less(row["published error"], other["published error"])
+    return rows
 
 
 def _row(member: Member, published: Published | None, results: Results) -> Row:
-    parameters, extra = results.parameters(member), None
-    if published is not None and published.extra_parameters is not None:
-        extra = parameters - results.parameters(Member(member.dataset, EXTRA_TO[published.table]))
-    records = results.found[member]
-    epochs = [score for record in records for score in record["curve"]["test_accuracy"] if score is not None]
-    notes = [published.note] if published and published.note else []
+    """Return a row that is not compared with another one yet."""
+    records, errors = results.records[member], results.errors(member)
+    parameters, extra = results.cost(member).parameters, None
+    if published and published.extra_parameters is not None:
+        extra = parameters - results.cost(Member(member.dataset, EXTRA_TO[published.table])).parameters
+    scores = [score for record in records for score in record["curve"]["test_accuracy"] if score is not None]
+    error = statistics.fmean(errors) if errors else None
+    published_error = published.top1_error if published else None
+    as_published = results.conditions.are_published and results.data[member.dataset].is_whole
+    notes = [published.note if published else ""]
     notes += [f"seed {record['seed']}: {record['reason']}" for record in records if record["reason"]]
-    return Row(
-        member,
-        published.model if published else member.network,
-        parameters,
-        extra,
-        tuple(results.errors(member)),
-        100 * (1 - max(epochs)) if epochs else None,
-        published,
-        "; ".join(notes if records else [*notes, "not trained yet"]),
-    )
-
-
-def _compared(row: Row, others: Mapping[Member, Row]) -> Row:
-    """The row with what sets it apart from its counterpart, if that is among the others."""
-    for name in _counterparts(row.member.network):
-        if (other := others.get(Member(row.member.dataset, name))) is not None:
-            return dataclasses.replace(
-                row,
-                against=name,
-                change=_difference(row.error, other.error),
-                published_change=_difference(row.published_error, other.published_error),
-            )
-    return row
+    notes += [] if records else ["not trained yet"]
+    return {
+        "data": member.dataset,
+        "model": published.model if published else member.network,
+        "network": member.network,
+        "parameters": parameters,
+        "published parameters": published.parameters if published else None,
+        "extra parameters": extra,
+        "published extra parameters": published.extra_parameters if published else None,
+        "error": error,
+        "standard deviation": statistics.stdev(errors) if len(errors) > 1 else None,
+        "trainings": len(errors),
+        "lowest of any epoch": 100 * (1 - max(scores)) if scores else None,
+        "published error": published_error,
+        "difference": _less(error, published_error) if as_published else None,
+        "against": None,
+        "change": None,
+        "published change": None,
+        "note": "; ".join(filter(None, notes)),
+    }
 
 
 def _counterparts(network: str) -> Iterator[str]:
@@ -168,13 +123,22 @@ def _counterparts(network: str) -> Iterator[str]:
             yield from map(found.expand, candidates)
 
 
-def _difference(a: float | None, b: float | None) -> float | None:
+def _less(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def _measured(member: Member, results: Results) -> Measured:
-    given = results.inputs[member.dataset]
-    cost = estimate_cost(results.conditions.architecture(member.network), given.shape, len(given.classes))
-    errors = results.errors(member)
-    accuracy = 1 - statistics.fmean(errors) / 100 if errors else None
-    return Measured(member.network, cost.parameters, cost.macs, cost.file_bytes, accuracy)
+def _pruning_row(published: Published, results: Results) -> Row:
+    """Return a row of Table 8, with size and accuracy of our network if it is one."""
+    reference = results.measured(REFERENCE)
+    ours = results.measured(Member(published.dataset, published.zoo_name)) if published.zoo_name else None
+    return {
+        "method": published.model,
+        "network": ours and ours.name,
+        "parameters": ours and ours.parameters,
+        "accuracy drop": ours and ours.accuracy_drop(reference),
+        "published drop": published.accuracy_drop,
+        "prune ratio": ours and ours.prune_ratio(reference),
+        "published ratio": published.prune_ratio,
+        "weights in bytes": ours and ours.file_bytes,
+        "MACs ratio": ours and ours.macs / reference.macs,
+    }

@@ -39,10 +39,10 @@ def train_watched(
     (bytes now and then, else None) after each epoch, and at the end the result. A training whose loss is not finite is
     a result too, with a `reason` and no accuracy.
     """
-    from dacnn_search.search.cluster.worker import Place, packed
+    from dacnn_search.search.cluster.worker import WorkerProcess, pack_checkpoint
 
-    place = Place(data, slots)
-    training, epochs = place.training(Architecture.from_dict(architecture), recipe, seed, state)
+    process = WorkerProcess(data, slots)
+    training, epochs = process.start_training(Architecture.from_dict(architecture), recipe, seed, state)
     kept, reason = time.monotonic(), None
     while reason is None and not training.finished:
         try:
@@ -53,7 +53,7 @@ def train_watched(
             reason = str(error)
         else:
             due = not training.finished and time.monotonic() >= kept + checkpoint_seconds
-            checkpoint = packed(training, epochs) if due else None
+            checkpoint = pack_checkpoint(training, epochs) if due else None
             kept = time.monotonic() if due else kept
             yield {"epoch": training.epoch, "test_accuracy": epochs[-1]["test_accuracy"], "checkpoint": checkpoint}
     yield _result(training, epochs, reason)

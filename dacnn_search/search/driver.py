@@ -11,7 +11,7 @@ from typing import Any
 
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.search.listener import Listener, RunningTrial, Snapshot
-from dacnn_search.search.report import Derived
+from dacnn_search.search.report import ReportWriter
 from dacnn_search.search.sampler.proposals import Proposal, Proposals, Proposer
 from dacnn_search.search.stopping import NoStopping, make_stopping
 from dacnn_search.search.trial import Running, describe, missing, progress_of, training_seed
@@ -22,6 +22,7 @@ from dacnn_search.storage.front import best_under, front_of
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.resume import space_id
 from dacnn_search.storage.run_directory import RunDirectory
+from dacnn_search.training.recipe import Recipe
 
 __all__ = ["Search"]
 
@@ -66,7 +67,7 @@ class Search:
             },
         )
         self._checkpoints = Checkpoints(run.checkpoints)
-        self._derived = Derived(run, space, listener)
+        self._report = ReportWriter(run, space, listener)
         self._scale = run.scale
         self._epochs = space.settings.recipe.epochs
         self._rule = make_stopping(settings.stopping, self._epochs)
@@ -80,6 +81,11 @@ class Search:
         listener.update(self.snapshot())
 
     @property
+    def recipe(self) -> Recipe:
+        """How each trial is trained."""
+        return self.space.settings.recipe
+
+    @property
     def elapsed(self) -> float:
         return self._elapsed_before + time.monotonic() - self._begun
 
@@ -87,11 +93,6 @@ class Search:
     def finished(self) -> int:
         """How many trials have ended."""
         return len(self._ledger.records)
-
-    @property
-    def largest(self) -> str:
-        """The key of the running trial that takes most memory."""
-        return max(self.running, key=lambda key: self.running[key].proposal.cost.activations)
 
     @property
     def stops(self) -> bool:
@@ -224,6 +225,10 @@ class Search:
         self.end("interrupted")
         self.running.clear()
 
+    def say(self, text: str) -> None:
+        """Tell the user something."""
+        self._listener.say(text)
+
     def snapshot(self, state: str = "searching", message: str | None = None) -> Snapshot:
         """Where the search stands."""
         finished = len(self._ledger.records)
@@ -244,7 +249,7 @@ class Search:
         proposal = self._proposer.close()
         if proposal is not None:
             self._waiting.append(Running(proposal))
-        self._derived.close(self._ledger.records, self._unfinished())
+        self._report.close(self._ledger.records, self._unfinished())
 
     def end(self, state: str, message: str | None = None) -> None:
         """Tell how the search ended; what only lacks confirmation is recorded first."""
@@ -254,7 +259,7 @@ class Search:
         if message is None and self.exhausted and self.finished < self.settings.trials:
             message = "every network of the space has been tried"
         self._listener.update(snapshot := self.snapshot(state, message))
-        self._derived.write_status(snapshot)
+        self._report.write_status(snapshot)
 
     def _next(self) -> Proposal | None:
         """A new proposal, on disk, so that it is not lost; None if the space is exhausted or the disk full."""
@@ -305,10 +310,10 @@ class Search:
 
     def _tell(self) -> None:
         self._listener.update(snapshot := self.snapshot())
-        self._derived.write_status(snapshot)
+        self._report.write_status(snapshot)
 
     def _refresh(self) -> None:
-        self._derived.refresh(self._ledger.records, self._unfinished())
+        self._report.refresh(self._ledger.records, self._unfinished())
 
     def _unfinished(self) -> list[tuple[Proposal, bool]]:
         """What was proposed and has not ended, each with whether it's being trained."""

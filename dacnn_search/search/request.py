@@ -1,27 +1,34 @@
-"""What a search is to do, read and checked before anything heavy is imported or anything is written."""
+"""Validate a search request. Imports neither torch nor Ray."""
 
-import dataclasses
 import os
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dacnn_search.common.errors import InputError, RunDirectoryError
+from dacnn_search.search.cluster.slots import Resources
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SearchSettings
 from dacnn_search.space.validation import validate
 from dacnn_search.storage.resume import Extension, check_extension, check_unchanged, settings_before
 from dacnn_search.storage.run_directory import RunDirectory, check_name
 
-__all__ = ["Task", "prepare"]
+__all__ = ["SearchRequest", "prepare"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """A search: of `space` with `settings`, in a new run directory `results`/`name` or going on with `run`.
+@dataclass(frozen=True)
+class SearchRequest:
+    """A search that is asked for.
 
-    extension: set if networks or constraints of `space` are others than `run` has had. repair: whether damaged lines
-    of its ledger are left out.
+    Args:
+        space: What is searched.
+        settings: How it is searched.
+        results: The folder of a new run directory.
+        name: The name of a new run directory. By default the space's.
+        run: The run directory to go on with, if there is one.
+        extension: Set if networks or constraints of `space` differ from those that `run` had.
+        repair: Leave out damaged lines of the ledger of `run`.
     """
 
     space: SearchSpace
@@ -31,6 +38,9 @@ class Task:
     run: RunDirectory | None = None
     extension: Extension | None = None
     repair: bool = False
+
+    def resources(self, address: str | None, verbose: bool) -> Resources:
+        return Resources(address, self.settings.concurrency, self.settings.gpus_per_trial, verbose)
 
 
 def prepare(
@@ -42,8 +52,8 @@ def prepare(
     extend: bool = False,
     repair: bool = False,
     settings: Mapping[str, Any],
-) -> Task:
-    """Check what a search is asked for; `search` tells what the arguments are. Raises InputError."""
+) -> SearchRequest:
+    """Check what is asked for; `run_search` describes the arguments. Raises InputError."""
     if space is None and resume is None:
         raise InputError("a search needs a space or a run directory to resume")
     if (extend or repair) and resume is None:
@@ -51,44 +61,59 @@ def prepare(
     if extend and space is None:
         raise InputError("an extension needs the space that the run directory is to get")
     given = space if space is None or isinstance(space, SearchSpace) else SearchSpace.from_yaml(space)
+    results = Path(results)
     if resume is None:
         assert given is not None
         check_name(name)
-        _check_writable(Path(results))
-        return Task(given, _merge(given.settings.search, None, settings), Path(results), name)
+        _check_writable(results)
+        return SearchRequest(given, _validated({**_values(given), **_given(settings)}), results, name)
     run = RunDirectory(resume)
     _check_writable(run.folder)
     if not extend:
         check_unchanged(run)
     extension = None if given is None else check_extension(run, given, extend)
-    now = given or run.space
-    said = None if given is None else given.settings.search.model_fields_set
-    return Task(now, _merge(now.settings.search, run, settings, said), Path(results), name, run, extension, repair)
+    merged = _settings_of_resumed(run, given, settings)
+    return SearchRequest(given or run.space, merged, results, name, run, extension, repair)
 
 
-def _merge(
-    settings: SearchSettings, run: RunDirectory | None, given: Mapping[str, Any], said: Set[str] | None = None
-) -> SearchSettings:
-    """The space's settings; of a resumed run those it was last started with, but for what the file says otherwise than
-    before; and over all those given now.
+def _settings_of_resumed(run: RunDirectory, space: SearchSpace | None, given: Mapping[str, Any]) -> SearchSettings:
+    """Return the settings of a resumed search. The first of these that has a setting counts:
 
-    said: what another file than the run's own says; what it leaves out stays, while in the run's own it is lifted.
+    1. the command line or the arguments of `run_search`
+    2. the space file, where it was edited since the run was last started
+    3. the last start of the run
+    4. the space file, with its defaults
+
+    Another file than the run's own counts as edited only in what it states, the run's own also where a line was
+    deleted.
+    Raises RunDirectoryError for another seed.
     """
-    values = settings.model_dump(mode="json")
-    kept = {key: run.environment[key] for key in values if key in run.environment} if run else {}
-    before = run and settings_before(run)
-    edited = {
-        key: value
-        for key, value in values.items()
-        if before and value != getattr(before, key) and (said is None or key in said)
-    }
-    wanted = {key: value for key, value in given.items() if value is not None}
-    merged = {**values, **kept, **edited, **wanted}
-    if run and merged["seed"] != kept.get("seed", merged["seed"]):
+    in_file = _values(space or run.space)
+    environment = run.environment
+    last = {name: environment[name] for name in in_file if name in environment}
+    before = settings_before(run)
+    edited = {name: value for name, value in in_file.items() if before and value != getattr(before, name)}
+    if space is not None:
+        edited = {name: value for name, value in edited.items() if name in space.settings.search.model_fields_set}
+    merged = {**in_file, **last, **edited, **_given(given)}
+    if "seed" in last and merged["seed"] != last["seed"]:
         raise RunDirectoryError(
-            f"{run.folder}: a resumed search keeps its seed {kept['seed']}, but got {merged['seed']}"
+            f"{run.folder}: a resumed search keeps its seed {last['seed']}, but got {merged['seed']}"
         )
-    valid, problems = validate(merged, SearchSettings)
+    return _validated(merged)
+
+
+def _values(space: SearchSpace) -> dict[str, Any]:
+    values: dict[str, Any] = space.settings.search.model_dump(mode="json")
+    return values
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _validated(values: Mapping[str, Any]) -> SearchSettings:
+    valid, problems = validate(values, SearchSettings)
     if problems:
         raise InputError("\n".join(message for _, message in problems))
     return SearchSettings.model_construct(**valid)

@@ -1,8 +1,4 @@
-"""The search: an Optuna study proposes networks, Ray Tune's workers train them, the ledger records them.
-
-`dacnn_search.search.driver` has the driver's side, which knows nothing of Ray; `dacnn_search.search.tune` lets
-Tune ask it for trials and tell it results.
-"""
+"""The search: an Optuna study proposes networks, Ray Tune's workers train them, the ledger records them."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,20 +8,20 @@ from typing import Any
 from dacnn_search.common.files import lock, sweep
 from dacnn_search.common.interrupt import orderly_end
 from dacnn_search.common.units import format_duration
-from dacnn_search.data.dataset import ImageData, load
-from dacnn_search.search.cluster.ray_cluster import check_address, one_ray, start_ray
+from dacnn_search.data.dataset import load
+from dacnn_search.search.cluster.ray_cluster import RaySession, ray_session
 from dacnn_search.search.cluster.slots import demand_of_space
 from dacnn_search.search.driver import Search
 from dacnn_search.search.listener import Listener
-from dacnn_search.search.request import Task, prepare
+from dacnn_search.search.request import SearchRequest, prepare
 from dacnn_search.search.tracking import Tracking
-from dacnn_search.search.tune import drive
+from dacnn_search.search.tune import TrialWorker, drive
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.resume import check_nothing_lost, extend_run, forget_lost
 from dacnn_search.storage.run_directory import PROPOSAL, TRIAL, RunDirectory
 
-__all__ = ["run_task", "run_search"]
+__all__ = ["run_search", "search_in_session"]
 
 
 def run_search(
@@ -41,96 +37,94 @@ def run_search(
     verbose: bool = False,
     **settings: Any,
 ) -> RunDirectory:
-    """Search a space for the Pareto front of accuracy against parameters, and return its run directory.
+    """Search a space for the Pareto front of accuracy against parameters, and return the run directory.
 
-    space: a `SearchSpace` or its YAML file; or `resume`: the run directory of a search to go on with. Both: the run
-    must be of that space, or, with `extend`, gets its networks and constraints and keeps the trials that fit.
-    results, name: the run directory is results/name, by default named by the space.
-    repair: leave out damaged lines of the ledger, which otherwise are an error.
-    address: of a Ray cluster; by default Ray is started on this machine.
-    settings: `trials`, `time_budget`, `sampler`, `stopping`, `confirm`, `seed`, `concurrency`, `gpus_per_trial`
-    instead of the space's.
+    Args:
+        space: The search space or its YAML file.
+        resume: The run directory of a search to go on with. If `space` is given too, the run must be of that space.
+        results: The folder of run directories.
+        name: The run directory's name. By default the space's, numbered if it is taken.
+        extend: Give the resumed run the networks and constraints of `space`, and keep the trials that fit.
+        repair: Leave out damaged lines of the resumed run's ledger, which otherwise are an error.
+        address: The address of a running Ray cluster. By default Ray is started on this machine.
+        listener: Is told what happens.
+        verbose: Show what Ray prints.
+        settings: `trials`, `time_budget`, `sampler`, `stopping`, `confirm`, `seed`, `concurrency`, `gpus_per_trial`
+            instead of the space's.
 
-    Raises InputError for anything wrong with space, data or folder, before any training; signals.Interrupted after
-    SIGINT or SIGTERM; DacnnSearchError if trials fail one after the other for one reason.
+    Raises InputError for anything wrong with space, data or folder, before any training; Interrupted after SIGINT or
+    SIGTERM; DacnnSearchError if trials fail one after the other for one reason.
     """
-    task = prepare(space, resume=resume, results=results, name=name, extend=extend, repair=repair, settings=settings)
-    return run_task(task, address=address, listener=listener, verbose=verbose)
+    request = prepare(space, resume=resume, results=results, name=name, extend=extend, repair=repair, settings=settings)
+    with ray_session(request.resources(address, verbose)) as session:
+        return search_in_session(request, session, listener=listener or Listener())
 
 
-def run_task(
-    task: Task,
+def search_in_session(
+    request: SearchRequest,
+    session: RaySession,
     *,
-    address: str | None = None,
-    listener: Listener | None = None,
-    verbose: bool = False,
+    listener: Listener,
     tracking: Tracking | None = None,
+    trainable: type[TrialWorker] = TrialWorker,
 ) -> RunDirectory:
-    """Do a search that has been prepared; see `run_search`."""
-    space, run = task.space, task.run
-    listener = listener or Listener()
-    ray_options = (address, task.settings.concurrency, task.settings.gpus_per_trial, verbose)
-    with one_ray():
-        with orderly_end(run.folder if run else None):
-            check_address(address)
-            data = load(space.settings.data).without_test()
-            if run is None:
-                demand = demand_of_space(space, task.settings.trials, data.nbytes)
-                with start_ray(*ray_options, demand):  # what can't be had is refused before a folder is made
-                    run = _new_run(task, data)
-        with lock(run.folder), orderly_end(run.folder) as stop:
-            sweep(run.folder)
-            listener.began(run.folder)
-            with _opened(task, run, listener) as state:
-                if state.over:
-                    _accept(task, run)
-                    listener.say(f"nothing to search: {_why_over(state)}")
-                    state.end("finished")
-                    return run
-                demand = demand_of_space(space, task.settings.trials - state.finished, data.nbytes, run.records)
-                with start_ray(*ray_options, demand) as slots:
-                    _accept(task, run)
-                    callbacks = tracking.begin(run, listener.say) if tracking else []
-                    drive(state, data, slots, stop, verbose, callbacks)
+    """Do a search that has been prepared; see `run_search` and, for `trainable`, `tune.drive`."""
+    space, settings, run = request.space, request.settings, request.run
+    with orderly_end(run.folder if run else None):
+        data = load(space.settings.data).without_test()
+        if run is None:
+            session.slots(demand_of_space(space, settings.trials, data.nbytes))  # refuses before a folder is made
+            run = RunDirectory.create(
+                request.results, request.name, space, data.class_names, settings.model_dump(mode="json")
+            )
+    with lock(run.folder), orderly_end(run.folder) as stop:
+        sweep(run.folder)
+        listener.began(run.folder)
+        with _opened_search(request, run, listener) as search:
+            if search.over:
+                _keep_settings(request, run)
+                listener.say(f"nothing to search: {_why_over(search)}")
+                search.end("finished")
+                return run
+            left = settings.trials - search.finished
+            slots = session.slots(demand_of_space(space, left, data.nbytes, run.records))
+            _keep_settings(request, run)
+            callbacks = tracking.begin(run, listener.say) if tracking else []
+            verbose = session.resources.verbose
+            drive(search, data, slots, stop, verbose=verbose, callbacks=callbacks, trainable=trainable)
     return run
 
 
-def _new_run(task: Task, data: ImageData) -> RunDirectory:
-    settings = task.settings.model_dump(mode="json")
-    return RunDirectory.create(task.results, task.name, task.space, data.class_names, settings)
-
-
 @contextlib.contextmanager
-def _opened(task: Task, run: RunDirectory, listener: Listener) -> Iterator[Search]:
-    """The state of a search whose ledgers have been opened, checked and, if it is to be, extended."""
+def _opened_search(request: SearchRequest, run: RunDirectory, listener: Listener) -> Iterator[Search]:
+    """Open, check and, if asked for, repair and extend the ledgers of a run; provide the state of its search."""
     with (
-        Ledger.open(run.trials_file, TRIAL, repair=task.repair) as ledger,
-        Ledger.open(run.proposals_file, PROPOSAL, repair=task.repair) as proposed,
+        Ledger.open(run.trials_file, TRIAL, repair=request.repair) as ledger,
+        Ledger.open(run.proposals_file, PROPOSAL, repair=request.repair) as proposed,
     ):
-        if task.repair:
+        if request.repair:
             forget_lost(proposed, len(ledger.records))
         else:
             check_nothing_lost(run, ledger.records, proposed.records)
-        if task.extension is not None:
-            kept, dropped = extend_run(run, task.extension, ledger, proposed)
-            _accept(task, run)
+        if request.extension is not None:
+            kept, dropped = extend_run(run, request.extension, ledger, proposed)
+            _keep_settings(request, run)
             listener.say(f"extended: {kept} trials fit the new space, {dropped} do not and are left out")
-        state = Search(run, task.space, task.settings, ledger, proposed, listener)
+        search = Search(run, request.space, request.settings, ledger, proposed, listener)
         try:
-            yield state
+            yield search
         finally:
-            state.close()
+            search.close()
 
 
-def _accept(task: Task, run: RunDirectory) -> None:
-    """Keep the settings, and the file that says them, for those who resume: in this order, as an edited file counts
-    only until it is kept."""
-    run.set_environment(**task.settings.model_dump(mode="json"))
-    run.set_space(task.space)
+def _keep_settings(request: SearchRequest, run: RunDirectory) -> None:
+    """Write the settings and the space file for those who resume: in this order, as edits count until they are kept."""
+    run.set_environment(**request.settings.model_dump(mode="json"))
+    run.set_space(request.space)
 
 
-def _why_over(state: Search) -> str:
-    """What keeps a search from going on."""
-    if state.finished >= state.settings.trials:
-        return f"{state.finished} of {state.settings.trials} trials have ended"
-    return f"the time budget of {format_duration(state.settings.time_budget or 0.0)} is used up"
+def _why_over(search: Search) -> str:
+    """Say why a search has nothing left to do."""
+    if search.finished >= search.settings.trials:
+        return f"{search.finished} of {search.settings.trials} trials have ended"
+    return f"the time budget of {format_duration(search.settings.time_budget or 0.0)} is used up"

@@ -1,52 +1,93 @@
-"""Between a `Search` and Ray Tune: Tune asks it for trials, has its workers train them and tells it how they went."""
+"""Everything of Ray Tune's: it asks a `Search` for trials, trains them on its workers and reports their results.
+
+Tune's workers import this module, so it imports neither the driver nor the sampler. No other file uses private parts
+of Tune.
+"""
 
 import contextlib
+import dataclasses
 import gc
+import os
+import platform
 import shutil
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray import tune
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.tune.execution import class_cache
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 
 from dacnn_search.common.errors import DacnnSearchError
 from dacnn_search.common.interrupt import Stop
 from dacnn_search.data.dataset import ImageData
+from dacnn_search.network.architecture import Architecture
+from dacnn_search.search.cluster.ray_cluster import default_environment
 from dacnn_search.search.cluster.slots import Slots
-from dacnn_search.search.driver import Search
-from dacnn_search.search.scheduling import OUT_OF_MEMORY, SearchScheduler
-from dacnn_search.search.trial_worker import Parcel, TrialWorker
+from dacnn_search.training.recipe import Recipe
 
-from ray import tune  # isort: skip
-from ray.tune.execution import class_cache  # isort: skip
-from ray.tune.search import Searcher  # isort: skip
+if TYPE_CHECKING:
+    from dacnn_search.search.cluster.worker import WorkerProcess
+    from dacnn_search.search.driver import Search
+    from dacnn_search.training.trainer import Training
 
-__all__ = ["drive"]
+__all__ = ["CheckpointBytes", "TrialWorker", "drive"]
 
-# Tune sets a variable for PyTorch Lightning in the environment of its workers. Workers of another environment than
-# Ray's own are new processes: those that Ray has started, and that have imported torch meanwhile, would stay idle.
-class_cache.DEFAULT_ENV_VARS.clear()
-
+ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # dacnn_search.common.interrupt has one
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the ledger has them
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial without an accuracy must not end the run
+    "TUNE_GLOBAL_CHECKPOINT_S": "600",
+}
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints of a trial
-# Epochs shorter than this are reported together: a report costs the driver and the worker a few milliseconds. The
-# second is for searches in which nothing but a display waits for reports.
+# Shorter epochs are reported together: a report costs the driver and the worker a few milliseconds. The second value is
+# for searches without early stopping, in which only the display waits for reports.
 REPORT_SECONDS, IDLE_REPORT_SECONDS = 0.1, 0.5
+REPORT_SHARE = 0.2  # of a training's time so far: shorter epochs are reported together
+OUT_OF_MEMORY = "out of memory: Ray killed its worker"
 
 
 def drive(
-    search: Search, data: ImageData, slots: Slots, stop: Stop, verbose: bool, callbacks: Sequence[Any] = ()
+    search: "Search",
+    data: ImageData,
+    slots: Slots,
+    stop: Stop,
+    *,
+    verbose: bool = False,
+    callbacks: Sequence[Any] = (),
+    trainable: "type[TrialWorker]",
 ) -> None:
-    """Run Tune until the search is over. Raises KeyboardInterrupt if a signal asks for the end, DacnnSearchError if
-    the search can't go on. callbacks: for Tune, such as those of `tracking`."""
-    search.looks_ahead = (
-        slots.concurrency > 1
-    )  # a single worker gains more from a proposal that knows of its last trial
-    with stop.polled():
+    """Run Tune until the search is over.
+
+    Args:
+        search: What to train next, and where results go.
+        data: The images to train on and to validate with.
+        slots: How many trials run at once, and what each gets.
+        stop: Tells whether a signal has asked for the end.
+        verbose: Show what Tune prints.
+        callbacks: Tune's, such as those of `tracking`.
+        trainable: What trains a trial: `TrialWorker`, or a class of a benchmark that pretends to.
+
+    Raises KeyboardInterrupt if a signal asks for the end, DacnnSearchError if the search can't go on.
+    """
+    search.looks_ahead = slots.concurrency > 1  # a single worker gains more from a proposal that knows its last result
+    with stop.polled(), _adapted_tune():
         while not (search.over or stop.requested):
-            with _storage() as folder:
-                error = _fit(_tuner(search, data, slots, stop, folder, verbose, callbacks))
-            if error:
-                _take_up(search, error)
+            with _temporary_storage() as folder:
+                tuner = _make_tuner(search, data, slots, stop, trainable, folder, verbose, callbacks)
+                try:
+                    tuner.fit()
+                except Exception as error:
+                    del tuner
+                    _requeue_running_trials(search, error)
     if search.failure:
         search.end("failed", search.failure)
         raise DacnnSearchError(f"{search.failure}; {search.finished} trials are in {search.run.trials_file}")
@@ -56,33 +97,34 @@ def drive(
     search.end("finished")
 
 
-def _tuner(
-    search: Search,
+def _make_tuner(
+    search: "Search",
     data: ImageData,
     slots: Slots,
     stop: Stop,
+    trainable: "type[TrialWorker]",
     folder: Path,
     verbose: bool,
     callbacks: Sequence[Any],
 ) -> tune.Tuner:
-    trainable = tune.with_parameters(
-        TrialWorker,
+    with_data = tune.with_parameters(
+        trainable,
         data=data,
-        recipe=search.space.settings.recipe,
+        recipe=search.recipe,
         slots=slots,
         checkpoint_seconds=CHECKPOINT_SECONDS,
         report_seconds=REPORT_SECONDS if search.stops else IDLE_REPORT_SECONDS,
     )
     return tune.Tuner(
-        tune.with_resources(trainable, {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial}),
+        tune.with_resources(with_data, {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial}),
         tune_config=tune.TuneConfig(
-            search_alg=TuneSearcher(search, stop),
+            search_alg=SearchAdapter(search, stop),
             scheduler=SearchScheduler(search),
             num_samples=-1,
             max_concurrent_trials=slots.concurrency,
             reuse_actors=True,
-            trial_name_creator=_name,
-            trial_dirname_creator=_name,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
             storage_path=str(folder),
@@ -93,35 +135,30 @@ def _tuner(
     )
 
 
-def _name(trial: Any) -> str:
-    """What trackers and folders call a trial of Tune's."""
+def _trial_name(trial: Any) -> str:
+    """Name a trial for trackers and folders."""
     return f"trial-{trial.config['trial']}"
 
 
-def _fit(tuner: tune.Tuner) -> str | None:
-    """Run a tuner; what it broke with, if it did. A worker that Ray's memory monitor kills breaks Tune itself."""
-    try:
-        tuner.fit()
-    except Exception:
-        return traceback.format_exc()
-    return None
-
-
-def _take_up(search: Search, error: str) -> None:
-    """Go on after Tune broke, with what was running. Raises DacnnSearchError if nothing was."""
-    gc.collect()  # the workers of the old tuner end with its last reference
+def _requeue_running_trials(search: "Search", error: Exception) -> None:
+    """Have the running trials trained again after Tune broke. Raises DacnnSearchError if there are none."""
+    cause: BaseException | None = error
+    while cause is not None:  # workers of the old tuner end with its last reference, some of which are in frames
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__cause__ or cause.__context__
+    gc.collect()
+    reason = f"Ray Tune broke: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     if not search.running:
-        search.end("failed", "Ray Tune broke without a trial")
-        raise DacnnSearchError(f"Ray Tune broke without a trial:\n{error}")
-    if "OutOfMemoryError" in error:  # Ray does not say whose worker it killed
-        search.lose(search.largest, OUT_OF_MEMORY, again=False)
+        search.end("failed", reason)
+        raise DacnnSearchError(f"{reason}; no trial was running") from error
+    search.say(f"{reason}; it is started again")
     for key in list(search.running):
         search.lose(key, "its worker was stopped")
 
 
 @contextlib.contextmanager
-def _storage() -> Iterator[Path]:
-    """A folder for Tune's own files, which nobody needs afterwards."""
+def _temporary_storage() -> Iterator[Path]:
+    """Provide a folder for Tune's own files, which nobody needs afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="dacnn-search-"))
     try:
         yield folder
@@ -129,56 +166,109 @@ def _storage() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class TuneSearcher(Searcher):
-    """Lets Ray Tune ask a `Search` for trials and tell it how they went."""
+@contextlib.contextmanager
+def _adapted_tune() -> Iterator[None]:
+    """Change what Tune does by itself, for the time of the context.
 
-    def __init__(self, search: Search, stop: Stop) -> None:
+    - Tune sets a variable for PyTorch Lightning in the environment of its workers. Workers with an environment of their
+      own are new processes, while those that Ray has started, and that have imported torch meanwhile, would stay idle.
+    - A worker that Ray's memory monitor kills is an error that Tune does not expect and breaks from. It is passed on as
+      the death of the worker, so that its trial alone fails (see `SearchScheduler.on_trial_error`).
+    """
+    variables = dict(class_cache.DEFAULT_ENV_VARS)
+    manager_class: Any = RayActorManager
+    task_failed = manager_class._actor_task_failed
+
+    def expect_out_of_memory(manager: Any, task: Any, exception: Exception) -> None:
+        if isinstance(exception, ray.exceptions.OutOfMemoryError):
+            exception = ray.exceptions.RayActorError(error_msg=f"{OUT_OF_MEMORY}\n{exception}")
+        task_failed(manager, task, exception)
+
+    with default_environment(ENVIRONMENT):
+        class_cache.DEFAULT_ENV_VARS.clear()
+        manager_class._actor_task_failed = expect_out_of_memory
+        try:
+            yield
+        finally:
+            manager_class._actor_task_failed = task_failed
+            class_cache.DEFAULT_ENV_VARS.update(variables)
+
+
+class SearchAdapter(Searcher):
+    """Let Tune ask a `Search` for trials and report how they ended."""
+
+    def __init__(self, search: "Search", stop: Stop) -> None:
         super().__init__()
         self._search = search
         self._stop = stop
 
     def suggest(self, trial_id: str) -> Any:
         config = self._search.propose(trial_id)
-        if config is None:  # a trial that runs may have to be trained again: nothing is final before it ends
+        if config is None:  # a running trial may have to be trained again: nothing is final before it ends
             return Searcher.FINISHED if self._search.over else None
-        return {**config, "checkpoint": config["checkpoint"] and Parcel(config["checkpoint"])}
+        return {**config, "checkpoint": config["checkpoint"] and CheckpointBytes(config["checkpoint"])}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._search.progress(trial_id, result, _unpacked(result))
+        self._search.progress(trial_id, result, _take_checkpoint(result))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if self._stop.requested or self._search.failure:
-            return  # Tune stops everything; a trial that has ended by itself in this moment is trained again
+            return  # Tune stops everything; a trial that ended by itself at this moment is trained again
         if error:
             self._search.lose(trial_id, "its worker process died")
         else:
-            _unpacked(result or {})
+            _take_checkpoint(result or {})
             self._search.finish(trial_id, result or {})
 
     def save(self, checkpoint_path: str) -> None:
-        """The ledger is what a search is resumed from."""
+        """Do nothing: a search is resumed from its ledger."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """See `save`."""
+        """Do nothing, as in `save`."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its own state, and the search's files and study do not belong there."""
+        """Return nothing: Tune pickles its state, where the search's files and study do not belong."""
         return {}
 
 
-def _unpacked(result: Mapping[str, Any]) -> bytes | None:
-    """The checkpoint in a worker's result, if there is one, taken out of it: Tune keeps results."""
-    parcel: Parcel | None = result.get("checkpoint")
-    if parcel is None:
-        return None
-    data, parcel.data = parcel.data, b""
-    return data
+class SearchScheduler(FIFOScheduler):
+    """Start trials in order and stop those early that the `Search` stops.
+
+    Its stopping rule weighs both objectives, so `TuneConfig` needs neither metric nor mode.
+    """
+
+    def __init__(self, search: "Search") -> None:
+        super().__init__()
+        self._search: Search | None = search
+
+    @property
+    def metric(self) -> None:
+        """None: there are two objectives."""
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        return True
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        goes_on = self._search is None or self._search.goes_on(trial.trial_id, result["epochs"])
+        return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Report workers that Ray killed for memory, before Tune reports that they died."""
+        if self._search is None or trial.error_file is None:
+            return
+        text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
+        if OUT_OF_MEMORY in text or "running low on memory" in text:
+            self._search.lose(trial.trial_id, OUT_OF_MEMORY, again=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing of the search, as in `SearchAdapter`."""
+        return {"_search": None}
 
 
 class StopWhenAsked(tune.Stopper):
-    """Stops all trials once the search can't go on or a signal asks for the end."""
+    """Stop all trials once the search can't go on or a signal asks for the end."""
 
-    def __init__(self, search: Search, stop: Stop) -> None:
+    def __init__(self, search: "Search", stop: Stop) -> None:
         self._search: Search | None = search
         self._stop: Stop | None = stop
 
@@ -192,3 +282,142 @@ class StopWhenAsked(tune.Stopper):
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_search": None, "_stop": None}
+
+
+class CheckpointBytes:
+    """A checkpoint in a config or result of Tune's, which copies and prints all other values."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "CheckpointBytes":
+        return self
+
+    def __repr__(self) -> str:
+        return f"<{len(self.data)} bytes>"
+
+
+def _take_checkpoint(result: Mapping[str, Any]) -> bytes | None:
+    """Take the checkpoint, if there is one, out of a worker's result: Tune keeps results."""
+    checkpoint: CheckpointBytes | None = result.get("checkpoint")
+    if checkpoint is None:
+        return None
+    data, checkpoint.data = checkpoint.data, b""
+    return data
+
+
+class TrialWorker(tune.Trainable):
+    """Train the network of a config `{"architecture", "parameters", "seed", "checkpoint"}`, one trial after the other.
+
+    A step trains one or more epochs, for at least `report_seconds` and a fifth of the training so far, since the worker
+    waits between steps. Its result has
+
+    - `epochs`: an `EpochResult` as a dict for each; a training resumed from a checkpoint reports its earlier ones again
+    - `done`, and `failure`: why the training can't go on, else None
+    - `worker`: host:pid
+    - `peak_bytes`: GPU memory beside the data, None on a CPU
+    - `recomputes`: whether it computes sections again to save memory
+    - `checkpoint`: a `CheckpointBytes` now and then, else None
+    - the scalars of `_scalars`
+
+    Errors are reported, not raised, so that the process serves the next trial, unless its GPU is lost.
+    """
+
+    def setup(  # type: ignore[override]  # Tune passes what `with_parameters` was given
+        self,
+        config: dict[str, Any],
+        data: ImageData,
+        recipe: Recipe,
+        slots: Slots,
+        checkpoint_seconds: float,
+        report_seconds: float,
+    ) -> None:
+        self._recipe = recipe
+        self._images = data
+        self._slots = slots
+        self._process: WorkerProcess | None = None  # made in `step`, where errors are reported
+        self._checkpoint_seconds = checkpoint_seconds
+        self._report_seconds = report_seconds
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._config = new_config
+        self._training: Training | None = None
+        self._history: list[dict[str, Any]] = []  # of all epochs
+        self._checkpoint_time = time.monotonic()
+        return True
+
+    def step(self) -> dict[str, Any]:
+        epochs: list[dict[str, Any]] = []
+        failure = None
+        start = time.perf_counter()
+        try:
+            if self._training is None:
+                self._training = self._start_training()
+                epochs += self._history
+            enough = max(self._report_seconds, REPORT_SHARE * sum(epoch["seconds"] for epoch in self._history))
+            while not self._training.finished and time.perf_counter() - start < enough:
+                epochs.append(dataclasses.asdict(self._training.run_epoch()))
+                self._history.append(epochs[-1])
+        except DacnnSearchError as error:
+            failure = str(error)
+        except Exception as error:  # a fault of ours must not cost the worker
+            if self._slots.gpus_per_trial and not (self._process and self._process.device_works()):
+                raise
+            failure = f"{type(error).__name__}: {error}"
+        done = failure is not None or self._training is None or self._training.finished
+        return {
+            "epochs": epochs,
+            "done": done,
+            "failure": failure,
+            "worker": f"{platform.node()}:{os.getpid()}",
+            "peak_bytes": self._peak_bytes(),
+            "recomputes": self._training is not None and self._training.model.recomputes,
+            "checkpoint": None if done else self._checkpoint(),
+            **self._scalars(),
+        }
+
+    def _start_training(self) -> "Training":
+        """Start the training of the config, from its checkpoint if there is one."""
+        from dacnn_search.search.cluster.worker import WorkerProcess
+
+        if self._process is None:
+            self._process = WorkerProcess(self._images, self._slots)
+        architecture = Architecture.from_dict(self._config["architecture"])
+        checkpoint: CheckpointBytes | None = self._config["checkpoint"]
+        training, self._history = self._process.start_training(
+            architecture, self._recipe, self._config["seed"], checkpoint.data if checkpoint else None
+        )
+        return training
+
+    def _checkpoint(self) -> CheckpointBytes | None:
+        """Return the state of the training if the last checkpoint is old enough."""
+        if self._training is None or time.monotonic() - self._checkpoint_time < self._checkpoint_seconds:
+            return None
+        from dacnn_search.search.cluster.worker import pack_checkpoint
+
+        checkpoint = CheckpointBytes(pack_checkpoint(self._training, self._history))
+        self._checkpoint_time = time.monotonic()
+        return checkpoint
+
+    def _peak_bytes(self) -> int | None:
+        if self._process is None or self._training is None:
+            return None
+        return self._process.peak_bytes(self._training.model, self._recipe)
+
+    def _scalars(self) -> dict[str, Any]:
+        """Return the state of the training for trackers."""
+        last = self._history[-1] if self._history else {}
+        return {
+            "epoch": len(self._history),
+            "parameters": self._config["parameters"],
+            "accuracy": last.get("validation_accuracy"),
+            "loss": last.get("validation_loss"),
+            "train_loss": last.get("train_loss"),
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Do nothing: our checkpoints travel with the results to the driver's run directory, not by Tune's storage."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Do nothing, as in `save_checkpoint`."""

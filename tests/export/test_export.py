@@ -27,7 +27,7 @@ from dacnn_search.space.settings import TrainSettings
 from dacnn_search.space.validation import read_settings
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.trained import group_retrained
-from dacnn_search.training.weights import read_weights
+from dacnn_search.training.weights import read_weights, trained_weights, write_weights
 
 DEEP = Architecture((Section(8, 16), Section(8, 16), Section(16, 16)), "network")  # 34 layers
 
@@ -69,15 +69,33 @@ def test_config_describes_the_training_that_was_done(run_copy):
     assert settings.seed == record["seed"]
 
 
-def test_root_of_the_data_is_absolute_in_the_config(run_copy, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("root", "told"),
+    [
+        ("data/own.npz", "data/own.npz"),
+        ("{here}/data/own.npz", "data/own.npz"),
+        ("{here}/../home/own.npz", "~/own.npz"),
+        ("~/own.npz", "~/own.npz"),
+    ],
+)
+def test_folders_to_share_hold_no_paths_of_this_machine(run_copy, tmp_path, monkeypatch, root, told):
     digits = load(run_copy.space.settings.data)
-    np.savez(tmp_path / "own.npz", train_images=digits.train.images, train_labels=digits.train.labels)
-    text = run_copy.space_file.read_text().replace("{name: digits,", "{name: npz, root: own.npz,")
-    monkeypatch.chdir(tmp_path)
+    here, home = tmp_path / "here", tmp_path / "home"
+    for folder in (here / "data", home):
+        folder.mkdir(parents=True)
+        np.savez(folder / "own.npz", train_images=digits.train.images, train_labels=digits.train.labels)
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(home))
+    root = root.format(here=here).replace(f"{here}/..", str(tmp_path))
+    text = run_copy.space_file.read_text().replace("{name: digits,", f"{{name: npz, root: {root},")
     write_atomic(run_copy.space_file, text)
-    folder = write_best(run_copy)[0]
-    assert read_data_config(folder).root == str(tmp_path / "own.npz")
-    assert read_metrics(folder)["training"]["data"] == "own"
+    exported = export_run(run_copy, tmp_path / "out", Formats(("safetensors",)), top=1)
+    for folder in (*write_best(run_copy), *exported):
+        assert read_data_config(folder).root == told
+        assert len(load(read_data_config(folder)).train) == len(load(run_copy.space.settings.data).train)
+        assert read_metrics(folder)["training"]["data"] == "own"
+        for file in folder.iterdir():
+            assert str(tmp_path).encode() not in file.read_bytes()
 
 
 def test_metrics_have_mean_and_spread_over_the_seeds(run_copy):
@@ -105,51 +123,107 @@ def test_hostile_words_of_the_data_are_text_in_the_card(run_copy):
     assert "\n# title" not in card
 
 
-def test_folders_that_are_right_stay_and_others_go(run_copy):
+def test_folders_that_are_right_stay_and_damaged_ones_are_written_again(run_copy):
     folders = write_best(run_copy)
     (folders[0] / "model.onnx").write_bytes(b"exported earlier")
     (folders[1] / "weights.safetensors").write_bytes(b"damaged")
+    (folders[1] / "model.onnx").write_bytes(b"exported from other weights")
     best = run_copy.folder / "best"
-    shutil.copytree(folders[0], best / "03-9999")
-    (best / "mine").mkdir()
-    (best / "mine" / "notes.txt").write_text("not of this package")
     (best / ".tmp-0123").mkdir()  # left by a crash
     os.utime(best / ".tmp-0123", (0, 0))
     assert write_best(run_copy) == folders
-    assert (folders[0] / "model.onnx").exists()
+    assert (folders[0] / "model.onnx").read_bytes() == b"exported earlier"
+    assert not (folders[1] / "model.onnx").exists()
     assert load_model(folders[1]).classes == tuple("0123456789")
-    assert {path.name for path in best.iterdir()} == {"01-254", "02-2014", "mine", ".lock"}
+    assert {path.name for path in best.iterdir()} == {"01-254", "02-2014", ".lock"}
+
+
+def retrain_a_smaller_network(run):
+    """Add a retrained network with fewer parameters than the others: their ranks change."""
+    record = {key: value for key, value in run.retrained[0].items() if key not in ("sequence", "check")}
+    smaller = Architecture((Section(1, 4),)).canonical()
+    weights = run.weights_file(smaller.fingerprint, 0)
+    write_weights(trained_weights(build(smaller, 10, 1).eval()), weights)
+    facts = {"fingerprint": smaller.fingerprint, "architecture": smaller.to_dict(), "parameters": 200}
+    with Ledger.open(run.retrained_file) as ledger:
+        ledger.append({**record, **facts, "trial": 1, "weights_sha256": sha256_of(weights)})
 
 
 def test_a_network_whose_rank_changes_takes_its_exports_along(run_copy):
-    folders = write_best(run_copy)
-    for folder in folders:
+    for folder in write_best(run_copy):
         (folder / "model.onnx").write_bytes(folder.name.encode())
-    record = {key: value for key, value in run_copy.retrained[0].items() if key not in ("sequence", "check")}
-    smaller = Architecture((Section(1, 4),)).canonical()
-    weights = run_copy.weights_file(smaller.fingerprint, 0)
-    write_atomic(weights, run_copy.weights_file(record["fingerprint"], 0).read_bytes())
-    facts = {"fingerprint": smaller.fingerprint, "architecture": smaller.to_dict(), "parameters": 200}
-    with Ledger.open(run_copy.retrained_file) as ledger:
-        ledger.append({**record, **facts, "trial": 1, "weights_sha256": sha256_of(weights)})
+        (folder / "notes.txt").write_text("of a user")
+    retrain_a_smaller_network(run_copy)
     first, second, third = write_best(run_copy)
     assert first.name.startswith("01-")
     assert [(second / "model.onnx").read_bytes(), (third / "model.onnx").read_bytes()] == [b"01-254", b"02-2014"]
+    assert (second / "notes.txt").exists()
     assert "02-254" in (second / "README.md").read_text()
     assert load_model(second).architecture == NETWORKS[5][0].canonical()
+    assert len(list((run_copy.folder / "best").glob("*-*"))) == 3
 
 
-def test_copies_and_damaged_folders_do_not_take_a_network_s_place(run_copy):
+def content_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_what_a_user_keeps_in_best_is_never_changed(run_copy):
     folders = write_best(run_copy)
     best = run_copy.folder / "best"
-    for name, damage in (("backup", None), ("07-254", "weights.safetensors"), ("08-254", "metrics.json")):
+    for name in ("backup", "03-9999", "07-254", "08-254"):
         shutil.copytree(folders[0], best / name)
-        if damage:
-            (best / name / damage).write_text("[]")
+    (best / "07-254" / "README.md").write_text("edited")
+    (best / "08-254" / "metrics.json").write_text("[]")
     folders[0].rename(best / "09-254")
-    (best / "09-254" / "model.onnx").write_bytes(b"exported")
-    assert write_best(run_copy) == folders
-    assert (folders[0] / "model.onnx").read_bytes() == b"exported"
+    (best / "mine").mkdir()
+    (best / "mine" / "notes.txt").write_text("years of work")
+    (folders[1] / "notes.txt").write_text("years of work")
+    own = {path: content_of(path) for path in best.iterdir() if path.is_dir() and path != folders[1]}
+    retrain_a_smaller_network(run_copy)
+    assert [folder.name[:2] for folder in write_best(run_copy)] == ["01", "02", "03"]
+    assert {path: content_of(path) for path in own} == own
+    assert (best / "03-2014" / "notes.txt").read_text() == "years of work"
+    assert load_model(best / "02-254").architecture == NETWORKS[5][0].canonical()
+
+
+def test_another_seed_changes_the_metrics_and_keeps_exports_and_own_files(run_copy):
+    folder = write_best(run_copy)[1]
+    (folder / "model.onnx").write_bytes(b"exported")
+    (folder / "notes.txt").write_text("of a user")
+    record = {key: value for key, value in run_copy.retrained[0].items() if key not in ("sequence", "check")}
+    weights = run_copy.weights_file(record["fingerprint"], 0)
+    write_atomic(run_copy.weights_file(record["fingerprint"], 1), weights.read_bytes())
+    with Ledger.open(run_copy.retrained_file) as ledger:
+        ledger.append({**record, "seed": 1})
+    write_best(run_copy)
+    assert len(read_metrics(folder)["training"]["seeds"]) == 2
+    assert {path.name for path in folder.iterdir()} >= {"model.onnx", "notes.txt"}
+
+
+def test_networks_are_loaded_after_retraining_alone(run_copy):
+    network = run_copy.best(max_parameters=1000)[0]
+    assert not network.folder.exists()  # from Python nobody has written best/ yet
+    assert load_model(network.folder).architecture == network.architecture
+    assert load_model(str(run_copy.best()[0].folder)).architecture == run_copy.best()[0].architecture
+
+
+def test_networks_are_loaded_as_they_were_last_retrained(run_copy):
+    write_best(run_copy)
+    network = run_copy.best(trial=3)[0]
+    record = {key: value for key, value in network.records[0].items() if key not in ("sequence", "check")}
+    weights = run_copy.weights_file(record["fingerprint"], 0)
+    tensors = read_weights(weights)
+    tensors["classifier.bias"] += 1
+    write_weights(tensors, weights)
+    with Ledger.open(run_copy.retrained_file) as ledger:
+        ledger.append({**record, "weights_sha256": sha256_of(weights)})
+    assert torch.equal(load_model(network.folder).weights["classifier.bias"], tensors["classifier.bias"])
+
+
+def test_a_folder_that_no_retraining_fills_is_not_written(run_copy):
+    with pytest.raises(InputError, match=r"must hold metrics.json"):
+        load_model(run_copy.folder / "best" / "07-1")
+    assert not (run_copy.folder / "best").exists()
 
 
 @pytest.mark.parametrize("files", [[], {}, {"weights.safetensors": "no entry"}, None])

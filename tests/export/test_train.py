@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from dacnn_search.data.dataset import DataConfig, load
 from dacnn_search.export.classifier import load_model
 from dacnn_search.export.exporter import write_best
 from dacnn_search.export.folder import read_data_config, read_metrics
-from dacnn_search.export.from_config import choose_data, shape_before
+from dacnn_search.export.from_config import choose_data, train_one
 from dacnn_search.network.model import build
 from dacnn_search.network.zoo import get
+from dacnn_search.space.settings import TrainSettings
+from dacnn_search.space.validation import read_settings
 from dacnn_search.train import main
 from dacnn_search.training.device_data import ResidentData
 from dacnn_search.training.fine_tuning import start_from
@@ -71,6 +74,37 @@ def test_trained_network_goes_on_with_other_data_and_classes(best, image_folder,
     assert read_metrics(tmp_path / "tuned")["training"]["test_accuracy"] > 0.6  # of three classes
     config = read_data_config(tmp_path / "tuned")
     assert (config.root, config.image_size, config.channels) == (str(image_folder), 8, 1)
+    assert read_metrics(tmp_path / "tuned")["training"]["init"] == "weights.safetensors"
+
+
+def test_names_of_two_trainings_at_once_are_numbered_and_nothing_is_replaced(best, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = read_settings(best / "config.yaml", TrainSettings)[0]
+    config = config.model_copy(update={"name": "mine", "recipe": config.recipe.model_copy(update={"epochs": 1})})
+
+    def train_another(line):
+        if line.startswith("epoch"):
+            others.append(train_one(config, say=lambda _: None))
+
+    others = []
+    last = train_one(config, say=train_another)
+    assert [path.name for path in (*others, last)] == ["mine", "mine-2"]
+    assert {path.name for path in Path("results", "train").iterdir()} == {"mine", "mine-2"}
+    others, out = [], Path("out")
+    last = train_one(config, out, say=lambda line: others or others.append(train_one(config, out, say=lambda _: None)))
+    assert (others, last) == ([Path("out")], Path("out-2"))
+    assert all(load_model(folder) for folder in (*others, last))
+
+
+def test_an_interrupted_training_leaves_nothing(best, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def interrupt(line):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_one(read_settings(best / "config.yaml", TrainSettings)[0], say=interrupt)
+    assert not list(Path("results", "train").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -109,10 +143,10 @@ def test_mistakes_are_told_in_one_line(small_run, best, tmp_path, capsys, monkey
 def test_where_the_data_before_are_gone_the_folder_tells_the_size(best, tmp_path):
     (tmp_path / "images").mkdir()
     gone = DataConfig(name="npz", root=str(tmp_path / "gone.npz"))
-    config = choose_data(str(tmp_path / "images"), lambda: shape_before(gone, best))
+    config = choose_data(str(tmp_path / "images"), before=gone, folder=best)
     assert (config.image_size, config.channels) == (8, 1)
     with pytest.raises(DataError, match="gone"):
-        shape_before(gone, tmp_path)
+        choose_data(str(tmp_path / "images"), before=gone, folder=tmp_path)
 
 
 def test_networks_without_data_are_trained_with_data_given(tmp_path):

@@ -10,7 +10,7 @@ from dacnn_search.export.exporter import write_best
 from dacnn_search.export.folder import CONFIG, METRICS, config_text, read_metrics
 from dacnn_search.network.zoo import get
 from dacnn_search.paper.__main__ import main
-from dacnn_search.paper.compression import Comparison, Measured, compression_report, measure, reference_for
+from dacnn_search.paper.compression import Measured, compression_report, measure, reference_for
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +19,10 @@ def folders(small_run):
 
 
 def test_ratios_and_drop():
-    comparison = Comparison(Measured("a", 250, 30, 1100, 0.90), Measured("b", 1000, 60, 4100, 0.95))
-    assert comparison.prune_ratio == 75
-    assert comparison.accuracy_drop == pytest.approx(5)
-    assert comparison.macs_ratio == 0.5
-    assert Comparison(Measured("a", 250, 30, 1100), comparison.reference).accuracy_drop is None
+    network, reference = Measured("a", 250, 30, 1100, 0.90), Measured("b", 1000, 60, 4100, 0.95)
+    assert network.prune_ratio(reference) == 75
+    assert network.accuracy_drop(reference) == pytest.approx(5)
+    assert Measured("a", 250, 30, 1100).accuracy_drop(reference) is None
 
 
 def test_a_folder_is_measured_and_compared_with_another(folders):

@@ -2,38 +2,55 @@
 
 import csv
 import dataclasses
+import functools
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
 
 from dacnn_search.common.errors import InputError, RunDirectoryError, TrainingError
-from dacnn_search.data.dataset import DataConfig, load
+from dacnn_search.data.dataset import DataConfig, ImageData, Split, load
+from dacnn_search.data.published import KNOWN_SETS
 from dacnn_search.export.classifier import load_model
-from dacnn_search.export.folder import NetworkInput
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.network.model import build
 from dacnn_search.network.zoo import get, names
-from dacnn_search.paper import reproduce as trainings
 from dacnn_search.paper.__main__ import main
+from dacnn_search.paper.archive import Archive, Task
+from dacnn_search.paper.data import PaperData, Source, load_data
 from dacnn_search.paper.experiments import EXPERIMENTS, Conditions, Member
 from dacnn_search.paper.page import write_report
 from dacnn_search.paper.published import PUBLISHED
-from dacnn_search.paper.reproduce import Source, reproduce
-from dacnn_search.paper.rows import Results, pruning_rows, rows_of
+from dacnn_search.paper.report import report_of
+from dacnn_search.paper.reproduce import reproduce
+from dacnn_search.paper.rows import Results, rows_of
 from dacnn_search.paper.worker import train_watched
 from dacnn_search.search.cluster.slots import Slots
-from dacnn_search.search.listener import Listener
 from dacnn_search.storage.ledger import Ledger, LedgerWarning, read_ledger
 from dacnn_search.training.evaluation import evaluate
 from dacnn_search.training.recipe import Recipe, learning_rate_at
 from dacnn_search.training.weights import load_weights
 
-CIFAR_100 = NetworkInput((3, 32, 32), (0.5,) * 3, (0.2,) * 3, tuple(map(str, range(100))))
-CIFAR_10 = NetworkInput((3, 32, 32), (0.5,) * 3, (0.2,) * 3, tuple(map(str, range(10))))
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def images_of(dataset, train, test):
+    """As many images as a data set has, all of them black."""
+    classes = tuple(map(str, range(len(KNOWN_SETS[dataset].train_counts))))
+    splits = [Split(np.zeros((n, 32, 32, 3), np.uint8), np.zeros(n, np.int64)) for n in (train, 0, test)]
+    return ImageData(dataset, classes, *splits, mean=(0.5,) * 3, std=(0.2,) * 3, flip=False)
+
+
+@functools.cache
+def published_data(dataset):
+    known = KNOWN_SETS[dataset]
+    images = images_of(dataset, sum(known.train_counts), sum(known.test_counts))
+    return PaperData(dataset, DataConfig(name=dataset), images, "digest")
 
 
 def record(accuracy, seed=0, reason=None, curve=(0.1,)):
@@ -51,12 +68,10 @@ def record(accuracy, seed=0, reason=None, curve=(0.1,)):
     }
 
 
-def results(experiment, found, tmp_path, whole=("cifar100", "cifar10", "svhn"), **conditions):
-    by_member = {member: found.get(member.network, []) for member in experiment.members}
-    inputs = {"cifar100": CIFAR_100, "cifar10": CIFAR_10, "svhn": CIFAR_10}
-    return Results(
-        Conditions(**conditions), by_member, inputs, ["<note>"], dict.fromkeys(inputs, "data"), whole, tmp_path
-    )
+def results(experiment, found, tmp_path, **conditions):
+    records = {member: found.get(member.network, []) for member in experiment.members}
+    data = {name: published_data(name) for name in ("cifar100", "cifar10", "svhn")}
+    return Results(Conditions(**conditions), records, data, tmp_path)
 
 
 def cells_of(folder):
@@ -66,9 +81,10 @@ def cells_of(folder):
 
 def test_every_published_error_belongs_to_an_experiment():
     rows = {row for experiment in EXPERIMENTS.values() for row in experiment.rows}
-    assert {row for row in PUBLISHED if row.table != 8} == rows
+    assert set(PUBLISHED) == rows
     for experiment in EXPERIMENTS.values():
-        assert {Member(row.dataset, row.zoo_name) for row in experiment.rows} <= set(experiment.members)
+        networks = {Member(row.dataset, row.zoo_name) for row in experiment.rows if row.zoo_name}
+        assert networks <= set(experiment.members)
     assert set(EXPERIMENTS) == {f"table-{n}" for n in range(1, 9)} | {f"figure-{n}" for n in range(4, 8)}
 
 
@@ -89,11 +105,10 @@ def test_conditions_change_what_they_say_and_tell_it():
     conditions = Conditions(0.25, "fast", 10, 10_000)
     assert conditions.recipe_for("cifar100") == Recipe(name="fast", epochs=10, flip=True)
     assert conditions.suffix == "-scale0.25-epochs10-subset10000-fast"
-    (note,) = conditions.notes()
     for words in ("0.25", "recipe fast", "10 epochs", "10,000 training images", "Every network was treated alike"):
-        assert words in note
+        assert words in conditions.note
     full = "Full size, with the paper's recipe (batches of 128, in bfloat16 where that is faster)."
-    assert (Conditions().suffix, Conditions().notes()) == ("", [full])
+    assert (Conditions().suffix, Conditions().note) == ("", full)
 
 
 @pytest.mark.parametrize("name", names())
@@ -120,17 +135,17 @@ def test_rows_compare_with_the_published(tmp_path):
     experiment = EXPERIMENTS["table-1"]
     found = {
         "dacnn14": [record(0.60, 0, curve=(0.5, 0.7)), record(0.58, 1)],
-        "dacnn18-no-bn": [record(None, 0, "training loss is nan in epoch 2")],
+        "dacnn18-no-bn": [record(None, 0, "training loss is <nan> in epoch 2")],
     }
     table = results(experiment, found, tmp_path)
     first, second, _, last = rows_of(experiment, table)
-    assert first.error == pytest.approx(41)
-    assert first.deviation == pytest.approx(2**0.5)
-    assert first.lowest == pytest.approx(30)
-    assert first.published_error == 42.29
-    assert (second.error, second.note) == (None, "without batch norm; not trained yet")
-    assert last.error is None
-    assert last.note == "without batch norm; seed 0: training loss is nan in epoch 2"
+    assert first["error"] == pytest.approx(41)
+    assert first["standard deviation"] == pytest.approx(2**0.5)
+    assert first["lowest of any epoch"] == pytest.approx(30)
+    assert first["published error"] == 42.29
+    assert (second["error"], second["note"]) == (None, "without batch norm; not trained yet")
+    assert last["error"] is None
+    assert last["note"] == "without batch norm; seed 0: training loss is <nan> in epoch 2"
     folder = write_report(experiment, table, tmp_path)
     assert folder.name == "table-1"
     cells = cells_of(folder)
@@ -139,17 +154,21 @@ def test_rows_compare_with_the_published(tmp_path):
     text = (folder / "comparison.md").read_text(encoding="utf-8")
     assert "Command: `python -m dacnn_search.paper --table 1`" in text
     page = (folder / "page.html").read_text(encoding="utf-8")
-    assert "&lt;note&gt;" in page
-    assert "<note>" not in page
+    assert "loss is &lt;nan&gt; in" in page
+    assert "loss is <nan>" not in page
 
 
-@pytest.mark.parametrize("unlike", [{"scale": 0.25}, {"epochs": 9}, {"subset": 9}, {"recipe": "fast"}, {"whole": ()}])
+@pytest.mark.parametrize("unlike", [{"scale": 0.25}, {"epochs": 9}, {"subset": 9}, {"recipe": "fast"}, {}])
 def test_difference_is_left_out_where_it_would_compare_unlike_trainings(tmp_path, unlike):
     experiment = EXPERIMENTS["table-1"]
     found = {"dacnn14": [record(0.60)], "dacnn14-no-bn": [record(0.03)]}
-    folder = write_report(experiment, results(experiment, found, tmp_path, **unlike), tmp_path)
+    table = results(experiment, found, tmp_path, **unlike)
+    if not unlike:  # not the whole data set
+        fewer = PaperData("cifar100", DataConfig(name="cifar100"), images_of("cifar100", 49_999, 10_000), "digest")
+        table = dataclasses.replace(table, data={"cifar100": fewer})
+    folder = write_report(experiment, table, tmp_path)
     assert {line["difference"] for line in cells_of(folder)} == {""}
-    assert "difference" not in (folder / "comparison.md").read_text(encoding="utf-8")
+    assert "| difference |" not in (folder / "comparison.md").read_text(encoding="utf-8")
     assert cells_of(folder)[1]["change"] == "+57.00"  # between two that were trained alike
 
 
@@ -169,16 +188,16 @@ def test_difference_is_left_out_where_it_would_compare_unlike_trainings(tmp_path
 )
 def test_networks_are_compared_with_their_counterparts(tmp_path, name, pairs):
     rows = rows_of(EXPERIMENTS[name], results(EXPERIMENTS[name], {}, tmp_path))
-    assert {row.member.network: row.against for row in rows if row.against} == pairs
+    assert {row["network"]: row["against"] for row in rows if row["against"]} == pairs
 
 
 def test_change_is_that_of_the_error_between_counterparts(tmp_path):
     experiment = EXPERIMENTS["table-4"]
     found = {"dacnn18-reg-none": [record(0.5), record(0.6)], "dacnn18-reg-section3": [record(0.57)]}
-    rows = {row.member.network: row for row in rows_of(experiment, results(experiment, found, tmp_path))}
-    assert rows["dacnn18-reg-section3"].change == pytest.approx(-2)
-    assert rows["dacnn18-reg-section3"].published_change == pytest.approx(37.46 - 38.63)
-    assert rows["dacnn18-reg-all"].change is None
+    rows = {row["network"]: row for row in rows_of(experiment, results(experiment, found, tmp_path))}
+    assert rows["dacnn18-reg-section3"]["change"] == pytest.approx(-2)
+    assert rows["dacnn18-reg-section3"]["published change"] == pytest.approx(37.46 - 38.63)
+    assert rows["dacnn18-reg-all"]["change"] is None
 
 
 def test_order_of_the_networks_is_compared(tmp_path):
@@ -191,7 +210,7 @@ def test_order_of_the_networks_is_compared(tmp_path):
 def test_extra_parameters_are_counted_as_the_table_does(tmp_path):
     experiment = EXPERIMENTS["table-4"]
     rows = rows_of(experiment, results(experiment, {}, tmp_path))
-    assert [row.extra for row in rows] == [0, 33_280, 33_280, 33_280, 33_280, 133_120]
+    assert [row["extra parameters"] for row in rows] == [0, 33_280, 33_280, 33_280, 33_280, 133_120]
     folder = write_report(experiment, results(experiment, {}, tmp_path), tmp_path)
     assert "| 301,284 | 133,120 | 131,072 |" in (folder / "comparison.md").read_text()
 
@@ -199,16 +218,36 @@ def test_extra_parameters_are_counted_as_the_table_does(tmp_path):
 def test_table_8_is_derived_from_the_networks_on_cifar_10(tmp_path):
     experiment = EXPERIMENTS["table-8"]
     found = {"resnet18": [record(0.93)], "dacnn18": [record(0.83)]}
-    rows = pruning_rows(results(experiment, found, tmp_path))
-    assert [row.ours is None for row in rows] == [True] * 6 + [False] * 2
-    mixed, plain = (row.ours for row in rows[-2:])
-    assert mixed.accuracy_drop is None
-    assert mixed.prune_ratio == pytest.approx(49.6, abs=1)
-    assert plain.accuracy_drop == pytest.approx(10)
-    assert plain.prune_ratio == pytest.approx(98.5, abs=0.3)
+    plain, mixed, *others = rows_of(experiment, results(experiment, found, tmp_path))
+    assert [row["network"] for row in others] == [None] * 6
+    assert mixed["accuracy drop"] is None
+    assert mixed["prune ratio"] == pytest.approx(49.6, abs=1)
+    assert plain["accuracy drop"] == pytest.approx(10)
+    assert plain["prune ratio"] == pytest.approx(98.5, abs=0.3)
     text = (write_report(experiment, results(experiment, found, tmp_path), tmp_path) / "comparison.md").read_text()
     assert "Compared with resnet18 here: 11,173,962 parameters, " in text
     assert "bytes of weights, test error 7.00%." in text
+
+
+@pytest.mark.parametrize("table", ["table-1", "table-2", "table-3", "table-4"])
+@pytest.mark.parametrize("recipe", ["paper", "fast"])
+def test_the_committed_tables_are_what_the_committed_ledger_gives(table, recipe, tmp_path):
+    experiment, conditions = EXPERIMENTS[table], Conditions(0.25, recipe, 10, 25_000)
+    images = images_of("cifar100", 25_000, 10_000)
+    data = PaperData("cifar100", DataConfig(name="cifar100"), images, "e8f7ed2b0344b2b8")
+    records = {}
+    with Ledger.open(copied(ROOT / "results" / "paper" / "trainings.jsonl", tmp_path)) as ledger:
+        for member in experiment.members:
+            network, trained_by = conditions.architecture(member.network), conditions.recipe_for("cifar100")
+            records[member] = Archive(tmp_path, ledger).records_of(Task(member, data, network, trained_by, seed=0))
+    report_of(experiment, Results(conditions, records, {"cifar100": data}, tmp_path)).write(tmp_path)
+    committed = ROOT / "results" / "paper" / f"{table}{conditions.suffix}"
+    for name in ("comparison.csv", "comparison.md"):
+        assert (tmp_path / name).read_text(encoding="utf-8") == (committed / name).read_text(encoding="utf-8")
+
+
+def copied(path, folder):
+    return Path(shutil.copy(path, folder))
 
 
 @pytest.fixture(scope="module")
@@ -268,6 +307,14 @@ def run(*arguments, expected=0):
     with pytest.raises(SystemExit) as ended:
         main([str(argument) for argument in arguments])
     assert ended.value.code == expected
+
+
+@pytest.mark.parametrize("program", ["paper.py", "__main__.py"])  # the first is what older ledgers have
+def test_tables_name_the_command_that_made_them(program, tmp_path):
+    experiment = EXPERIMENTS["table-1"]
+    found = {"dacnn14": [record(0.6) | {"command": [program, "--table", "1", "--data", "my file.npz"]}]}
+    notes = report_of(experiment, results(experiment, found, tmp_path)).notes
+    assert "Command: `python -m dacnn_search.paper --table 1 --data 'my file.npz'`" in notes
 
 
 def test_list_of_experiments(capsys):
@@ -340,16 +387,16 @@ def known(synthetic, tmp_path, monkeypatch):
     """A ledger with three seeds of one network, none of which is to be trained."""
     member = Member("cifar100", "dacnn14")
     source = Source(None, {"cifar100": str(synthetic)})
-    experiment = dataclasses.replace(EXPERIMENTS["table-1"], members=(member,))
     results = tmp_path / "results"
     results.mkdir()
     with Ledger.open(results / "trainings.jsonl") as ledger:
-        conditions = Conditions(0.05, "paper", 2, 60, 3)
-        everything = trainings._Reproduction([experiment], conditions, source, results, ledger, Listener())
-        for job in everything.missing():
-            *_, result = watch(load(source.config("cifar100", 60)), job.recipe, architecture=job.architecture)
-            everything._keep(job, result | {"test_accuracy": 0.5 + job.seed / 10})
-    monkeypatch.setattr(trainings, "start_ray", None)
+        conditions, archive = Conditions(0.05, "paper", 2, 60), Archive(results, ledger)
+        data, recipe = load_data("cifar100", source, 60), conditions.recipe_for("cifar100")
+        for seed in range(3):
+            task = Task(member, data, conditions.architecture("dacnn14"), recipe, seed)
+            *_, result = watch(data.images, recipe, architecture=task.architecture)
+            archive.keep(task, result | {"test_accuracy": 0.5 + seed / 10}, conditions.scale)
+    monkeypatch.setattr("dacnn_search.paper.reproduce.ray_session", None)
     return results, (member,)
 
 

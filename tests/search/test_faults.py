@@ -25,14 +25,15 @@ from dacnn_search.export.__main__ import main as export_command
 from dacnn_search.replay import main as replay_command
 from dacnn_search.run import main as run_command
 from dacnn_search.search import trial
-from dacnn_search.search.cluster import worker as place
+from dacnn_search.search.cluster import worker as processes
 from dacnn_search.search.cluster.slots import Slots
+from dacnn_search.search.cluster.tasks import train_fully
 from dacnn_search.search.report import write_study
 from dacnn_search.search.request import prepare
 from dacnn_search.search.retrain import retrain
 from dacnn_search.search.sampler.replay import replay
 from dacnn_search.search.search import run_search
-from dacnn_search.search.trial_worker import Parcel, TrialWorker, train_fully
+from dacnn_search.search.tune import CheckpointBytes, TrialWorker
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.checkpoint import Checkpoints
 from dacnn_search.storage.front import front_of
@@ -129,15 +130,15 @@ def make_worker(space: SearchSpace, config: dict, seconds: float = 0.0) -> Trial
     return worker
 
 
-def train_to_end(worker: TrialWorker) -> tuple[list[dict], list[Parcel]]:
-    epochs, parcels, done = [], [], False
+def train_to_end(worker: TrialWorker) -> tuple[list[dict], list[CheckpointBytes]]:
+    epochs, checkpoints, done = [], [], False
     while not done:
         result = worker.step()
         assert result["failure"] is None
         epochs += result["epochs"]
-        parcels += [result["checkpoint"]] if result["checkpoint"] else []
+        checkpoints += [result["checkpoint"]] if result["checkpoint"] else []
         done = result["done"]
-    return epochs, parcels
+    return epochs, checkpoints
 
 
 def figures(epochs: list[dict]) -> list[tuple]:
@@ -146,10 +147,10 @@ def figures(epochs: list[dict]) -> list[tuple]:
 
 def test_a_worker_carries_on_from_a_checkpoint_to_the_same_figures(space, run):
     config = Pretended(space, run).search.propose("a")
-    whole, parcels = train_to_end(make_worker(space, config))
+    whole, checkpoints = train_to_end(make_worker(space, config))
     assert [e["epoch"] for e in whole] == [1, 2, 3, 4, 5, 6]
-    assert len(parcels) >= 3  # one per report; epochs that are short are reported together
-    carried_on, _ = train_to_end(make_worker(space, {**config, "checkpoint": parcels[-3]}))
+    assert len(checkpoints) >= 3  # one per report; epochs that are short are reported together
+    carried_on, _ = train_to_end(make_worker(space, {**config, "checkpoint": checkpoints[-3]}))
     assert figures(carried_on) == figures(whole)
 
 
@@ -158,15 +159,15 @@ def test_a_worker_keeps_to_its_share_of_a_gpu(monkeypatch):
     fractions = []
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=16 * GIB))
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda fraction, _: fractions.append(fraction))
-    claimed = [place._claim(torch.device("cuda", 0), share) for share in (0.25, 0.5, 1.0)]
+    claimed = [processes._claim_gpu_share(torch.device("cuda", 0), share) for share in (0.25, 0.5, 1.0)]
     assert claimed == [4 * GIB - PROCESS_BYTES, 8 * GIB - PROCESS_BYTES, 16 * GIB - PROCESS_BYTES]
     assert fractions == [(4 * GIB - PROCESS_BYTES) / (16 * GIB), (8 * GIB - PROCESS_BYTES) / (16 * GIB)]
 
 
 def test_without_a_share_of_a_gpu_trials_run_on_the_cpu(space, monkeypatch):
-    monkeypatch.setattr(place, "pick_device", lambda: torch.device("meta"))  # in place of a GPU
+    monkeypatch.setattr(processes, "pick_device", lambda: torch.device("meta"))  # in place of a GPU
     images = load(space.settings.data).without_test()
-    devices = [place.Place(images, Slots(2, 1.0, share)).data.device.type for share in (0.0, 0.5)]
+    devices = [processes.WorkerProcess(images, Slots(2, 1.0, share)).data.device.type for share in (0.0, 0.5)]
     assert devices == ["cpu", "meta"]
 
 
@@ -175,16 +176,16 @@ def test_a_worker_learns_from_what_trainings_took(space, run, monkeypatch):
     config = Pretended(space, run).search.propose("a")
     worker = make_worker(space, config)
     assert worker.step()["peak_bytes"] is None  # there is none on a CPU
-    model, data = worker._training.model, worker._place.data
+    model, data = worker._training.model, worker._process.data
     estimate = step_bytes(model.architecture, data.input_shape, data.num_classes, worker._recipe)
     images = 5 * GIB
     with monkeypatch.context() as patch:
         patch.setattr(torch.cuda, "max_memory_allocated", lambda _: images + WORKSPACE_BYTES + 3 * estimate)
         patch.setattr(data, "device", torch.device("cuda", 0))
-        patch.setattr(worker._place, "_before", images)
+        patch.setattr(worker._process, "_bytes_before", images)
         assert worker._peak_bytes() == WORKSPACE_BYTES + 3 * estimate
     for limit, fits in ((4 * estimate, True), (2 * estimate, False)):
-        monkeypatch.setattr(worker._place, "_limit", limit)
+        monkeypatch.setattr(worker._process, "_limit", limit)
         worker.reset_config(config)
         result = worker.step()
         assert (result["failure"] is None and not result["recomputes"]) == fits
@@ -198,10 +199,10 @@ def test_an_error_that_a_gpu_does_not_survive_ends_the_worker(space, run, monkey
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(worker._training, "run_epoch", broken)
-    assert worker._place.answers()
+    assert worker._process.device_works()
     assert worker.step()["failure"] == "RuntimeError: CUDA error: an illegal memory access was encountered"
     worker._slots = Slots(2, 1.0, 0.5)
-    monkeypatch.setattr(worker._place.data, "device", torch.device("cuda", 0))
+    monkeypatch.setattr(worker._process.data, "device", torch.device("cuda", 0))
     monkeypatch.setattr(torch.cuda, "synchronize", broken)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         worker.step()
@@ -262,7 +263,7 @@ def test_a_checkpoint_of_something_else_is_not_used(space, run, tmp_path, kind):
     else:
         header = {"epochs": json.dumps([{"epoch": 1}])} if kind == "safetensors" else None
         data = safetensors.torch.save({"epoch": torch.tensor(1)}, header)
-    started_over, _ = train_to_end(make_worker(space, {**config, "checkpoint": Parcel(data)}))
+    started_over, _ = train_to_end(make_worker(space, {**config, "checkpoint": CheckpointBytes(data)}))
     assert figures(started_over) == figures(whole)
     assert not (tmp_path / "harm").exists()
 
@@ -303,7 +304,7 @@ def test_a_damaged_checkpoint_is_found_out_and_the_one_before_is_used(tmp_path, 
 
 
 def test_a_network_too_big_is_refused_before_it_is_built(space, run, monkeypatch):
-    monkeypatch.setattr(place, "build_seeded", None)
+    monkeypatch.setattr(processes, "build_seeded", None)
     worker = make_worker(space, Pretended(space, run).search.propose("a"))
     worker._slots = Slots(2, 1.0, 0.0, memory=10_000)
     result = worker.step()
@@ -699,10 +700,12 @@ def test_a_command_tells_a_warning_in_one_line(tmp_path):
     path = tmp_path / "trials.jsonl"
     path.write_bytes(b'{"sequence":1,"tri')
     code = (
-        "import pathlib, sys; from dacnn_search.common.command import command; from dacnn_search.storage.ledger import Ledger\n"
-        "command(lambda path: Ledger.open(pathlib.Path(path)).close())(sys.argv[1])"
+        "import pathlib, sys\n"
+        "from dacnn_search.common.command import command\n"
+        "from dacnn_search.storage.ledger import Ledger\n"
+        f"command()(lambda: Ledger.open(pathlib.Path({str(path)!r})).close())([])"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == f"warning: {path}:1: cut off an unfinished last line\n"
 
 

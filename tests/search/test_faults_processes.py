@@ -141,12 +141,12 @@ def in_workers(folder: Path, code: str) -> str:
     patch = f"""
 import os
 if "RAY_RAYLET_PID" in os.environ:
-    import dacnn_search.search.trial_worker as worker
-    begin = worker.TrialWorker._begin
+    import dacnn_search.search.tune as worker
+    begin = worker.TrialWorker._start_training
     def changed(self):
 {code}
         return begin(self)
-    worker.TrialWorker._begin = changed
+    worker.TrialWorker._start_training = changed
 """
     (folder / "patched").mkdir()
     (folder / "patched" / "sitecustomize.py").write_text(patch, encoding="utf-8")
@@ -264,12 +264,12 @@ def test_a_retraining_survives_signals_and_kills(folder):
 
 STARTING = [  # a function, seconds from its begin to the signal, whether there is a run directory by then
     ("run.prepare", 0.0, False),
-    ("cluster._init", 0.0, False),
-    ("cluster._init", 0.5, False),
-    ("cluster._init", 1.5, False),
-    ("search.load", 0.0, False),
-    ("search.start_ray", 0.0, False),
-    ("search.sweep", 0.0, True),
+    ("search.cluster.ray_cluster._init", 0.0, False),
+    ("search.cluster.ray_cluster._init", 0.5, False),
+    ("search.cluster.ray_cluster._init", 1.5, False),
+    ("search.search.load", 0.0, False),
+    ("search.search.demand_of_space", 0.0, False),
+    ("search.search.sweep", 0.0, True),
 ]
 
 
@@ -278,7 +278,7 @@ STARTING = [  # a function, seconds from its begin to the signal, whether there 
 def test_a_signal_while_it_starts(folder, moment, seconds, begun, number):
     """It comes while the space is read, before Ray starts and while it does, before the run directory is there and
     after. Ray starts in about two seconds: the function is made to last that long at least."""
-    module, name = moment.split(".")
+    module, _, name = moment.rpartition(".")
     before = f"""
 import dacnn_search.{module}, os, sys, threading, time
 module = sys.modules["dacnn_search.{module}"]
@@ -492,7 +492,7 @@ def kept_in(run_folder: Path) -> list[bytes]:
 AT_EACH_WRITE = """
 import contextlib, io, os, shutil, signal, sys
 from pathlib import Path
-import dacnn_search.job
+import dacnn_search.search.report, dacnn_search.search.retrain, dacnn_search.search.search
 from dacnn_search.run import main
 replace, rename, folder = os.replace, os.rename, Path(sys.argv[1])
 

@@ -87,8 +87,8 @@ LOOK = """
 import os
 if "RAY_RAYLET_PID" in os.environ:
     import pathlib
-    import dacnn_search.search.trial_worker as worker
-    begin = worker.TrialWorker._begin
+    import dacnn_search.search.tune as worker
+    begin = worker.TrialWorker._start_training
     def look(self):
         address = self._images.train.images.ctypes.data
         for line in pathlib.Path("/proc/self/maps").read_text().splitlines():
@@ -98,7 +98,7 @@ if "RAY_RAYLET_PID" in os.environ:
                 place = f"{{inode}} {{int(start, 16) + address - first}} {{name.split('/')[1:2]}}"
                 pathlib.Path({folder!r}, str(os.getpid())).write_text(place)
         return begin(self)
-    worker.TrialWorker._begin = look
+    worker.TrialWorker._start_training = look
 """
 
 
@@ -148,10 +148,12 @@ def test_the_driver_does_without_torch():
     code = """
 import sys
 import numpy as np
-from dacnn_search.search.cluster.ray_cluster import start_ray
-import dacnn_search.search.search
+from dacnn_search.search.cluster.ray_cluster import ray_session
+from dacnn_search.search.cluster.slots import Resources
+import dacnn_search.search.retrain, dacnn_search.search.search
 import ray
-with start_ray(concurrency=1):
+with ray_session(Resources(concurrency=1)) as session:
+    session.start()
     ray.put(np.zeros(3))
 print("torch" in sys.modules)
 """

@@ -7,20 +7,43 @@ import pytest
 
 from dacnn_search.common.errors import TrainingError
 from dacnn_search.common.interrupt import Stop
-from dacnn_search.search.cluster.ray_cluster import start_ray
-from dacnn_search.search.cluster.tasks import ATTEMPTS, Broken, WorkerDied, run_streams
-
-import ray  # isort: skip  # after dacnn_search.search.cluster.ray_cluster, which sets what Ray reads
+from dacnn_search.search.cluster.ray_cluster import ray_session
+from dacnn_search.search.cluster.slots import Resources, Slots
+from dacnn_search.search.cluster.tasks import ATTEMPTS, run_tasks, start_task
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    with start_ray(concurrency=2):
+    with ray_session(Resources(concurrency=2)) as session:
+        session.start()
         yield
 
 
+class Diary:
+    """Handles jobs by noting what it is told."""
+
+    def __init__(self, start):
+        self.start = start
+        self.told = []
+
+    def progressed(self, job, message):
+        self.told.append((job, message))
+
+    def finished(self, job, result):
+        self.told.append((job, result))
+
+    def lost(self, job):
+        self.told.append((job, "lost"))
+
+    def failed(self, job, reason):
+        self.told.append((job, f"failed: {reason}"))
+
+    def of(self, job):
+        return [message for other, message in self.told if other == job]
+
+
 @pytest.fixture
-def start(cluster, tmp_path):
+def diary(cluster, tmp_path):
     def work(job):
         """What a job does on a worker, by its name; a file remembers how often it has begun."""
         attempts = tmp_path / job
@@ -37,56 +60,62 @@ def start(cluster, tmp_path):
             time.sleep(0.1)
         yield {"result": job}
 
-    return ray.remote(num_cpus=0.5, max_retries=0)(work).remote
+    return Diary(lambda job: start_task(work, Slots(2, 0.5, 0.0), job))
 
 
-def messages_of(pairs, job):
-    return [message for other, message in pairs if other == job]
+def test_jobs_tell_their_epochs_and_results(diary):
+    run_tasks(["a", "b", "c"], diary, 2, Stop())
+    assert len(diary.told) == 6
+    assert all(diary.of(job) == [{"epoch": 1}, {"result": job}] for job in "abc")
 
 
-def test_jobs_tell_their_epochs_and_results(start):
-    pairs = list(run_streams(["a", "b", "c"], start, 2, Stop()))
-    assert len(pairs) == 6
-    assert all(messages_of(pairs, job) == [{"epoch": 1}, {"result": job}] for job in "abc")
+def test_no_more_jobs_run_at_once_than_may(diary):
+    started, start = [], diary.start
+    ended = lambda: sum("result" in message for _, message in diary.told)  # noqa: E731
 
+    def counted(job):
+        started.append(job)
+        assert len(started) - ended() <= 2
+        return start(job)
 
-def test_no_more_jobs_run_at_once_than_may(start):
-    started, ended = [], []
-    for job, message in run_streams("abcdef", lambda job: started.append(job) or start(job), 2, Stop()):
-        ended += [job] if "result" in message else []
-        assert len(started) - len(ended) <= 2
+    diary.start = counted
+    run_tasks("abcdef", diary, 2, Stop())
     assert started == list("abcdef")
 
 
-def test_what_lost_its_worker_begins_again(start):
-    pairs = list(run_streams(["unlucky", "a"], start, 2, Stop()))
-    *_, died, first, last = messages_of(pairs, "unlucky")
-    assert isinstance(died, WorkerDied)
-    assert (first, last) == ({"epoch": 1}, {"result": "unlucky"})
-    assert messages_of(pairs, "a")[-1] == {"result": "a"}
+def test_what_lost_its_worker_begins_again(diary):
+    run_tasks(["unlucky", "a"], diary, 2, Stop())
+    assert diary.of("unlucky")[-3:] == ["lost", {"epoch": 1}, {"result": "unlucky"}]
+    assert diary.of("a")[-1] == {"result": "a"}
 
 
-def test_what_always_loses_its_worker_is_given_up(start, tmp_path):
-    pairs = list(run_streams(["lethal", "a"], start, 1, Stop()))
+def test_what_always_loses_its_worker_is_given_up(diary, tmp_path):
+    run_tasks(["lethal", "a"], diary, 1, Stop())
     assert (tmp_path / "lethal").read_text() == "x" * ATTEMPTS
-    ends = [type(message) for message in messages_of(pairs, "lethal") if message != {"epoch": 1}]
-    assert ends == [WorkerDied] * (ATTEMPTS - 1) + [Broken]
-    assert messages_of(pairs, "a")[-1] == {"result": "a"}
+    *lost, failed = [message for message in diary.of("lethal") if message != {"epoch": 1}]
+    assert lost == ["lost"] * (ATTEMPTS - 1)
+    assert failed.startswith("failed: ")
+    assert diary.of("a")[-1] == {"result": "a"}
 
 
 @pytest.mark.parametrize(
     ("job", "reason"), [("faulty", "ValueError: what went wrong"), ("diverging", "the loss is nan")]
 )
-def test_what_breaks_is_given_up_at_once_with_its_reason(start, tmp_path, job, reason):
-    pairs = list(run_streams([job], start, 1, Stop()))
-    assert messages_of(pairs, job) == [{"epoch": 1}, Broken(reason)]
+def test_what_breaks_is_given_up_at_once_with_its_reason(diary, tmp_path, job, reason):
+    run_tasks([job], diary, 1, Stop())
+    assert diary.of(job) == [{"epoch": 1}, f"failed: {reason}"]
     assert (tmp_path / job).read_text() == "x"
 
 
-def test_a_signal_ends_all(start):
+def test_a_signal_ends_all(diary):
     stop = Stop()
-    streams = run_streams(["endless", "a", "b"], start, 1, stop)
-    assert next(streams) == ("endless", {"epoch": 1})
-    stop.signal = 2
+    told = diary.progressed
+
+    def signalled(job, message):
+        told(job, message)
+        stop.signal = 2
+
+    diary.progressed = signalled
     with pytest.raises(KeyboardInterrupt):
-        next(streams)
+        run_tasks(["endless", "a", "b"], diary, 1, stop)
+    assert diary.told == [("endless", {"epoch": 1})]

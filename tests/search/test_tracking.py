@@ -152,13 +152,17 @@ def test_mlflow_that_does_not_answer_is_refused(tmp_path: Path) -> None:
 def test_a_search_reports_to_mlflow_and_wandb(tmp_path: Path, space_file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow")
     pytest.importorskip("wandb")
+    from dacnn_search.search.cluster.ray_cluster import ray_session
+    from dacnn_search.search.listener import Listener
     from dacnn_search.search.request import prepare
-    from dacnn_search.search.search import run_task
+    from dacnn_search.search.search import search_in_session
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    task = prepare(space_file(SPACE), results=tmp_path / "results", settings={})
-    run = run_task(task, tracking=Tracking(tensorboard=True, wandb="tests", mlflow=uri))
+    request = prepare(space_file(SPACE), results=tmp_path / "results", settings={})
+    tracking = Tracking(tensorboard=True, wandb="tests", mlflow=uri)
+    with ray_session() as session:
+        run = search_in_session(request, session, listener=Listener(), tracking=tracking)
     client = mlflow.MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(run.folder.name)
     found = {entry.info.run_name: entry.data for entry in client.search_runs([experiment.experiment_id])}

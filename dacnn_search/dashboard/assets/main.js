@@ -104,12 +104,14 @@ function renderLive() {
   byId("live").hidden = !live && !status.message;
   byId("pause").hidden = !live;
   if (!live) return replace("live-text", status.message);
-  const total = status.trials ? ` of ${whole(status.trials)}` : "";
+  const retraining = status.state === "retraining" ? status.retraining : null;
+  const finished = retraining ? retraining.finished : (status.finished ?? trials.length);
+  const total = retraining ? retraining.trainings : status.trials;
   const left = status.remaining ? `, about ${duration(status.remaining)} left` : "";
   const what = status.state === "searching" ? "trials" : "full trainings";
-  replace("live-text", `${whole(status.finished ?? trials.length)}${total} ${what}${left}. `, status.message);
-  if (status.trials) byId("progress").value = status.finished / status.trials;
-  byId("progress").hidden = !status.trials;
+  replace("live-text", `${whole(finished)}${total ? ` of ${whole(total)}` : ""} ${what}${left}. `, status.message);
+  if (total) byId("progress").value = finished / total;
+  byId("progress").hidden = !total;
   replace(
     "running",
     (status.running ?? []).map((trial) =>

@@ -1,67 +1,108 @@
-"""Ray, quiet and lean: started on this machine or joined by address, and how many trials it holds at once."""
+"""Start Ray on this machine or join a cluster, for the time of a job. Only this file uses private parts of Ray."""
 
 import contextlib
+import functools
 import logging
 import os
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-# Ray reads these when it is imported. What the user has set stays.
-for _name, _value in {
-    "RAY_AIR_NEW_OUTPUT": "0",
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from dacnn_search.common.errors import InputError
+from dacnn_search.common.machine import count_cores, gpu_memory
+from dacnn_search.search.cluster.cleanup import guarded
+from dacnn_search.search.cluster.slots import Demand, Machine, Resources, Slots, pack
+
+__all__ = ["RaySession", "default_environment", "ray_session"]
+
+# For Ray and its worker processes. What the user has set stays.
+ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # dacnn_search.common.interrupt has it
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the ledger has them
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial without an accuracy must not end the run
-    "TUNE_GLOBAL_CHECKPOINT_S": "600",
-    "TORCHINDUCTOR_COMPILE_THREADS": "1",  # of each worker; by default it is as many as there are cores
-    "MALLOC_ARENA_MAX": "2",  # workers that live long would grow without it
-}.items():
-    os.environ.setdefault(_name, _value)
-
-import ray  # noqa: E402
-
-from dacnn_search.common.errors import InputError  # noqa: E402
-from dacnn_search.common.machine import count_cores, gpu_memory
-from dacnn_search.search.cluster.cleanup import guarded  # noqa: E402
-from dacnn_search.search.cluster.slots import Demand, Machine, Share, Slots, pack
-
-__all__ = ["check_address", "early_ray", "one_ray", "start_ray"]
-
-GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd")  # there if the machine has a GPU
-# Importing these takes a worker longer than all else. Told beforehand, it does so while the driver prepares the search.
-PRELOADED = ("torch", "dacnn_search.search.trial_worker", "dacnn_search.search.cluster.worker")
-
-_kept: contextlib.ExitStack | None = None  # what ends Ray, if that is not the `start_ray` that started it
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",  # per worker; torch's default is one per core
+    "MALLOC_ARENA_MAX": "2",  # long-lived workers would grow without it
+}
+# Importing these is most of a worker's start. Preloaded, it overlaps with what the driver does meanwhile.
+PRELOADED = ("torch", "dacnn_search.search.tune", "dacnn_search.search.cluster.worker")
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd")  # they exist if the machine has a GPU
 
 
 @contextlib.contextmanager
-def one_ray() -> Iterator[None]:
-    """Let every `start_ray` within use the Ray that the first one starts; it ends with the outermost of these."""
-    global _kept
-    if _kept is not None:
+def ray_session(resources: Resources | None = None) -> Iterator["RaySession"]:
+    """Provide Ray for the time of the context; the session starts it when it is first needed.
+
+    Raises InputError if nothing answers at the address of a cluster.
+    """
+    resources = resources or Resources()
+    _check_address(resources.address)
+    with contextlib.ExitStack() as to_end:
+        yield RaySession(resources, to_end)
+
+
+class RaySession:
+    """Ray for one job: the cluster at an address, the one already running in this process, or a new one."""
+
+    def __init__(self, resources: Resources, to_end: contextlib.ExitStack) -> None:
+        self.resources = resources
+        self._to_end = to_end
+        self._started = False
+
+    def start(self) -> None:
+        """Start or join Ray unless that has been done. Raises InputError if the cluster can't be reached."""
+        if self._started:
+            return
+        self._to_end.enter_context(default_environment(ENVIRONMENT))
+        if not ray.is_initialized():
+            folder = None if self.resources.address else self._to_end.enter_context(guarded())
+            _init(self.resources, folder)
+            self._to_end.callback(ray.shutdown)
+        self._started = True
+
+    def slots(self, demand: Demand | None = None) -> Slots:
+        """Return how many trainings run at once and what each gets (see `slots.pack`).
+
+        Raises InputError if the cluster can't be reached or lacks what is asked for.
+        """
+        self.start()
+        return pack(self._machine, demand, self.resources.concurrency, self.resources.gpus_per_trial)
+
+    @functools.cached_property
+    def _machine(self) -> Machine:
+        """What the cluster has; its nodes are taken to have the memory of this one."""
+        available = ray.cluster_resources()
+        gpus = available.get("GPU", 0.0)
+        nodes = max(1, sum(name.startswith("node:") and name != "node:__internal_head__" for name in available))
+        memory = ray._common.utils.get_system_memory() * nodes  # of the container if there is one
+        return Machine(available.get("CPU", 1.0), gpus, memory, least_gpu_memory() if gpus else 0)
+
+
+def least_gpu_memory(measure: Callable[[], int] = gpu_memory) -> int:
+    """Return the bytes of memory of the cluster's smallest GPU, 0 if no node tells; the driver's node may have none."""
+    task = ray.remote(num_cpus=0)(measure)
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    answers = [
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote() for node in nodes
+    ]
+    return min((memory for memory in ray.get(answers) if memory), default=0)
+
+
+@contextlib.contextmanager
+def default_environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables that are not set, for the time of the context."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
         yield
-        return
-    with contextlib.ExitStack() as _kept:
-        try:
-            yield
-        finally:
-            _kept = None
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
-def early_ray(address: str | None, concurrency: int | None, verbose: bool) -> None:
-    """Start, within `one_ray`, what `start_ray` will need, so that its processes get ready meanwhile. Raises
-    InputError if the cluster can't be reached."""
-    assert _kept is not None
-    check_address(address)
-    _start(_kept, address, concurrency, verbose)
-
-
-def check_address(address: str | None) -> None:
+def _check_address(address: str | None) -> None:
     """Raise InputError if nothing answers at a `host:port`: Ray itself would try for minutes."""
     host, _, port = (address or "").rpartition(":")
     if host and port.isdigit() and "/" not in host:
@@ -71,37 +112,12 @@ def check_address(address: str | None) -> None:
             raise InputError(f"a Ray cluster must answer at {address}, but: {error}") from error
 
 
-@contextlib.contextmanager
-def start_ray(
-    address: str | None = None,
-    concurrency: int | None = None,
-    gpus_per_trial: Share = None,
-    verbose: bool = False,
-    demand: Demand | None = None,
-) -> Iterator[Slots]:
-    """Ray for the time of the context: that at `address`, the one already running in this process, or a new one.
-
-    concurrency, gpus_per_trial: by default what `packing.pack` makes of `demand`.
-    Raises InputError if the cluster can't be reached or does not have what is asked for.
-    """
-    with contextlib.ExitStack() as stack:
-        _start(_kept or stack, address, concurrency, verbose)
-        yield pack(_machine(), demand, concurrency, gpus_per_trial)
-
-
-def _start(to_end: contextlib.ExitStack, address: str | None, concurrency: int | None, verbose: bool) -> None:
-    """Start or join Ray, unless that was done."""
-    if not ray.is_initialized():
-        folder = None if address else to_end.enter_context(guarded())
-        _init(address, concurrency, folder, verbose)
-        to_end.callback(ray.shutdown)
-
-
-def _init(address: str | None, concurrency: int | None, folder: Path | None, verbose: bool) -> None:
+def _init(resources: Resources, folder: Path | None) -> None:
+    address, verbose = resources.address, resources.verbose
     level = logging.INFO if verbose else logging.CRITICAL  # errors of trials are in the ledger, others are raised
     logging.getLogger("ray").setLevel(level)
     # A new cluster has a CPU per trial, so that more trials than cores can be asked for.
-    cpus = None if address else max(concurrency or 0, count_cores())
+    cpus = None if address else max(resources.concurrency or 0, count_cores())
     try:
         with warnings.catch_warnings(), _own_signals():
             warnings.simplefilter("default" if verbose else "ignore")
@@ -111,35 +127,27 @@ def _init(address: str | None, concurrency: int | None, folder: Path | None, ver
                 include_dashboard=False if address is None else None,
                 log_to_driver=verbose,
                 logging_level=level,
+                # Workers of a new cluster inherit the environment of this process.
+                runtime_env={"env_vars": {name: os.environ[name] for name in ENVIRONMENT}} if address else None,
                 _temp_dir=folder and str(folder),
-                _system_config={"preload_python_modules": PRELOADED} if _all_train(cpus, concurrency) else None,
+                _system_config={"preload_python_modules": PRELOADED} if _all_train(cpus, resources) else None,
             )
     except Exception as error:  # a bare one if its processes take too long to start
         raise InputError(f"a Ray cluster must answer at {address or 'this machine'}, but: {error}") from error
 
 
-def _all_train(cpus: int | None, concurrency: int | None) -> bool:
-    """Whether most of the worker processes of a new cluster, one per CPU, will train: only then they preload."""
+def _all_train(cpus: int | None, resources: Resources) -> bool:
+    """Return whether most worker processes of a new cluster, one per CPU, will train: only then they preload."""
     on_gpus = any(Path(device).exists() for device in GPU_DEVICES)
-    return cpus is not None and not on_gpus and cpus <= 2 * (concurrency or cpus)
+    return cpus is not None and not on_gpus and cpus <= 2 * (resources.concurrency or cpus)
 
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep Ray from handling SIGTERM, as it would from the start of its own start: the exit code would not be that of
-    the signal, and nobody would hear of it."""
+    """Keep Ray from handling SIGTERM: its handler would change the exit code, and no one would learn of the signal."""
     replaced = ray._private.utils.set_sigterm_handler
     ray._private.utils.set_sigterm_handler = lambda handler: None
     try:
         yield
     finally:
         ray._private.utils.set_sigterm_handler = replaced
-
-
-def _machine() -> Machine:
-    """What the cluster has; its nodes are taken to be like this one."""
-    resources = ray.cluster_resources()
-    cpus, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
-    nodes = max(1, sum(name.startswith("node:") and name != "node:__internal_head__" for name in resources))
-    memory = ray._common.utils.get_system_memory() * nodes  # of the container where there is one
-    return Machine(cpus, gpus, memory, gpu_memory() if gpus else 0)

@@ -25,6 +25,7 @@ from dacnn_search.training.recipe import Recipe
 __all__ = [
     "Demand",
     "Machine",
+    "Resources",
     "Share",
     "Slots",
     "demand_of",
@@ -41,6 +42,23 @@ CPU_PROCESS_BYTES = 400 * 2**20  # a worker with torch
 MOST_PER_GPU = 16
 UNKNOWN_PER_GPU = 4
 DRAWN = 50
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a user grants a job.
+
+    Args:
+        address: The address of a running Ray cluster. By default Ray is started on this machine.
+        concurrency: The trainings at once. By default as many as cores and GPUs hold.
+        gpus_per_trial: The share of a GPU that a training gets. By default as many share one as it holds.
+        verbose: Show what Ray prints.
+    """
+
+    address: str | None = None
+    concurrency: int | None = None
+    gpus_per_trial: Share = None
+    verbose: bool = False
 
 
 @dataclass(frozen=True)

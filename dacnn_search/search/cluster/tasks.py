@@ -1,43 +1,51 @@
-"""Trainings as Ray tasks that tell how they go: several at once, and again those whose worker process dies."""
+"""Run full trainings as Ray tasks that report each epoch: several at once, and again those whose worker dies."""
 
 import collections
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
-import dacnn_search.search.cluster.ray_cluster  # noqa: F401  sets what Ray reads when it is imported
+import ray
+
 from dacnn_search.common.errors import DacnnSearchError
 from dacnn_search.common.interrupt import Stop
+from dacnn_search.data.dataset import ImageData
+from dacnn_search.network.architecture import Architecture
+from dacnn_search.search.cluster.slots import Slots
+from dacnn_search.training.recipe import Recipe
 
-import ray  # isort: skip
-
-__all__ = ["Broken", "WorkerDied", "run_streams"]
+__all__ = ["TaskHandler", "run_tasks", "start_task", "train_fully"]
 
 ATTEMPTS = 3  # at a training whose worker dies
 POLL_SECONDS = 0.2  # between two looks for a signal
 
-Job = TypeVar("Job", bound=Hashable)
+Job = TypeVar("Job", contravariant=True)
 
 
-class WorkerDied:
-    """The worker process of a training died; the training begins again."""
+class TaskHandler(Protocol[Job]):
+    """What `run_tasks` calls for each job. A job may be anything hashable."""
+
+    def start(self, job: Job) -> Any:
+        """Start the job's task and return its stream (see `start_task`)."""
+
+    def progressed(self, job: Job, message: Mapping[str, Any]) -> None:
+        """Take an epoch's message: `epoch`, `checkpoint` (bytes now and then, else None) and more."""
+
+    def finished(self, job: Job, result: dict[str, Any]) -> None:
+        """Take the last message of a task, which has no `epoch`."""
+
+    def lost(self, job: Job) -> None:
+        """Take note that the job's worker died; the job begins again."""
+
+    def failed(self, job: Job, reason: str) -> None:
+        """Take note that the job is given up."""
 
 
-@dataclass(frozen=True)
-class Broken:
-    """A training is given up."""
+def run_tasks(jobs: Sequence[Job], handler: TaskHandler[Job], concurrency: int, stop: Stop) -> None:
+    """Run a task for each job, in their order, `concurrency` at once, until all have finished or failed.
 
-    reason: str
-
-
-def run_streams(
-    jobs: Sequence[Job], start: Callable[[Job], Any], concurrency: int, stop: Stop
-) -> Iterator[tuple[Job, Any]]:
-    """Each job with what its task yields, as it comes, or a `WorkerDied` or `Broken` in between.
-
-    start: starts the task of a job, a generator that Ray does not try again by itself, and returns its stream.
-    concurrency: how many may run at once; jobs begin in their order.
-    Raises KeyboardInterrupt once a signal has asked for the end; what is made of the messages is never interrupted.
+    Raises KeyboardInterrupt once a signal has asked for the end; a call of the handler is never interrupted.
     """
     waiting = collections.deque(jobs)
     streams: dict[Any, Job] = {}
@@ -46,7 +54,7 @@ def run_streams(
         while waiting or streams:
             while waiting and len(streams) < concurrency:
                 job = waiting.popleft()
-                streams[start(job)] = job
+                streams[handler.start(job)] = job
             ready: list[Any] = ray.wait(list(streams), num_returns=1, timeout=POLL_SECONDS)[0]
             for stream in ready:
                 job = streams[stream]
@@ -56,25 +64,70 @@ def run_streams(
                     del streams[stream]
                 except ray.exceptions.RayError as error:
                     del streams[stream]
-                    deaths[job] += _died(error)
-                    if _died(error) and deaths[job] < ATTEMPTS:
+                    died = _worker_died(error)
+                    deaths[job] += died
+                    if died and deaths[job] < ATTEMPTS:
                         waiting.appendleft(job)
-                        yield job, WorkerDied()
+                        handler.lost(job)
                     else:
-                        yield job, Broken(_reason(error))
+                        handler.failed(job, _reason(error))
                 else:
-                    yield job, message
+                    handler.progressed(job, message) if "epoch" in message else handler.finished(job, message)
             if stop.requested:
                 raise KeyboardInterrupt
 
 
-def _died(error: Exception) -> bool:
-    """Whether a worker process went, rather than its code raised."""
+def start_task(train: Callable[..., Iterator[dict[str, Any]]], slots: Slots, *arguments: Any) -> Any:
+    """Start a generator function on a worker and return the stream of what it yields. Ray does not try it again."""
+    remote = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)
+    return remote(train).remote(*arguments)
+
+
+def train_fully(
+    data: ImageData,
+    architecture: Mapping[str, Any],
+    recipe: Recipe,
+    seed: int,
+    slots: Slots,
+    checkpoint: bytes | None,
+    checkpoint_seconds: float,
+) -> Iterator[dict[str, Any]]:
+    """Train one network in full, from a checkpoint if there is one, and score the test images.
+
+    Yields `{"epoch": n, "checkpoint": bytes now and then, else None}` after each epoch, then the scores and the weights
+    as arrays.
+    """
+    from dacnn_search.search.cluster.worker import WorkerProcess, pack_checkpoint
+    from dacnn_search.training.trainer import evaluate
+    from dacnn_search.training.weights import trained_weights
+
+    process = WorkerProcess(data, slots)
+    training, epochs = process.start_training(Architecture.from_dict(architecture), recipe, seed, checkpoint)
+    saved = time.monotonic()
+    while not training.finished:
+        epochs.append(dataclasses.asdict(training.run_epoch()))
+        due = time.monotonic() - saved >= checkpoint_seconds and not training.finished
+        yield {"epoch": training.epoch, "checkpoint": pack_checkpoint(training, epochs) if due else None}
+        saved = time.monotonic() if due else saved
+    model = training.model
+    test = evaluate(model, process.data, "test", precision="float32") if len(data.test) else None
+    yield {
+        "test_accuracy": test.accuracy if test else None,
+        "test_loss": test.loss if test else None,
+        "train_images": len(data.train),
+        "seconds": sum(epoch["seconds"] for epoch in epochs),
+        "train_loss": [round(epoch["train_loss"], 5) for epoch in epochs],
+        "weights": {name: tensor.numpy() for name, tensor in trained_weights(model).items()},
+    }
+
+
+def _worker_died(error: Exception) -> bool:
+    """Return whether a worker process died, rather than that its code raised."""
     return not isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.OutOfMemoryError)
 
 
 def _reason(error: Exception) -> str:
-    """What a worker's error says, in one line."""
+    """Return what a worker's error says, in one line."""
     cause = getattr(error, "cause", None) or error
     words = str(cause).strip().partition("\n")[0]
     return words if isinstance(cause, DacnnSearchError) else f"{type(cause).__name__}: {words}"

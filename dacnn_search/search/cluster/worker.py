@@ -1,4 +1,4 @@
-"""Where a worker process trains: its device with the data on it, its threads, its share of the memory."""
+"""Set up a worker process (device, threads, memory limit) and start trainings in it."""
 
 import dataclasses
 import json
@@ -18,73 +18,65 @@ from dacnn_search.training.memory import PROCESS_BYTES, WORKSPACE_BYTES, excess,
 from dacnn_search.training.recipe import Recipe
 from dacnn_search.training.trainer import EpochResult, Training, build_seeded, must_recompute, prepare_process
 
-__all__ = ["Place", "packed"]
+__all__ = ["WorkerProcess", "pack_checkpoint"]
 
 EPOCH_FIELDS = {field.name for field in dataclasses.fields(EpochResult)}
 
 
-class Place:
-    """A process set up as `packing.Slots` say, for one training after the other, with the data at hand.
+class WorkerProcess:
+    """A process set up for one training after the other, with the data on its device.
 
-    On a GPU that is shared the process can't get more memory than its share: it runs out of memory itself, instead of
-    those that share the GPU with it.
+    On a shared GPU the process can't get more memory than its share: it runs out of memory itself, instead of those
+    that share the GPU with it.
     """
 
     def __init__(self, images: ImageData, slots: Slots) -> None:
         prepare_process(slots.threads)
         device = pick_device() if slots.gpus_per_trial else torch.device("cpu")
-        self._limit = _claim(device, min(1.0, slots.gpus_per_trial)) if device.type == "cuda" else slots.memory
+        on_gpu = device.type == "cuda"
+        self._limit = _claim_gpu_share(device, min(1.0, slots.gpus_per_trial)) if on_gpu else slots.memory
         self.data = ResidentData(images, device, self._limit)
-        if device.type == "cuda":
+        if on_gpu:
             self._limit -= torch.cuda.memory_allocated(device) + WORKSPACE_BYTES
-        self._before = 0  # bytes of the GPU that were taken before the training of the last network
-        self._excess = 1.0  # what the largest training took of a GPU, over its estimate
+        self._bytes_before = 0  # of the GPU, taken before the current training
+        self._excess = 1.0  # largest ratio of a training's GPU memory to its estimate
 
-    def network(self, architecture: Architecture, recipe: Recipe, seed: int) -> Network:
-        """A network to be trained here, with weights drawn by that seed; it computes sections again in the backward
-        pass if a step does not fit otherwise. Raises TrainingError if it does not even then."""
-        recomputes = must_recompute(architecture, self.data, recipe, self._limit / self._excess)
-        model = build_seeded(architecture, self.data.num_classes, self.data.input_shape[0], seed)
-        model.recomputes = recomputes
-        if self.data.device.type == "cuda":
-            if "torch._dynamo" in sys.modules:
-                torch.compiler.reset()  # the CUDA graphs of the training before, which hold memory
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(self.data.device)
-            self._before = torch.cuda.memory_allocated(self.data.device)
-        return model
-
-    def training(
+    def start_training(
         self, architecture: Architecture, recipe: Recipe, seed: int, checkpoint: bytes | None
     ) -> tuple[Training, list[dict[str, Any]]]:
-        """A training of such a network and its epochs so far: at its beginning or, if there is one of this training, at
-        a checkpoint made by `packed`. Raises TrainingError as `network` does."""
-        training = Training(self.network(architecture, recipe, seed), self.data, recipe, seed=seed)
+        """Start a training, or resume one; return it and its epochs so far.
+
+        A checkpoint (made by `pack_checkpoint`) that is not of this training is not used. Raises TrainingError if a
+        step does not fit into memory, even if it computes sections again in the backward pass.
+        """
+        training = Training(self._build(architecture, recipe, seed), self.data, recipe, seed=seed)
         if checkpoint is None:
             return training, []
         try:
-            state, epochs = _unpacked(checkpoint)
+            state, epochs = _unpack_checkpoint(checkpoint)
             training.load_state_dict(state)
             whole = all(epoch.keys() >= EPOCH_FIELDS for epoch in epochs)
             if whole and [epoch["epoch"] for epoch in epochs] == list(range(1, training.epoch + 1)):
                 return training, epochs
-        except Exception:  # whole, as its name tells, and yet of something else
+        except Exception:  # undamaged, as the hash in its name shows, but of something else
             pass
-        return self.training(architecture, recipe, seed, None)
+        return self.start_training(architecture, recipe, seed, None)
 
     def peak_bytes(self, model: Network, recipe: Recipe) -> int | None:
-        """The GPU memory that the training of the last network took at most, None on a CPU. If that is more than
-        estimated, the estimates of later networks are raised in proportion."""
+        """Return the GPU memory that the current training took at most, None on a CPU.
+
+        If that exceeds the estimate, the estimates of later networks are raised in proportion.
+        """
         if self.data.device.type != "cuda":
             return None
-        peak = torch.cuda.max_memory_allocated(self.data.device) - self._before
+        peak = torch.cuda.max_memory_allocated(self.data.device) - self._bytes_before
         shape, classes = self.data.input_shape, self.data.num_classes
         estimate = step_bytes(model.architecture, shape, classes, recipe, model.recomputes)
         self._excess = max(self._excess, excess(peak, estimate))
         return peak
 
-    def answers(self) -> bool:
-        """Whether the device can still be used: after some errors of CUDA a process can't."""
+    def device_works(self) -> bool:
+        """Return whether the device can still be used: after some CUDA errors a process can't."""
         try:
             if self.data.device.type == "cuda":
                 torch.cuda.synchronize(self.data.device)
@@ -92,19 +84,32 @@ class Place:
             return False
         return True
 
+    def _build(self, architecture: Architecture, recipe: Recipe, seed: int) -> Network:
+        """Build a network that computes sections again in the backward pass if a step does not fit otherwise."""
+        recomputes = must_recompute(architecture, self.data, recipe, self._limit / self._excess)
+        model = build_seeded(architecture, self.data.num_classes, self.data.input_shape[0], seed)
+        model.recomputes = recomputes
+        if self.data.device.type == "cuda":
+            if "torch._dynamo" in sys.modules:
+                torch.compiler.reset()  # frees the memory of the last training's CUDA graphs
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.data.device)
+            self._bytes_before = torch.cuda.memory_allocated(self.data.device)
+        return model
 
-def packed(training: Training, epochs: Sequence[Mapping[str, Any]]) -> bytes:
-    """A training as a safetensors file, with its epochs, an `EpochResult` and more of each, in the header."""
+
+def pack_checkpoint(training: Training, epochs: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return a training as a safetensors file with its epochs (an `EpochResult` and more of each) in the header."""
     return safetensors.torch.save(training.state_dict(), {"epochs": json.dumps(epochs)})
 
 
-def _unpacked(data: bytes) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+def _unpack_checkpoint(data: bytes) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     return safetensors.torch.load(data), json.loads(header["__metadata__"]["epochs"])
 
 
-def _claim(device: torch.device, share: float) -> float:
-    """The bytes of a share of a GPU's memory, less what a process takes for itself."""
+def _claim_gpu_share(device: torch.device, share: float) -> float:
+    """Limit this process to a share of a GPU's memory; return its bytes less what the process takes for itself."""
     total = torch.cuda.get_device_properties(device).total_memory
     limit = max(share * total - PROCESS_BYTES, share * total / 2)
     if share < 1:

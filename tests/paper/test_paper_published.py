@@ -1,0 +1,65 @@
+"""The paper's printed figures, and our parameter counts beside them."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from dacnn_search.network.cost import count_parameters
+from dacnn_search.network.zoo import get, names
+from dacnn_search.paper.published import PUBLISHED, counts_table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_network_of_the_tables_is_in_the_zoo():
+    assert {row.zoo_name for row in PUBLISHED} - {""} <= set(names())
+
+
+def test_each_published_count_is_met_within_3_percent_or_explained():
+    assert len([row for row in PUBLISHED if row.difference is not None]) == 20 + 2 + 9 + 14  # rows of Tables 2 to 6
+    for row in PUBLISHED:
+        far = row.difference is not None and abs(row.difference) > 0.03
+        assert far == bool(row.explanation), row
+        assert "\n" not in row.explanation
+
+
+def test_prune_ratios_of_table_8():
+    def ratio(name):
+        return 1 - count_parameters(get(name), 3, 10) / count_parameters(get("resnet18"), 3, 10)
+
+    plain, mixed = (row for row in PUBLISHED if row.table == 8 and row.zoo_name)
+    assert (plain.prune_ratio, mixed.prune_ratio) == (98.5, 49.6)
+    assert ratio(plain.zoo_name) == pytest.approx(0.985, abs=0.003)
+    assert ratio(mixed.zoo_name) == pytest.approx(0.496, abs=0.01)
+
+
+def test_the_table_in_the_documentation_is_current():
+    text = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+    _, _, rest = text.partition("<!-- counts -->\n")
+    table, _, _ = rest.partition("<!-- /counts -->")
+    assert table == counts_table(), "replace it by what dacnn_search.paper.published.counts_table() returns"
+
+
+def test_published_figures_are_those_of_the_paper():
+    path = ROOT.parent / "shared" / "paper" / "published.csv"
+    if not path.exists():
+        pytest.skip("the transcript of the paper's tables is not here")
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["sharing"]]
+    published = [row for row in PUBLISHED if row.zoo_name]
+    assert len(rows) == len(published)
+    units = {"K": 1024, "M": 1_000_000}
+    for ours, row in zip(published, rows, strict=True):
+        assert (str(ours.table), ours.dataset, ours.model) == (row["table"], row["dataset"], row["model"])
+        assert ours.top1_error == (float(row["top1_error_percent"]) if row["top1_error_percent"] else None)
+        millions, extra = row["parameters_million"], row["extra_parameters"]
+        assert ours.parameters == (round(float(millions) * 1e6) if millions else None)
+        expected = round(float(extra.rstrip("KM")) * units.get(extra[-1], 1)) if extra else None
+        assert ours.extra_parameters == expected
+        architecture = get(ours.zoo_name)
+        # with one kernel per section or per network, as the row says; shortcuts and regulators as well
+        assert architecture.sharing == row["sharing"]
+        assert architecture.is_residual == (row["residual"] == "yes")
+        assert any(section.regulators != "none" for section in architecture.sections) == (row["regulators"] != "none")
+        assert architecture.batch_norm == ("without batch norm" not in row["note"])

@@ -1,0 +1,100 @@
+"""Run directories written by older versions can be read, shown, replayed, exported and resumed.
+
+`fixtures/run-0.1` was written by version 0.1 before the package got its rooms: 24 trials on the digits, 5 of them
+stopped early, and one network that was trained in full. Keep it as it is.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dacnn_search import load_model, load_run
+from dacnn_search.cli import main
+from dacnn_search.data.dataset import load
+
+FIXTURE = Path(__file__).parent / "fixtures" / "run-0.1"
+FRONT = [246, 286, 398, 406, 430, 532, 1192, 2114, 3858]  # parameters
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return shutil.copytree(FIXTURE, tmp_path / "results" / "old")
+
+
+def run_command(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return ended.value.code
+
+
+def predicted_classes(folder, data):
+    pixels = torch.from_numpy(np.asarray(data.test.images)).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        return load_model(folder)(pixels).argmax(1).numpy()
+
+
+def test_its_trials_front_and_networks_are_read(folder):
+    run = load_run(folder)
+    states = [record["state"] for record in run.records]
+    assert (states.count("COMPLETE"), states.count("PRUNED")) == (19, 5)
+    assert [record["parameters"] for record in run.front] == FRONT
+    assert len(run.proposals) == 24
+    (network,) = run.best(max_parameters=4_000)
+    assert (network.parameters, network.trial) == (3858, 1)
+    assert network.accuracy == pytest.approx(0.99164, abs=1e-5)
+
+
+def test_its_network_scores_the_test_images_as_it_did(folder):
+    run = load_run(folder)
+    data = load(run.space.settings.data)
+    (network,) = run.best()
+    accuracy = np.mean(predicted_classes(network.folder, data) == np.asarray(data.test.labels))
+    assert accuracy == pytest.approx(network.accuracy, abs=2 / len(data.test))
+
+
+def test_its_dashboard_is_written(folder):
+    assert run_command("dashboard", folder) == 0
+    page = (folder / "dashboard.html").read_text(encoding="utf-8")
+    assert all(record["fingerprint"] in page for record in load_run(folder).front)
+
+
+def test_its_proposals_are_confirmed(folder, capsys):
+    assert run_command("replay", folder) == 0
+    assert "24 proposals confirmed" in capsys.readouterr().out
+
+
+def test_it_is_exported(folder, tmp_path):
+    assert run_command("export", folder, "--formats", "safetensors", "--to", tmp_path / "exported") == 0
+    (exported,) = (tmp_path / "exported").iterdir()
+    assert json.loads((exported / "metrics.json").read_text())["parameters"] == 3858
+    data = load(load_run(folder).space.settings.data)
+    before = predicted_classes(FIXTURE / "best" / "01-3858", data)
+    assert (predicted_classes(exported, data) == before).all()
+
+
+def test_best_is_written_anew(folder):
+    before = (folder / "best" / "01-3858" / "weights.safetensors").read_bytes()
+    shutil.rmtree(folder / "best")
+    assert run_command("export", folder, "--formats", "safetensors") == 0
+    assert (folder / "best" / "01-3858" / "weights.safetensors").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_it_goes_on_with_one_more_trial_and_one_more_network(folder):
+    space = folder / "space.yaml"
+    space.write_text(space.read_text().replace("top: 1", "top: 2"))
+    command = [sys.executable, "-m", "dacnn_search.run", "--resume", folder, "--trials", "25"]
+    subprocess.run(command, capture_output=True, text=True, check=True)
+    run = load_run(folder)
+    assert [record["trial"] for record in run.records[:24]] == [record["trial"] for record in load_run(FIXTURE).records]
+    assert [record["trial"] for record in run.records[24:]] == [24]
+    assert len(run.networks) == 2
+    assert run.retrained[0] == load_run(FIXTURE).retrained[0]
+    assert all((network.folder / "weights.safetensors").exists() for network in run.networks)
