@@ -7,7 +7,7 @@ import click
 
 from dacnn_search.common.command import PATH, at_least, command
 from dacnn_search.common.errors import InputError
-from dacnn_search.data.dataset import DataConfig
+from dacnn_search.export.folder import AnyDataSettings
 from dacnn_search.export.from_config import choose_data, settings_of_trial, train_one
 from dacnn_search.network.zoo import get
 from dacnn_search.space.settings import TrainSettings
@@ -20,12 +20,6 @@ The network is trained on training and validation images together and scored on 
 With --init it starts from stored weights, on the same data or, with --data, on others: a new classifier is made if
 the number of classes differs.
 """
-
-
-class _AnyData(TrainSettings):
-    """A config whose data are not used and may be missing."""
-
-    data: DataConfig | None = None  # type: ignore[assignment]
 
 
 @command(epilog=EPILOG)
@@ -87,7 +81,9 @@ def _read_network(options: SimpleNamespace) -> TrainSettings:
             raise InputError("--network must have --data beside it, but has none")
         values = {"architecture": get(options.network), "data": None, "name": options.network}
         return TrainSettings.model_construct(**values, recipe=Recipe(), seed=0)
-    settings: TrainSettings = read_settings(options.config, TrainSettings if options.data is None else _AnyData)[0]
+    settings: TrainSettings = read_settings(options.config, TrainSettings if options.data is None else AnyDataSettings)[
+        0
+    ]
     return settings
 
 

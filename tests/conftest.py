@@ -1,6 +1,9 @@
 import os
 import shutil
+import tempfile
+from pathlib import Path
 
+os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir(), "dacnn_search_tests"))  # measured speeds, not the user's
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two cores are shared by all workers of the tests
 
 import pytest

@@ -14,7 +14,7 @@ HEAVY = {
     *("search.retrain", "search.driver", "search.trial", "search.tracking"),
     *("search.sampler.surrogate", "search.sampler.domain", "search.sampler.registry", "search.sampler.proposals"),
     *("search.study", "search.cluster.ray_cluster", "search.cluster.worker", "search.cluster.tasks"),
-    *("paper.reproduce", "paper.filters"),
+    *("paper.reproduce", "paper.trainings", "paper.filters"),
 }
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)

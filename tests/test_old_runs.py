@@ -98,3 +98,5 @@ def test_it_goes_on_with_one_more_trial_and_one_more_network(folder):
     assert len(run.networks) == 2
     assert run.retrained[0] == load_run(FIXTURE).retrained[0]
     assert all((network.folder / "weights.safetensors").exists() for network in run.networks)
+    derived = {"front.csv", "trials.csv", "optuna.db", "dashboard.html", "status.json"}  # the fixture has none of them
+    assert derived <= {path.name for path in folder.iterdir()}

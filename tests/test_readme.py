@@ -1,10 +1,11 @@
-"""What README.md shows besides its commands, which .ci/readme.py runs."""
+"""Check what README.md and the other pages show. (.ci/readme.py runs the commands of README.md.)"""
 
 import re
 from pathlib import Path
 
 import pytest
 
+import dacnn_search
 from dacnn_search.common.yaml import read_yaml
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SpaceSettings
@@ -12,6 +13,7 @@ from dacnn_search.space.validation import validate
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md"), ROOT / "results/README.md"])
 
 
 def blocks(language):
@@ -34,9 +36,26 @@ def test_its_yaml_is_valid(space_file):
     assert values["data"].name == "folder"
 
 
-def test_links_lead_somewhere():
-    for link in re.findall(r"\]\(([^)#]+)\)", README):
-        assert link.startswith("https://") or (ROOT / link).exists(), link
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_and_file_names_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert link.startswith("https://") or (page.parent / link).exists(), link
+    for name in re.findall(r"`((?:benchmarks|dacnn_search|docs|search_spaces|tests)/[\w./-]+)`", text):
+        assert (ROOT / name).exists(), name
+
+
+def test_every_file_of_a_run_directory_is_in_its_page():
+    text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    missing = [path.name for path in (ROOT / "tests/fixtures/run-0.1").iterdir() if f"`{path.name}" not in text]
+    assert not missing
+
+
+def test_its_python_uses_public_names_only():
+    for block in blocks("python"):
+        for names in re.findall(r"^from dacnn_search import (.+)$", block, re.M):
+            assert set(names.split(", ")) <= set(dacnn_search.__all__)
+        assert "dacnn_search." not in block
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "search_spaces").glob("*.yaml")), ids=lambda p: p.stem)

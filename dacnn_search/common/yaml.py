@@ -60,6 +60,7 @@ class Document:
     path: Path
     data: Any  # dict, list, str, int, float, bool, None
     lines: Mapping[KeyPath, int]  # line from 1 of a mapping's key or of a list's item; () is the whole
+    text: str  # as it was read
 
     def line(self, path: KeyPath) -> int:
         """Return the line, from 1, of the part at `path`, e.g. ("layers", 0), or of the nearest part around it."""
@@ -103,7 +104,7 @@ def parse_yaml(path: Path) -> tuple[Document, list[tuple[int, str]]]:
         builder.stop(f"control characters must be escaped, but U+{ord(text[error.position]):04X} is not", line)
     except (YAMLError, ValueError, OverflowError, AssertionError) as error:  # for odd escapes and versions
         builder.stop(f"not valid YAML: {error}")
-    return Document(path, data, builder.lines), builder.problems
+    return Document(path, data, builder.lines, text), builder.problems
 
 
 def dump_yaml(data: Any) -> str:

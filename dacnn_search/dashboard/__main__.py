@@ -1,6 +1,7 @@
 """Write the dashboard of a run again, compare several: `python -m dacnn_search.dashboard results/digits`."""
 
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -8,13 +9,13 @@ import click
 from dacnn_search.common.command import PATH, Parsed, command
 from dacnn_search.common.errors import InputError
 from dacnn_search.dashboard.page import runs_in, write_comparison, write_dashboard, write_figure, write_index
-from dacnn_search.dashboard.payload import read_run
 from dacnn_search.dashboard.server import make_server
 from dacnn_search.dashboard.tensorboard import write_tensorboard
+from dacnn_search.storage.run_directory import RunDirectory
 
 
 def _port(text: str) -> int:
-    """A port's number. Raises ValueError for anything else, such as a run directory that stands behind `--serve`."""
+    """Return a port's number. Raises ValueError for anything else, such as a run directory behind `--serve`."""
     if not text.isdecimal():
         raise ValueError(f"must be a port's number (run directories stand before it), but is {text!r}")
     return int(text)
@@ -41,44 +42,54 @@ def main(
             raise InputError(
                 "--image and --tensorboard write files and show none: --serve and --open can't go with them"
             )
-        if len(folders) > 1:
-            raise InputError(f"--image and --tensorboard take one run, but got {len(folders)}")
-        if image:
-            print(write_figure(folders[0], image))
-        if tensorboard:
-            print(write_tensorboard(folders[0], read_run(folders[0]).records, anew=True))
+        _write_files(folders, image, tensorboard)
         return
-
     if out and len(folders) == 1:
         raise InputError("--out is only used with several runs, which are compared")
-
-    def build(path: str = "/") -> Path | None:
-        if len(folders) > 1:
-            return write_comparison(folders, out or folders[0].parent / "comparison.html") if path == "/" else None
-        if not (folders[0] / "trials.jsonl").exists() and any(folders[0].glob("*/trials.jsonl")):
-            return page_of_index(folders[0], path)
-        return write_dashboard(folders[0]) if path == "/" else None
-
-    page = build()
-    assert page is not None
+    page = build_page(folders, out)
+    assert page is not None  # there is always a page at /
     print(page)
     if serve is not None:
-        with make_server(build, serve) as server:
-            address = f"http://127.0.0.1:{server.server_port}/"
-            print(f"Serving {address} until Ctrl-C", flush=True)
-            if open_page:
-                webbrowser.open(address)
-            server.serve_forever()
+        _serve(folders, out, serve, open_page)
     elif open_page:
         webbrowser.open(page.resolve().as_uri())
 
 
-def page_of_index(results: Path, path: str) -> Path | None:
-    """The index of a folder of runs or, where its links lead, the page of one of these."""
+def build_page(folders: Sequence[Path], out: Path | None = None, path: str = "/") -> Path | None:
+    """Write the page at a `path` of the server, and return its file; None if there is no such page.
+
+    At `/` is the dashboard of one run, the comparison of several, or the index of a folder of runs, whose links lead to
+    the dashboards of these.
+    """
+    first = folders[0]
+    is_index = not (first / "trials.jsonl").exists() and any(first.glob("*/trials.jsonl"))
     if path == "/":
-        return write_index(results)
+        if len(folders) > 1:
+            return write_comparison(folders, out or first.parent / "comparison.html")
+        return write_index(first) if is_index else write_dashboard(first)
     name = path.removeprefix("/").removesuffix("dashboard.html").removesuffix("/")
-    return write_dashboard(results / name) if name in {run.name for run in runs_in(results)} else None
+    if len(folders) == 1 and is_index and name in {run.name for run in runs_in(first)}:
+        return write_dashboard(first / name)
+    return None
+
+
+def _write_files(folders: Sequence[Path], image: Path | None, tensorboard: bool) -> None:
+    if len(folders) > 1:
+        raise InputError(f"--image and --tensorboard take one run, but got {len(folders)}")
+    if image:
+        print(write_figure(folders[0], image))
+    if tensorboard:
+        print(write_tensorboard(folders[0], RunDirectory.snapshot(folders[0]).records, anew=True))
+
+
+def _serve(folders: Sequence[Path], out: Path | None, port: int, open_page: bool) -> None:
+    """Serve the page until Ctrl-C, written anew for each visit."""
+    with make_server(lambda path: build_page(folders, out, path), port) as server:
+        address = f"http://127.0.0.1:{server.server_port}/"
+        print(f"Serving {address} until Ctrl-C", flush=True)
+        if open_page:
+            webbrowser.open(address)
+        server.serve_forever()
 
 
 if __name__ == "__main__":

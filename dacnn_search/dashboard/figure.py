@@ -12,8 +12,8 @@ from pathlib import Path
 
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.units import format_count
-from dacnn_search.dashboard.payload import Run
 from dacnn_search.storage.front import Record
+from dacnn_search.storage.run_directory import RunDirectory
 
 __all__ = ["front_figure", "rasterised", "thumbnail"]
 
@@ -27,7 +27,7 @@ FONT = "font-family='Helvetica, Arial, sans-serif'"
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where parameters (log scale) and accuracy lie on the paper, in pixels."""
+    """The area of a plot in pixels, and the ranges of parameters (log scale) and accuracies that it shows."""
 
     left: float
     right: float
@@ -46,26 +46,21 @@ class _Frame:
         return round(self.bottom - (clipped - low) / (high - low) * (self.bottom - self.top), 1)
 
 
-def front_figure(run: Run) -> str:
-    """Accuracy against parameters of a run as an SVG of 640 x 420: the front, the finished trials, test accuracies
+def front_figure(run: RunDirectory) -> str:
+    """Draw accuracy against parameters of a run as an SVG of 640 x 420: the front, the finished trials, test accuracies
     of the retrained networks (means over the seeds), reference points."""
+    front = run.front
     finished = [r for r in run.records if r["state"] == "COMPLETE"]
     tests = [network for network in run.networks if network.tested]
     known = [r for r in run.environment.get("references") or [] if r.get("accuracy") is not None]
     sizes = [r["parameters"] for r in [*finished, *known]] or [100, 1000]
-    accuracies = [r["accuracy"] for r in [*run.front, *known]] + [network.accuracy for network in tests] or [
-        0.0,
-        1.0,
-    ]
+    accuracies = [r["accuracy"] for r in [*front, *known]] + [network.accuracy for network in tests] or [0.0, 1.0]
     span = max(max(accuracies) - min(accuracies), 0.01)
     limits = (min(accuracies) - 0.1 * span, max(accuracies) + 0.08 * span)
     frame = _Frame(64, 620, 16, 364, (min(sizes) / 1.3, max(sizes) * 1.3), limits)
-    shapes = [
-        *_axes(frame),
-        *_dots(frame, [r for r in finished if r["accuracy"] >= limits[0]], FINISHED, 2.5),
-    ]
-    shapes += [_staircase(frame, run.front, FRONT, 1.75)]
-    shapes += [_diamond(frame.x(r["parameters"]), frame.y(r["accuracy"]), FRONT) for r in run.front]
+    shapes = [*_axes(frame), *_dots(frame, [r for r in finished if r["accuracy"] >= limits[0]], FINISHED, 2.5)]
+    shapes.append(_staircase(frame, front, FRONT, 1.75))
+    shapes += [_diamond(frame.x(r["parameters"]), frame.y(r["accuracy"]), FRONT) for r in front]
     for network in tests:
         x, y = frame.x(network.parameters), frame.y(network.accuracy)
         shapes.append(f"<rect x='{x - 3.5}' y='{y - 3.5}' width='7' height='7' fill='{TEST}'/>")
@@ -76,8 +71,24 @@ def front_figure(run: Run) -> str:
     return _document(f"{run.name}: accuracy against parameters", [*shapes, *_legend(bool(tests), bool(known))])
 
 
+def thumbnail(front: Sequence[Record]) -> str:
+    """Draw a front as an SVG of 160 x 56 for an HTML page that defines the colour `--front`."""
+    if not front:
+        return ""
+    sizes, accuracies = [r["parameters"] for r in front], [r["accuracy"] for r in front]
+    span = max(max(accuracies) - min(accuracies), 0.005)
+    limits = (min(accuracies) - 0.05 * span, max(accuracies))
+    frame = _Frame(5, 155, 6, 50, (min(sizes) / 1.2, max(sizes) * 1.2), limits)
+    dots = _dots(frame, front, "var(--front)", 2.2)
+    label = f"Front from {format_count(min(sizes))} to {format_count(max(sizes))} parameters"
+    return (
+        f"<svg viewBox='0 0 160 56' width='160' height='56' role='img' aria-label='{label}'>"
+        f"{_staircase(frame, front, 'var(--front)', 1.5)}{''.join(dots)}</svg>"
+    )
+
+
 def rasterised(figure: str) -> bytes:
-    """A figure as a PNG of 1920 x 1260, drawn by Chromium or Chrome. Raises InputError if there is none."""
+    """Draw a figure as a PNG of 1920 x 1260 with Chromium or Chrome. Raises InputError if there is none."""
     browser = next((path for name in (*BROWSERS, MAC_BROWSER) if (path := shutil.which(name))), None)
     if browser is None:
         raise InputError("a PNG is drawn by Chromium or Chrome, but neither is on the PATH; an .svg needs no browser")
@@ -98,23 +109,6 @@ def rasterised(figure: str) -> bytes:
         return target.read_bytes()
 
 
-def thumbnail(run: Run) -> str:
-    """The front as an SVG of 160 x 56 for an HTML page that defines the colour `--front`."""
-    if not run.front:
-        return ""
-    sizes, accuracies = [r["parameters"] for r in run.front], [r["accuracy"] for r in run.front]
-    span = max(max(accuracies) - min(accuracies), 0.005)
-    frame = _Frame(
-        5, 155, 6, 50, (min(sizes) / 1.2, max(sizes) * 1.2), (min(accuracies) - 0.05 * span, max(accuracies))
-    )
-    dots = _dots(frame, run.front, "var(--front)", 2.2)
-    label = f"Front from {format_count(min(sizes))} to {format_count(max(sizes))} parameters"
-    return (
-        f"<svg viewBox='0 0 160 56' width='160' height='56' role='img' aria-label='{label}'>"
-        f"{_staircase(frame, run.front, 'var(--front)', 1.5)}{''.join(dots)}</svg>"
-    )
-
-
 def _document(title: str, shapes: Sequence[str]) -> str:
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' height='{HEIGHT}' "
@@ -130,13 +124,7 @@ def _axes(frame: _Frame) -> list[str]:
             if frame.sizes[0] <= parameters <= frame.sizes[1]:
                 x = frame.x(parameters)
                 shapes.append(f"<path d='M{x} {frame.top}V{frame.bottom}' stroke='{GRID}'/>")
-                shapes.append(
-                    _text(
-                        x,
-                        frame.bottom + 17,
-                        f"{parameters:,.0f}" if parameters < 1000 else _short(parameters),
-                    )
-                )
+                shapes.append(_text(x, frame.bottom + 17, _short(parameters)))
     low, high = frame.accuracies
     step = next(s for s in (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1) if (high - low) / s <= 8)
     for tick in range(math.ceil(low / step), math.floor(high / step) + 1):
@@ -151,7 +139,10 @@ def _axes(frame: _Frame) -> list[str]:
 
 
 def _short(parameters: float) -> str:
-    return f"{parameters / 1e6:g} M" if parameters >= 1e6 else f"{parameters / 1e3:g} k"
+    for unit, letter in ((1e6, " M"), (1e3, " k")):
+        if parameters >= unit:
+            return f"{parameters / unit:g}{letter}"
+    return f"{parameters:,.0f}"
 
 
 def _dots(frame: _Frame, records: Sequence[Record], color: str, radius: float) -> list[str]:
@@ -162,7 +153,7 @@ def _dots(frame: _Frame, records: Sequence[Record], color: str, radius: float) -
 
 
 def _staircase(frame: _Frame, front: Sequence[Record], color: str, width: float) -> str:
-    """The line along a front: the accuracy one can have with at most that many parameters."""
+    """Draw the line along a front: the accuracy one can have with at most that many parameters."""
     if not front:
         return ""
     steps = "".join(f"H{frame.x(r['parameters'])}V{frame.y(r['accuracy'])}" for r in front[1:])

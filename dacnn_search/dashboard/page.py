@@ -1,7 +1,7 @@
 """`dashboard.html`, one self-contained page per run made from its ledger; the index of all runs; comparisons.
 
-A page makes no request and runs under a content-security policy that names its own scripts by hash. Whatever a
-user or an error message wrote enters it as JSON and is shown as text only.
+A page makes no request and runs under a content-security policy that names its own scripts by hash. Texts of users
+and error messages enter it as JSON and are shown as text only.
 """
 
 import base64
@@ -9,6 +9,7 @@ import functools
 import hashlib
 import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from dacnn_search.common.files import write_atomic
 from dacnn_search.common.units import format_count
 from dacnn_search.dashboard.comparison import comparison_payload
 from dacnn_search.dashboard.figure import front_figure, rasterised, thumbnail
-from dacnn_search.dashboard.payload import Run, read_run, run_payload
+from dacnn_search.dashboard.payload import run_payload, shown_data
+from dacnn_search.storage.front import Record
+from dacnn_search.storage.run_directory import RunDirectory
 
 __all__ = ["runs_in", "write_comparison", "write_dashboard", "write_figure", "write_index"]
 
@@ -34,13 +37,13 @@ def write_dashboard(folder: Path) -> Path:
     Cheap enough to be called during a run. Raises RunDirectoryError if `folder` is not a run directory or is
     damaged.
     """
-    run = read_run(folder)
+    run = RunDirectory.snapshot(folder)
     return _write(folder / "dashboard.html", _page("page.html", run.name, run_payload(run), RUN_SCRIPTS))
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     """Write a page that compares runs to `out` and return it. Raises RunDirectoryError as `write_dashboard` does."""
-    runs = [read_run(folder) for folder in folders]
+    runs = [RunDirectory.snapshot(folder) for folder in folders]
     title = f"{len(runs)} runs compared"
     return _write(out, _page("comparison.html", title, comparison_payload(runs), COMPARISON_SCRIPTS))
 
@@ -53,7 +56,7 @@ def write_index(results: Path) -> Path:
     folders = runs_in(results)
     if not folders:
         raise RunDirectoryError(f"{results}: a folder of runs must hold a run directory, but this one holds none")
-    rows = sorted((_index_row(folder, _stamps(folder)) for folder in folders), reverse=True)
+    rows = sorted((_index_row(folder, _change_times(folder)) for folder in folders), reverse=True)
     values = {
         "policy": html.escape(_policy([])),
         "style": _asset("page.css"),
@@ -69,11 +72,12 @@ def write_figure(folder: Path, out: Path) -> Path:
     """
     if out.suffix not in (".svg", ".png"):
         raise InputError(f"--image must end in .svg or .png, but is {out}")
-    figure = front_figure(read_run(folder))
+    figure = front_figure(RunDirectory.snapshot(folder))
     return _write(out, rasterised(figure) if out.suffix == ".png" else figure)
 
 
 def runs_in(results: Path) -> list[Path]:
+    """Return the run directories in a folder."""
     return [file.parent for file in results.glob("[!.]*/environment.json")]
 
 
@@ -86,7 +90,7 @@ def _write(path: Path, content: str | bytes) -> Path:
 
 
 def _page(template: str, title: str, payload: Mapping[str, Any], scripts: Sequence[str]) -> str:
-    """A page with its scripts: ours, which fill in everything but the plots; then Plotly; then the plots."""
+    """Return a page with its scripts: ours, which fill in everything but the plots; then Plotly; then the plots."""
     own = "\n".join(_asset(name) for name in scripts)
     parts = [f"{own}\nstart();\n", _plotly(), "drawPlots();"]
     text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -101,7 +105,7 @@ def _page(template: str, title: str, payload: Mapping[str, Any], scripts: Sequen
 
 
 def _policy(script_hashes: Sequence[str]) -> str:
-    """What a page may do: run the scripts with these hashes, style itself, show images it made. Nothing else."""
+    """Return the rights of a page: run the scripts with these hashes, style itself, show images it made. No others."""
     scripts = " ".join(f"'{one}'" for one in script_hashes) or "'none'"
     return (
         f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -110,47 +114,44 @@ def _policy(script_hashes: Sequence[str]) -> str:
 
 
 def _fill(template: str, values: Mapping[str, str]) -> str:
-    """Replace each `{{name}}`, in one pass: what is filled in is not looked at again."""
-    first, *others = template.split("{{")
-    pieces = [first]
-    for other in others:
-        name, rest = other.split("}}", 1)
-        pieces += [values[name], rest]
-    return "".join(pieces)
+    """Replace each `{{name}}`, in one pass: a value is not searched for further names."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
 
 
-def _stamps(folder: Path) -> tuple[int, ...]:
-    """When the files changed that a row of the index is made of."""
+def _change_times(folder: Path) -> tuple[int, ...]:
+    """Return when the files changed that a row of the index is made of."""
     files = (folder / name for name in ("environment.json", "trials.jsonl", "status.json", "dashboard.html"))
     return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
 
 
 @functools.lru_cache(maxsize=1000)
-def _index_row(folder: Path, stamps: tuple[int, ...]) -> tuple[str, str]:
-    """When a run started, and its row of the index; kept, for the index is rewritten during a search."""
+def _index_row(folder: Path, change_times: tuple[int, ...]) -> tuple[str, str]:
+    """Return when a run started, and its row of the index. Cached by the change times of its files, as the index is
+    rewritten during a search."""
     try:
-        run = read_run(folder)
+        run = RunDirectory.snapshot(folder)
     except RunDirectoryError as error:
         return "", _row(html.escape(folder.name), "", "", f'<span class="bad">{html.escape(str(error))}</span>', "")
     started = str(run.environment.get("started") or "")
     target = "dashboard.html" if (folder / "dashboard.html").exists() else ""
     link = f'<a href="{html.escape(quote(folder.name))}/{target}">{html.escape(run.name)}</a>'
-    state = f'<span class="pill">{html.escape(run.state)}</span>'
+    state = f'<span class="pill">{html.escape(str(run.status.get("state", "unknown")))}</span>'
     trials = f"{len(run.records):,} trials<br>{html.escape(started[:16].replace('T', ' '))}"
-    about = [link, *map(html.escape, filter(None, (str(run.data.get("name", "")), run.description)))]
-    return started, _row("<br>".join(about), state, trials, _best(run), thumbnail(run))
+    words = (shown_data(run.data).get("name"), run.environment.get("description"))
+    about = [link, *(html.escape(str(text)) for text in words if text)]
+    return started, _row("<br>".join(about), state, trials, _best(run.front), thumbnail(run.front))
 
 
 def _row(*cells: str) -> str:
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
-def _best(run: Run) -> str:
-    """The smallest, a middle and the most accurate network of the front."""
-    if not run.front:
+def _best(front: Sequence[Record]) -> str:
+    """Return the smallest, a middle and the most accurate network of a front in words."""
+    if not front:
         return "no front yet"
-    chosen = {0: None, len(run.front) // 2: None, len(run.front) - 1: None}
-    lines = [f"{100 * run.front[i]['accuracy']:.1f}% with {format_count(run.front[i]['parameters'])}" for i in chosen]
+    chosen = {0: None, len(front) // 2: None, len(front) - 1: None}
+    lines = [f"{100 * front[i]['accuracy']:.1f}% with {format_count(front[i]['parameters'])}" for i in chosen]
     return "<br>".join(lines)
 
 

@@ -1,17 +1,15 @@
 """Export trained networks: `python -m dacnn_search.export results/digits --max-parameters 50k`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dacnn_search.common.command import BYTES, COUNT, PATH, Parsed, at_least, command, option_group
+from dacnn_search.common.command import BYTES, COUNT, PATH, at_least, command, option_group
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.units import format_bytes
-from dacnn_search.export.artifacts import FORMATS, Formats
-from dacnn_search.export.exporter import export_folder, export_run
-from dacnn_search.export.folder import METRICS
+from dacnn_search.export.exporter import FORMATS, Formats, export_folder, export_run
+from dacnn_search.export.folder import METRICS, read_metrics
 from dacnn_search.storage.run_directory import RunDirectory
 
 __all__ = ["main"]
@@ -20,16 +18,6 @@ EPILOG = """\
 Networks are chosen among those that were trained in full; accuracy is that of the test images. Every file is run on
 them in a process of its own and compared with the network before its folder takes its place.
 """
-
-
-def _accuracy(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise ValueError(f"must be a number in [0, 1], but is {text!r}")
-    return value
 
 
 which = option_group("Which networks (default: all that were trained in full)")
@@ -41,7 +29,7 @@ what = option_group("What is written")
 @which("--max-parameters", type=COUNT, metavar="N", help="at most so many, such as 50k")
 @which("--max-macs", type=COUNT, metavar="N", help="at most so many multiply-accumulates, such as 2M")
 @which("--max-bytes", type=BYTES, metavar="SIZE", help="of the weights, such as 100kB")
-@which("--min-accuracy", type=Parsed(_accuracy, "share"), metavar="A", help="on the test images, such as 0.97")
+@which("--min-accuracy", type=click.FloatRange(0, 1), metavar="A", help="on the test images, such as 0.97")
 @which("--trial", type=at_least(0), metavar="N", help="the network of this trial")
 @which("--top", type=at_least(1), metavar="K", help="the K most accurate of them")
 @what("--to", type=PATH, metavar="FOLDER", help="below this folder (default: best/ of the run)")
@@ -64,8 +52,7 @@ def main(folder: Path, to: Path | None, formats: str, float16: bool, int8: bool,
 
 def _print(folder: Path) -> None:
     print(folder)
-    metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    for name, file in metrics["files"].items():
+    for name, file in read_metrics(folder)["files"].items():
         accuracy = "" if file["accuracy"] is None else f"{file['accuracy']:.2%}"
         print(f"  {name:<28} {format_bytes(file['bytes']):>8}  {accuracy}".rstrip())
 

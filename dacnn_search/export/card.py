@@ -23,6 +23,48 @@ LICENCES = {
 UNKNOWN_LICENCE = "unknown to this program: the data were given by a user"
 MOST_CLASSES = 20  # that a card names
 
+USE = """\
+Images go in as raw pixels in [0, 1]; their normalisation is part of the network. Its outputs are logits, one per \
+class in the order above (in full: `input.classes` in `metrics.json`).
+
+With dacnn-search, from the folder above this one, on the command line and in Python:
+
+```sh
+python -m dacnn_search.predict --model {folder} image.png
+```
+
+```python
+import torch
+from dacnn_search import load_model
+
+model = load_model("{folder}")
+pixels = torch.rand(1, {shape})  # your images
+print(model.classes[model(pixels)[0].argmax()])
+```"""
+USE_ONNX = """\
+With ONNX Runtime and numpy alone, in this folder:
+
+```python
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx", disabled_optimizers={unsharing})
+pixels = np.random.rand(1, {shape}).astype(np.float32)  # your images
+print(session.run(None, {{"pixels": pixels}})[0].argmax(axis=1))
+```
+
+`disabled_optimizers` can be left out: ONNX Runtime then folds batch norm into a copy of the kernel for each layer as \
+it loads the file, which may be a little faster and gives up the memory that sharing saves."""
+USE_TORCH = """\
+With torch alone, in this folder:
+
+```python
+import torch
+
+model = torch.export.load("model.pt2").module()
+print(model(torch.rand(1, {shape})).argmax(dim=1))
+```"""
+
 Metrics = Mapping[str, Any]
 
 
@@ -88,35 +130,10 @@ def _network(metrics: Metrics) -> str:
 
 
 def _use(metrics: Metrics, folder: str) -> str:
-    """Return how to run the network: with this package, with ONNX Runtime, with torch."""
-    shape = ", ".join(str(size) for size in metrics["input"]["shape"])
     files = metrics.get("files", {})
-    blocks = [
-        "Images go in as raw pixels in [0, 1]; their normalisation is part of the network. Its outputs are logits, one "
-        "per class in the order above (in full: `input.classes` in `metrics.json`).",
-        "With dacnn-search, from the folder above this one, on the command line and in Python:",
-        f"```sh\npython -m dacnn_search.predict --model {folder} image.png\n```",
-        f'```python\nimport torch\nfrom dacnn_search import load_model\n\nmodel = load_model("{folder}")\n'
-        f"pixels = torch.rand(1, {shape})  # your images\n"
-        "print(model.classes[model(pixels)[0].argmax()])\n```",
-    ]
-    if "model.onnx" in files:
-        blocks += [
-            "With ONNX Runtime and numpy alone, in this folder:",
-            "```python\nimport numpy as np\nimport onnxruntime\n\n"
-            f'session = onnxruntime.InferenceSession("model.onnx", disabled_optimizers={json.dumps(UNSHARING)})\n'
-            f"pixels = np.random.rand(1, {shape}).astype(np.float32)  # your images\n"
-            'print(session.run(None, {"pixels": pixels})[0].argmax(axis=1))\n```',
-            "`disabled_optimizers` can be left out: ONNX Runtime then folds batch norm into a copy of the kernel for "
-            "each layer as it loads the file, which may be a little faster and gives up the memory that sharing saves.",
-        ]
-    if "model.pt2" in files:
-        blocks += [
-            "With torch alone, in this folder:",
-            '```python\nimport torch\n\nmodel = torch.export.load("model.pt2").module()\n'
-            f"print(model(torch.rand(1, {shape})).argmax(dim=1))\n```",
-        ]
-    return "\n\n".join(blocks)
+    blocks = [USE, *([USE_ONNX] if "model.onnx" in files else []), *([USE_TORCH] if "model.pt2" in files else [])]
+    shape = ", ".join(str(size) for size in metrics["input"]["shape"])
+    return "\n\n".join(block.format(folder=folder, shape=shape, unsharing=json.dumps(UNSHARING)) for block in blocks)
 
 
 def _files(metrics: Metrics) -> str:

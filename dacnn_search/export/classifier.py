@@ -62,10 +62,6 @@ class Classifier(nn.Module):
         """The tensors of its weight file."""
         return dict(self.network.named_parameters())
 
-    def with_weights(self, path: Path) -> "Classifier":
-        """Return the same network with the weights of a file."""
-        return Classifier(self.architecture, read_weights(path), self.input)
-
     def forward(self, pixels: Tensor) -> Tensor:
         return self.network((pixels - self.mean) / self.std)
 

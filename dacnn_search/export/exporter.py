@@ -8,13 +8,13 @@ import json
 import shlex
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dacnn_search.common.errors import DacnnSearchError, DataError, InputError, RunDirectoryError
 from dacnn_search.common.files import lock, sweep, write_atomic
 from dacnn_search.data.dataset import ImageData, load
-from dacnn_search.export.artifacts import FORMATS, Formats, write_files
 from dacnn_search.export.folder import (
     CONFIG,
     WEIGHTS,
@@ -35,7 +35,24 @@ if TYPE_CHECKING:
     from dacnn_search.export.classifier import Classifier
     from dacnn_search.network.model import Network
 
-__all__ = ["export_folder", "export_network", "export_run", "refresh_best", "write_best"]
+__all__ = ["FORMATS", "Formats", "export_folder", "export_network", "export_run", "refresh_best", "write_best"]
+
+FORMATS = ("safetensors", "onnx", "pt2")
+
+
+@dataclass(frozen=True)
+class Formats:
+    """The files that an export writes. Raises InputError for an unknown name, and for int8 without onnx."""
+
+    names: tuple[str, ...] = FORMATS  # some of these; the weights as safetensors are always written
+    float16: bool = False  # the weights, and the ONNX file if there is one, in half precision too
+    int8: bool = False  # a quantised ONNX file too
+
+    def __post_init__(self) -> None:
+        if not self.names or not set(self.names) <= set(FORMATS):
+            raise InputError(f"formats must be some of {', '.join(FORMATS)}, but are {', '.join(self.names)!r}")
+        if self.int8 and "onnx" not in self.names:
+            raise InputError(f"int8 needs the format onnx, but formats are {', '.join(self.names)}")
 
 
 def write_best(run: RunDirectory, data: ImageData | None = None) -> list[Path]:
@@ -128,7 +145,7 @@ def export_network(
     Raises ExportError if a file does not do what the network does, InputError for a combination that can't be.
     """
     from dacnn_search.export.classifier import as_classifier
-    from dacnn_search.export.parity import CheckImages
+    from dacnn_search.export.formats import write_files
     from dacnn_search.training.weights import write_weights
 
     chosen = Formats(tuple(formats), float16, int8)
@@ -138,7 +155,7 @@ def export_network(
         write_atomic(new / CONFIG, config_text(classifier.architecture))
         write_weights(classifier.weights, new / WEIGHTS)
         metrics = describe_network(classifier.architecture, classifier.input)
-        metrics |= write_files(new, classifier, chosen, CheckImages.of(data, classifier.input))
+        metrics |= write_files(new, classifier, chosen, data)
         write_metrics(new, metrics, folder.name)
     return folder
 
@@ -216,7 +233,7 @@ def _read_weights(run: RunDirectory, network: TrainedNetwork) -> bytes:
 def _export(source: Path, target: Path, formats: Formats | None, data: ImageData | None) -> Path:
     """Write the network in the folder `source` to the folder `target`, with its files in other formats."""
     from dacnn_search.export.classifier import read_classifier
-    from dacnn_search.export.parity import CheckImages
+    from dacnn_search.export.formats import write_files
 
     metrics = read_metrics(source)
     model = read_classifier(source, metrics)
@@ -224,7 +241,7 @@ def _export(source: Path, target: Path, formats: Formats | None, data: ImageData
     with rewrite_folder(target) as new:
         for name in (CONFIG, WEIGHTS):
             write_atomic(new / name, (source / name).read_bytes())
-        metrics |= write_files(new, model, formats or Formats(), CheckImages.of(data, model.input))
+        metrics |= write_files(new, model, formats or Formats(), data)
         write_metrics(new, metrics, target.name)
     return target
 

@@ -36,6 +36,7 @@ __all__ = [
     "CONFIG",
     "METRICS",
     "WEIGHTS",
+    "AnyDataSettings",
     "NetworkInput",
     "config_text",
     "describe_network",
@@ -58,22 +59,24 @@ FORMAT = 1
 class NetworkInput:
     """The images that a network takes and the classes that it tells apart.
 
-    Args:
-        shape: (C, H, W).
-        mean: Per channel, of pixels in [0, 1]; the network's own input is (pixel - mean) / std.
-        std: Per channel.
-        classes: Names of the outputs, in order.
+    The network's own input is (pixel - mean) / std, with pixels in [0, 1].
     """
 
-    shape: InputShape
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    classes: tuple[str, ...]
+    shape: InputShape  # (C, H, W)
+    mean: tuple[float, ...]  # per channel
+    std: tuple[float, ...]  # per channel
+    classes: tuple[str, ...]  # the names of the outputs, in order
 
     @classmethod
     def of(cls, data: ImageData) -> "NetworkInput":
         """Return the input of a network that was trained on `data`."""
         return cls(data.input_shape, data.mean, data.std, data.class_names)
+
+
+class AnyDataSettings(TrainSettings):
+    """A `config.yaml` that may lack data: the network was not trained by this package, or is to be on other data."""
+
+    data: DataConfig | None = None  # type: ignore[assignment]
 
 
 def config_text(
@@ -252,8 +255,5 @@ def read_architecture(folder: Path) -> Architecture:
 
 def read_data_config(folder: Path) -> DataConfig | None:
     """Read which data `config.yaml` names; None if it names none. Raises InputError with file and line."""
-    document = read_yaml(folder / CONFIG)
-    if not isinstance(document.data, dict) or "data" not in document.data:
-        return None
-    settings: TrainSettings = read_settings(folder / CONFIG, TrainSettings)[0]
-    return settings.data
+    data: DataConfig | None = read_settings(folder / CONFIG, AnyDataSettings)[0].data
+    return data

@@ -1,6 +1,6 @@
 """Write a `Classifier` as files that other programs run: `torch.export`'s `.pt2`, ONNX, and smaller ONNX variants.
 
-Each file stores a shared kernel once and holds no trace of where it was made.
+Each file stores a shared kernel once, holds no trace of where it was made, and is run before it counts as exported.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,18 +19,15 @@ import torch
 
 from dacnn_search.common.errors import ExportError, InputError
 from dacnn_search.common.files import write_atomic
+from dacnn_search.common.machine import processor_name
+from dacnn_search.data.dataset import ImageData
 from dacnn_search.export.classifier import Classifier
+from dacnn_search.export.exporter import Formats
+from dacnn_search.export.folder import WEIGHTS
+from dacnn_search.export.parity import CheckImages, describe_file, measure_file
 from dacnn_search.training.weights import read_weights, write_weights
 
-__all__ = [
-    "require",
-    "trace",
-    "write_float16_onnx",
-    "write_float16_weights",
-    "write_int8_onnx",
-    "write_onnx",
-    "write_pt2",
-]
+__all__ = ["write_files"]
 
 INPUT, OUTPUT, BATCH_NAME, CLASSES = "pixels", "logits", "batch", "classes"
 # Notes that tracing adds to each operation: source files, lines, module names.
@@ -39,7 +37,77 @@ MOST_CALIBRATION = 512  # images
 SMALLEST_HALVED = 64
 
 
-def trace(model: Classifier) -> torch.export.ExportedProgram:
+def write_files(folder: Path, model: Classifier, formats: Formats, data: ImageData | None) -> dict[str, Any]:
+    """Write the files beside the weights, run each, and return the parts `files` and `measured` of `metrics.json`.
+
+    The files are run on the test images of `data`, or on random images. Raises ExportError if a file does not do what
+    the network does, InputError if a package that it needs is not installed.
+    """
+    check = CheckImages.of(data, model.input)
+    reference = model.logits(check.images)
+    files = {WEIGHTS: describe_file(folder / WEIGHTS, check, reference)}
+    if formats.float16:
+        path = folder / "weights-float16.safetensors"
+        _write_float16_weights(folder / WEIGHTS, path)
+        logits = Classifier(model.architecture, read_weights(path), model.input).logits(check.images)
+        files[path.name] = describe_file(path, check, logits)
+    for path in _write_programs(folder, model, formats, check):
+        exact = path.name in ("model.pt2", "model.onnx")
+        files[path.name] = measure_file(path, check, reference, exact=exact)
+    measured = {"part": check.part, "images": len(check.images), "processor": processor_name()}
+    return {"files": files, "measured": measured}
+
+
+def _write_programs(folder: Path, model: Classifier, formats: Formats, check: CheckImages) -> Iterator[Path]:
+    """Write the files that run by themselves, and yield each."""
+    if set(formats.names) == {"safetensors"}:
+        return
+    if "onnx" in formats.names:
+        _require("onnx", "onnxscript", "onnxruntime")
+    program = _trace(model)
+    if "pt2" in formats.names:
+        _write_pt2(program, folder / "model.pt2")
+        yield folder / "model.pt2"
+    if "onnx" in formats.names:
+        onnx = folder / "model.onnx"
+        _write_onnx(program, onnx, model.classes)
+        yield onnx
+        if formats.float16:
+            _write_float16_onnx(onnx, folder / "model-float16.onnx")
+            yield folder / "model-float16.onnx"
+        if formats.int8:
+            _write_int8_onnx(onnx, folder / "model-int8.onnx", check.calibration)
+            yield folder / "model-int8.onnx"
+
+
+def _write_float16_weights(source: Path, path: Path) -> None:
+    """Write a weight file anew in half precision. Raises ExportError for weights beyond the range of float16."""
+    tensors = read_weights(source)
+    for name, tensor in tensors.items():
+        _check_half(name, float(tensor.abs().max()))
+    write_weights({name: tensor.half() for name, tensor in tensors.items()}, path)
+
+
+def _check_half(name: str, largest: float) -> None:
+    most = float(np.finfo(np.float16).max)
+    if not largest <= most:
+        raise ExportError(f"float16 holds at most {most:,.0f}, but {name} has {largest:g}")
+
+
+def _require(*packages: str) -> None:
+    """Raise InputError if one of the packages that ONNX files need can't be imported."""
+    for package in packages:
+        try:
+            with _quiet():
+                __import__(package)
+        except ImportError as error:
+            raise InputError(
+                f"ONNX files need the package {package}, but: {error}; "
+                "pip install onnx onnxscript onnxruntime, or choose other formats"
+            ) from error
+
+
+def _trace(model: Classifier) -> torch.export.ExportedProgram:
     """Return the model as a graph for any number of images. Raises ExportError if torch can't trace it."""
     example = torch.rand(2, *model.input.shape)
     shapes = {INPUT: {0: torch.export.Dim(BATCH_NAME, min=1)}}
@@ -54,7 +122,7 @@ def trace(model: Classifier) -> torch.export.ExportedProgram:
     return program
 
 
-def write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
+def _write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
     """Write a file that `torch.export.load(path).module()` runs, compressed, since most of a small one is JSON."""
     plain = io.BytesIO()
     torch.export.save(program, plain)
@@ -65,7 +133,7 @@ def write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
     write_atomic(path, packed.getvalue())
 
 
-def write_onnx(program: torch.export.ExportedProgram, path: Path, classes: Sequence[str]) -> None:
+def _write_onnx(program: torch.export.ExportedProgram, path: Path, classes: Sequence[str]) -> None:
     """Write an ONNX file: input `pixels` (batch, C, H, W) in [0, 1], output `logits` (batch, classes), both float32.
 
     The model's metadata hold the names of the classes as JSON, under `classes`.
@@ -73,12 +141,12 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, classes: Seque
     with _quiet():
         exported = torch.onnx.export(program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False)
     assert exported is not None
-    model = _stripped(exported.model_proto)
+    model = exported.model_proto
     model.metadata_props.add(key=CLASSES, value=json.dumps(list(classes), ensure_ascii=False))
     _save(model, path)
 
 
-def write_float16_onnx(source: Path, path: Path) -> None:
+def _write_float16_onnx(source: Path, path: Path) -> None:
     """Write an ONNX file anew with its weights in half precision. It computes in float32, as CPUs do anyway.
 
     Raises ExportError for weights beyond the range of float16.
@@ -103,15 +171,7 @@ def write_float16_onnx(source: Path, path: Path) -> None:
     _save(model, path)
 
 
-def write_float16_weights(source: Path, path: Path) -> None:
-    """Write a weight file anew in half precision. Raises ExportError for weights beyond the range of float16."""
-    tensors = read_weights(source)
-    for name, tensor in tensors.items():
-        _check_half(name, float(tensor.abs().max()))
-    write_weights({name: tensor.half() for name, tensor in tensors.items()}, path)
-
-
-def write_int8_onnx(source: Path, path: Path, images: np.ndarray) -> None:
+def _write_int8_onnx(source: Path, path: Path, images: np.ndarray) -> None:
     """Quantise convolutions and classifier to 8 bits, statically, with one scale per output channel.
 
     The ranges of activations are taken from the images (N, H, W, C) uint8. Raises InputError if there are none.
@@ -120,42 +180,23 @@ def write_int8_onnx(source: Path, path: Path, images: np.ndarray) -> None:
         raise InputError("int8 needs at least 1 validation image to calibrate with, but there are 0")
     import onnx
 
+    unchecked = path.with_name(f".{path.name}")
+    batches = _calibration_batches(images)
     with _quiet():
-        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+        from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-        class Reader(CalibrationDataReader):
-            def __init__(self) -> None:
-                self.batches = _calibration_batches(images)
-
-            def get_next(self) -> dict[str, np.ndarray] | None:
-                return next(self.batches, None)
-
-        unchecked = path.with_name(f".{path.name}")
         quantize_static(
             source,
             unchecked,
-            Reader(),
+            SimpleNamespace(get_next=lambda: next(batches, None)),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv", "Gemm", "MatMul"],
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
-    _save(_stripped(onnx.load(unchecked)), path)
+    _save(onnx.load(unchecked), path)
     unchecked.unlink()
-
-
-def require(*packages: str) -> None:
-    """Raise InputError if one of the packages that ONNX files need can't be imported."""
-    for package in packages:
-        try:
-            with _quiet():
-                __import__(package)
-        except ImportError as error:
-            raise InputError(
-                f"ONNX files need the package {package}, but: {error}; "
-                "pip install onnx onnxscript onnxruntime, or choose other formats"
-            ) from error
 
 
 def _calibration_batches(images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
@@ -166,31 +207,21 @@ def _calibration_batches(images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
         yield {INPUT: np.ascontiguousarray(batch, np.float32) / 255}
 
 
-def _stripped(model: Any) -> Any:
-    """Remove notes on its origin from an ONNX model, and name its dimension of images. Return it."""
+def _save(model: Any, path: Path) -> None:
+    """Write an ONNX model, checked, without notes on its origin and with a name for its dimension of images."""
+    import onnx
+
     graph = model.graph
-    kept = [entry for entry in model.metadata_props if entry.key == CLASSES]
+    classes = [entry for entry in model.metadata_props if entry.key == CLASSES]
     del model.metadata_props[:]
-    model.metadata_props.extend(kept)
+    model.metadata_props.extend(classes)
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         del part.metadata_props[:]
     del graph.value_info[:]
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = BATCH_NAME
-    return model
-
-
-def _save(model: Any, path: Path) -> None:
-    import onnx
-
     onnx.checker.check_model(model, full_check=True)
     write_atomic(path, model.SerializeToString())
-
-
-def _check_half(name: str, largest: float) -> None:
-    most = float(np.finfo(np.float16).max)
-    if not largest <= most:
-        raise ExportError(f"float16 holds at most {most:,.0f}, but {name} has {largest:g}")
 
 
 @contextlib.contextmanager

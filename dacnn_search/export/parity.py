@@ -27,19 +27,12 @@ SECONDS = 1800  # for one file
 
 @dataclass(frozen=True)
 class CheckImages:
-    """The images that exported files are run on.
+    """The images that exported files are run on."""
 
-    Args:
-        part: The part of the data that they are: test, validation or random.
-        images: (N, H, W, C) uint8.
-        labels: (N,) int64; None for random images.
-        calibration: (M, H, W, C) uint8, the images that set the ranges of int8.
-    """
-
-    part: str
-    images: np.ndarray
-    labels: np.ndarray | None
-    calibration: np.ndarray
+    part: str  # of the data: test, validation or random
+    images: np.ndarray  # (N, H, W, C) uint8
+    labels: np.ndarray | None  # (N,) int64; None for random images
+    calibration: np.ndarray  # (M, H, W, C) uint8, which set the ranges of int8
 
     @classmethod
     def of(cls, data: ImageData | None, given: NetworkInput) -> "CheckImages":

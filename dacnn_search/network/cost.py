@@ -15,6 +15,7 @@ from dacnn_search.network.architecture import Architecture, Block, Layer
 __all__ = [
     "Cost",
     "InputShape",
+    "costliest_section",
     "count_macs",
     "count_parameters",
     "estimate_cost",
@@ -22,14 +23,16 @@ __all__ = [
     "tensor_shapes",
     "training_bytes",
     "training_seconds",
+    "training_work",
 ]
 
 InputShape = tuple[int, int, int]  # channels, height, width
 
 KERNEL_AREA = 3 * 3
 BYTES_PER_WEIGHT = 4
-# Measured on one core of an AMD Zen 5 server in float32: convolutions, the rest per activation, calls per layer.
-CORE_FLOPS, SECONDS_PER_ACTIVATION, SECONDS_PER_LAYER = 250e9, 0.7e-9, 0.2e-3
+# The time of a training step beside its convolutions, in multiply-accumulates that a CPU thread does meanwhile in
+# float32: for each activation of each image (batch norm, ReLU), and for each layer of a step (calls, optimizer).
+MACS_PER_ACTIVATION, MACS_PER_LAYER = 90, 25e6
 # Of a large GPU, assumed, not measured: the rate of convolutions in bfloat16, and the kernels that each layer launches
 # in a step, with the time that a launch takes the host.
 GPU_FLOPS, KERNELS_PER_LAYER, SECONDS_PER_KERNEL = 200e12, 15, 5e-6
@@ -136,16 +139,37 @@ def training_bytes(
 
 
 def training_seconds(
-    architecture: Architecture, input_shape: InputShape, num_classes: int, images: int, batch_size: int
+    architecture: Architecture, input_shape: InputShape, num_classes: int, images: int, batch_size: int, rate: float
 ) -> float:
-    """Rough time to train on so many images (epochs times training images) with one CPU core.
+    """Estimated time to train on so many images (epochs times training images) with one CPU thread.
 
-    A training step is three forward passes of arithmetic, at a rate that AVX-512 cores reach on convolutions, a pass
-    over the activations, and for each layer a cost that does not depend on its size.
+    Against 17 short trainings on an Intel Xeon with AMX, busy with other work (8 to 64 wide, 8x8 and 32x32 pixels,
+    batches of 32 and 128), at the rate measured for each size: 0.9 to 1.7 times the CPU time in float32, 0.8 to 2.5
+    times in bfloat16, which at 32x32 pixels is overestimated.
+
+    Args:
+        rate: Work per second, as `training.speed.measure_speed` measures it.
     """
+    work = training_work(architecture, input_shape, num_classes, batch_size)
+    return images / batch_size * work / rate
+
+
+def training_work(architecture: Architecture, input_shape: InputShape, num_classes: int, batch_size: int) -> float:
+    """Work of one training step in multiply-accumulates: three forward passes, and what other operations are worth."""
     cost = estimate_cost(architecture, input_shape, num_classes)
-    per_image = 3 * 2 * cost.macs / CORE_FLOPS + cost.activations * SECONDS_PER_ACTIVATION
-    return images * per_image + images / batch_size * architecture.layers * SECONDS_PER_LAYER
+    per_image = 3 * cost.macs + MACS_PER_ACTIVATION * cost.activations
+    return batch_size * per_image + MACS_PER_LAYER * architecture.layers
+
+
+def costliest_section(architecture: Architecture, input_shape: InputShape) -> tuple[int, int]:
+    """Return width and image side, in pixels, of the section with the most multiply-accumulates."""
+    side = min(input_shape[1:])
+    sizes = [(section.width, side >> index) for index, section in enumerate(architecture.sections)]
+    macs = [
+        section.depth * (width * pixels) ** 2
+        for section, (width, pixels) in zip(architecture.sections, sizes, strict=True)
+    ]
+    return sizes[macs.index(max(macs))]
 
 
 def gpu_step_seconds(step_macs: float, layers: int) -> tuple[float, float]:

@@ -87,23 +87,16 @@ def _reproduce(options: SimpleNamespace) -> None:
     files = _files(options.data, chosen)
     from dacnn_search.paper.data import Source
     from dacnn_search.paper.reproduce import reproduce
+    from dacnn_search.search.cluster.slots import Resources
     from dacnn_search.search.terminal import Terminal
 
+    source = Source(options.root, files)
+    resources = Resources(options.address, options.concurrency, options.gpus_per_trial, options.verbose)
     with Terminal() as terminal:
         options.results.mkdir(parents=True, exist_ok=True)
         terminal.began(options.results)
-        folders = reproduce(
-            chosen,
-            conditions,
-            Source(options.root, files),
-            options.results,
-            address=options.address,
-            concurrency=options.concurrency,
-            gpus_per_trial=options.gpus_per_trial,
-            repair=options.repair,
-            listener=terminal,
-            verbose=options.verbose,
-        )
+        given = {"resources": resources, "repair": options.repair, "listener": terminal}
+        folders = reproduce(chosen, conditions, source, options.results, **given)
         for folder in folders:
             terminal.say((folder / "comparison.md").read_text(encoding="utf-8"))
             terminal.say(f"page  {folder / 'page.html'}")

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from dacnn_search.common.files import replace_folder, write_atomic
 from dacnn_search.common.machine import package_versions
@@ -30,7 +30,7 @@ from dacnn_search.export.folder import (
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import Cost, estimate_cost
 from dacnn_search.paper.data import PaperData
-from dacnn_search.paper.experiments import Member
+from dacnn_search.paper.experiments import Conditions, Member
 from dacnn_search.storage.checkpoint import Checkpoints
 from dacnn_search.storage.ledger import Ledger, now
 from dacnn_search.training.recipe import Recipe
@@ -44,13 +44,20 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One training of one network."""
+    """One training of one network. `scale` is the factor of its widths."""
 
     member: Member
     data: PaperData
     architecture: Architecture
     recipe: Recipe
     seed: int
+    scale: float = 1.0
+
+    @classmethod
+    def of(cls, member: Member, data: PaperData, conditions: Conditions, seed: int = 0) -> Self:
+        """Return the training of a network under some conditions."""
+        architecture, recipe = conditions.architecture(member.network), conditions.recipe_for(member.dataset)
+        return cls(member, data, architecture, recipe, seed, conditions.scale)
 
     def __str__(self) -> str:
         return f"{self.member.network} on {self.member.dataset}, seed {self.seed}"
@@ -106,14 +113,14 @@ class Archive:
     def keep_checkpoint(self, task: Task, epoch: int, data: bytes) -> None:
         self._checkpoints.save(task.key, epoch, data)
 
-    def keep(self, task: Task, result: dict[str, Any], scale: float) -> Record:
+    def keep(self, task: Task, result: dict[str, Any]) -> Record:
         """Write the trained network, then the record that speaks of it, which is returned."""
         images = task.data.images
         weights = result.pop("weights")
         record = {
             "key": task.key,
             "network": task.member.network,
-            "scale": scale,
+            "scale": task.scale,
             "fingerprint": task.architecture.fingerprint,
             "architecture": task.architecture.to_dict(),
             "data": {"name": images.name, "digest": task.data.digest, "test": len(images.test)},
@@ -135,8 +142,7 @@ class Archive:
         return kept
 
     def _write_network(self, task: Task, record: Record, weights: bytes) -> None:
-        scale = record["scale"]
-        name = task.member.network + (f", widths times {scale:g}" if scale != 1 else "")
+        name = task.member.network + (f", widths times {task.scale:g}" if task.scale != 1 else "")
         metrics = describe_network(task.architecture, NetworkInput.of(task.data.images), name)
         metrics["training"] = describe_training([record], task.data.images, task.data.config)
         config = config_text(task.architecture, task.data.config, record["recipe"], task.seed, name)

@@ -17,6 +17,7 @@ from dacnn_search.network.cost import training_seconds
 from dacnn_search.network.zoo import get
 from dacnn_search.paper.published import PUBLISHED, Published
 from dacnn_search.training.recipe import Recipe
+from dacnn_search.training.speed import remembered_speed_for
 
 __all__ = [
     "EXPERIMENTS",
@@ -163,9 +164,9 @@ class Conditions:
         recipe, known = self.recipe_for(member.dataset), KNOWN_SETS[member.dataset]
         images = min(self.subset or sum(known.train_counts), sum(known.train_counts)) * recipe.epochs
         classes = len(known.train_counts)
-        return self.seeds * training_seconds(
-            self.architecture(member.network), known.input_shape, classes, images, recipe.batch_size
-        )
+        network, shape, batch_size = self.architecture(member.network), known.input_shape, recipe.batch_size
+        rate = remembered_speed_for([network], shape, classes, batch_size).rate(recipe.precision)
+        return self.seeds * training_seconds(network, shape, classes, images, batch_size, rate)
 
 
 def describe_experiments(conditions: Conditions) -> str:

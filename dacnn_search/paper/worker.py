@@ -1,4 +1,4 @@
-"""What runs on Ray's workers for a reproduction: one training, its test curve, its checkpoints."""
+"""Train one network on a worker, with its test curve and its checkpoints."""
 
 import dataclasses
 import math
@@ -35,32 +35,26 @@ def train_watched(
     """Train one network as the paper did: on all training images, with a look at the test images after every epoch.
 
     Nothing is selected by that look: the result is the last epoch's, in float32; the epochs before it are scored in
-    the training's precision. state: a checkpoint to carry on from. Yields `epoch`, `test_accuracy` and `checkpoint`
-    (bytes now and then, else None) after each epoch, and at the end the result. A training whose loss is not finite is
-    a result too, with a `reason` and no accuracy.
+    the training's precision. Yields each epoch as `run_epochs` does, from the checkpoint `state` on if there is one,
+    with its test scores; at the end the result. A training whose loss is not finite is a result too, with a `reason`
+    and no accuracy.
     """
-    from dacnn_search.search.cluster.worker import WorkerProcess, pack_checkpoint
+    from dacnn_search.search.cluster.worker import WorkerProcess, run_epochs
 
     process = WorkerProcess(data, slots)
     training, epochs = process.start_training(Architecture.from_dict(architecture), recipe, seed, state)
-    kept, reason = time.monotonic(), None
-    while reason is None and not training.finished:
-        try:
-            epochs.append(_run_epoch(training))
-        except TrainingError as error:
-            if all(parameter.isfinite().all() for parameter in training.model.parameters()):
-                raise  # no memory, say
-            reason = str(error)
-        else:
-            due = not training.finished and time.monotonic() >= kept + checkpoint_seconds
-            checkpoint = pack_checkpoint(training, epochs) if due else None
-            kept = time.monotonic() if due else kept
-            yield {"epoch": training.epoch, "test_accuracy": epochs[-1]["test_accuracy"], "checkpoint": checkpoint}
+    reason = None
+    try:
+        yield from run_epochs(training, epochs, checkpoint_seconds, _run_epoch)
+    except TrainingError as error:
+        if all(parameter.isfinite().all() for parameter in training.model.parameters()):
+            raise  # for another cause, such as a lack of memory
+        reason = str(error)
     yield _result(training, epochs, reason)
 
 
 def _run_epoch(training: "Training") -> dict[str, Any]:
-    """An epoch's `EpochResult`, with the test scores after it and the time these took."""
+    """Run an epoch and return its `EpochResult` with the test scores after it; `seconds` is the time of both."""
     import torch
 
     from dacnn_search.training.evaluation import evaluate_split
@@ -74,7 +68,7 @@ def _run_epoch(training: "Training") -> dict[str, Any]:
 
 
 def _result(training: "Training", epochs: Sequence[Mapping[str, Any]], reason: str | None) -> dict[str, Any]:
-    """The keys of a line in the ledger, and the weights as a safetensors file."""
+    """Return what the ledger's record tells, and the weights as a safetensors file."""
     import safetensors.torch
 
     from dacnn_search.training.weights import trained_weights

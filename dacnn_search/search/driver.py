@@ -63,7 +63,7 @@ class Search:
                 "session": len(ledger.records),
                 "sampler": settings.sampler,
                 "seed": settings.seed,
-                "space": space_id(space),
+                "space": space_id(space.settings),
             },
         )
         self._checkpoints = Checkpoints(run.checkpoints)
@@ -72,7 +72,7 @@ class Search:
         self._epochs = space.settings.recipe.epochs
         self._rule = make_stopping(settings.stopping, self._epochs)
         for record in ledger.records:
-            self._rule.follow(progress_of(record, Architecture.from_dict(record["architecture"]), record["curve"]))
+            self._rule.learn(progress_of(record, Architecture.from_dict(record["architecture"]), record["curve"]))
         self._front = front_of(ledger.records)
         self._hypervolume = self._scale.hypervolume(self._front)
         self._begun = time.monotonic()

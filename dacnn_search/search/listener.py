@@ -24,11 +24,10 @@ class RunningTrial:
 
 @dataclass(frozen=True)
 class Retraining:
-    """How far the retraining of the front is: `finished` of `trainings`, after `elapsed` seconds."""
+    """How many full trainings have ended, of how many."""
 
     finished: int
     trainings: int
-    elapsed: float
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Snapshot:
 
     elapsed, remaining: seconds of search; the latter an estimate, None while there is nothing to go by.
     finished, trials: trials that have ended and trials wanted. hypervolume: of the front, in [0, 1].
-    retraining: set from the beginning of a retraining to its end, or to where it was interrupted or failed.
+    retraining: None until networks of the front are trained in full; all other counts are of the search.
     """
 
     state: str

@@ -14,7 +14,7 @@ from dacnn_search.common.files import write_atomic
 from dacnn_search.dashboard.page import write_dashboard, write_index
 from dacnn_search.dashboard.tensorboard import write_tensorboard
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.search.listener import Listener, Retraining, RunningTrial, Snapshot
+from dacnn_search.search.listener import Listener, Snapshot
 from dacnn_search.search.study import Unfinished, write_study
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.front import Record, front_of
@@ -102,35 +102,27 @@ def write_status(run: RunDirectory, snapshot: Snapshot) -> None:
         "remaining": None if snapshot.remaining is None else round(snapshot.remaining, 1),
         "finished": snapshot.finished,
         "trials": snapshot.trials,
-        "retraining": snapshot.retraining and dataclasses.asdict(snapshot.retraining),
         "running": [dataclasses.asdict(trial) for trial in snapshot.running],
         "hypervolume": snapshot.hypervolume,
+        "retraining": snapshot.retraining and dataclasses.asdict(snapshot.retraining),
         "updated": now(),
     }
     write_atomic(run.folder / "status.json", json.dumps(values, indent=2) + "\n")
 
 
-def snapshot_of(
-    run: RunDirectory,
-    state: str,
-    message: str | None = None,
-    retraining: Retraining | None = None,
-    running: Sequence[RunningTrial] = (),
-) -> Snapshot:
-    """Return where a run stands whose search has ended; its figures are read from the ledger."""
+def snapshot_of(run: RunDirectory, state: str) -> Snapshot:
+    """Return where a run stands whose search has ended, from its ledger."""
     records = run.records
     front = front_of(records)
     return Snapshot(
         state=state,
-        message=message,
+        message=None,
         elapsed=max((record["finished"] for record in records), default=0.0),
         remaining=None,
         finished=len(records),
         trials=max(len(records), run.environment.get("trials") or 0),
-        running=running,
         front=front,
         hypervolume=run.scale.hypervolume(front),
-        retraining=retraining,
     )
 
 

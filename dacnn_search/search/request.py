@@ -11,7 +11,7 @@ from dacnn_search.search.cluster.slots import Resources
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SearchSettings
 from dacnn_search.space.validation import validate
-from dacnn_search.storage.resume import Extension, check_extension, check_unchanged, settings_before
+from dacnn_search.storage.resume import Extension, check_extension, check_unchanged
 from dacnn_search.storage.run_directory import RunDirectory, check_name
 
 __all__ = ["SearchRequest", "prepare"]
@@ -69,15 +69,20 @@ def prepare(
         return SearchRequest(given, _validated({**_values(given), **_given(settings)}), results, name)
     run = RunDirectory(resume)
     _check_writable(run.folder)
+    own = run.space
     if not extend:
-        check_unchanged(run)
-    extension = None if given is None else check_extension(run, given, extend)
-    merged = _settings_of_resumed(run, given, settings)
-    return SearchRequest(given or run.space, merged, results, name, run, extension, repair)
+        check_unchanged(run, own)
+    extension = None if given is None else check_extension(run, own, given, extend)
+    merged = _settings_of_resumed(run, own, given, settings)
+    return SearchRequest(given or own, merged, results, name, run, extension, repair)
 
 
-def _settings_of_resumed(run: RunDirectory, space: SearchSpace | None, given: Mapping[str, Any]) -> SearchSettings:
-    """Return the settings of a resumed search. The first of these that has a setting counts:
+def _settings_of_resumed(
+    run: RunDirectory, own: SearchSpace, space: SearchSpace | None, given: Mapping[str, Any]
+) -> SearchSettings:
+    """Return the settings of a resumed search, of the run's `own` space file or another one, `space`.
+
+    The first of these that has a setting counts:
 
     1. the command line or the arguments of `run_search`
     2. the space file, where it was edited since the run was last started
@@ -88,10 +93,10 @@ def _settings_of_resumed(run: RunDirectory, space: SearchSpace | None, given: Ma
     deleted.
     Raises RunDirectoryError for another seed.
     """
-    in_file = _values(space or run.space)
+    in_file = _values(space or own)
     environment = run.environment
     last = {name: environment[name] for name in in_file if name in environment}
-    before = settings_before(run)
+    before = run.given_settings and run.given_settings.search
     edited = {name: value for name, value in in_file.items() if before and value != getattr(before, name)}
     if space is not None:
         edited = {name: value for name, value in edited.items() if name in space.settings.search.model_fields_set}

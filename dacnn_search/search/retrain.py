@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -249,7 +248,6 @@ class _Progress:
         self._epochs = epochs
         self._listener = listener
         self._search = snapshot_of(run, "retraining")
-        self._begun = time.monotonic()
         self._running: dict[FullTraining, int] = {}
         self._done = 0
 
@@ -287,13 +285,12 @@ class _Progress:
             RunningTrial(t.record["trial"], t.record["fingerprint"], t.record["parameters"], epoch, self._epochs, None)
             for t, epoch in self._running.items()
         ]
-        retraining = Retraining(self._done, self._trainings, round(time.monotonic() - self._begun, 1))
         snapshot = replace(
             self._search,
             state=state,
             message=message,
             running=running,
-            retraining=None if state == "finished" else retraining,
+            retraining=Retraining(self._done, self._trainings),
         )
         with contextlib.suppress(OSError):  # the status is for others; nothing depends on it
             write_status(self._run, snapshot)

@@ -105,7 +105,8 @@ class Terminal(Listener):
         """The last snapshot as a few rows: the whole, the running trials, the front so far."""
         if (snapshot := self._snapshot) is None:
             return ""
-        bar = ProgressBar(snapshot.trials, snapshot.finished, width=BAR)
+        finished, wanted = _counts(snapshot)
+        bar = ProgressBar(wanted, finished, width=BAR)
         parts = [_grid([[snapshot.state, bar, self._progress(snapshot)]])]
         facts = _facts(snapshot)
         if facts:
@@ -119,11 +120,13 @@ class Terminal(Listener):
     def _progress(self, snapshot: Snapshot) -> str:
         """How far a run is and when it will end, by the clock of now."""
         since = time.monotonic() - self._received
+        finished, wanted = _counts(snapshot)
         parts = [_done(snapshot)]
         if snapshot.message:
             parts.append(snapshot.message)
-        elif not snapshot.running and snapshot.finished < snapshot.trials:
-            parts.append(f"starting the workers, {format_duration(snapshot.elapsed + since)}")
+        elif not snapshot.running and finished < wanted:
+            waited = since if snapshot.retraining else snapshot.elapsed + since
+            parts.append(f"starting the workers, {format_duration(waited)}")
         elif snapshot.remaining is not None and snapshot.state == "searching":
             left = max(snapshot.remaining - since, 0.0)
             end = datetime.datetime.now() + datetime.timedelta(seconds=left)
@@ -174,7 +177,15 @@ def _line(snapshot: Snapshot) -> str:
 
 
 def _done(snapshot: Snapshot) -> str:
-    return f"{snapshot.finished}/{snapshot.trials} {'networks' if snapshot.state == 'retraining' else 'trials'}"
+    finished, wanted = _counts(snapshot)
+    return f"{finished}/{wanted} {'networks' if snapshot.retraining else 'trials'}"
+
+
+def _counts(snapshot: Snapshot) -> tuple[int, int]:
+    """Return how much is done, of how much."""
+    if snapshot.retraining:
+        return snapshot.retraining.finished, snapshot.retraining.trainings
+    return snapshot.finished, snapshot.trials
 
 
 def _facts(snapshot: Snapshot) -> list[str]:

@@ -13,6 +13,7 @@ from dacnn_search.network.cost import training_seconds
 from dacnn_search.network.drawing import LEGEND, draw
 from dacnn_search.space.count import count_networks
 from dacnn_search.space.search_space import SearchSpace
+from dacnn_search.training.speed import remembered_speed_for
 
 __all__ = ["preview"]
 
@@ -95,10 +96,9 @@ def _duration_line(space: SearchSpace, sample: Sample) -> str:
     recipe = space.settings.recipe
     trials = min(space.settings.search.trials, count_networks(space.tree))
     images = recipe.epochs * space.summary.train_size
-    times = [
-        training_seconds(network, space.input_shape, space.num_classes, images, recipe.batch_size)
-        for network in sample.networks
-    ]
+    shape, classes, batch_size = space.input_shape, space.num_classes, recipe.batch_size
+    rate = remembered_speed_for(sample.networks, shape, classes, batch_size).rate(recipe.precision)
+    times = [training_seconds(network, shape, classes, images, batch_size, rate) for network in sample.networks]
     each, cores = float(np.mean(times)), count_cores()
     return (
         f"{trials} trials of {recipe.epochs} epochs: about {format_duration(trials * each / cores)} on the {cores} CPU "

@@ -61,9 +61,9 @@ class SearchSpace:
 
     @property
     def text(self) -> str:
-        """The file it was read from, as given; for a space made in Python the same settings as YAML."""
+        """The text that was read and checked; for a space made in Python the same settings as YAML."""
         if self.document is not None:
-            return self.document.path.read_text(encoding="utf-8")
+            return self.document.text
         return dump_yaml(self.values)
 
     @property

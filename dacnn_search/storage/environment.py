@@ -3,59 +3,54 @@
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dacnn_search.common.errors import RunDirectoryError
 from dacnn_search.common.files import read_json
 from dacnn_search.common.machine import git_commit, gpu_names, package_versions, processor_name
+from dacnn_search.common.privacy import mask_command
 from dacnn_search.space.count import count_networks
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.ledger import now
 
-__all__ = ["FORMAT", "describe_run", "given_facts", "read_environment"]
-
+__all__ = ["FORMAT", "describe_run", "describe_space", "read_environment"]
 
 FORMAT = 1  # of the files in a run directory; a run of a later format is refused
 
 
-def _whole(least: int) -> Callable[[Any], bool]:
-    return lambda value: type(value) is int and value >= least
-
-
-# What environment.json must say: (part, key) -> rule, whether a value keeps it.
-FACTS: dict[tuple[str, str], tuple[str, Callable[[Any], bool]]] = {
-    ("data", "input_shape"): (
-        "three whole numbers from 1 on",
-        lambda value: isinstance(value, list) and len(value) == 3 and all(map(_whole(1), value)),
-    ),
-    ("data", "num_classes"): ("a whole number from 1 on", _whole(1)),
-    ("space", "least"): ("a whole number from 1 on", _whole(1)),
-    ("space", "most"): ("a whole number from 1 on", _whole(1)),
-}
-
-
 def read_environment(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
-    """What an `environment.json` says. Raises RunDirectoryError if it can't be read, lacks one of the parts that are
-    `needed`, or says of data or space what can't be."""
+    """Read an `environment.json`.
+
+    Raises RunDirectoryError if it can't be read, lacks one of the parts `needed` ("data", "space"), or has impossible
+    values in one of them.
+    """
+    count = "a whole number from 1 on"
+    rules = (
+        ("data", "input_shape", "three whole numbers from 1 on", _is_shape),
+        ("data", "num_classes", count, _is_count),
+        ("space", "least", count, _is_count),
+        ("space", "most", count, _is_count),
+    )
     values = read_json(path)
-    for (part, key), (rule, kept) in FACTS.items():
+    for part, key, rule, keeps_rule in rules:
         facts = values.get(part, {})
         found = facts.get(key) if isinstance(facts, dict) else None
-        if (part in needed or facts != {}) and not kept(found):
+        if (part in needed or facts != {}) and not keeps_rule(found):
             raise RunDirectoryError(f"{path}: {part} must have {key}, {rule}, but has {found!r}")
     return values
 
 
 def describe_run(name: str, space: SearchSpace, class_names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the contents of a new run's `environment.json`. Secrets of the command line are masked."""
     data = space.settings.data
     return {
         "format": FORMAT,
         "name": name,
         "started": now(),
         **settings,
-        "command": sys.argv,
+        "command": mask_command(sys.argv),
         "versions": {"python": platform.python_version(), **package_versions()},
         "machine": {
             "host": platform.node(),
@@ -76,12 +71,12 @@ def describe_run(name: str, space: SearchSpace, class_names: Sequence[str], sett
         },
         "epochs": space.settings.recipe.epochs,
         "recipe": space.settings.recipe.model_dump(mode="json"),
-        **given_facts(space),
+        **describe_space(space),
     }
 
 
-def given_facts(space: SearchSpace) -> dict[str, Any]:
-    """What a run's file may say otherwise when the run goes on."""
+def describe_space(space: SearchSpace) -> dict[str, Any]:
+    """Return the parts of `environment.json` that follow from the space file, which may change on resuming."""
     least, most = space.extremes()
     limits = space.settings.constraints
     return {
@@ -93,7 +88,16 @@ def given_facts(space: SearchSpace) -> dict[str, Any]:
             "most": most.parameters,
             "given": space.values,
             "constraints": {
-                key: limit.max if (limit := getattr(limits, key)) else None for key in ("parameters", "macs")
+                "parameters": limits.parameters and limits.parameters.max,
+                "macs": limits.macs and limits.macs.max,
             },
         },
     }
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(map(_is_count, value))

@@ -3,6 +3,7 @@
 A record is one line of the ledger: a mapping with at least `sequence`, `state`, `parameters` and `accuracy`.
 """
 
+import bisect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,19 +12,18 @@ from typing import Any
 import moocore
 import numpy as np
 
-__all__ = ["Record", "Scale", "best_under", "front_of", "spread"]
+__all__ = ["Record", "Scale", "best_under", "front_of", "hypervolumes", "spread"]
 
 Record = Mapping[str, Any]
 
 
 def front_of(records: Iterable[Record]) -> list[Record]:
-    """The COMPLETE records that no other COMPLETE record beats, from few parameters to many.
+    """Return the COMPLETE records that no other COMPLETE record beats, from few parameters to many.
 
     One record beats another if it is no worse in both objectives and better in one; of equals the first in the
     ledger stays. Accuracy rises strictly along the front. Records without a finite accuracy are left out.
     """
-    finished = [r for r in records if r["state"] == "COMPLETE" and math.isfinite(r["accuracy"])]
-    finished.sort(key=lambda r: (r["parameters"], -r["accuracy"], r["sequence"]))
+    finished = sorted(filter(_is_finished, records), key=lambda r: (r["parameters"], -r["accuracy"], r["sequence"]))
     front: list[Record] = []
     for record in finished:
         if not front or record["accuracy"] > front[-1]["accuracy"]:
@@ -32,7 +32,7 @@ def front_of(records: Iterable[Record]) -> list[Record]:
 
 
 def spread(front: Sequence[Record], count: int) -> list[Record]:
-    """At most `count` records of a front, evenly spread over its range of log parameters, both ends included
+    """Choose at most `count` records of a front, evenly spread over its range of log parameters, both ends included
     (of one record alone, the most accurate). The order of the front is kept."""
     if count >= len(front):
         return list(front)
@@ -46,17 +46,20 @@ def spread(front: Sequence[Record], count: int) -> list[Record]:
     return [front[i] for i in sorted(chosen)]
 
 
-def best_under(front: Sequence[Record], max_parameters: int) -> Record | None:
-    """The most accurate record of a front with at most that many parameters; None if all are larger."""
-    fitting = [r for r in front if r["parameters"] <= max_parameters]
-    return max(fitting, key=lambda r: r["accuracy"], default=None)
+def best_under(front: Sequence[Record], max_parameters: float) -> Record | None:
+    """Return the most accurate record of a front with at most that many parameters; None if all are larger."""
+    fitting = bisect.bisect_right(front, max_parameters, key=_parameters)
+    return front[fitting - 1] if fitting else None
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What hypervolume is measured in: accuracy from chance to 1, log10 parameters from `least` to `most`.
+    """The box that hypervolume is measured in: accuracy from chance to 1, log10 parameters from `least` to `most`.
 
-    least, most: parameters of the smallest and of the largest network of the space. chance: accuracy of guessing.
+    Args:
+        least: Parameters of the smallest network of the space.
+        most: Parameters of its largest network.
+        chance: Accuracy of guessing, in [0, 1].
     """
 
     least: int
@@ -64,7 +67,7 @@ class Scale:
     chance: float
 
     def hypervolume(self, front: Iterable[Record]) -> float:
-        """Share of the box that a front dominates, in [0, 1]; 1 would be accuracy 1 with `least` parameters."""
+        """Return the share of the box that a front dominates, in [0, 1]; 1 is accuracy 1 with `least` parameters."""
         width = max(math.log10(self.most) - math.log10(self.least), 1e-9)
         points = [((math.log10(r["parameters"]) - math.log10(self.least)) / width, 1.0 - r["accuracy"]) for r in front]
         if not points:
@@ -73,3 +76,35 @@ class Scale:
         reference = (1.05, 1.0 - self.chance)
         box = 1.05 * (1.0 - self.chance)
         return float(moocore.hypervolume(np.array(points), ref=reference)) / box
+
+
+def hypervolumes(records: Iterable[Record], scale: Scale) -> list[float]:
+    """Return the hypervolume of the front after each record, in the order of the ledger."""
+    front: list[Record] = []
+    value, curve = 0.0, []
+    for record in records:
+        if _add(front, record):
+            value = round(scale.hypervolume(front), 5)
+        curve.append(value)
+    return curve
+
+
+def _add(front: list[Record], record: Record) -> bool:
+    """Add a record to a front in its place, and drop the members it beats; return False if it is not on the front."""
+    if not _is_finished(record):
+        return False
+    rival = best_under(front, record["parameters"])
+    if rival is not None and rival["accuracy"] >= record["accuracy"]:
+        return False
+    start = bisect.bisect_left(front, record["parameters"], key=_parameters)
+    end = bisect.bisect_right(front, record["accuracy"], start, key=lambda r: r["accuracy"])
+    front[start:end] = [record]
+    return True
+
+
+def _is_finished(record: Record) -> bool:
+    return record["state"] == "COMPLETE" and math.isfinite(record["accuracy"])
+
+
+def _parameters(record: Record) -> int:
+    return int(record["parameters"])

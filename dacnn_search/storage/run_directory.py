@@ -1,30 +1,24 @@
 """`RunDirectory`: the folder in which one search keeps everything (see `results/README.md`)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dacnn_search.common.errors import RunDirectoryError
 from dacnn_search.common.files import new_folder, read_json, sha256_of, write_atomic
 from dacnn_search.space.search_space import SearchSpace
-from dacnn_search.space.settings import plain_name
-from dacnn_search.storage.environment import FORMAT, describe_run, given_facts, read_environment
+from dacnn_search.space.settings import SpaceSettings, plain_name
+from dacnn_search.space.validation import validate
+from dacnn_search.storage.environment import FORMAT, describe_run, describe_space, read_environment
 from dacnn_search.storage.front import Record, Scale, front_of
 from dacnn_search.storage.ledger import read_ledger
-from dacnn_search.storage.trained import TrainedNetwork, best_networks, trained_networks
+from dacnn_search.storage.trained import TrainedNetwork, trained_networks
 
-__all__ = [
-    "PROPOSAL",
-    "RETRAINED",
-    "TRIAL",
-    "RunDirectory",
-    "check_name",
-    "load_run",
-]
+__all__ = ["PROPOSAL", "RETRAINED", "TRIAL", "RunDirectory", "check_name", "load_run"]
 
-SPACE_FILE, ENVIRONMENT_FILE = "space.yaml", "environment.json"
-# What the lines of the three ledgers have at least.
+SPACE_FILE, ENVIRONMENT_FILE, TRIALS_FILE = "space.yaml", "environment.json", "trials.jsonl"
+# The keys that every line of the three ledgers has at least.
 _NETWORK = frozenset({"trial", "fingerprint", "architecture", "parameters", "macs", "accuracy", "epochs"})
 TRIAL = _NETWORK | {"state", "choices", "seconds"}
 PROPOSAL = frozenset(
@@ -33,14 +27,20 @@ PROPOSAL = frozenset(
 RETRAINED = _NETWORK | {"seed", "test_accuracy", "recipe"}
 
 
-class RunDirectory:
-    """One run directory; the properties read its files anew each time.
+def load_run(folder: Path | str) -> "RunDirectory":
+    """Open the run directory of a search. Raises RunDirectoryError if the folder is none or of a later format."""
+    return RunDirectory(folder)
 
-    Raises RunDirectoryError if the folder is not a run directory or of a later format.
+
+class RunDirectory:
+    """One run directory. Its properties read the files anew each time.
+
+    Raises RunDirectoryError if the folder is not a run directory, is damaged or of a later format.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        self._contents: dict[Path, Any] | None = None  # of the files read, in a snapshot
         if not self.space_file.is_file() or not self.environment_file.is_file():
             lack = "one does not" if self.folder.is_dir() else "is none" if self.folder.exists() else "does not exist"
             raise RunDirectoryError(
@@ -57,17 +57,39 @@ class RunDirectory:
         read_environment(self.environment_file, ("data", "space"))
 
     @classmethod
+    def snapshot(cls, folder: Path | str) -> "RunDirectory":
+        """Open a run directory for a page about it.
+
+        Its files are read now and not again, so that all parts of the page fit together while a search goes on. Only
+        `trials.jsonl` and `environment.json` must be there, of any format. Raises RunDirectoryError if one of them is
+        missing or a file is damaged.
+        """
+        run = cls.__new__(cls)
+        run.folder = Path(folder)
+        run._contents = {}
+        for name in (ENVIRONMENT_FILE, TRIALS_FILE):
+            if not (run.folder / name).is_file():
+                raise RunDirectoryError(f"{folder}: a run directory must hold {name}, but this one does not")
+        read_environment(run.environment_file, ("data",) if run.retrained else ())
+        _ = run.environment, run.records, run.status  # read them
+        return run
+
+    @classmethod
     def create(
         cls, results: Path, name: str | None, space: SearchSpace, class_names: Sequence[str], settings: dict[str, Any]
     ) -> "RunDirectory":
-        """A fresh run directory for a space read from a file.
+        """Make a new run directory below `results`.
 
-        With no `name` it gets that of the space, numbered if it is taken. settings: the search's, kept in
-        `environment.json`. Raises RunDirectoryError if a `name` given is taken or the folder can't be made.
+        Args:
+            name: Name of the folder; by default that of the space, numbered if it is taken.
+            space: Its `text` becomes `space.yaml`.
+            class_names: Names of the data's classes.
+            settings: The settings of the search, kept in `environment.json`.
+
+        Raises RunDirectoryError if a `name` given is taken or the folder can't be made.
         """
         check_name(name)
-        wanted, number = name or space.name, 1
-        folder = results / wanted
+        folder, number = results / (name or space.name), 1
         while True:
             try:
                 _write_folder(folder, space, class_names, settings)
@@ -78,22 +100,24 @@ class RunDirectory:
                         f"{folder}: a new run needs a name that is not taken; to go on with this one: --resume {folder}"
                     ) from None
                 number += 1
-                folder = results / f"{wanted}-{number}"
+                folder = results / f"{space.name}-{number}"
             except OSError as error:
                 raise RunDirectoryError(f"{folder}: the run directory can't be made: {error.strerror}") from error
 
     def set_space(self, space: SearchSpace) -> None:
-        """Go on in a space, or with a file that says other things of the same space."""
+        """Replace `space.yaml` by the text of `space`, and what `environment.json` says of it."""
         given = self.environment.get("space", {}).get("given")
         if space.values != given or space.text != self.space_file.read_text(encoding="utf-8"):
-            self.set_environment(**given_facts(space))
+            self.set_environment(**describe_space(space))
             write_atomic(self.space_file, space.text)
 
     def set_environment(self, **values: Any) -> None:
-        """Change values in `environment.json`, if they are others than before."""
+        """Change values in `environment.json`; leave the file alone if it has them already."""
         before = self.environment
         if any(before.get(key) != value for key, value in values.items()):
             write_atomic(self.environment_file, json.dumps({**before, **values}, indent=2) + "\n")
+
+    # Files.
 
     @property
     def space_file(self) -> Path:
@@ -105,53 +129,87 @@ class RunDirectory:
 
     @property
     def trials_file(self) -> Path:
-        return self.folder / "trials.jsonl"
+        return self.folder / TRIALS_FILE
 
     @property
     def proposals_file(self) -> Path:
-        """What was proposed and when, in the ledger's format: who resumes trains what was not finished."""
+        """The ledger of proposals: on resuming, what had not finished is trained again."""
         return self.folder / "proposals.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of the trainings that have not ended."""
-        return self.folder / "checkpoints"
 
     @property
     def retrained_file(self) -> Path:
         return self.folder / "retrained.jsonl"
 
+    @property
+    def status_file(self) -> Path:
+        return self.folder / "status.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the trainings that have not ended."""
+        return self.folder / "checkpoints"
+
     def weights_file(self, fingerprint: str, seed: int) -> Path:
-        """Where retraining keeps the weights of a network."""
+        """Return where retraining keeps the weights of a network."""
         return self.folder / "retrained" / f"{fingerprint}-{seed}.safetensors"
 
     def has_weights(self, record: Record) -> bool:
-        """Whether the weights that a record of a retraining speaks of are there and as they were written."""
+        """Tell whether the weights of a record of `retrained` are there and as they were written."""
         path = self.weights_file(record["fingerprint"], record["seed"])
         return path.is_file() and record.get("weights_sha256") in (None, sha256_of(path))
 
+    # Contents.
+
     @property
     def space(self) -> SearchSpace:
+        """The space in `space.yaml`, checked. Raises what `SearchSpace.from_yaml` raises."""
         return SearchSpace.from_yaml(self.space_file)
 
     @property
     def environment(self) -> dict[str, Any]:
-        return read_json(self.environment_file)
+        values: dict[str, Any] = self._read(self.environment_file, read_json)
+        return values
+
+    @property
+    def name(self) -> str:
+        return str(self.environment.get("name") or self.folder.resolve().name)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The facts about the images, such as `input_shape` and `num_classes`; empty if the run does not know them."""
+        return self.environment.get("data") or {}
+
+    @property
+    def given_settings(self) -> SpaceSettings | None:
+        """The contents of the space file when the run was last started; None for a run from before these were kept."""
+        given = (self.environment.get("space") or {}).get("given")
+        return SpaceSettings.model_construct(**validate(given, SpaceSettings)[0]) if given else None
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The contents of `status.json`; empty if it is not there."""
+        status: dict[str, Any] = self._read(self.status_file, read_json) if self.status_file.exists() else {}
+        return status
 
     @property
     def records(self) -> list[dict[str, Any]]:
         """The finished trials, in the order they finished."""
-        return read_ledger(self.trials_file, TRIAL) if self.trials_file.exists() else []
+        return self._ledger(self.trials_file, TRIAL)
 
     @property
     def proposals(self) -> list[dict[str, Any]]:
-        """What was proposed, in that order; each with how many trials had finished by then."""
-        return read_ledger(self.proposals_file, PROPOSAL) if self.proposals_file.exists() else []
+        """The proposals in their order, each with the number of trials that had finished by then."""
+        return self._ledger(self.proposals_file, PROPOSAL)
 
     @property
     def retrained(self) -> list[dict[str, Any]]:
         """The finished retrainings, one record per network and seed."""
-        return read_ledger(self.retrained_file, RETRAINED) if self.retrained_file.exists() else []
+        return self._ledger(self.retrained_file, RETRAINED)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of search up to the last finished trial, over all its sessions, by the ledger."""
+        return max((record.get("finished") or 0.0 for record in self.records), default=0.0)
 
     @property
     def front(self) -> list[Record]:
@@ -159,9 +217,20 @@ class RunDirectory:
         return front_of(self.records)
 
     @property
+    def scale(self) -> Scale:
+        """The box of this run's hypervolume; the trials' own range if the run does not know the space's."""
+        space = self.environment.get("space") or {}
+        sizes = [record["parameters"] for record in self.records] if not space else []
+        return Scale(
+            space.get("least") or min(sizes, default=1),
+            space.get("most") or max(sizes, default=1),
+            1 / self.data.get("num_classes", 10),
+        )
+
+    @property
     def networks(self) -> list[TrainedNetwork]:
         """The networks that were trained in full, from few parameters to many."""
-        return trained_networks(self.folder, self.environment["data"], self.retrained)
+        return trained_networks(self.folder, self.data, self.retrained)
 
     def best(
         self,
@@ -173,30 +242,33 @@ class RunDirectory:
         trial: int | None = None,
         top: int | None = None,
     ) -> list[TrainedNetwork]:
-        """The networks trained in full that keep all the limits given, the most accurate first; at most `top` of them.
+        """Return the networks trained in full that keep all limits given, the most accurate first, of equals the
+        smaller; at most `top` of them.
 
         Accuracy is that of the test images, in [0, 1]; bytes are those of the float32 weight file.
         """
-        return best_networks(
-            self.networks,
-            max_parameters=max_parameters,
-            max_macs=max_macs,
-            max_bytes=max_bytes,
-            min_accuracy=min_accuracy,
-            trial=trial,
-            top=top,
-        )
+        fitting = [
+            network
+            for network in self.networks
+            if (max_parameters is None or network.parameters <= max_parameters)
+            and (max_macs is None or network.macs <= max_macs)
+            and (max_bytes is None or network.file_bytes <= max_bytes)
+            and (min_accuracy is None or network.accuracy >= min_accuracy)
+            and (trial is None or network.trial == trial)
+        ]
+        return sorted(fitting, key=lambda network: (-network.accuracy, network.parameters))[:top]
 
-    @property
-    def scale(self) -> Scale:
-        """What this run's hypervolume is measured in."""
-        values = self.environment
-        return Scale(values["space"]["least"], values["space"]["most"], 1 / values["data"]["num_classes"])
+    def _ledger(self, path: Path, keys: frozenset[str]) -> list[dict[str, Any]]:
+        records: list[dict[str, Any]] = self._read(path, lambda path: read_ledger(path, keys) if path.exists() else [])
+        return records
 
-
-def load_run(folder: Path | str) -> RunDirectory:
-    """The run directory of a search. Raises RunDirectoryError if the folder is none or of a later format."""
-    return RunDirectory(folder)
+    def _read(self, path: Path, read: Callable[[Path], Any]) -> Any:
+        """Read a file; in a snapshot only the first time."""
+        if self._contents is None:
+            return read(path)
+        if path not in self._contents:
+            self._contents[path] = read(path)
+        return self._contents[path]
 
 
 def check_name(name: str | None) -> None:

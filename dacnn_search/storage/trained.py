@@ -1,4 +1,4 @@
-"""The networks of a run that were trained in full, and choosing among them."""
+"""The networks of a run that were trained in full, and the front judged again by their test accuracies."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,28 +11,24 @@ import numpy as np
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import estimate_cost
 
-__all__ = [
-    "Judgement",
-    "TrainedNetwork",
-    "best_networks",
-    "deviation_of",
-    "group_retrained",
-    "judge",
-    "trained_networks",
-]
+__all__ = ["Judgement", "TrainedNetwork", "deviation_of", "group_retrained", "judge", "trained_networks"]
 
 Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """One network and its full trainings, one record of `retrained.jsonl` per seed, by one recipe.
+    """One network and its full trainings by one recipe.
 
-    folder: where its files are, or will be after an export. file_bytes: of its float32 weights as safetensors.
+    Args:
+        folder: Where its files are, or will be once it is written to `best/`.
+        rank: Its place among the retrained networks by parameters, from 1.
+        records: Its records of `retrained.jsonl`, one per seed.
+        file_bytes: Size of its float32 weights as a safetensors file.
     """
 
     folder: Path
-    rank: int  # from 1, by parameters
+    rank: int
     records: tuple[Record, ...]
     file_bytes: int
 
@@ -54,19 +50,22 @@ class TrainedNetwork:
 
     @property
     def accuracy(self) -> float:
-        """On the test images, the mean over the seeds; without test images the search's validation accuracy."""
+        """The accuracy on the test images, averaged over the seeds; without test images that of the search."""
         return statistics.fmean(self.tested) if self.tested else float(self.records[0]["accuracy"])
 
     @property
     def tested(self) -> list[float]:
-        """The accuracy on the test images, of each seed; empty without test images."""
+        """The accuracies on the test images, one per seed; empty without test images."""
         return [record["test_accuracy"] for record in self.records if record["test_accuracy"] is not None]
 
 
 def trained_networks(run: Path, data: Mapping[str, Any], retrained: Iterable[Record]) -> list[TrainedNetwork]:
-    """The networks of a run directory from the records of their trainings, from few parameters to many.
+    """Return the retrained networks of a run directory, from few parameters to many.
 
-    data: with the `input_shape` (C, H, W) and `num_classes`.
+    Args:
+        run: The run directory.
+        data: The `input_shape` (C, H, W) and `num_classes` of its images.
+        retrained: The records of the trainings.
     """
     networks = []
     for rank, records in enumerate(group_retrained(retrained), start=1):
@@ -77,9 +76,9 @@ def trained_networks(run: Path, data: Mapping[str, Any], retrained: Iterable[Rec
 
 
 def group_retrained(records: Iterable[Record]) -> list[tuple[Record, ...]]:
-    """The records of each network, by seed; the networks from few parameters to many.
+    """Group records by network, sorted by parameters, and within a network by seed.
 
-    Of a network that was trained by several recipes those of the last one are taken, and of one seed the last record:
+    Of a network that was trained by several recipes only the last recipe counts, and of each seed only the last record:
     weights are kept by network and seed, so the earlier ones are gone.
     """
     latest: dict[str, dict[int, Record]] = {}
@@ -92,40 +91,20 @@ def group_retrained(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     return sorted(groups, key=lambda group: (group[0]["parameters"], group[0]["fingerprint"]))
 
 
-def best_networks(
-    networks: Sequence[TrainedNetwork],
-    *,
-    max_parameters: int | None = None,
-    max_macs: int | None = None,
-    max_bytes: int | None = None,
-    min_accuracy: float | None = None,
-    trial: int | None = None,
-    top: int | None = None,
-) -> list[TrainedNetwork]:
-    """Those that keep all the limits given, the most accurate first, of equals the smaller; at most `top` of them."""
-    fitting = [
-        network
-        for network in networks
-        if (max_parameters is None or network.parameters <= max_parameters)
-        and (max_macs is None or network.macs <= max_macs)
-        and (max_bytes is None or network.file_bytes <= max_bytes)
-        and (min_accuracy is None or network.accuracy >= min_accuracy)
-        and (trial is None or network.trial == trial)
-    ]
-    return sorted(fitting, key=lambda network: (-network.accuracy, network.parameters))[:top]
-
-
 def deviation_of(values: Sequence[float]) -> float | None:
-    """The standard deviation of the accuracies of several seeds; None for fewer than two."""
+    """Return the standard deviation of the accuracies of several seeds; None for fewer than two."""
     return statistics.stdev(values) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A front, chosen on noisy validation accuracies, judged again on test accuracies (means over the seeds).
+    """The front of a search, which was chosen by noisy validation accuracies, judged again by test accuracies.
 
-    correlation: Spearman's, of validation and test accuracy; None for fewer than three networks and where all are
-    equal. front: the networks that no other one beats, from few parameters to many. beaten: the others.
+    Args:
+        correlation: Spearman's rank correlation of validation and test accuracy. None for fewer than three networks,
+            and if all accuracies are equal.
+        front: The networks that no other one beats on the test images, from few parameters to many.
+        beaten: The other networks.
     """
 
     correlation: float | None
@@ -143,7 +122,7 @@ class Judgement:
 
 
 def judge(networks: Iterable[TrainedNetwork]) -> Judgement | None:
-    """Judge retrained networks on the test images; None if fewer than two were scored on them."""
+    """Judge retrained networks by their test accuracies; return None if fewer than two have one."""
     scored = sorted((n for n in networks if n.tested), key=lambda n: (n.parameters, -n.accuracy))
     if len(scored) < 2:
         return None
@@ -155,8 +134,7 @@ def judge(networks: Iterable[TrainedNetwork]) -> Judgement | None:
 
 
 def _rank_correlation(networks: Sequence[TrainedNetwork]) -> float | None:
-    """Spearman's, of validation and test accuracy, if there are enough networks to speak of it."""
-    from scipy.stats import rankdata
+    from scipy.stats import rankdata  # not at the top: it takes a while
 
     pairs = np.array([(network.records[0]["accuracy"], network.accuracy) for network in networks])
     if len(pairs) < 3 or (pairs == pairs[0]).all(axis=0).any():

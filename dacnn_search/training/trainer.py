@@ -28,12 +28,12 @@ from dacnn_search.training.device_data import ResidentData
 from dacnn_search.training.evaluation import (
     autocast,
     check_suits,
-    choose_precision,
     evaluate,
     evaluate_split,
 )
 from dacnn_search.training.memory import step_bytes
 from dacnn_search.training.recipe import Recipe, learning_rate_at
+from dacnn_search.training.speed import fix_precision
 
 __all__ = [
     "EpochResult",
@@ -105,8 +105,8 @@ class Training:
             model.to(self.data.device).to(memory_format=torch.channels_last)
         if self.data.device.type == "cuda":
             torch.backends.cudnn.deterministic = True  # the default sums gradients in varying order
-        size = data.input_shape[1:]
-        self.precision = choose_precision(recipe.precision, model.architecture, size, self.data.device)
+        fixed = fix_precision(recipe, [model.architecture], data.input_shape, data.num_classes, self.data.device)
+        self.precision: torch.dtype = getattr(torch, fixed.precision)
         self._optimizer = _build_optimizer(model, recipe)
         spread = recipe.label_smoothing / data.num_classes
         self._targets = torch.eye(data.num_classes, device=self.data.device) * (1 - recipe.label_smoothing) + spread

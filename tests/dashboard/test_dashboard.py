@@ -19,15 +19,16 @@ import pytest
 from synthetic_run import write_ledger, write_run
 
 from dacnn_search.common.errors import InputError, RunDirectoryError
-from dacnn_search.dashboard.__main__ import main, page_of_index
+from dacnn_search.dashboard.__main__ import build_page, main
 from dacnn_search.dashboard.importance import importance
 from dacnn_search.dashboard.page import write_comparison, write_dashboard, write_figure, write_index
-from dacnn_search.dashboard.payload import hypervolumes, read_run, run_payload
+from dacnn_search.dashboard.payload import run_payload
 from dacnn_search.dashboard.server import make_server
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import count_parameters
 from dacnn_search.storage.front import front_of
 from dacnn_search.storage.ledger import Ledger
+from dacnn_search.storage.run_directory import RunDirectory
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)><b>bold</b> & \u2028 {{payload}}"
 
@@ -59,7 +60,7 @@ def test_page_holds_the_ledger(tmp_path: Path) -> None:
 
 def test_networks_are_described_by_the_architecture(tmp_path: Path) -> None:
     records = write_run(tmp_path, trials=40)
-    trials = run_payload(read_run(tmp_path))["trials"]
+    trials = run_payload(RunDirectory.snapshot(tmp_path))["trials"]
     for index, record in enumerate(records):
         architecture = Architecture.from_dict(record["architecture"])
         assert trials["network"][index] == str(architecture)
@@ -67,11 +68,10 @@ def test_networks_are_described_by_the_architecture(tmp_path: Path) -> None:
         free = Architecture(architecture.sections, "none", 1, architecture.is_residual)
         assert trials["unshared"][index] == count_parameters(free, 1, 10)
         layers = [layer for block in architecture.blocks for layer in block.layers]
-        drawn = re.findall(r"[^ ,/=+]+", trials["drawing"][index])
-        assert [token.endswith("r") for token in drawn] == [layer.regulator for layer in layers]
-        assert [token.startswith("t") for token in drawn] == [layer.kernel.startswith("tr") for layer in layers]
-        kernels = [token.rstrip("r") for token in drawn if not token.startswith("t")]
-        assert kernels == [layer.kernel[len("anchor") :] for layer in layers if layer.kernel.startswith("anchor")]
+        drawn = [layer for section in trials["drawing"][index] for block, _ in section for layer in block]
+        assert [regulator for _, regulator in drawn] == [layer.regulator for layer in layers]
+        kernels = ["transition" if anchor is None else f"anchor{anchor}" for anchor, _ in drawn]
+        assert kernels == [re.sub(r"transition\d*", "transition", layer.kernel) for layer in layers]
 
 
 def test_drawing_of_a_known_network(tmp_path: Path) -> None:
@@ -87,15 +87,12 @@ def test_drawing_of_a_known_network(tmp_path: Path) -> None:
     )
     record = {**records[0], "architecture": architecture.to_dict()}
     write_ledger(tmp_path / "trials.jsonl", [record])
-    assert run_payload(read_run(tmp_path))["trials"]["drawing"] == ["1,1r= 1r=/tr,2r+ 2r="]
-
-
-def test_hypervolume_is_that_of_the_front_so_far(tmp_path: Path) -> None:
-    records = write_run(tmp_path, trials=30)
-    run = read_run(tmp_path)
-    curve = hypervolumes(run.records, run.scale)
-    for count in (1, 7, 30):
-        assert curve[count - 1] == pytest.approx(run.scale.hypervolume(front_of(records[:count])), abs=1e-5)
+    assert run_payload(RunDirectory.snapshot(tmp_path))["trials"]["drawing"] == [
+        [
+            [[[[1, False], [1, True]], "identity"], [[[1, True]], "identity"]],
+            [[[[None, True], [2, True]], "projection"], [[[2, True]], "identity"]],
+        ]
+    ]
 
 
 def test_page_is_one_file_under_a_strict_policy(tmp_path: Path) -> None:
@@ -408,10 +405,12 @@ def test_the_links_of_a_served_index_lead_to_its_runs(tmp_path: Path) -> None:
     write_run(tmp_path / "a run", trials=3)
     write_index(tmp_path)
     (link,) = re.findall(r'<a href="([^"]+)"', (tmp_path / "index.html").read_text())
-    pages = [page_of_index(tmp_path, path) for path in ("/", f"/{unquote(link)}", "/a run/", "/a run/dashboard.html")]
+    pages = [
+        build_page([tmp_path], path=path) for path in ("/", f"/{unquote(link)}", "/a run/", "/a run/dashboard.html")
+    ]
     assert pages == [tmp_path / "index.html", *[tmp_path / "a run" / "dashboard.html"] * 3]
-    assert page_of_index(tmp_path, "/../outside/") is None
-    assert page_of_index(tmp_path, "/a run/trials.jsonl") is None
+    assert build_page([tmp_path], path="/../outside/") is None
+    assert build_page([tmp_path], path="/a run/trials.jsonl") is None
 
 
 def test_the_description_is_shown_as_text(tmp_path: Path) -> None:

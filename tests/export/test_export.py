@@ -16,9 +16,8 @@ from dacnn_search.common.errors import DataError, ExportError, InputError, RunDi
 from dacnn_search.common.files import sha256_of, write_atomic
 from dacnn_search.data.dataset import DataConfig, load
 from dacnn_search.export.__main__ import main
-from dacnn_search.export.artifacts import Formats
 from dacnn_search.export.classifier import load_model
-from dacnn_search.export.exporter import export_folder, export_run, write_best
+from dacnn_search.export.exporter import Formats, export_folder, export_run, write_best
 from dacnn_search.export.folder import read_data_config, read_metrics
 from dacnn_search.export.parity import CheckImages, measure_file
 from dacnn_search.network.architecture import Architecture, Section

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dacnn_search.common.errors import ArchitectureError
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.network.cost import (
+    costliest_section,
     count_macs,
     count_parameters,
     estimate_cost,
@@ -87,10 +88,16 @@ def test_memory_grows_with_batch_and_depth_but_weights_do_not():
 
 
 def test_training_time_grows_with_macs_and_images():
-    def seconds(width, images):
-        return training_seconds(Architecture((Section(4, width),)), (3, 32, 32), 10, images, 128)
+    def seconds(width, images, rate=1e11):
+        return training_seconds(Architecture((Section(4, width),)), (3, 32, 32), 10, images, 128, rate)
 
     assert seconds(8, 1000) < seconds(64, 1000) < seconds(64, 2000) == 2 * seconds(64, 1000)
+    assert seconds(8, 1000, 2e11) == seconds(8, 1000) / 2
+
+
+def test_the_costliest_section_has_the_most_arithmetic():
+    assert costliest_section(Architecture((Section(4, 64), Section(3, 128), Section(3, 256))), (3, 32, 32)) == (64, 32)
+    assert costliest_section(Architecture((Section(1, 8), Section(6, 32))), (1, 8, 12)) == (32, 4)
 
 
 def test_images_too_small_for_the_poolings():

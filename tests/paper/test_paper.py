@@ -238,8 +238,7 @@ def test_the_committed_tables_are_what_the_committed_ledger_gives(table, recipe,
     records = {}
     with Ledger.open(copied(ROOT / "results" / "paper" / "trainings.jsonl", tmp_path)) as ledger:
         for member in experiment.members:
-            network, trained_by = conditions.architecture(member.network), conditions.recipe_for("cifar100")
-            records[member] = Archive(tmp_path, ledger).records_of(Task(member, data, network, trained_by, seed=0))
+            records[member] = Archive(tmp_path, ledger).records_of(Task.of(member, data, conditions))
     report_of(experiment, Results(conditions, records, {"cifar100": data}, tmp_path)).write(tmp_path)
     committed = ROOT / "results" / "paper" / f"{table}{conditions.suffix}"
     for name in ("comparison.csv", "comparison.md"):
@@ -391,11 +390,11 @@ def known(synthetic, tmp_path, monkeypatch):
     results.mkdir()
     with Ledger.open(results / "trainings.jsonl") as ledger:
         conditions, archive = Conditions(0.05, "paper", 2, 60), Archive(results, ledger)
-        data, recipe = load_data("cifar100", source, 60), conditions.recipe_for("cifar100")
+        data = load_data("cifar100", source, 60)
         for seed in range(3):
-            task = Task(member, data, conditions.architecture("dacnn14"), recipe, seed)
-            *_, result = watch(data.images, recipe, architecture=task.architecture)
-            archive.keep(task, result | {"test_accuracy": 0.5 + seed / 10}, conditions.scale)
+            task = Task.of(member, data, conditions, seed)
+            *_, result = watch(data.images, task.recipe, architecture=task.architecture)
+            archive.keep(task, result | {"test_accuracy": 0.5 + seed / 10})
     monkeypatch.setattr("dacnn_search.paper.reproduce.ray_session", None)
     return results, (member,)
 

@@ -214,6 +214,10 @@ def test_retraining_scores_the_test_images_once_per_network_and_seed(resumed):
         assert record["train_images"] == 300
         assert resumed.weights_file(record["fingerprint"], record["seed"]).is_file()
     assert read_ledger(resumed.retrained_file) == records
+    status = read_json(resumed.folder / "status.json")
+    assert status["retraining"] == {"finished": len(records), "trainings": len(records)}
+    assert (status["state"], status["finished"], status["trials"]) == ("finished", MORE_TRIALS, MORE_TRIALS)
+    assert status["elapsed"] == pytest.approx(max(r["finished"] for r in resumed.records), abs=0.1)
     again = Diary()
     assert retrain(resumed, listener=again) == records
     assert again.retrained_seeds == []
@@ -622,6 +626,19 @@ def test_what_the_machine_does_not_have_does_not_stick_to_a_run(space, tmp_path,
         with pytest.raises(InputError, match="gpus per trial"):
             run_search(resume=run.folder)
     assert run.environment["gpus_per_trial"] == "auto"
+
+
+def test_an_edit_of_the_space_file_while_ray_starts_changes_nothing(space_file, tmp_path):
+    """What was read and checked is what is searched and stored; the run can be resumed."""
+    path = space_file(TINY)
+    request = prepare(path, results=tmp_path, settings={})
+    path.write_text(TINY.replace("{choice: [3, 4, 6]}", "{choice: [3, 4]}"))
+    run = new_run(request.space, tmp_path)
+    assert run.space_file.read_text() == TINY
+    resumed = prepare(resume=run.folder, settings={})
+    run.space_file.write_text(TINY + "description: edited\n")
+    run.set_space(resumed.space)
+    assert run.space_file.read_text() == TINY
 
 
 def test_what_the_file_says_of_a_search_that_is_over_counts_later(space, tmp_path):

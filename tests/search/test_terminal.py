@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dacnn_search.network.architecture import Architecture, Section
-from dacnn_search.search.listener import RunningTrial, Snapshot
+from dacnn_search.search.listener import Retraining, RunningTrial, Snapshot
 from dacnn_search.search.terminal import Terminal, front_table
 from dacnn_search.storage.trained import TrainedNetwork
 
@@ -45,6 +45,17 @@ def test_without_a_terminal_there_are_plain_lines_and_the_same_in_the_log(tmp_pa
     log = (tmp_path / "log.txt").read_text().splitlines()
     assert log[0].endswith(line)
     assert "trial 3 COMPLETE: 1,000 parameters, validation accuracy 90.00%, 3 epochs in 1.5 s" in log[1]
+
+
+def test_a_retraining_counts_networks(tmp_path):
+    stream = io.StringIO()
+    with Terminal(stream) as terminal:
+        for state in ("retraining", "interrupted"):
+            terminal.update(dataclasses.replace(SNAPSHOT, state=state, retraining=Retraining(1, 4)))
+    assert [line.partition(",")[0] for line in stream.getvalue().splitlines()] == [
+        "retraining: 1/4 networks",
+        "interrupted: 1/4 networks",
+    ]
 
 
 def test_a_change_of_state_is_told_at_once():

@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dacnn_search.storage.front import Scale, best_under, front_of, spread
+from dacnn_search.storage.front import Scale, best_under, front_of, hypervolumes, spread
 
 
 def record(parameters, accuracy, state="COMPLETE", sequence=1):
@@ -29,6 +29,36 @@ def test_front_is_what_nothing_beats(values):
     if records:
         objectives = np.array([(p, -a) for p, a in values])
         assert len(front) == moocore.is_nondominated(objectives, keep_weakly=False).sum()
+
+
+states = st.sampled_from(["COMPLETE", "COMPLETE", "COMPLETE", "PRUNED", "FAIL"])
+values = st.tuples(st.integers(1, 30), st.integers(0, 20).map(lambda a: a / 20), states)
+
+
+@given(st.lists(values, max_size=25))
+def test_hypervolumes_are_those_of_the_fronts_so_far(drawn):
+    """By a front that is updated record by record; the oracle is moocore on all points so far."""
+    records = [record(p, None if s == "FAIL" else a, s, sequence=i) for i, (p, a, s) in enumerate(drawn)]
+    scale = Scale(least=1, most=30, chance=0.1)
+    expected = [scale.hypervolume([r for r in records[: i + 1] if r["state"] == "COMPLETE"]) for i in range(len(drawn))]
+    assert np.allclose(hypervolumes(records, scale), expected, atol=1e-5)
+
+
+def test_two_thousand_improvements_take_no_square_of_steps():
+    class Counted(dict):
+        reads = 0
+
+        def __getitem__(self, key):
+            Counted.reads += 1
+            return super().__getitem__(key)
+
+    scale = Scale(least=1, most=3000, chance=0.1)
+    beaten = [Counted(record(2000 + n % 900, 0.4, sequence=n)) for n in range(2000)]
+    hypervolumes([record(1, 0.5), *beaten], scale)
+    assert Counted.reads < 20 * len(beaten)
+    Counted.reads = 0
+    front_of(beaten)
+    assert Counted.reads < 20 * len(beaten)
 
 
 def test_front_leaves_out_stopped_failed_and_nan():

@@ -16,7 +16,7 @@ from dacnn_search.data.dataset import DataConfig, ImageData, Split
 from dacnn_search.data.dataset import load as load_data
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.training.device_data import ResidentData, pick_device
-from dacnn_search.training.evaluation import choose_precision, evaluate
+from dacnn_search.training.evaluation import evaluate
 from dacnn_search.training.memory import step_bytes
 from dacnn_search.training.recipe import Recipe
 from dacnn_search.training.trainer import Training, build_seeded, is_compiled, must_recompute, train
@@ -407,23 +407,6 @@ def test_one_resident_data_serves_several_trainings() -> None:
     resident = ResidentData(data, "cpu")
     for _ in range(2):
         assert run(Training(build_seeded(TINY, 3, 1, 0), resident, Recipe(epochs=2))) == expected
-
-
-def test_float32_unless_the_processor_has_bfloat16_and_the_network_is_wide(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    narrow, wide = (
-        Architecture((Section(1, 16), Section(1, 24))),
-        Architecture((Section(1, 16), Section(1, 32))),
-    )
-    monkeypatch.setattr("dacnn_search.training.evaluation._cpu_has_bfloat16", lambda: True)
-    assert choose_precision("auto", wide, (8, 8), CPU) == torch.bfloat16
-    assert choose_precision("auto", narrow, (8, 8), CPU) == torch.float32
-    assert choose_precision("auto", narrow, (32, 32), CPU) == torch.bfloat16
-    assert choose_precision("bfloat16", narrow, (8, 8), CPU) == torch.bfloat16
-    assert choose_precision("float32", wide, (8, 8), CPU) == torch.float32
-    monkeypatch.setattr("dacnn_search.training.evaluation._cpu_has_bfloat16", lambda: False)
-    assert choose_precision("auto", wide, (32, 32), CPU) == torch.float32
 
 
 @pytest.mark.parametrize(("available", "expected"), [(True, "cuda:2"), (False, "cpu")])

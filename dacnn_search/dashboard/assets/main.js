@@ -104,14 +104,15 @@ function renderLive() {
   byId("live").hidden = !live && !status.message;
   byId("pause").hidden = !live;
   if (!live) return replace("live-text", status.message);
-  const retraining = status.state === "retraining" ? status.retraining : null;
+  const { retraining } = status;
   const finished = retraining ? retraining.finished : (status.finished ?? trials.length);
-  const total = retraining ? retraining.trainings : status.trials;
+  const wanted = retraining ? retraining.trainings : status.trials;
+  const total = wanted ? ` of ${whole(wanted)}` : "";
   const left = status.remaining ? `, about ${duration(status.remaining)} left` : "";
   const what = status.state === "searching" ? "trials" : "full trainings";
-  replace("live-text", `${whole(finished)}${total ? ` of ${whole(total)}` : ""} ${what}${left}. `, status.message);
-  if (total) byId("progress").value = finished / total;
-  byId("progress").hidden = !total;
+  replace("live-text", `${whole(finished)}${total} ${what}${left}. `, status.message);
+  if (wanted) byId("progress").value = finished / wanted;
+  byId("progress").hidden = !wanted;
   replace(
     "running",
     (status.running ?? []).map((trial) =>

@@ -9,30 +9,25 @@ const BOX = 22,
   PAD = 16,
   AXIS = 114; // pixels
 
-function unfold(text) {
-  // The sections of a drawing's text (see dashboards/data.py): blocks with layers {kernel, transition, regulator}.
-  return text.split("/").map((section) =>
-    section.split(" ").map((block) => ({
-      shortcut: { "=": "identity", "+": "projection" }[block.at(-1)] ?? "none",
-      layers: block
-        .replace(/[=+]$/, "")
-        .split(",")
-        .map((layer) => ({
-          transition: layer.startsWith("t"),
-          kernel: layer.startsWith("t") ? null : Number(layer.replace("r", "")),
-          regulator: layer.endsWith("r"),
-        })),
+function sectionsOf(trial) {
+  // The sections of a trial's drawing (see payload.py): lists of blocks with layers {kernel, transition, regulator}.
+  return trial.drawing.map((blocks) =>
+    blocks.map(([layers, shortcut]) => ({
+      shortcut,
+      layers: layers.map(([kernel, regulator]) => ({ kernel, transition: kernel === null, regulator })),
     })),
   );
 }
 
-function kernelsOf(sections, widths) {
-  // Shared layers by kernel: Map of kernel -> {uses, width, letter, color}; letter and colour only if used twice or more.
+const widthsOf = (trial) => trial.config[0].map((section) => section[1]);
+
+function kernelsOf(trial) {
+  // The kernels of a network: Map of kernel -> {uses, width, letter, color}; letter and colour only if used twice or more.
   const kernels = new Map();
-  sections.forEach((blocks, section) => {
+  sectionsOf(trial).forEach((blocks, section) => {
     for (const layer of blocks.flatMap((block) => block.layers)) {
       if (layer.transition) continue;
-      const kernel = kernels.get(layer.kernel) ?? { uses: 0, width: widths[section] };
+      const kernel = kernels.get(layer.kernel) ?? { uses: 0, width: widthsOf(trial)[section] };
       kernel.uses += 1;
       kernels.set(layer.kernel, kernel);
     }
@@ -49,9 +44,9 @@ function kernelsOf(sections, widths) {
 
 function drawNetwork(trial, mostWidth) {
   // An <svg> of one network from image to classes; `mostWidth` channels are the highest box.
-  const sections = unfold(trial.drawing);
-  const widths = trial.config[0].map((section) => section[1]);
-  const kernels = kernelsOf(sections, widths);
+  const sections = sectionsOf(trial);
+  const widths = widthsOf(trial);
+  const kernels = kernelsOf(trial);
   const [channels, rows, columns] = payload.run.data?.input_shape ?? [1, 32, 32];
   const height = (width) => 18 + 60 * Math.sqrt(width / mostWidth);
   const back = [],
@@ -188,13 +183,7 @@ function endpoint(boxes, x, ...lines) {
 }
 
 function describeNetwork(trial) {
-  const sections = unfold(trial.drawing);
-  const kernels = [
-    ...kernelsOf(
-      sections,
-      trial.config[0].map((section) => section[1]),
-    ).values(),
-  ];
+  const kernels = [...kernelsOf(trial).values()];
   const shared = kernels.filter((kernel) => kernel.uses > 1);
   const layers = kernels.reduce((sum, kernel) => sum + kernel.uses, 0);
   const kinds = shared.length
@@ -210,13 +199,8 @@ function describeNetwork(trial) {
 
 function kernelLegend(trial) {
   // What the boxes mean: each shared kernel with its size and uses, and the marks.
-  const sections = unfold(trial.drawing);
-  const kernels = [
-    ...kernelsOf(
-      sections,
-      trial.config[0].map((section) => section[1]),
-    ).values(),
-  ];
+  const sections = sectionsOf(trial);
+  const kernels = [...kernelsOf(trial).values()];
   const shared = kernels.filter((kernel) => kernel.uses > 1);
   const own = kernels.length - shared.length;
   const layers = sections.flat().flatMap((block) => block.layers);

@@ -1,8 +1,8 @@
-"""Ray's temporary folder, and a small process that clears it and ends what Ray leaves behind when the driver is gone.
+"""Provide Ray's temporary folder, and a small process that deletes it and ends what Ray leaves behind.
 
 Without it, two of Ray's agents outlive a killed driver by a minute. The process reads from a pipe that the driver never
-writes to: the read returns when the driver ends, however it ends. What has a file open in the folder is Ray's. (That
-is looked up in /proc; where there is none, nothing is killed.)
+writes to: the read returns when the driver ends, however it ends. The processes are found in /proc; where there is
+none, nothing is killed.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ GRACE_SECONDS = 3.0  # for what ends by itself
 
 @contextlib.contextmanager
 def guarded() -> Iterator[Path]:
-    """A folder that goes, with the processes that use it, soon after this context or this process ends."""
+    """Provide a folder for Ray. It is deleted, and Ray's processes in it end, soon after this context or process."""
     short = "/tmp" if Path("/tmp").is_dir() else None  # Ray's sockets need a path of at most 107 bytes
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir=short))
     with subprocess.Popen(
@@ -37,24 +37,36 @@ def guarded() -> Iterator[Path]:
 
 
 def _clear(folder: str, driver: int) -> None:
-    """Give the users of a folder but the driver time to end, then kill them and delete it."""
+    """Give Ray's processes in a folder time to end, then kill them and delete the folder."""
     end = time.monotonic() + GRACE_SECONDS
-    while (users := _users(folder) - {driver}) and time.monotonic() < end:
+    while (processes := _ray_processes(folder) - {driver}) and time.monotonic() < end:
         time.sleep(0.1)
-    for process in users:
+    for process in processes:
         with contextlib.suppress(OSError):
             os.kill(process, signal.SIGKILL)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _users(folder: str) -> set[int]:
-    """The processes that have a file open in a folder."""
+def _ray_processes(folder: str) -> set[int]:
+    """Return the processes of Ray's that have a file open in a folder. Others, such as `tail -f`, may as well."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # gone already, or someone else's
-            if any(os.readlink(file).startswith(f"{folder}/") for file in (process / "fd").iterdir()):  # noqa: PTH115
+        with contextlib.suppress(OSError):  # ended meanwhile, or belongs to another user
+            command = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if _is_ray(command) and any(
+                os.readlink(file).startswith(f"{folder}/")  # noqa: PTH115
+                for file in (process / "fd").iterdir()
+            ):
                 found.add(int(process.name))
     return found
+
+
+def _is_ray(command: list[str]) -> bool:
+    """Return whether a command line is that of Ray's servers, of a worker, or of Python with one of Ray's modules."""
+    program = os.path.basename(command[0])  # noqa: PTH119
+    if program in ("raylet", "gcs_server") or command[0].startswith("ray::"):
+        return True
+    return program.startswith("python") and any("/ray/" in argument for argument in command[1:4])
 
 
 if __name__ == "__main__":

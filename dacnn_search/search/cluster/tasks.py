@@ -1,8 +1,6 @@
 """Run full trainings as Ray tasks that report each epoch: several at once, and again those whose worker dies."""
 
 import collections
-import dataclasses
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -94,21 +92,15 @@ def train_fully(
 ) -> Iterator[dict[str, Any]]:
     """Train one network in full, from a checkpoint if there is one, and score the test images.
 
-    Yields `{"epoch": n, "checkpoint": bytes now and then, else None}` after each epoch, then the scores and the weights
-    as arrays.
+    Yields each epoch as `run_epochs` does, then the scores and the weights as arrays.
     """
-    from dacnn_search.search.cluster.worker import WorkerProcess, pack_checkpoint
+    from dacnn_search.search.cluster.worker import WorkerProcess, run_epochs
     from dacnn_search.training.trainer import evaluate
     from dacnn_search.training.weights import trained_weights
 
     process = WorkerProcess(data, slots)
     training, epochs = process.start_training(Architecture.from_dict(architecture), recipe, seed, checkpoint)
-    saved = time.monotonic()
-    while not training.finished:
-        epochs.append(dataclasses.asdict(training.run_epoch()))
-        due = time.monotonic() - saved >= checkpoint_seconds and not training.finished
-        yield {"epoch": training.epoch, "checkpoint": pack_checkpoint(training, epochs) if due else None}
-        saved = time.monotonic() if due else saved
+    yield from run_epochs(training, epochs, checkpoint_seconds)
     model = training.model
     test = evaluate(model, process.data, "test", precision="float32") if len(data.test) else None
     yield {

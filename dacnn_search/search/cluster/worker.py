@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import safetensors.torch
@@ -18,7 +19,7 @@ from dacnn_search.training.memory import PROCESS_BYTES, WORKSPACE_BYTES, excess,
 from dacnn_search.training.recipe import Recipe
 from dacnn_search.training.trainer import EpochResult, Training, build_seeded, must_recompute, prepare_process
 
-__all__ = ["WorkerProcess", "pack_checkpoint"]
+__all__ = ["WorkerProcess", "pack_checkpoint", "run_epochs"]
 
 EPOCH_FIELDS = {field.name for field in dataclasses.fields(EpochResult)}
 
@@ -96,6 +97,24 @@ class WorkerProcess:
             torch.cuda.reset_peak_memory_stats(self.data.device)
             self._bytes_before = torch.cuda.memory_allocated(self.data.device)
         return model
+
+
+def run_epochs(
+    training: Training,
+    epochs: list[dict[str, Any]],
+    checkpoint_seconds: float,
+    run_epoch: Callable[[Training], dict[str, Any]] = lambda training: dataclasses.asdict(training.run_epoch()),
+) -> Iterator[dict[str, Any]]:
+    """Run the epochs that a training lacks and append them to `epochs`.
+
+    Yields each epoch with `checkpoint`, which is bytes every `checkpoint_seconds`, else None.
+    """
+    saved = time.monotonic()
+    while not training.finished:
+        epochs.append(run_epoch(training))
+        due = not training.finished and time.monotonic() >= saved + checkpoint_seconds
+        yield {**epochs[-1], "checkpoint": pack_checkpoint(training, epochs) if due else None}
+        saved = time.monotonic() if due else saved
 
 
 def pack_checkpoint(training: Training, epochs: Sequence[Mapping[str, Any]]) -> bytes:

@@ -36,7 +36,7 @@ def replay(run: RunDirectory) -> tuple[int, int, Departure | None]:
 
     space, lines, records = run.space, run.proposals, run.records
     check_nothing_lost(run, records, lines)
-    current = space_id(space)
+    current = space_id(space.settings)
     confirmed = unknown = 0
     for first, group in itertools.groupby(lines, key=lambda line: line["first_trial"]):
         session = list(group)

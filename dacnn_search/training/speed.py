@@ -1,0 +1,191 @@
+"""The speed at which one CPU thread trains, measured in each precision, and the precision that follows from it.
+
+Flags of a processor do not tell: some compute convolutions in bfloat16 five times as fast as in float32, others with
+the same instructions at 0.6 of the rate. Importing this module does not import torch.
+"""
+
+import contextlib
+import functools
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dacnn_search.common.files import write_atomic
+from dacnn_search.common.machine import processor_name
+from dacnn_search.network.architecture import Architecture, Section
+from dacnn_search.network.cost import InputShape, costliest_section, count_macs, training_work
+from dacnn_search.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Precision", "Speed", "fix_precision", "measure_speed", "measure_speed_for", "remembered_speed_for"]
+
+Precision = Literal["float32", "bfloat16"]
+
+LEAST_GAIN = 1.1  # bfloat16 must be this much faster, since smaller gains are within the noise of the measurement
+STEP_MACS = 1e9  # of a measured step at most, in three forward passes: 10 to 50 ms
+MOST_SECONDS, MOST_ROUNDS = 0.2, 10  # of the measurement after its warm-up
+CLASSES = 10
+
+
+class Speed(BaseModel):
+    """Work that one thread does per second of training in each precision, counted by `network.cost.training_work`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    float32: float = Field(gt=0, allow_inf_nan=False)
+    bfloat16: float = Field(gt=0, allow_inf_nan=False)
+
+    @property
+    def precision(self) -> Precision:
+        """The faster precision; float32 unless bfloat16 is clearly faster."""
+        return "bfloat16" if self.bfloat16 > LEAST_GAIN * self.float32 else "float32"
+
+    def rate(self, precision: str = "auto") -> float:
+        """The work per second in a recipe's `precision`."""
+        return float(getattr(self, self.precision if precision == "auto" else precision))
+
+
+def fix_precision(
+    recipe: Recipe,
+    networks: Sequence[Architecture],
+    input_shape: InputShape,
+    num_classes: int,
+    device: "torch.device",
+) -> Recipe:
+    """Return the recipe with its precision `auto` replaced by the faster one for these networks on the device.
+
+    A CPU is measured once per process and size. A GPU is not: bfloat16 is taken where its hardware has it.
+    """
+    if recipe.precision != "auto":
+        return recipe
+    precision: Precision
+    if device.type == "cuda":
+        import torch
+
+        precision = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    else:
+        precision = measure_speed_for(networks, input_shape, num_classes, recipe.batch_size).precision
+    return recipe.model_copy(update={"precision": precision})
+
+
+def measure_speed_for(
+    networks: Sequence[Architecture], input_shape: InputShape, num_classes: int, batch_size: int
+) -> Speed:
+    """Measure at the size of the network in the middle of these: at its section with the most arithmetic."""
+    return measure_speed(*_middle_size(networks, input_shape, num_classes), batch_size)
+
+
+def remembered_speed_for(
+    networks: Sequence[Architecture], input_shape: InputShape, num_classes: int, batch_size: int
+) -> Speed:
+    """Return `measure_speed_for` at sizes rounded to powers of 2, from the user's cache where it was measured before.
+
+    Only the first call for a size on a machine imports torch.
+    """
+    sizes = (*_middle_size(networks, input_shape, num_classes), batch_size)
+    width, side, batch = (2 ** round(math.log2(size)) for size in sizes)
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "dacnn_search", "speed.json")
+    key = f"{processor_name()}, torch {version('torch')}, {width} wide, {side}x{side}, batches of {batch}"
+    known = _read_speeds(path)
+    if key not in known:
+        known[key] = measure_speed(width, side, batch)
+        _write_speeds(path, known)
+    return known[key]
+
+
+@functools.cache
+def measure_speed(width: int, side: int, batch_size: int) -> Speed:
+    """Measure training steps of a small network of 3x3 convolutions, batch norm and ReLU on one thread of the CPU.
+
+    Takes about 0.2 s, and once per process what torch needs to begin. Both precisions take turns and the fastest of
+    several steps counts, in CPU time, so that other programs disturb little. Large steps are cut to fewer images.
+
+    Args:
+        width: Channels of the convolutions.
+        side: Height and width of the images in pixels.
+        batch_size: Images per step.
+    """
+    import torch
+
+    architecture, shape = Architecture((Section(2, width),)), (3, side, side)
+    batch_size = max(2, min(batch_size, int(STEP_MACS / (3 * count_macs(architecture, shape, CLASSES)))))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        step = _make_step(architecture, shape, batch_size)
+        seconds = _fastest([functools.partial(step, False), functools.partial(step, True)])
+    finally:
+        torch.set_num_threads(threads)
+    work = training_work(architecture, shape, CLASSES, batch_size)
+    return Speed(float32=work / seconds[0], bfloat16=work / seconds[1])
+
+
+def _make_step(architecture: Architecture, shape: InputShape, batch_size: int) -> Callable[[bool], None]:
+    """Return a function that does one training step, in bfloat16 or not."""
+    import torch
+    import torch.nn.functional as F
+
+    from dacnn_search.network.model import build
+    from dacnn_search.training.optimizers import AdamW
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        model = build(architecture, CLASSES, shape[0]).to(memory_format=torch.channels_last)
+        images = torch.randn(batch_size, *shape).contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(batch_size) % CLASSES
+    optimizer = AdamW(model.parameters(), 1e-6, fused=True)
+
+    def step(bfloat16: bool) -> None:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            logits = model(images)
+        F.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def _fastest(actions: Sequence[Callable[[], None]]) -> list[float]:
+    """Return the least CPU time of each action in seconds, over rounds in which each has its turn."""
+    for action in actions:
+        action()
+    best = [math.inf] * len(actions)
+    end = time.perf_counter() + MOST_SECONDS
+    for _ in range(MOST_ROUNDS):
+        for index, action in enumerate(actions):
+            start = time.thread_time()
+            action()
+            best[index] = min(best[index], time.thread_time() - start)
+        if time.perf_counter() > end:
+            break
+    return best
+
+
+def _middle_size(networks: Sequence[Architecture], input_shape: InputShape, num_classes: int) -> tuple[int, int]:
+    """Width and image side of the costliest section of the network in the middle by work."""
+    ordered = sorted(networks, key=lambda network: training_work(network, input_shape, num_classes, 1))
+    return costliest_section(ordered[len(ordered) // 2], input_shape)
+
+
+def _read_speeds(path: Path) -> dict[str, Speed]:
+    """Return what the cache file holds, nothing if it is missing or damaged."""
+    try:
+        return {key: Speed.model_validate(value) for key, value in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _write_speeds(path: Path, speeds: dict[str, Speed]) -> None:
+    """Write the cache file if the user's cache directory can be written."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps({key: speed.model_dump() for key, speed in speeds.items()}, indent=1))
