@@ -34,7 +34,7 @@ from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.network.model import build
 from dacnn_search.training.device_data import ResidentData
 from dacnn_search.training.recipe import Recipe
-from dacnn_search.training.trainer import Training, build_seeded, prepare_process
+from dacnn_search.training.trainer import Training, build_seeded
 
 # The floor.
 
@@ -210,7 +210,7 @@ def summarise(measured: list[dict[str, Any]]) -> dict[str, float]:
 def main() -> None:
     parser = make_parser(__doc__, "fewer images and rounds: at most 5 minutes on 2 cores", RESULTS / "throughput.json")
     options = parser.parse_args()
-    prepare_process(threads=1)
+    torch.set_num_threads(1)
     rounds = {"digits": 9, "cifar": 3} if options.quick else {"digits": 15, "cifar": 7}
     measured = []
     for case in cases(options.quick):

@@ -8,10 +8,17 @@ import dacnn_search
 
 PACKAGE = Path(dacnn_search.__file__).parent
 HEAVY = {
-    *("network.model", "training.augmentation", "training.optimizers", "training.device_data", "training.evaluation"),
+    *(
+        "network.model",
+        "training.augmentation",
+        "training.light_optimizers",
+        "training.compilation",
+        "training.device_data",
+        "training.evaluation",
+    ),
     *("training.trainer", "training.weights", "training.fine_tuning", "export.classifier", "export.formats"),
     *("export.parity", "search.report", "search.tune", "search.search"),
-    *("search.retrain", "search.driver", "search.trial", "search.tracking"),
+    *("search.retrain", "search.driver", "search.trial", "search.tracker"),
     *("search.sampler.surrogate", "search.sampler.domain", "search.sampler.registry", "search.sampler.proposals"),
     *("search.study", "search.cluster.ray_cluster", "search.cluster.worker", "search.cluster.tasks"),
     *("paper.reproduce", "paper.trainings", "paper.filters"),

@@ -26,7 +26,7 @@ from dacnn_search.network.cost import count_macs
 from dacnn_search.space.settings import TrainSettings
 from dacnn_search.space.validation import check_data
 from dacnn_search.storage.run_directory import RunDirectory
-from dacnn_search.training.memory import SMALL_STEP
+from dacnn_search.training.speed import SMALL_STEP_MACS
 
 if TYPE_CHECKING:
     from dacnn_search.network.model import Network
@@ -149,12 +149,13 @@ def _train(
     import torch
 
     from dacnn_search.training.fine_tuning import start_from
-    from dacnn_search.training.trainer import ResidentData, Training, build_seeded, evaluate, prepare_process
+    from dacnn_search.training.trainer import ResidentData, Training, build_seeded, evaluate
     from dacnn_search.training.weights import read_weights
 
     recipe, seed, architecture = settings.recipe, settings.seed, settings.architecture
-    small = 3 * count_macs(architecture, data.input_shape, data.num_classes) * recipe.batch_size < SMALL_STEP
-    prepare_process(1 if small else torch.get_num_threads())
+    small = 3 * count_macs(architecture, data.input_shape, data.num_classes) * recipe.batch_size < SMALL_STEP_MACS
+    if small:
+        torch.set_num_threads(1)
     model = build_seeded(architecture, data.num_classes, data.input_shape[0], seed)
     resident = ResidentData(data)
     if init is not None:

@@ -20,8 +20,9 @@ __all__ = [
     "count_parameters",
     "estimate_cost",
     "gpu_step_seconds",
+    "largest_activation",
+    "section_activations",
     "tensor_shapes",
-    "training_bytes",
     "training_seconds",
     "training_work",
 ]
@@ -64,11 +65,12 @@ def estimate_cost(architecture: Architecture, input_shape: InputShape, num_class
     architecture.check_image_size(height, width)
     shapes = list(tensor_shapes(architecture, channels, num_classes))
     parameters = sum(math.prod(shape) for _, shape in shapes)
+    sections = section_activations(architecture, input_shape)
     return Cost(
-        parameters,
-        count_macs(architecture, input_shape, num_classes),
-        _activations(architecture, input_shape),
-        BYTES_PER_WEIGHT * parameters + _header_bytes(shapes),
+        parameters=parameters,
+        macs=count_macs(architecture, input_shape, num_classes),
+        activations=sections[0][0] + sum(inside for _, inside in sections) + architecture.sections[-1].width,
+        file_bytes=BYTES_PER_WEIGHT * parameters + _header_bytes(shapes),
     )
 
 
@@ -112,30 +114,35 @@ def tensor_shapes(
     yield "classifier.bias", (num_classes,)
 
 
-def training_bytes(
-    architecture: Architecture,
-    input_shape: InputShape,
-    num_classes: int,
-    batch_size: int,
-    optimizer_states: int = 2,
-    recomputes: bool = False,
-) -> int:
-    """Estimated peak memory of one training step, in bytes.
+def section_activations(architecture: Architecture, input_shape: InputShape) -> list[tuple[int, int]]:
+    """Return for each section the scalars of one image that enter it, and those it keeps inside for the backward pass.
 
-    Weights, gradients and `optimizer_states` tensors per weight, the activations of a batch, and two gradients as large
-    as the largest activation, all in float32. With `recomputes`, the activations are the inputs of all sections and
-    those of one section, the largest. The memory that libraries take for themselves is not included.
+    Operations keep part of their input or output: batch norm its input, ReLU its output (also the next convolution's
+    input), max pooling its output and, per output pixel, 8 bytes of index (two scalars).
     """
-    cost = estimate_cost(architecture, input_shape, num_classes)
-    weights = (2 + optimizer_states) * cost.parameters
-    largest = input_shape[1] * input_shape[2] * architecture.sections[0].width
-    for block, pixels in _blocks_with_pixels(architecture, *input_shape[1:]):
-        largest = max(largest, pixels * block.layers[-1].width)
-    kept = cost.activations
-    if recomputes:
-        sections = _section_activations(architecture, input_shape)
-        kept = sum(entering for entering, _ in sections) + max(within for _, within in sections)
-    return BYTES_PER_WEIGHT * (weights + batch_size * (kept + 2 * largest))
+    channels, height, width = input_shape
+    norms = 1 if architecture.batch_norm else 0
+    first = architecture.sections[0].width
+    entering = [height * width * channels] + [0] * (len(architecture.sections) - 1)
+    inside = [height * width * (1 + norms) * first] + [0] * (len(architecture.sections) - 1)
+    pixels_before = height * width
+    for block, pixels in _blocks_with_pixels(architecture, height, width):
+        if block.pool:
+            entering[block.section] = pixels_before * block.layers[0].in_width
+            inside[block.section] += pixels * 3 * block.layers[0].in_width
+        for layer in block.layers:
+            inside[block.section] += pixels * layer.width * (1 + norms) * (2 if layer.regulator else 1)
+        if block.shortcut == "projection":
+            inside[block.section] += pixels * block.layers[-1].width * norms
+        pixels_before = pixels
+    return list(zip(entering, inside, strict=True))
+
+
+def largest_activation(architecture: Architecture, input_shape: InputShape) -> int:
+    """Return the scalars of one image in the largest output of a layer."""
+    _, height, width = input_shape
+    outputs = [pixels * block.layers[-1].width for block, pixels in _blocks_with_pixels(architecture, height, width)]
+    return max(height * width * architecture.sections[0].width, *outputs)
 
 
 def training_seconds(
@@ -225,31 +232,3 @@ def _blocks_with_pixels(architecture: Architecture, height: int, width: int) -> 
         if block.pool:
             height, width = height // 2, width // 2
         yield block, height * width
-
-
-def _activations(architecture: Architecture, input_shape: InputShape) -> int:
-    """Scalars kept for the backward pass of one image."""
-    sections = _section_activations(architecture, input_shape)
-    return sections[0][0] + sum(within for _, within in sections) + architecture.sections[-1].width
-
-
-def _section_activations(architecture: Architecture, input_shape: InputShape) -> list[tuple[int, int]]:
-    """For each section the scalars of one image that enter it, and those it keeps for the backward pass beside them:
-    what each operation saves of its input or output. Batch norm keeps its input, ReLU its output, which is also the
-    next convolution's input; max pooling keeps its output and 8 bytes of index (two scalars) per output pixel."""
-    channels, height, width = input_shape
-    norms = 1 if architecture.batch_norm else 0
-    first = architecture.sections[0].width
-    entering = [height * width * channels] + [0] * (len(architecture.sections) - 1)
-    within = [height * width * (1 + norms) * first] + [0] * (len(architecture.sections) - 1)
-    pixels_before = height * width
-    for block, pixels in _blocks_with_pixels(architecture, height, width):
-        if block.pool:
-            entering[block.section] = pixels_before * block.layers[0].in_width
-            within[block.section] += pixels * 3 * block.layers[0].in_width
-        for layer in block.layers:
-            within[block.section] += pixels * layer.width * (1 + norms) * (2 if layer.regulator else 1)
-        if block.shortcut == "projection":
-            within[block.section] += pixels * block.layers[-1].width * norms
-        pixels_before = pixels
-    return list(zip(entering, within, strict=True))

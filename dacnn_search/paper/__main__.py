@@ -53,10 +53,11 @@ def main(**given: Any) -> None:
 
         print(compression_report(options.compress, options.against or "resnet18", options.results / "networks"), end="")
     elif options.filters:
-        from dacnn_search.paper.filters import FILTERS, visualise, write_filters
-        from dacnn_search.training.trainer import prepare_process
+        import torch
 
-        prepare_process(threads=1)  # a few images at a time are too little for more
+        from dacnn_search.paper.filters import FILTERS, visualise, write_filters
+
+        torch.set_num_threads(1)  # a few images at a time are too little for more
         for folder in options.filters:
             out = options.results / "filters" / folder.resolve().name
             pictures = visualise(folder, layers=options.layers or None, filters=options.channels or FILTERS)

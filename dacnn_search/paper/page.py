@@ -133,10 +133,11 @@ def _filters(experiment: Experiment, results: Results, target: Path) -> Iterable
 
 @functools.cache  # pages are written again after every training
 def _pictures(network: Path) -> "FilterPictures":
-    from dacnn_search.paper.filters import visualise
-    from dacnn_search.training.trainer import prepare_process
+    import torch
 
-    prepare_process(threads=1)  # the other cores train
+    from dacnn_search.paper.filters import visualise
+
+    torch.set_num_threads(1)  # the other cores train
     return visualise(network)
 
 

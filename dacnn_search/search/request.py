@@ -118,10 +118,10 @@ def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _validated(values: Mapping[str, Any]) -> SearchSettings:
-    valid, problems = validate(values, SearchSettings)
-    if problems:
+    settings, problems = validate(values, SearchSettings)
+    if settings is None:
         raise InputError("\n".join(message for _, message in problems))
-    return SearchSettings.model_construct(**valid)
+    return settings
 
 
 def _check_writable(folder: Path) -> None:

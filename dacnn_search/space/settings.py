@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic.functional_validators import AfterValidator, BeforeValidator, model_validator
 from pydantic_core import CoreSchema
 
+from dacnn_search.common.errors import InputError
 from dacnn_search.common.units import parse_count, parse_duration
 from dacnn_search.data.dataset import DataConfig
 from dacnn_search.network.architecture import MOST_DEPTH, MOST_SECTIONS, MOST_WIDTH, Architecture, Regulators, Sharing
@@ -254,7 +255,10 @@ class SpaceSettings(Settings):
 
 
 def _read_network(given: Any) -> Architecture:
-    return get(given) if isinstance(given, str) else Architecture.from_dict(given)
+    try:
+        return get(given) if isinstance(given, str) else Architecture.from_dict(given)
+    except InputError as error:
+        raise ValueError(str(error)) from None  # what pydantic collects
 
 
 class TrainSettings(Settings):

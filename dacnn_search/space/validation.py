@@ -4,28 +4,30 @@ import difflib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from dacnn_search.common.errors import SpaceError
-from dacnn_search.common.yaml import Document, parse_yaml
+from dacnn_search.common.yaml import Document, KeyPath, parse_yaml
 from dacnn_search.data.dataset import DataConfig
 from dacnn_search.space.settings import Bounds, Maximum, Settings
 
 __all__ = ["check_data", "raise_problems", "read_settings", "validate"]
 
+Model = TypeVar("Model", bound=Settings)
 
-def read_settings(path: Path | str, model: type[Settings]) -> tuple[Any, Document]:
+
+def read_settings(path: Path | str, model: type[Model]) -> tuple[Model, Document]:
     """Read a YAML file as `model`, with the document for messages that need its lines.
 
     Raises YamlError if it can't be read, SpaceError with a line per mistake (`file:line: key: rule and value`).
     """
     document, problems = parse_yaml(Path(path))
-    values, found = validate(document.data, model)
-    problems += [(document.line(where), message) for where, message in found]
-    raise_problems(document, problems)
-    return model.model_construct(**values), document
+    settings, found = validate(document.data, model)
+    raise_problems(document, problems + [(document.line(where), message) for where, message in found])
+    assert settings is not None
+    return settings, document
 
 
 def raise_problems(document: Document, problems: Sequence[tuple[int, str]]) -> None:
@@ -34,76 +36,65 @@ def raise_problems(document: Document, problems: Sequence[tuple[int, str]]) -> N
         raise SpaceError("\n".join(f"{document.path}:{line}: {message}" for line, message in sorted(set(problems))))
 
 
-def validate(data: Any, model: type[Settings]) -> tuple[dict[str, Any], list[tuple[tuple[str | int, ...], str]]]:
-    """The parts of `data` that are valid, by key, and all mistakes as (path in the data, message).
-
-    Each part is validated on its own, so that a mistake in one does not hide those in another.
-    """
+def validate(data: Any, model: type[Model]) -> tuple[Model | None, list[tuple[KeyPath, str]]]:
+    """Return `data` as `model` and all mistakes as (path in the data, message); None if there are mistakes."""
     if not isinstance(data, dict):
-        return {}, [((), f"the file must be a mapping, but is {_short(data)}")]
-    values: dict[str, Any] = {}
-    problems: list[tuple[tuple[str | int, ...], str]] = []
-    for key in data.keys() - model.model_fields.keys():
-        problems.append(((key,), _unknown(key, model.model_fields)))
-    for key, field in model.model_fields.items():
-        if key not in data:
-            if field.is_required():
-                problems.append(((), f"{key} is missing"))
-            else:
-                values[key] = field.get_default(call_default_factory=True)
-            continue
-        try:
-            values[key] = _adapter(model, key).validate_json(json.dumps(data[key]))
-        except ValidationError as error:
-            problems += [_problem(data, model, key, e) for e in error.errors()]
-        except Exception as error:  # from our own validators, such as ArchitectureError
-            problems.append(((key,), f"{key}: {error}"))
-    return values, problems
+        return None, [((), f"the file must be a mapping, but is {_short(data)}")]
+    try:
+        return model.model_validate_json(json.dumps(data)), []
+    except ValidationError as error:
+        return None, [_problem(data, model, e) for e in error.errors()]
 
 
-def _adapter(model: type[Settings], key: str) -> TypeAdapter[Any]:
-    field = model.model_fields[key]
-    kind: Any = field.annotation
-    return TypeAdapter(Annotated[kind, *field.metadata] if field.metadata else kind)
+def check_data(values: dict[str, Any]) -> DataConfig:
+    """Return the data that values from somewhere else than a file describe. Raises SpaceError."""
+    settings, problems = validate({"data": values}, _DataSettings)
+    if settings is None:
+        raise SpaceError("\n".join(message for _, message in problems))
+    return settings.data
 
 
-def _problem(data: Any, model: type[Settings], key: str, error: Any) -> tuple[tuple[str | int, ...], str]:
-    """One pydantic error as (path, message). Its `loc` also holds names of union members, which are no keys."""
-    path: list[str | int] = [key]
-    node = data[key]
-    for item in error["loc"]:
-        if (isinstance(node, dict) and item in node) or (
-            isinstance(node, list) and isinstance(item, int) and item < len(node)
-        ):
-            node = node[item]
-        elif error["type"] != "missing" or item != error["loc"][-1]:
-            continue
-        path.append(item)
-    dotted = ".".join(str(item) for item in path)
-    if error["type"] == "missing":
-        return tuple(path[:-1]), f"{dotted} is missing"
-    if error["type"] == "extra_forbidden":
-        known = _known_keys(model).get(str(path[-2]), ())
-        return tuple(path), f"{'.'.join(map(str, path[:-1]))}: {_unknown(str(path[-1]), known)}"
+class _DataSettings(Settings):
+    data: DataConfig
+
+
+def _problem(data: Any, model: type[Settings], error: Any) -> tuple[KeyPath, str]:
+    """Return (path, message) for one of pydantic's errors."""
+    path = _path_in(data, error["loc"])
+    kind, value = error["type"], error["input"]
+    if kind == "missing":
+        return path, f"{_dotted((*path, error['loc'][-1]))} is missing"
+    if kind == "extra_forbidden":
+        *parent, key = path
+        unknown = _unknown(str(key), _known_keys(model, parent))
+        return path, f"{_dotted(parent)}: {unknown}" if parent else unknown
     if error.get("ctx", {}).get("class_name") == Maximum.__name__:
-        return tuple(path), f"{dotted}: must be {{max: ...}}, such as {{max: 50k}}, but is {_short(error['input'])}"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] != "value_error":
-        message = f"{message[0].lower()}{message[1:]}, but is {_short(error['input'])}"
-    return tuple(path), f"{dotted}: {message.replace('input should be', 'must be')}"
+        message = f"must be {{max: ...}}, such as {{max: 50k}}, but is {_short(value)}"
+    elif kind == "value_error":  # from our own validators, which name the value
+        message = error["msg"].removeprefix("Value error, ")
+    else:
+        message = f"{error['msg'][0].lower()}{error['msg'][1:]}, but is {_short(value)}"
+    return path, f"{_dotted(path)}: {message.replace('input should be', 'must be')}"
 
 
-def _known_keys(model: type[Settings]) -> dict[str, Iterable[str]]:
-    """What may stand below each key."""
+def _path_in(data: Any, location: Sequence[str | int]) -> KeyPath:
+    """Return the keys and indices of a pydantic location, which also holds names of union members."""
+    path: list[str | int] = []
+    for item in location:
+        is_key = isinstance(data, dict) and item in data
+        if is_key or (isinstance(data, list) and isinstance(item, int) and item < len(data)):
+            data = data[item]
+            path.append(item)
+    return tuple(path)
+
+
+def _known_keys(model: type[Settings], path: Sequence[str | int]) -> Iterable[str]:
+    """Return the keys that may stand at a path: those of the part that its last key names."""
+    if not path:
+        return model.model_fields
     parts = {key: field.annotation for key, field in model.model_fields.items()}
-    known: dict[str, Iterable[str]] = {
-        key: part.model_fields for key, part in parts.items() if isinstance(part, type) and issubclass(part, BaseModel)
-    }
-    return known | {
-        "range": Bounds.model_fields,
-        "parameters": Maximum.model_fields,
-        "macs": Maximum.model_fields,
-    }
+    part = {**parts, "range": Bounds, "parameters": Maximum, "macs": Maximum}.get(str(path[-1]))
+    return part.model_fields if isinstance(part, type) and issubclass(part, BaseModel) else ()
 
 
 def _unknown(key: str, known: Iterable[str]) -> str:
@@ -111,19 +102,10 @@ def _unknown(key: str, known: Iterable[str]) -> str:
     return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
 
 
+def _dotted(path: Sequence[str | int]) -> str:
+    return ".".join(map(str, path))
+
+
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def check_data(values: dict[str, Any]) -> DataConfig:
-    """The data that these values, given somewhere else than in a file, describe. Raises SpaceError."""
-    valid, problems = validate({"data": values}, _DataSettings)
-    if problems:
-        raise SpaceError("\n".join(message for _, message in problems))
-    config: DataConfig = valid["data"]
-    return config
-
-
-class _DataSettings(Settings):
-    data: DataConfig

@@ -183,7 +183,7 @@ class RunDirectory:
     def given_settings(self) -> SpaceSettings | None:
         """The contents of the space file when the run was last started; None for a run from before these were kept."""
         given = (self.environment.get("space") or {}).get("given")
-        return SpaceSettings.model_construct(**validate(given, SpaceSettings)[0]) if given else None
+        return validate(given, SpaceSettings)[0] if given else None
 
     @property
     def status(self) -> dict[str, Any]:

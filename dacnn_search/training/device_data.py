@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dacnn_search.data.dataset import ImageData, Split
-from dacnn_search.training.memory import DATA_SHARE
+from dacnn_search.training.memory import GPU_DATA_SHARE
 
 __all__ = ["Part", "ResidentData", "ResidentSplit", "pick_device"]
 
@@ -84,7 +84,7 @@ class ResidentData:
 
 
 def _fits(size: int, device: torch.device, memory: float) -> bool:
-    return device.type != "cuda" or size <= DATA_SHARE * min(memory, torch.cuda.mem_get_info(device)[0])
+    return device.type != "cuda" or size <= GPU_DATA_SHARE * min(memory, torch.cuda.mem_get_info(device)[0])
 
 
 def _to_tensors(split: Split, device: torch.device) -> ResidentSplit:

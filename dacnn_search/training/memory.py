@@ -1,43 +1,83 @@
-"""The memory that a training step takes, estimated before it is run."""
+"""The memory that training takes: estimates before a step is run, and what processes are given."""
 
+from dacnn_search.common.errors import TrainingError
+from dacnn_search.common.units import format_bytes
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.network.cost import InputShape, training_bytes
+from dacnn_search.network.cost import (
+    BYTES_PER_WEIGHT,
+    InputShape,
+    estimate_cost,
+    largest_activation,
+    section_activations,
+)
 from dacnn_search.training.recipe import Recipe
 
-__all__ = ["DATA_SHARE", "PROCESS_BYTES", "SMALL_STEP", "WORKSPACE_BYTES", "excess", "step_bytes"]
-
+__all__ = [
+    "GPU_DATA_SHARE",
+    "GPU_PROCESS_BYTES",
+    "GPU_WORKSPACE_BYTES",
+    "WORKER_ENVIRONMENT",
+    "must_recompute",
+    "peak_ratio",
+    "step_bytes",
+]
 
 GIB = 2**30
+GPU_PROCESS_BYTES = 1 * GIB  # of a GPU, that a process takes beside its tensors: CUDA's context, cuDNN's kernels
+GPU_WORKSPACE_BYTES = 64 * 2**20  # of a process's tensors, that libraries take for themselves
+GPU_DATA_SHARE = 0.25  # of a process's GPU memory, at most, for the images; larger data stay in host memory
+STATES_PER_WEIGHT = {"sgd": 1, "adagrad": 1, "adamw": 2}  # tensors that an optimizer keeps for each parameter
 
-
-# What a process takes of a GPU beside its tensors: the CUDA context and the kernels of cuDNN; and, among its tensors,
-# the workspaces of the libraries.
-PROCESS_BYTES, WORKSPACE_BYTES = 1 * GIB, 64 * 2**20
-
-
-DATA_SHARE = 0.25  # of the memory that a process may use of a GPU, at most: larger data stay in host memory
-
-
-STATES_PER_WEIGHT = {"sgd": 1, "adagrad": 1, "adamw": 2}  # of the optimisers
-
-
-SMALL_STEP = 6e9  # MACs of a training step below which one thread is as fast as several
+# For processes that train. glibc keeps freed memory for the next step. By default it goes back to the system and comes
+# again page by page, which takes 7,000 to 11,000 page faults in a float32 step at 32x32 pixels.
+WORKER_ENVIRONMENT = {
+    "MALLOC_TRIM_THRESHOLD_": str(GIB),
+    "MALLOC_MMAP_THRESHOLD_": str(GIB),
+    "MALLOC_ARENA_MAX": "2",  # long-lived workers would grow without it
+}
 
 
 def step_bytes(
     architecture: Architecture, input_shape: InputShape, num_classes: int, recipe: Recipe, recomputes: bool = False
 ) -> int:
-    """Estimated peak memory of a training step by a recipe, in bytes; see `training_bytes`."""
-    return training_bytes(
-        architecture,
-        input_shape,
-        num_classes,
-        recipe.batch_size,
-        optimizer_states=STATES_PER_WEIGHT[recipe.optimizer],
-        recomputes=recomputes,
-    )
+    """Estimate the peak memory of one training step, in bytes, without what libraries take for themselves.
+
+    These are the weights, their gradients and optimizer states, the activations of a batch, and two gradients as large
+    as the largest activation, all in float32.
+
+    Args:
+        recomputes: Sections are computed again in the backward pass. The activations are then the inputs of all
+            sections and those inside of one section, the largest.
+    """
+    cost = estimate_cost(architecture, input_shape, num_classes)
+    weights = (2 + STATES_PER_WEIGHT[recipe.optimizer]) * cost.parameters
+    activations = cost.activations
+    if recomputes:
+        entering, inside = zip(*section_activations(architecture, input_shape), strict=True)
+        activations = sum(entering) + max(inside)
+    gradients = 2 * largest_activation(architecture, input_shape)
+    return BYTES_PER_WEIGHT * (weights + recipe.batch_size * (activations + gradients))
 
 
-def excess(peak_bytes: int, estimate: int) -> float:
-    """How often the estimate of a step fits into what a training took of a GPU, workspaces left out."""
-    return (peak_bytes - WORKSPACE_BYTES) / estimate
+def must_recompute(
+    architecture: Architecture, input_shape: InputShape, num_classes: int, recipe: Recipe, limit: float
+) -> bool:
+    """Return whether a step fits into `limit` bytes only if sections are computed again in the backward pass.
+
+    Raises TrainingError if it does not fit even then.
+    """
+    if step_bytes(architecture, input_shape, num_classes, recipe) <= limit:
+        return False
+    needed = step_bytes(architecture, input_shape, num_classes, recipe, recomputes=True)
+    if needed > limit:
+        raise TrainingError(f"{describe_need(needed, recipe)}, but a trial may use {format_bytes(int(limit))}")
+    return True
+
+
+def describe_need(needed: int, recipe: Recipe) -> str:
+    return f"out of memory: a step with {recipe.batch_size} images needs about {format_bytes(needed)}"
+
+
+def peak_ratio(peak_bytes: int, estimate: int) -> float:
+    """Return the ratio of a training's measured peak of GPU memory, workspaces left out, to the estimate of a step."""
+    return (peak_bytes - GPU_WORKSPACE_BYTES) / estimate

@@ -26,10 +26,19 @@ from dacnn_search.training.recipe import Recipe
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Precision", "Speed", "fix_precision", "measure_speed", "measure_speed_for", "remembered_speed_for"]
+__all__ = [
+    "SMALL_STEP_MACS",
+    "Precision",
+    "Speed",
+    "fix_precision",
+    "measure_speed",
+    "measure_speed_for",
+    "remembered_speed_for",
+]
 
 Precision = Literal["float32", "bfloat16"]
 
+SMALL_STEP_MACS = 6e9  # of a training step, below which one thread is as fast as several
 LEAST_GAIN = 1.1  # bfloat16 must be this much faster, since smaller gains are within the noise of the measurement
 STEP_MACS = 1e9  # of a measured step at most, in three forward passes: 10 to 50 ms
 MOST_SECONDS, MOST_ROUNDS = 0.2, 10  # of the measurement after its warm-up
@@ -135,7 +144,7 @@ def _make_step(architecture: Architecture, shape: InputShape, batch_size: int) -
     import torch.nn.functional as F
 
     from dacnn_search.network.model import build
-    from dacnn_search.training.optimizers import AdamW
+    from dacnn_search.training.light_optimizers import AdamW
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)

@@ -1,16 +1,10 @@
-"""Training of one network, epoch by epoch, so that it can be watched, stopped and carried on."""
+"""Training of one network, epoch by epoch, so that it can be watched, stopped and continued."""
 
 import contextlib
-import ctypes
 import math
-import os
-import shutil
-import sys
-import sysconfig
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,70 +12,68 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dacnn_search.common.errors import DataError, TrainingError
-from dacnn_search.common.units import format_bytes
 from dacnn_search.data.dataset import ImageData
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.network.cost import count_macs, gpu_step_seconds
 from dacnn_search.network.model import Network, build
-from dacnn_search.training import augmentation, optimizers
+from dacnn_search.training import augmentation, light_optimizers
+from dacnn_search.training.compilation import compile_model, should_compile
 from dacnn_search.training.device_data import ResidentData
-from dacnn_search.training.evaluation import (
-    autocast,
-    check_suits,
-    evaluate,
-    evaluate_split,
-)
-from dacnn_search.training.memory import step_bytes
+from dacnn_search.training.evaluation import autocast, check_suits, evaluate, evaluate_split
+from dacnn_search.training.memory import describe_need, step_bytes
 from dacnn_search.training.recipe import Recipe, learning_rate_at
 from dacnn_search.training.speed import fix_precision
 
-__all__ = [
-    "EpochResult",
-    "ResidentData",
-    "Training",
-    "build_seeded",
-    "evaluate",
-    "is_compiled",
-    "must_recompute",
-    "prepare_process",
-    "train",
-]
+__all__ = ["EpochResult", "ResidentData", "Training", "build_seeded", "evaluate", "train"]
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-MOST_KEPT = 2**30
 
-# What torch.compile takes, and what share of a step it saves: assumed for GPUs, not measured. On CPUs it saves nothing
-# (a step takes 0.9 to 1.25 times as long as without, and compiling 6 to 40 s).
-COMPILE_SECONDS, COMPILED_SHARE = 60.0, 0.25
+def build_seeded(architecture: Architecture, num_classes: int, in_channels: int, seed: int) -> Network:
+    """Return a network with weights drawn by the seed. Global random numbers stay as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return build(architecture, num_classes, in_channels)
+
+
+def train(
+    model: Network,
+    data: ImageData | ResidentData,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    state: Mapping[str, Tensor] | None = None,
+) -> Iterator["EpochResult"]:
+    """Yield one result per epoch of a `Training`, from its beginning or from a `Training.state_dict` on."""
+    training = Training(model, data, recipe, seed=seed, device=device)
+    if state is not None:
+        training.load_state_dict(state)
+    while not training.finished:
+        yield training.run_epoch()
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch gave; the validation figures are None where there are no validation images.
-
-    train_loss: mean over the images as they were trained on: augmented, labels smoothed, before each step.
-    validation_loss: mean cross-entropy in nats. learning_rate: of the last step.
-    images_per_second: of the training alone. seconds: with validation.
-    """
+    """The figures of one epoch. Those of the validation are None if there are no validation images."""
 
     epoch: int  # from 1
-    train_loss: float
-    validation_loss: float | None
+    train_loss: float  # mean over the images as trained on: augmented, labels smoothed, before each step
+    validation_loss: float | None  # mean cross-entropy in nats
     validation_accuracy: float | None
-    learning_rate: float
-    images_per_second: float
-    seconds: float
+    learning_rate: float  # of the last step
+    images_per_second: float  # of the training alone
+    seconds: float  # with validation
 
 
 class Training:
-    """One training of a model by a recipe, that can be stopped after any epoch and carried on.
+    """Train a model by a recipe. A training can be stopped after any epoch and continued.
 
-    The model is moved to the device of the data and trained in place. One seed gives the same numbers on the
-    same machine; it covers order and augmentation, not the weights the model has (for those: `build_seeded`).
+    The model is moved to the data's device and trained in place. The same seed gives the same numbers on the same
+    machine. The seed covers order and augmentation, not the weights that the model has (see `build_seeded`).
 
-    data: a `ResidentData` can serve any number of trainings; `device` is where an `ImageData` is moved.
-    Raises DataError for fewer than 2 training images and for data that do not suit the model,
-    ArchitectureError for images too small for it, TrainingError if there is no memory for it.
+    Args:
+        data: A `ResidentData` serves any number of trainings; an `ImageData` is moved to `device` for this one.
+
+    Raises DataError for fewer than 2 training images or data that do not suit the model, ArchitectureError for images
+    that are too small for it, TrainingError if it does not fit into memory.
     """
 
     def __init__(
@@ -100,7 +92,7 @@ class Training:
         self.recipe = recipe
         self.seed = seed
         self.epoch = 0  # epochs done
-        with self._telling_memory(data):
+        with self._out_of_memory_explained(data.input_shape):
             self.data = data if isinstance(data, ResidentData) else ResidentData(data, device)
             model.to(self.data.device).to(memory_format=torch.channels_last)
         if self.data.device.type == "cuda":
@@ -110,10 +102,11 @@ class Training:
         self._optimizer = _build_optimizer(model, recipe)
         spread = recipe.label_smoothing / data.num_classes
         self._targets = torch.eye(data.num_classes, device=self.data.device) * (1 - recipe.label_smoothing) + spread
-        # Of batch_size images at most, but never of a single one, whose variance batch norm could not take.
+        # No batch has a single image, since batch norm could not take its variance.
         self._batches = min(math.ceil(len(data.train) / recipe.batch_size), len(data.train) // 2)
-        compiled = is_compiled(recipe, model.architecture, data, self.data.device) and not model.recomputes
-        self._forward = _compile(model) if compiled else model
+        gpu = self.data.device.type == "cuda"
+        compiled = should_compile(recipe, model, len(data.train), data.input_shape, gpu) and not model.recomputes
+        self._forward = compile_model(model) if compiled else model
 
     @property
     def finished(self) -> bool:
@@ -122,12 +115,12 @@ class Training:
     def run_epoch(self) -> EpochResult:
         """Train on every training image once, then evaluate on the validation images.
 
-        Raises TrainingError if a loss is not finite or memory runs out; the training is of no use then.
+        Raises TrainingError if a loss is not finite or memory runs out. The training can't be continued then.
         """
         if self.finished:
             raise RuntimeError(f"a training of {self.recipe.epochs} epochs has no epoch {self.epoch + 1}")
         start = time.perf_counter()
-        with self._telling_memory(self.data):
+        with self._out_of_memory_explained(self.data.input_shape):
             train_loss = self._train_epoch()
             trained = time.perf_counter()
             validation = None
@@ -148,10 +141,10 @@ class Training:
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Copies, on the CPU and contiguous, of all that an epoch changes; flat, as safetensors stores it.
+        """Return contiguous CPU copies of everything that an epoch changes, flat, as safetensors stores it.
 
-        `model.<name>` are weights and buffers, `optimizer.<parameter>.<name>` is what the optimiser keeps,
-        `epoch` counts the epochs done. Random numbers have no state, as each epoch seeds its own.
+        `model.<name>` are weights and buffers, `optimizer.<parameter>.<name>` are the optimizer's states, `epoch`
+        counts the epochs done. Random numbers have no state, since each epoch seeds its own.
         """
         state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
@@ -164,23 +157,25 @@ class Training:
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Carry on where `state_dict` was taken.
+        """Continue where `state_dict` was taken.
 
-        With the same architecture, data, recipe and seed the rest of the training is the same to the last
-        bit on the same machine. Raises TrainingError for a state of another network.
+        With the same architecture, data, recipe and seed, the rest of the training is the same to the last bit on the
+        same machine. Raises TrainingError for a state of another network.
         """
         try:
-            self.model.load_state_dict(_below("model.", state))
+            self.model.load_state_dict(_with_prefix("model.", state))
         except RuntimeError as error:
             raise TrainingError(f"the state must be of the same network, but: {error}") from error
         fused = self._optimizer.defaults["fused"]
         for name, parameter in self.model.named_parameters():
-            stored = _below(f"optimizer.{name}.", state)
-            self._optimizer.state[parameter] = {k: _like(parameter, value, fused) for k, value in stored.items()}
+            stored = _with_prefix(f"optimizer.{name}.", state)
+            self._optimizer.state[parameter] = {
+                key: _copy_optimizer_state(value, parameter, fused) for key, value in stored.items()
+            }
         self.epoch = int(state["epoch"])
 
     def _train_epoch(self) -> float:
-        """One pass over the training images; the mean loss. The host waits for the device only at the end."""
+        """Pass over the training images once and return the mean loss. Wait for the device only at the end."""
         device, train = self.data.device, self.data.train
         random = torch.Generator(device).manual_seed(_epoch_seed(self.seed, self.epoch))
         order = torch.randperm(len(train), generator=random, device=device).to(train.images.device)
@@ -200,7 +195,7 @@ class Training:
         return torch.stack(losses).double().cpu().dot(torch.tensor(sizes, dtype=torch.float64)).item() / len(train)
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy with smoothed labels: that of `F.cross_entropy`, which takes more operations."""
+        """Mean cross-entropy with smoothed labels, in fewer operations than `F.cross_entropy`."""
         targets = self._targets[labels] / -len(labels)
         return torch.dot(F.log_softmax(logits, 1).flatten(), targets.flatten())
 
@@ -220,111 +215,31 @@ class Training:
             group["lr"] = rate
 
     @contextlib.contextmanager
-    def _telling_memory(self, data: ImageData | ResidentData) -> Iterator[None]:
-        """Raise running out of memory as TrainingError."""
+    def _out_of_memory_explained(self, shape: tuple[int, int, int]) -> Iterator[None]:
+        """Raise running out of memory as TrainingError, with an estimate of what a step needs."""
         try:
             yield
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
             model, recipe = self.model, self.recipe
-            needed = step_bytes(model.architecture, data.input_shape, data.num_classes, recipe, model.recomputes)
-            raise TrainingError(
-                f"out of memory: a step with {recipe.batch_size} images needs about {format_bytes(needed)}"
-            ) from error
-
-
-def prepare_process(threads: int = 1) -> None:
-    """Set a process up for training, before it does anything else with torch.
-
-    With glibc, memory that was freed is kept for the next step (mallopt; up to 1 GiB apiece). By default it goes back
-    to the system and comes again page by page, 7,000 to 11,000 faults in a float32 step at 32x32 pixels.
-    """
-    torch.set_num_threads(threads)
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:
-        for parameter in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
-            mallopt(parameter, MOST_KEPT)
-
-
-def train(
-    model: Network,
-    data: ImageData | ResidentData,
-    recipe: Recipe,
-    *,
-    seed: int = 0,
-    device: torch.device | str | None = None,
-    state: Mapping[str, Tensor] | None = None,
-) -> Iterator[EpochResult]:
-    """One result per epoch of a `Training`, from its beginning or from `state`, its `state_dict`, on."""
-    training = Training(model, data, recipe, seed=seed, device=device)
-    if state is not None:
-        training.load_state_dict(state)
-    while not training.finished:
-        yield training.run_epoch()
-
-
-def must_recompute(architecture: Architecture, data: ImageData | ResidentData, recipe: Recipe, limit: float) -> bool:
-    """Whether a training step fits into `limit` bytes of memory only if sections are computed again in the backward
-    pass, by the closed form. Raises TrainingError if it does not even then."""
-    if step_bytes(architecture, data.input_shape, data.num_classes, recipe) <= limit:
-        return False
-    needed = step_bytes(architecture, data.input_shape, data.num_classes, recipe, recomputes=True)
-    if needed > limit:
-        raise TrainingError(
-            f"out of memory: a step with {recipe.batch_size} images needs about {format_bytes(needed)}, but a trial "
-            f"may use {format_bytes(int(limit))}"
-        )
-    return True
-
-
-def is_compiled(
-    recipe: Recipe, architecture: Architecture, data: ImageData | ResidentData, device: torch.device
-) -> bool:
-    """Whether a training is compiled: as the recipe says or, by `auto`, on a GPU if that saves more than it takes and
-    there is what torch needs for it."""
-    if recipe.compiled != "auto":
-        return recipe.compiled
-    if device.type != "cuda" or not _can_compile():
-        return False
-    macs = count_macs(architecture, data.input_shape, data.num_classes)
-    steps = recipe.epochs * math.ceil(len(data.train) / recipe.batch_size)
-    seconds = steps * max(gpu_step_seconds(3.0 * macs * recipe.batch_size, architecture.layers))
-    return seconds * COMPILED_SHARE > COMPILE_SECONDS
-
-
-def build_seeded(architecture: Architecture, num_classes: int, in_channels: int, seed: int) -> Network:
-    """A network with weights drawn by that seed; the global random numbers stay as they were."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return build(architecture, num_classes, in_channels)
-
-
-def _compile(model: Network) -> Callable[[Tensor], Tensor]:
-    """By torch.compile, with CUDA graphs: one for each of the two sizes of batches."""
-    torch.compiler.reset()  # of earlier networks of this process: after a few of them torch would give up compiling
-    return torch.compile(model, mode="reduce-overhead", dynamic=False)
-
-
-def _can_compile() -> bool:
-    """Whether there are the C compiler and the headers that Triton needs, where it looks for them."""
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
-    return bool(compiler) and Path(sysconfig.get_path("include"), "Python.h").is_file()
+            needed = step_bytes(model.architecture, shape, model.num_classes, recipe, model.recomputes)
+            raise TrainingError(describe_need(needed, recipe)) from error
 
 
 def _build_optimizer(model: Network, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser; kernels and classifier decay, norms and biases do not."""
+    """Build the recipe's optimizer. Kernels and the classifier's weights decay, norms and biases do not."""
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
     ]
     rate, momentum = recipe.learning_rate, recipe.momentum
     if recipe.optimizer == "sgd":
-        return optimizers.SGD(groups, rate, momentum, nesterov=momentum > 0, fused=True)
+        return light_optimizers.SGD(groups, rate, momentum, nesterov=momentum > 0, fused=True)
     if recipe.optimizer == "adamw":
-        return optimizers.AdamW(groups, rate, fused=True)
+        return light_optimizers.AdamW(groups, rate, fused=True)
     fused = model.classifier.weight.device.type == "cpu"  # on GPUs not in every version of torch
-    return optimizers.Adagrad(groups, rate, fused=fused, foreach=not fused)
+    return light_optimizers.Adagrad(groups, rate, fused=fused, foreach=not fused)
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
@@ -336,19 +251,19 @@ def _check_finite(name: str, loss: float, epoch: int) -> None:
         raise TrainingError(f"{name} loss is {loss} in epoch {epoch}")
 
 
-def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-def _like(parameter: Tensor, value: Tensor, fused: bool) -> Tensor:
-    """A copy of what an optimiser keeps of a parameter: tensors of its shape lie in memory as it does; a
-    count of steps is on its device if the optimiser is fused, else on the CPU."""
+def _copy_optimizer_state(value: Tensor, parameter: Tensor, fused: bool) -> Tensor:
+    """Copy a tensor of the parameter's shape into the parameter's memory format. A count of steps goes to its device if
+    the optimizer is fused, else to the CPU."""
     if value.shape == parameter.shape:
         return torch.empty_like(parameter).copy_(value)
     return value.to(parameter.device if fused else "cpu", copy=True)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Of a GPU or, where torch raises a plain RuntimeError, of the CPU."""
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or any(words in str(error) for words in ("out of memory", "can't allocate memory"))
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(words in str(error) for words in ("out of memory", "can't allocate memory"))  # torch's, on a CPU

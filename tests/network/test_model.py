@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from strategies import architectures
 
 from dacnn_search.network.architecture import Architecture, Section
-from dacnn_search.network.cost import training_bytes
 from dacnn_search.network.model import build
+from dacnn_search.training.memory import step_bytes
+from dacnn_search.training.recipe import Recipe
 
 
 def randomised(architecture, channels=3, classes=4):
@@ -122,6 +123,7 @@ def test_sections_computed_again_take_the_memory_that_is_estimated():
             logits = model(torch.randn(8, 3, 16, 16))
         kept[recomputes] = sum(tensor.nbytes for tensor in held.values())
         logits.sum().backward()
-    estimates = [training_bytes(architecture, (3, 16, 16), 4, 256, recomputes=again) for again in (False, True)]
+    recipe = Recipe(batch_size=256)
+    estimates = [step_bytes(architecture, (3, 16, 16), 4, recipe, recomputes=again) for again in (False, True)]
     assert kept[True] < kept[False] / 5  # after the forward pass: the backward pass adds one section
     assert estimates[1] < 0.75 * estimates[0]

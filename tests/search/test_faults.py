@@ -28,18 +28,18 @@ from dacnn_search.search import trial
 from dacnn_search.search.cluster import worker as processes
 from dacnn_search.search.cluster.slots import Slots
 from dacnn_search.search.cluster.tasks import train_fully
-from dacnn_search.search.report import write_study
 from dacnn_search.search.request import prepare
 from dacnn_search.search.retrain import retrain
 from dacnn_search.search.sampler.replay import replay
 from dacnn_search.search.search import run_search
+from dacnn_search.search.study import write_study
 from dacnn_search.search.tune import CheckpointBytes, TrialWorker
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.checkpoint import Checkpoints
 from dacnn_search.storage.front import front_of
 from dacnn_search.storage.ledger import Ledger, LedgerWarning
 from dacnn_search.storage.run_directory import RunDirectory
-from dacnn_search.training.memory import GIB, PROCESS_BYTES, WORKSPACE_BYTES, step_bytes
+from dacnn_search.training.memory import GIB, GPU_PROCESS_BYTES, GPU_WORKSPACE_BYTES, step_bytes
 
 OLD_RUN = Path(__file__).parents[1] / "fixtures" / "run-format-1"
 
@@ -160,8 +160,8 @@ def test_a_worker_keeps_to_its_share_of_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=16 * GIB))
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda fraction, _: fractions.append(fraction))
     claimed = [processes._claim_gpu_share(torch.device("cuda", 0), share) for share in (0.25, 0.5, 1.0)]
-    assert claimed == [4 * GIB - PROCESS_BYTES, 8 * GIB - PROCESS_BYTES, 16 * GIB - PROCESS_BYTES]
-    assert fractions == [(4 * GIB - PROCESS_BYTES) / (16 * GIB), (8 * GIB - PROCESS_BYTES) / (16 * GIB)]
+    assert claimed == [4 * GIB - GPU_PROCESS_BYTES, 8 * GIB - GPU_PROCESS_BYTES, 16 * GIB - GPU_PROCESS_BYTES]
+    assert fractions == [(4 * GIB - GPU_PROCESS_BYTES) / (16 * GIB), (8 * GIB - GPU_PROCESS_BYTES) / (16 * GIB)]
 
 
 def test_without_a_share_of_a_gpu_trials_run_on_the_cpu(space, monkeypatch):
@@ -180,10 +180,10 @@ def test_a_worker_learns_from_what_trainings_took(space, run, monkeypatch):
     estimate = step_bytes(model.architecture, data.input_shape, data.num_classes, worker._recipe)
     images = 5 * GIB
     with monkeypatch.context() as patch:
-        patch.setattr(torch.cuda, "max_memory_allocated", lambda _: images + WORKSPACE_BYTES + 3 * estimate)
+        patch.setattr(torch.cuda, "max_memory_allocated", lambda _: images + GPU_WORKSPACE_BYTES + 3 * estimate)
         patch.setattr(data, "device", torch.device("cuda", 0))
         patch.setattr(worker._process, "_bytes_before", images)
-        assert worker._peak_bytes() == WORKSPACE_BYTES + 3 * estimate
+        assert worker._peak_bytes() == GPU_WORKSPACE_BYTES + 3 * estimate
     for limit, fits in ((4 * estimate, True), (2 * estimate, False)):
         monkeypatch.setattr(worker._process, "_limit", limit)
         worker.reset_config(config)
@@ -444,7 +444,7 @@ def test_a_torn_last_line_is_cut_off_with_a_warning(space, run):
 def test_the_study_tells_what_runs_waits_and_has_ended(space, run):
     first = Pretended(space, run, trials=8)
     configs = [first.search.propose(str(n)) for n in range(3)]
-    write_study(run.folder, space, first.ledger.records, first.search._unfinished())
+    write_study(run.folder, space, first.ledger.records, first.search._open.proposals())
     assert states_in_study(run) == {0: "RUNNING", 1: "RUNNING", 2: "RUNNING"}
     first.train("1", configs[1])
     first.search.finish("2", {"failure": "training loss is nan in epoch 1"})

@@ -10,7 +10,7 @@ from dacnn_search.common.machine import count_cores
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.network.cost import count_parameters
 from dacnn_search.search.cluster.slots import CPU_USABLE, USABLE, Demand, Machine, Slots, demand_of, most_excess, pack
-from dacnn_search.training.memory import GIB, PROCESS_BYTES, WORKSPACE_BYTES, step_bytes
+from dacnn_search.training.memory import GIB, GPU_PROCESS_BYTES, GPU_WORKSPACE_BYTES, step_bytes
 from dacnn_search.training.recipe import Recipe
 
 SMALL = Demand(trainings=50, bytes=10 * 2**20, step_macs=5e7, layers=9)
@@ -61,7 +61,7 @@ def test_a_gpu_holds_as_many_of_the_largest_as_are_packed_on_it(gibibytes, neede
     slots = pack(machine, Demand(200, needed * GIB, 1e8, 18))
     per_gpu = round(1 / slots.gpus_per_trial)
     assert slots.concurrency == 2 * per_gpu
-    assert per_gpu == 1 or per_gpu * (needed * GIB + PROCESS_BYTES) <= USABLE * machine.gpu_memory
+    assert per_gpu == 1 or per_gpu * (needed * GIB + GPU_PROCESS_BYTES) <= USABLE * machine.gpu_memory
 
 
 def test_packing_follows_compute_and_cores():
@@ -118,8 +118,8 @@ def test_demand_is_that_of_the_largest_and_corrected_by_what_trials_took():
     demand = demand_of([small, large, small], (1, 8, 8), 10, recipe)
     assert (demand.trainings, demand.bytes) == (3, estimate)
     taken = [
-        {"architecture": small.to_dict(), "peak_bytes": WORKSPACE_BYTES + 2 * small_estimate},
-        {"architecture": large.to_dict(), "peak_bytes": WORKSPACE_BYTES + estimate // 2},
+        {"architecture": small.to_dict(), "peak_bytes": GPU_WORKSPACE_BYTES + 2 * small_estimate},
+        {"architecture": large.to_dict(), "peak_bytes": GPU_WORKSPACE_BYTES + estimate // 2},
         {"architecture": large.to_dict(), "peak_bytes": None},
     ]
     factor = most_excess(taken, (1, 8, 8), 10, recipe)

@@ -28,9 +28,9 @@ GREY = DataSummary((1, 8, 8), 10, 1000, 400, 300)
 
 def make_space(parts, constraints=None, summary=GREY):
     data = {"data": {"name": "digits"}, "architecture": parts, "constraints": constraints or {}}
-    values, problems = validate(data, SpaceSettings)
+    settings, problems = validate(data, SpaceSettings)
     assert not problems
-    return SearchSpace(SpaceSettings.model_construct(**values), summary)
+    return SearchSpace(settings, summary)
 
 
 def all_fingerprints(space):

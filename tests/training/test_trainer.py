@@ -2,7 +2,6 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +16,8 @@ from dacnn_search.data.dataset import load as load_data
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.training.device_data import ResidentData, pick_device
 from dacnn_search.training.evaluation import evaluate
-from dacnn_search.training.memory import step_bytes
 from dacnn_search.training.recipe import Recipe
-from dacnn_search.training.trainer import Training, build_seeded, is_compiled, must_recompute, train
+from dacnn_search.training.trainer import Training, build_seeded, train
 
 CPU = torch.device("cpu")
 TINY = Architecture((Section(1, 4),))
@@ -421,7 +419,7 @@ def test_the_default_device_is_the_current_gpu_where_there_is_one(available, exp
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "adagrad"])
 def test_a_gpu_trains_and_carries_on(optimizer: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the data on the GPU, and with data too large for it."""
-    monkeypatch.setattr("dacnn_search.training.device_data.DATA_SHARE", share)
+    monkeypatch.setattr("dacnn_search.training.device_data.GPU_DATA_SHARE", share)
     data = ResidentData(make_data(200, shape=(3, 16, 16), flip=True), "cuda")
     assert data.train.images.device.type == ("cuda" if share else "cpu")
     recipe = Recipe(optimizer=optimizer, learning_rate=0.01, epochs=3, crop=2, cutout=4)
@@ -454,16 +452,6 @@ def test_what_is_kept_and_stored_grows_with_shared_weights_not_with_depth() -> N
     assert sizes["section", 20][1] - sizes["section", 2][1] < norms + 18 * 1500  # the header names each tensor
 
 
-def test_sections_are_computed_again_only_if_a_step_would_not_fit() -> None:
-    data, recipe = make_data(shape=(3, 8, 8)), Recipe()
-    whole, less = (step_bytes(SMALL, data.input_shape, 3, recipe, recomputes) for recomputes in (False, True))
-    assert less < whole
-    assert not must_recompute(SMALL, data, recipe, whole)
-    assert must_recompute(SMALL, data, recipe, whole - 1)
-    with pytest.raises(TrainingError, match="out of memory: a step with 32 images needs about"):
-        must_recompute(SMALL, data, recipe, less - 1)
-
-
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_training_that_computes_sections_again_is_the_same(precision: str) -> None:
     data = make_data(40, shape=(3, 8, 8))
@@ -472,29 +460,6 @@ def test_a_training_that_computes_sections_again_is_the_same(precision: str) -> 
     again.model.recomputes = True
     assert run(again) == run(plain)
     assert same(again.state_dict(), plain.state_dict())
-
-
-def test_only_a_long_training_on_a_gpu_is_compiled_unless_the_recipe_says(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("CC", "gcc")
-    (tmp_path / "Python.h").touch()
-    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
-    data, gpu = make_data(2000, shape=(3, 32, 32)), torch.device("cuda")
-    large = Architecture((Section(8, 256), Section(8, 512)))
-    long, short = Recipe(epochs=10_000), Recipe(epochs=2)
-    assert is_compiled(long, large, data, gpu)
-    assert not is_compiled(short, large, data, gpu)
-    assert not is_compiled(long, large, data, CPU)
-    for compiled in (True, False):
-        recipe = long.model_copy(update={"compiled": compiled})
-        assert is_compiled(recipe, large, data, CPU) is is_compiled(recipe, TINY, data, gpu) is compiled
-    monkeypatch.delenv("CC")
-    monkeypatch.setattr("shutil.which", lambda _: None)
-    assert not is_compiled(long, large, data, gpu)  # torch needs a C compiler
-    monkeypatch.setenv("CC", "gcc")
-    (tmp_path / "Python.h").unlink()
-    assert not is_compiled(long, large, data, gpu)  # and Python's headers
 
 
 def test_every_training_of_a_process_is_compiled_as_one_graph_per_size_of_batch(

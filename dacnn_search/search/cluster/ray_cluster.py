@@ -16,6 +16,7 @@ from dacnn_search.common.errors import InputError
 from dacnn_search.common.machine import count_cores, gpu_memory
 from dacnn_search.search.cluster.cleanup import guarded
 from dacnn_search.search.cluster.slots import Demand, Machine, Resources, Slots, pack
+from dacnn_search.training.memory import WORKER_ENVIRONMENT
 
 __all__ = ["RaySession", "default_environment", "ray_session"]
 
@@ -24,7 +25,7 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TORCHINDUCTOR_COMPILE_THREADS": "1",  # per worker; torch's default is one per core
-    "MALLOC_ARENA_MAX": "2",  # long-lived workers would grow without it
+    **WORKER_ENVIRONMENT,
 }
 # Importing these is most of a worker's start. Preloaded, it overlaps with what the driver does meanwhile.
 PRELOADED = ("torch", "dacnn_search.search.tune", "dacnn_search.search.cluster.worker")

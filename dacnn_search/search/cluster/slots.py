@@ -19,8 +19,9 @@ from dacnn_search.common.errors import InputError
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import InputShape, estimate_cost, gpu_step_seconds
 from dacnn_search.space.search_space import SearchSpace
-from dacnn_search.training.memory import DATA_SHARE, PROCESS_BYTES, SMALL_STEP, excess, step_bytes
+from dacnn_search.training.memory import GPU_DATA_SHARE, GPU_PROCESS_BYTES, peak_ratio, step_bytes
 from dacnn_search.training.recipe import Recipe
+from dacnn_search.training.speed import SMALL_STEP_MACS
 
 __all__ = [
     "Demand",
@@ -124,7 +125,7 @@ def demand_of_space(
     space: SearchSpace, trials: int, data_bytes: int, records: Iterable[Mapping[str, Any]] = ()
 ) -> Demand:
     """What the networks of a space take, judged by some drawn from it and by the trials that have ended. One that takes
-    more than all of these is trained within the share that it finds, or refused (see `training.must_recompute`)."""
+    more than all of these is trained within the share that it finds, or refused (see `must_recompute`)."""
     generator = random.Random(0)
     networks = [space.draw(generator)[0] for _ in range(DRAWN)]
     return demand_of(
@@ -143,7 +144,7 @@ def most_excess(
 ) -> float:
     """How often at most the estimate fits into what the trials of a ledger took of a GPU (`peak_bytes`); at least 1."""
     taken = [(r["peak_bytes"], Architecture.from_dict(r["architecture"])) for r in records if r.get("peak_bytes")]
-    ratios = [excess(peak, step_bytes(network, input_shape, num_classes, recipe)) for peak, network in taken]
+    ratios = [peak_ratio(peak, step_bytes(network, input_shape, num_classes, recipe)) for peak, network in taken]
     return max([1.0, *ratios])
 
 
@@ -179,9 +180,9 @@ def _per_gpu(machine: Machine, demand: Demand | None, concurrency: int | None) -
     most = math.ceil(at_once / machine.gpus)
     if demand is None or not machine.gpu_memory:
         return max(1, min(UNKNOWN_PER_GPU, most))
-    training = demand.bytes + PROCESS_BYTES
-    # Data stay in host memory where they would take more than DATA_SHARE of what a process has.
-    data = min(demand.data_bytes, training * DATA_SHARE / (1 - DATA_SHARE))
+    training = demand.bytes + GPU_PROCESS_BYTES
+    # Data stay in host memory where they would take more than GPU_DATA_SHARE of what a process has.
+    data = min(demand.data_bytes, training * GPU_DATA_SHARE / (1 - GPU_DATA_SHARE))
     held = USABLE * machine.gpu_memory / (training + data)
     computing, launching = gpu_step_seconds(demand.step_macs, demand.layers)
     wanted = math.ceil((computing + launching) / computing)
@@ -212,6 +213,6 @@ def _on_cpu(machine: Machine, demand: Demand | None) -> int:
 
 def _threads(machine: Machine, demand: Demand | None, concurrency: int) -> int:
     """The cores that would be idle otherwise, where a step is large enough to be split."""
-    if demand is None or demand.step_macs < SMALL_STEP:
+    if demand is None or demand.step_macs < SMALL_STEP_MACS:
         return 1
     return max(1, int(machine.cpus) // concurrency)

@@ -15,9 +15,15 @@ from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.model import Network
 from dacnn_search.search.cluster.slots import Slots
 from dacnn_search.training.device_data import ResidentData, pick_device
-from dacnn_search.training.memory import PROCESS_BYTES, WORKSPACE_BYTES, excess, step_bytes
+from dacnn_search.training.memory import (
+    GPU_PROCESS_BYTES,
+    GPU_WORKSPACE_BYTES,
+    must_recompute,
+    peak_ratio,
+    step_bytes,
+)
 from dacnn_search.training.recipe import Recipe
-from dacnn_search.training.trainer import EpochResult, Training, build_seeded, must_recompute, prepare_process
+from dacnn_search.training.trainer import EpochResult, Training, build_seeded
 
 __all__ = ["WorkerProcess", "pack_checkpoint", "run_epochs"]
 
@@ -32,13 +38,13 @@ class WorkerProcess:
     """
 
     def __init__(self, images: ImageData, slots: Slots) -> None:
-        prepare_process(slots.threads)
+        torch.set_num_threads(slots.threads)
         device = pick_device() if slots.gpus_per_trial else torch.device("cpu")
         on_gpu = device.type == "cuda"
         self._limit = _claim_gpu_share(device, min(1.0, slots.gpus_per_trial)) if on_gpu else slots.memory
         self.data = ResidentData(images, device, self._limit)
         if on_gpu:
-            self._limit -= torch.cuda.memory_allocated(device) + WORKSPACE_BYTES
+            self._limit -= torch.cuda.memory_allocated(device) + GPU_WORKSPACE_BYTES
         self._bytes_before = 0  # of the GPU, taken before the current training
         self._excess = 1.0  # largest ratio of a training's GPU memory to its estimate
 
@@ -73,7 +79,7 @@ class WorkerProcess:
         peak = torch.cuda.max_memory_allocated(self.data.device) - self._bytes_before
         shape, classes = self.data.input_shape, self.data.num_classes
         estimate = step_bytes(model.architecture, shape, classes, recipe, model.recomputes)
-        self._excess = max(self._excess, excess(peak, estimate))
+        self._excess = max(self._excess, peak_ratio(peak, estimate))
         return peak
 
     def device_works(self) -> bool:
@@ -87,7 +93,8 @@ class WorkerProcess:
 
     def _build(self, architecture: Architecture, recipe: Recipe, seed: int) -> Network:
         """Build a network that computes sections again in the backward pass if a step does not fit otherwise."""
-        recomputes = must_recompute(architecture, self.data, recipe, self._limit / self._excess)
+        images = self.data.input_shape, self.data.num_classes
+        recomputes = must_recompute(architecture, *images, recipe, self._limit / self._excess)
         model = build_seeded(architecture, self.data.num_classes, self.data.input_shape[0], seed)
         model.recomputes = recomputes
         if self.data.device.type == "cuda":
@@ -130,7 +137,7 @@ def _unpack_checkpoint(data: bytes) -> tuple[dict[str, torch.Tensor], list[dict[
 def _claim_gpu_share(device: torch.device, share: float) -> float:
     """Limit this process to a share of a GPU's memory; return its bytes less what the process takes for itself."""
     total = torch.cuda.get_device_properties(device).total_memory
-    limit = max(share * total - PROCESS_BYTES, share * total / 2)
+    limit = max(share * total - GPU_PROCESS_BYTES, share * total / 2)
     if share < 1:
         torch.cuda.set_per_process_memory_fraction(limit / total, device)
     return limit

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from dacnn_search.training import optimizers
+from dacnn_search.training import light_optimizers
 
 OPTIONS = {"SGD": {"momentum": 0.9, "nesterov": True}, "AdamW": {}, "Adagrad": {}}
 
@@ -45,7 +45,7 @@ def trained(library, kind: str) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_weights_are_the_same_to_the_last_bit(kind):
-    ours, theirs = trained(optimizers, kind), trained(torch.optim, kind)
+    ours, theirs = trained(light_optimizers, kind), trained(torch.optim, kind)
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
