@@ -1,4 +1,4 @@
-"""`Search`: where a search stands, what to train next, when to end, what to record and tell. It knows nothing of Ray.
+"""`Search`: what to train next, when to end, what to record and report. It knows nothing of Ray.
 
 A trial is in the ledger, on disk, before anyone else hears of it.
 """
@@ -6,20 +6,20 @@ A trial is in the ledger, on disk, before anyone else hears of it.
 import re
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dacnn_search.network.architecture import Architecture
 from dacnn_search.search.listener import Listener, RunningTrial, Snapshot
+from dacnn_search.search.remaining import RemainingTime
 from dacnn_search.search.report import Derived
 from dacnn_search.search.sampler.proposals import Proposal, Proposals
 from dacnn_search.search.sampler.proposer import Proposer
-from dacnn_search.search.stopping import NoStopping, make_stopping
-from dacnn_search.search.trial import Running, describe, missing, progress_of, training_seed
+from dacnn_search.search.stopping import NoStopping, StoppingRule, make_stopping
+from dacnn_search.search.trial import Trial, progress_in, training_seed, what_is_missing
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SearchSettings
 from dacnn_search.storage.checkpoint import Checkpoints
-from dacnn_search.storage.front import best_under, front_of
+from dacnn_search.storage.front import Record, best_under, front_of
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.resume import space_id
 from dacnn_search.storage.run_directory import RunDirectory
@@ -34,7 +34,8 @@ ATTEMPTS = 3  # at a trial whose worker dies
 class Search:
     """The driver's side of a search.
 
-    Times are seconds of search, by a clock that never goes back, summed over the sessions of a resumed search.
+    It is asked for trials (`propose`) and told how they go (`progress`, `goes_on`) and how they end (`finish`, `lose`).
+    A trial is known by the key that it was proposed with.
     """
 
     def __init__(
@@ -49,51 +50,47 @@ class Search:
         self.run = run
         self.space = space
         self.settings = settings
-        self.running: dict[str, Running] = {}
+        self.recipe = space.settings.recipe
         self.failure: str | None = None  # why the search can't go on
-        self.exhausted = False
-        self.looks_ahead = False  # whether the next proposal is made while trials run
+        self.exhausted = False  # every network of the space has been proposed
+        self.looks_ahead = False  # make the next proposal while trials run
         self._ledger = ledger
         self._listener = listener
-        proposals = Proposals(space, settings.sampler, settings.seed, ledger.records, proposed.records)
-        self._waiting = deque(Running(proposal) for proposal in proposals.reopened)  # to be trained again
-        self._proposer = Proposer(
-            proposals,
-            proposed,
-            {
-                "session": len(ledger.records),
-                "sampler": settings.sampler,
-                "seed": settings.seed,
-                "space": space_id(space.settings),
-            },
-        )
+        self._proposer, reopened = _make_proposer(space, settings, ledger, proposed)
+        self._open = OpenTrials(reopened)
         self._checkpoints = Checkpoints(run.checkpoints)
         self._derived = Derived(run, space, listener)
+        self._epochs = self.recipe.epochs
+        self._rule = _make_rule(settings, self._epochs, ledger.records)
         self._scale = run.scale
-        self._epochs = space.settings.recipe.epochs
-        self._rule = make_stopping(settings.stopping, self._epochs)
-        for record in ledger.records:
-            self._rule.follow(progress_of(record, Architecture.from_dict(record["architecture"]), record["curve"]))
         self._front = front_of(ledger.records)
         self._hypervolume = self._scale.hypervolume(self._front)
-        self._begun = time.monotonic()
-        self._elapsed_before = max((record["finished"] for record in ledger.records), default=0.0)
-        self._finished_before = len(ledger.records)
+        self._clock = Clock(max((record["finished"] for record in ledger.records), default=0.0))
+        self._remaining = RemainingTime(ledger.records, settings.trials)
         listener.update(self.snapshot())
 
-    @property
-    def recipe(self) -> Recipe:
-        """How each trial is trained."""
-        return self.space.settings.recipe
+    def begin(self, recipe: Recipe, concurrency: int, seconds_per_trial: float | None) -> None:
+        """Take note of how trials will be trained, how many at once, and how long one is expected to take."""
+        self.recipe = recipe
+        self.looks_ahead = concurrency > 1  # a single worker gains more from a proposal that knows its last result
+        self._remaining.expect(seconds_per_trial, concurrency)
+
+    # Where the search stands.
 
     @property
     def elapsed(self) -> float:
-        return self._elapsed_before + time.monotonic() - self._begun
+        """Seconds of search, summed over the sessions of a resumed search."""
+        return self._clock.elapsed
 
     @property
     def finished(self) -> int:
         """How many trials have ended."""
         return len(self._ledger.records)
+
+    @property
+    def running(self) -> Mapping[str, Trial]:
+        """The running trials by key."""
+        return self._open.running
 
     @property
     def stops(self) -> bool:
@@ -102,252 +99,314 @@ class Search:
 
     @property
     def late(self) -> bool:
+        """Whether the time budget is used up."""
         return self.settings.time_budget is not None and self.elapsed >= self.settings.time_budget
 
     @property
     def full(self) -> bool:
-        """Whether as many trials as wanted have ended, run or wait to be run again."""
-        planned = self.finished + len(self.running) + len(self._waiting)
-        return self.exhausted or planned >= self.settings.trials
+        """Whether no new proposals are needed: as many trials as wanted have ended, run or wait to be run again."""
+        return self.exhausted or self.finished + len(self._open) >= self.settings.trials
 
     @property
     def over(self) -> bool:
-        """Whether nothing is left to do; never so while a trial runs, unless the search can't go on."""
+        """Whether nothing is left to do; never while a trial runs, unless the search can't go on."""
         if self.failure is not None:
             return True
         wanted = self.finished < self.settings.trials
-        return not self.running and (self.late or not wanted or (self.full and not self._waiting))
-
-    def propose(self, key: str) -> dict[str, Any] | None:
-        """The config of the next trial, to be known as `key`; None if there is none now."""
-        if self.failure is None and self.late:
-            self._settle()
-        if self.failure is not None or self.late:
-            return None
-        if self._waiting and self.finished + len(self.running) < self.settings.trials:
-            running = self._waiting.popleft()
-        elif self.full or (proposal := self._next()) is None:
-            return None
-        else:
-            running = Running(proposal)
-        running.started = self.elapsed
-        self.running[key] = running
-        if self.looks_ahead and not self.full:
-            self._proposer.look_ahead(self.finished)
-        self._refresh()
-        checkpoint = self._checkpoints.load(running.key)
-        return {
-            "trial": running.proposal.trial,
-            "choices": running.proposal.choices,
-            "parameters": running.proposal.cost.parameters,
-            "architecture": running.proposal.architecture.to_dict(),
-            "seed": training_seed(self.settings.seed, running.key),
-            "checkpoint": checkpoint,
-        }
-
-    def goes_on(self, key: str, epochs: list[dict[str, Any]]) -> bool:
-        """Take note of epochs that a running trial has done; whether the stopping rule lets it go on.
-
-        Epochs told before are left out, and so is what a worker did before it heard that its trial is stopped: the
-        record does not depend on how often workers report.
-        """
-        running = self.running.get(key)
-        if running is None:
-            return True
-        for epoch in epochs:
-            if running.stopped or epoch["epoch"] <= len(running.epochs):
-                continue
-            running.epochs.append(epoch)
-            if running.confirmed:
-                continue
-            curve = {name: [epoch[f"validation_{name}"] for epoch in running.epochs] for name in ("accuracy", "loss")}
-            proposal = running.proposal
-            costs = {"trial": proposal.trial, "parameters": proposal.cost.parameters, "macs": proposal.cost.macs}
-            progress = progress_of(costs, proposal.architecture, curve)
-            verdict = self._rule.follow(progress, len(running.epochs) - 1)
-            running.stopped, running.estimate = not verdict.go_on, verdict.estimate
-        return not running.stopped
-
-    def progress(self, key: str, result: Mapping[str, Any], checkpoint: bytes | None = None) -> None:
-        """A running trial has done some epochs."""
-        running = self.running.get(key)
-        if running is None:
-            return
-        self.goes_on(key, result["epochs"])
-        if checkpoint and not running.stopped:
-            try:
-                self._checkpoints.save(running.key, len(running.epochs), checkpoint)
-            except OSError as error:
-                self._fail(f"{self.run.checkpoints} can't be written: {error.strerror}")
-        self._tell()
-
-    def finish(self, key: str, result: Mapping[str, Any]) -> None:
-        """A trial has ended by itself or was stopped early."""
-        running = self.running.get(key)
-        if running is None:
-            return
-        self.goes_on(key, result.get("epochs", []))
-        del self.running[key]
-        failure = (None if running.stopped else result.get("failure")) or missing(running.epochs)
-        running.result = running.result or result
-        if failure or len(running.epochs) < self._epochs:
-            self._record(running, None if running.confirmed else failure)  # it was trained in full before
-            return
-        self._checkpoints.drop(running.key)
-        running.confirmed.append(running.epochs)
-        running.epochs = []
-        if self._is_unsure(running):
-            self._waiting.appendleft(running)
-            self._tell()
-        else:
-            self._record(running)
-
-    def lose(self, key: str, reason: str, *, again: bool = True) -> None:
-        """A trial's worker has died: it is trained again, unless that happened too often or would not help."""
-        running = self.running.pop(key, None)
-        if running is None:
-            return
-        if again and running.attempts < ATTEMPTS:
-            running.attempts += 1
-            running.epochs, running.stopped, running.estimate = [], False, None
-            self._waiting.append(running)
-            self._listener.say(f"trial {running.proposal.trial}: {reason}; it is trained again")
-        else:
-            times = f" {running.attempts} times" if running.attempts > 1 else ""
-            self._record(running, None if running.confirmed else f"{reason}{times}")  # it was trained in full before
-
-    def interrupt(self) -> None:
-        """All that runs is given up for now; a resumed search trains it again, unless it only lacks confirmation."""
-        self.end("interrupted")
-        for running in self.running.values():
-            trial, epochs = running.proposal.trial, len(running.epochs)
-            self._listener.say(f"trial {trial} interrupted after {epochs} of {self._epochs} epochs")
-            self._waiting.append(running)
-        self.end("interrupted")
-        self.running.clear()
-
-    def say(self, text: str) -> None:
-        """Tell the user something."""
-        self._listener.say(text)
+        return not self.running and (self.late or not wanted or (self.full and not self._open.waiting))
 
     def snapshot(self, state: str = "searching", message: str | None = None) -> Snapshot:
-        """Where the search stands."""
-        finished = len(self._ledger.records)
+        """Return where the search stands, for the listener and `status.json`."""
         return Snapshot(
             state=state,
             message=message,
             elapsed=self.elapsed,
-            remaining=self._remaining(finished),
-            finished=finished,
+            remaining=self._seconds_left(),
+            finished=self.finished,
             trials=self.settings.trials,
-            running=[self._running_trial(running) for running in self.running.values()],
+            running=[self._running_trial(trial) for trial in self.running.values()],
             front=self._front,
             hypervolume=self._hypervolume,
         )
 
-    def close(self) -> None:
-        """Bring everything that is derived from the ledger up to date."""
-        proposal = self._proposer.close()
-        if proposal is not None:
-            self._waiting.append(Running(proposal))
-        self._derived.close(self._ledger.records, self._unfinished())
+    # What a worker trains.
 
-    def end(self, state: str, message: str | None = None) -> None:
-        """Tell how the search ended; what only lacks confirmation is recorded first."""
-        self._waiting += [running for running in self.running.values() if running.confirmed]
-        self.running = {key: running for key, running in self.running.items() if not running.confirmed}
-        self._settle()
-        if message is None and self.exhausted and self.finished < self.settings.trials:
-            message = "every network of the space has been tried"
-        self._listener.update(snapshot := self.snapshot(state, message))
-        self._derived.write_status(snapshot)
+    def propose(self, key: str) -> dict[str, Any] | None:
+        """Return the config of the next trial, to be known as `key`; None if there is none now."""
+        if self.failure is None and self.late:
+            self._record_candidates()
+        trial = self._next_trial()
+        if trial is None:
+            return None
+        trial.started = self.elapsed
+        self._open.running[key] = trial
+        if self.looks_ahead and not self.full:
+            self._proposer.look_ahead(self.finished)
+        self._refresh()
+        return {
+            "trial": trial.proposal.trial,
+            "choices": trial.proposal.choices,
+            "parameters": trial.proposal.cost.parameters,
+            "architecture": trial.proposal.architecture.to_dict(),
+            "seed": training_seed(self.settings.seed, trial.key),
+            "checkpoint": self._checkpoints.load(trial.key),
+        }
 
-    def _next(self) -> Proposal | None:
-        """A new proposal, on disk, so that it is not lost; None if the space is exhausted or the disk full."""
+    def _next_trial(self) -> Trial | None:
+        """Return a trial that waits to be trained again, or a new one."""
+        if self.failure is not None or self.late:
+            return None
+        if self._open.waiting and self.finished + len(self.running) < self.settings.trials:
+            return self._open.waiting.popleft()
+        if self.full:
+            return None
         try:
             proposal = self._proposer.next(self.finished)
         except OSError as error:
             self._fail(f"{self.run.proposals_file} can't be written: {error.strerror}")
             return None
         self.exhausted = proposal is None
-        return proposal
+        return None if proposal is None else Trial(proposal)
 
-    def _is_unsure(self, running: Running) -> bool:
-        """Whether a trial that would be on the front is to be trained again, by another seed, before it is."""
-        if len(running.confirmed) > self.settings.confirm or self.late:
+    # What a worker reports.
+
+    def goes_on(self, key: str, epochs: Sequence[dict[str, Any]]) -> bool:
+        """Take note of epochs that a running trial has done; return whether the stopping rule lets it go on.
+
+        Epochs reported before are left out, and so is what a worker did before it heard that its trial is stopped: the
+        record does not depend on how often workers report.
+        """
+        trial = self.running.get(key)
+        if trial is None:
+            return True
+        for epoch in epochs:
+            if trial.stopped or epoch["epoch"] <= len(trial.epochs):
+                continue
+            trial.epochs.append(epoch)
+            if not trial.confirmed:
+                verdict = self._rule.follow(trial.progress, len(trial.epochs) - 1)
+                trial.stopped, trial.estimate = not verdict.go_on, verdict.estimate
+        return not trial.stopped
+
+    def progress(self, key: str, result: Mapping[str, Any], checkpoint: bytes | None = None) -> None:
+        """Take note of what a worker reports of a running trial."""
+        trial = self.running.get(key)
+        if trial is None:
+            return
+        self.goes_on(key, result["epochs"])
+        if checkpoint and not trial.stopped:
+            try:
+                self._checkpoints.save(trial.key, len(trial.epochs), checkpoint)
+            except OSError as error:
+                self._fail(f"{self.run.checkpoints} can't be written: {error.strerror}")
+        self._tell()
+
+    def finish(self, key: str, result: Mapping[str, Any]) -> None:
+        """Take note that a trial has ended by itself or was stopped early."""
+        self.goes_on(key, result.get("epochs", []))
+        trial = self._open.running.pop(key, None)
+        if trial is None:
+            return
+        trial.result = trial.result or result
+        failure = (None if trial.stopped else result.get("failure")) or what_is_missing(trial.epochs)
+        if failure or len(trial.epochs) < self._epochs:
+            self._record(trial, failure)
+            return
+        self._checkpoints.drop(trial.key)
+        trial.confirmed.append(trial.epochs)
+        trial.epochs = []
+        if self._needs_confirmation(trial):
+            self._open.waiting.appendleft(trial)
+            self._tell()
+        else:
+            self._record(trial)
+
+    def lose(self, key: str, reason: str, *, again: bool = True) -> None:
+        """Take note that a trial's worker died: train it again, unless that happened too often or would not help."""
+        trial = self._open.running.pop(key, None)
+        if trial is None:
+            return
+        if again and trial.attempts < ATTEMPTS:
+            trial.begin_again()
+            self._open.waiting.append(trial)
+            self.say(f"trial {trial.proposal.trial}: {reason}; it is trained again")
+        else:
+            times = f" {trial.attempts} times" if trial.attempts > 1 else ""
+            self._record(trial, f"{reason}{times}")
+
+    def say(self, text: str) -> None:
+        """Tell the user something."""
+        self._listener.say(text)
+
+    # The end.
+
+    def interrupt(self) -> None:
+        """Give up what runs, for now: a resumed search trains it again, unless it only lacks confirmation."""
+        self.end("interrupted")
+        for trial in self.running.values():
+            epochs = f"{len(trial.epochs)} of {self._epochs} epochs"
+            self.say(f"trial {trial.proposal.trial} interrupted after {epochs}")
+            self._open.waiting.append(trial)
+        self.end("interrupted")
+        self._open.running.clear()
+
+    def end(self, state: str, message: str | None = None) -> None:
+        """Record trials that only lack confirmation, and report how the search ended."""
+        self._open.stop_candidates()
+        self._record_candidates()
+        if message is None and self.exhausted and self.finished < self.settings.trials:
+            message = "every network of the space has been tried"
+        self._tell(state, message)
+
+    def close(self) -> None:
+        """Bring everything that is derived from the ledger up to date."""
+        proposal = self._proposer.close()
+        if proposal is not None:
+            self._open.waiting.append(Trial(proposal))
+        self._derived.close(self._ledger.records, self._open.proposals())
+
+    def _needs_confirmation(self, trial: Trial) -> bool:
+        """Return whether a trial that would be on the front has to be trained by another seed before it is."""
+        if len(trial.confirmed) > self.settings.confirm or self.late:
             return False
-        beaten_by = best_under(self._front, running.proposal.cost.parameters)
-        return beaten_by is None or running.accuracy > beaten_by["accuracy"]
+        rival = best_under(self._front, trial.proposal.cost.parameters)
+        return rival is None or trial.accuracy > rival["accuracy"]
 
-    def _settle(self) -> None:
-        """Record the trials that only wait for confirmation as they stand."""
-        settled = [running for running in self._waiting if running.confirmed]
-        for running in settled:
-            self._waiting.remove(running)
-            self._record(running)
+    def _record_candidates(self) -> None:
+        """Record the waiting trials that only lack confirmation as they stand."""
+        for trial in self._open.take_candidates():
+            self._record(trial)
 
-    def _record(self, running: Running, reason: str | None = None) -> None:
-        """Write how a trial ended into the ledger, then tell everyone."""
+    def _record(self, trial: Trial, reason: str | None = None) -> None:
+        """Write how a trial ended into the ledger, then tell everyone. One that was trained in full did not fail."""
+        reason = None if trial.confirmed else reason
         try:
             record = self._ledger.append(
-                describe(running, reason, full=self._epochs, seed=self.settings.seed, elapsed=self.elapsed)
+                trial.record(reason, full=self._epochs, seed=self.settings.seed, elapsed=self.elapsed)
             )
-        except OSError as error:  # a full disk, say: what is not on disk is not finished
-            self._waiting.append(running)
+        except OSError as error:  # such as a full disk: what is not on disk has not ended
+            self._open.waiting.append(trial)
             self._fail(f"{self.run.trials_file} can't be written: {error.strerror}")
             return
-        self._proposer.tell(running.proposal, record)
+        self._proposer.tell(trial.proposal, record)
         if record["state"] == "COMPLETE":
             self._front = front_of([*self._front, record])
             self._hypervolume = self._scale.hypervolume(self._front)
-        self._checkpoints.drop(running.key)
-        self._watch_failures()
+        self._checkpoints.drop(trial.key)
+        if repeated := repeated_failure(self._ledger.records):
+            self._fail(repeated)
         self._listener.finished(record)
+        if correction := self._remaining.correction():
+            self.say(correction)
         self._tell()
         self._refresh()
 
     def _fail(self, message: str) -> None:
         self.failure = self.failure or message
 
-    def _tell(self) -> None:
-        self._listener.update(snapshot := self.snapshot())
+    def _tell(self, state: str = "searching", message: str | None = None) -> None:
+        snapshot = self.snapshot(state, message)
+        self._listener.update(snapshot)
         self._derived.write_status(snapshot)
 
     def _refresh(self) -> None:
-        self._derived.refresh(self._ledger.records, self._unfinished())
+        self._derived.refresh(self._ledger.records, self._open.proposals())
 
-    def _unfinished(self) -> list[tuple[Proposal, bool]]:
-        """What was proposed and has not ended, each with whether it's being trained."""
-        running = [(running.proposal, True) for running in self.running.values()]
-        return sorted(running + [(waiting.proposal, False) for waiting in self._waiting], key=lambda p: p[0].trial)
+    def _seconds_left(self) -> float | None:
+        left, budget = self._remaining.seconds(), self.settings.time_budget
+        return left if left is None or budget is None else max(0.0, min(left, budget - self.elapsed))
 
-    def _watch_failures(self) -> None:
-        latest = self._ledger.records[-SAME_FAILURES:]
-        causes = {_cause(record["reason"]) for record in latest if record["state"] == "FAIL"}
-        if len(latest) == SAME_FAILURES and len(causes) == 1 and all(r["state"] == "FAIL" for r in latest):
-            self._fail(f"{SAME_FAILURES} trials in a row failed for one reason: {latest[-1]['reason']}")
-
-    def _remaining(self, finished: int) -> float | None:
-        """Estimated seconds to the end, from the pace of this session."""
-        done = finished - self._finished_before
-        if not done:
-            return None
-        pace = (time.monotonic() - self._begun) / done
-        left = max(0, self.settings.trials - finished) * pace
-        return left if self.settings.time_budget is None else min(left, self.settings.time_budget - self.elapsed)
-
-    def _running_trial(self, running: Running) -> RunningTrial:
-        last = running.epochs[-1] if running.epochs else {}
+    def _running_trial(self, trial: Trial) -> RunningTrial:
         return RunningTrial(
-            trial=running.proposal.trial,
-            fingerprint=running.proposal.architecture.fingerprint,
-            parameters=running.proposal.cost.parameters,
-            epoch=len(running.epochs),
+            trial=trial.proposal.trial,
+            fingerprint=trial.proposal.architecture.fingerprint,
+            parameters=trial.proposal.cost.parameters,
+            epoch=len(trial.epochs),
             epochs=self._epochs,
-            accuracy=last.get("validation_accuracy"),
+            accuracy=trial.epochs[-1].get("validation_accuracy") if trial.epochs else None,
         )
 
 
+class OpenTrials:
+    """Trials that were proposed and have not ended: running, by key, or waiting to be trained again.
+
+    A candidate is one that was trained in full, would be on the front, and only lacks confirmation by further seeds.
+    """
+
+    def __init__(self, reopened: Sequence[Proposal]) -> None:
+        self.running: dict[str, Trial] = {}
+        self.waiting = deque(Trial(proposal) for proposal in reopened)
+
+    def __len__(self) -> int:
+        return len(self.running) + len(self.waiting)
+
+    def stop_candidates(self) -> None:
+        """Let candidates that run wait."""
+        for key in [key for key, trial in self.running.items() if trial.confirmed]:
+            self.waiting.append(self.running.pop(key))
+
+    def take_candidates(self) -> list[Trial]:
+        """Remove the candidates that wait, and return them."""
+        candidates = [trial for trial in self.waiting if trial.confirmed]
+        for trial in candidates:
+            self.waiting.remove(trial)
+        return candidates
+
+    def proposals(self) -> list[tuple[Proposal, bool]]:
+        """Return all proposals in the order of their numbers, each with whether it is being trained."""
+        running = [(trial.proposal, True) for trial in self.running.values()]
+        waiting = [(trial.proposal, False) for trial in self.waiting]
+        return sorted(running + waiting, key=lambda pair: pair[0].trial)
+
+
+class Clock:
+    """Seconds of search, by a clock that never goes back.
+
+    Args:
+        before: The seconds of earlier sessions.
+    """
+
+    def __init__(self, before: float) -> None:
+        self._before = before
+        self._begun = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        return self._before + time.monotonic() - self._begun
+
+
+def repeated_failure(records: Sequence[Record]) -> str | None:
+    """Return what to tell if the latest trials all failed for one reason."""
+    latest = records[-SAME_FAILURES:]
+    if len(latest) < SAME_FAILURES or any(record["state"] != "FAIL" for record in latest):
+        return None
+    if len({_cause(record["reason"]) for record in latest}) > 1:
+        return None
+    return f"{SAME_FAILURES} trials in a row failed for one reason: {latest[-1]['reason']}"
+
+
 def _cause(reason: str) -> str:
-    """A reason without the figures in which two failures for that reason differ: epochs, losses, bytes."""
+    """Return a reason without the figures (epochs, losses, bytes) in which two failures for that reason differ."""
     return re.sub(r"(\bnan|-?\binf|[\d.]+( [kMGT]?B)?)\b", "#", reason)
+
+
+def _make_proposer(
+    space: SearchSpace, settings: SearchSettings, ledger: Ledger, proposed: Ledger
+) -> tuple[Proposer, list[Proposal]]:
+    """Return what proposes trials, and what earlier sessions proposed and did not finish."""
+    proposals = Proposals(space, settings.sampler, settings.seed, ledger.records, proposed.records)
+    facts = {
+        "session": len(ledger.records),
+        "sampler": settings.sampler,
+        "seed": settings.seed,
+        "space": space_id(space.settings),
+    }
+    return Proposer(proposals, proposed, facts), proposals.reopened
+
+
+def _make_rule(settings: SearchSettings, epochs: int, records: Sequence[Record]) -> StoppingRule:
+    """Return the stopping rule, which has learnt from the trials of earlier sessions."""
+    rule = make_stopping(settings.stopping, epochs)
+    for record in records:
+        rule.follow(progress_in(record))
+    return rule

@@ -13,94 +13,119 @@ from dacnn_search.search.sampler.proposals import Proposal
 from dacnn_search.search.stopping import Progress
 from dacnn_search.storage.ledger import now
 
-__all__ = ["Running", "describe", "missing", "progress_of", "training_seed"]
+__all__ = ["Trial", "progress_in", "training_seed", "what_is_missing"]
 
 
 @dataclass
-class Running:
-    """A trial that a worker has, or is about to get."""
+class Trial:
+    """A trial that is being trained, or waits to be.
+
+    Args:
+        proposal: The network, with its trial number.
+        started: When the trial began, in seconds of search.
+        epochs: The epochs of the current training.
+        confirmed: The epochs of each full training before the current one. There are any if a trial that reached the
+            front is trained again by other seeds.
+        attempts: How often the current training has been begun, as workers died.
+        stopped: The stopping rule has stopped it.
+        estimate: The final accuracy expected when it was stopped.
+        result: What the worker last reported of the first training.
+    """
 
     proposal: Proposal
     started: float = 0.0
-    epochs: list[dict[str, Any]] = field(default_factory=list)  # of the training under way
-    confirmed: list[list[dict[str, Any]]] = field(default_factory=list)  # the epochs of each training before it
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    confirmed: list[list[dict[str, Any]]] = field(default_factory=list)
     attempts: int = 1
-    stopped: bool = False  # early, by the stopping rule
-    estimate: float | None = None  # of the final accuracy, once it is stopped early
-    result: Mapping[str, Any] = field(default_factory=dict)  # what the worker told last of the first training
+    stopped: bool = False
+    estimate: float | None = None
+    result: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def trainings(self) -> list[list[dict[str, Any]]]:
-        """The epochs of each training that was done in full or, before that, of the one under way."""
+        """The epochs of each full training or, before there is one, of the current training."""
         return self.confirmed or [self.epochs]
 
     @property
     def accuracy(self) -> float:
-        """Of validation, the mean over the trainings; nan before the first epoch."""
+        """The mean validation accuracy of the trainings; nan before the first epoch."""
         last = [epochs[-1]["validation_accuracy"] for epochs in self.trainings if epochs]
         return statistics.fmean(last) if last and None not in last else math.nan
 
     @property
     def key(self) -> str:
-        """Of the checkpoints of the training under way."""
+        """The key of the current training's checkpoints and seed."""
         fingerprint = self.proposal.architecture.fingerprint
         return f"{fingerprint}-{len(self.confirmed)}" if self.confirmed else fingerprint
 
+    @property
+    def progress(self) -> Progress:
+        """What a stopping rule judges the current training by."""
+        curve = {name: [epoch[f"validation_{name}"] for epoch in self.epochs] for name in ("accuracy", "loss")}
+        cost, architecture = self.proposal.cost, self.proposal.architecture
+        return _progress(self.proposal.trial, cost.parameters, cost.macs, architecture, curve)
 
-def describe(running: Running, reason: str | None, *, full: int, seed: int, elapsed: float) -> dict[str, Any]:
-    """The ledger's record of a trial that has ended. reason: why it failed, if it did; full: epochs of a full training;
-    seed: of the search; elapsed: its seconds so far."""
-    proposal, epochs = running.proposal, running.trainings[0]
-    last = epochs[-1] if epochs else {}
-    state = "FAIL" if reason else "COMPLETE" if len(epochs) == full else "PRUNED"
-    return {
-        "trial": proposal.trial,
-        "state": state,
-        "fingerprint": proposal.architecture.fingerprint,
-        "architecture": proposal.architecture.to_dict(),
-        "choices": proposal.choices,
-        "parameters": proposal.cost.parameters,
-        "macs": proposal.cost.macs,
-        "accuracy": _finite(running.accuracy),
-        "accuracies": [_rounded(training[-1]["validation_accuracy"]) for training in running.trainings if training],
-        "loss": _finite(last.get("validation_loss")),
-        "estimate": running.estimate if state == "PRUNED" else None,
-        "epochs": len(epochs),
-        "seconds": round(sum(epoch["seconds"] for training in running.trainings for epoch in training), 4),
-        "reason": reason or ("stopped early" if state == "PRUNED" else None),
-        "curve": {
-            "accuracy": [_rounded(epoch["validation_accuracy"]) for epoch in epochs],
-            "loss": [_rounded(epoch["validation_loss"]) for epoch in epochs],
-            "train_loss": [_rounded(epoch["train_loss"]) for epoch in epochs],
-        },
-        "seed": training_seed(seed, proposal.architecture.fingerprint),
-        "started": round(running.started, 3),
-        "finished": round(elapsed, 3),
-        "time": now(),
-        "worker": running.result.get("worker"),
-        "peak_bytes": running.result.get("peak_bytes"),
-        "recomputes": running.result.get("recomputes", False),
-        "duplicates": proposal.duplicates,
-    }
+    def begin_again(self) -> None:
+        """Forget the current training."""
+        self.attempts += 1
+        self.epochs, self.stopped, self.estimate = [], False, None
+
+    def record(self, reason: str | None, *, full: int, seed: int, elapsed: float) -> dict[str, Any]:
+        """Return the ledger's record of the ended trial.
+
+        Args:
+            reason: Why it failed, if it did.
+            full: The epochs of a full training.
+            seed: The search's seed.
+            elapsed: The seconds of search so far.
+        """
+        proposal, epochs = self.proposal, self.trainings[0]
+        last = epochs[-1] if epochs else {}
+        state = "FAIL" if reason else "COMPLETE" if len(epochs) == full else "PRUNED"
+        return {
+            "trial": proposal.trial,
+            "state": state,
+            "fingerprint": proposal.architecture.fingerprint,
+            "architecture": proposal.architecture.to_dict(),
+            "choices": proposal.choices,
+            "parameters": proposal.cost.parameters,
+            "macs": proposal.cost.macs,
+            "accuracy": _finite(self.accuracy),
+            "accuracies": [_rounded(training[-1]["validation_accuracy"]) for training in self.trainings if training],
+            "loss": _finite(last.get("validation_loss")),
+            "estimate": self.estimate if state == "PRUNED" else None,
+            "epochs": len(epochs),
+            "seconds": round(sum(epoch["seconds"] for training in self.trainings for epoch in training), 4),
+            "reason": reason or ("stopped early" if state == "PRUNED" else None),
+            "curve": {
+                "accuracy": [_rounded(epoch["validation_accuracy"]) for epoch in epochs],
+                "loss": [_rounded(epoch["validation_loss"]) for epoch in epochs],
+                "train_loss": [_rounded(epoch["train_loss"]) for epoch in epochs],
+            },
+            "seed": training_seed(seed, proposal.architecture.fingerprint),
+            "started": round(self.started, 3),
+            "finished": round(elapsed, 3),
+            "time": now(),
+            "worker": self.result.get("worker"),
+            "peak_bytes": self.result.get("peak_bytes"),
+            "recomputes": self.result.get("recomputes", False),
+            "duplicates": proposal.duplicates,
+        }
 
 
 def training_seed(seed: int, key: str) -> int:
-    """A training's seed: the same whenever it is done in this search."""
+    """Return the seed of a training: the same whenever it is done in a search of that seed."""
     return int.from_bytes(hashlib.sha256(f"{seed} {key}".encode()).digest()[:4])
 
 
-def progress_of(
-    of: Mapping[str, Any], architecture: Architecture, curve: Mapping[str, Sequence[float | None]]
-) -> Progress:
-    """What a stopping rule judges a trial by: its curve up to the first value that is missing or not finite."""
-    points = zip(curve["accuracy"], curve["loss"], strict=True)
-    whole = list(itertools.takewhile(lambda point: None not in map(_finite, point), points))
-    accuracy, loss = zip(*whole, strict=True) if whole else ((), ())
-    return Progress(of["trial"], of["parameters"], of["macs"], architecture.depth, accuracy, loss)
+def progress_in(record: Mapping[str, Any]) -> Progress:
+    """Return what a stopping rule learns from a record of the ledger."""
+    architecture = Architecture.from_dict(record["architecture"])
+    return _progress(record["trial"], record["parameters"], record["macs"], architecture, record["curve"])
 
 
-def missing(epochs: Sequence[Mapping[str, Any]]) -> str | None:
-    """What a trial lacks that ended with these epochs, if anything."""
+def what_is_missing(epochs: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return why a trial that ended with these epochs has no accuracy; None if it has one."""
     if not epochs:
         return "it ended without an epoch"
     epoch = epochs[-1]
@@ -110,9 +135,19 @@ def missing(epochs: Sequence[Mapping[str, Any]]) -> str | None:
     return None
 
 
+def _progress(
+    trial: int, parameters: int, macs: int, architecture: Architecture, curve: Mapping[str, Sequence[float | None]]
+) -> Progress:
+    """Cut a curve at its first value that is missing or not finite."""
+    points = zip(curve["accuracy"], curve["loss"], strict=True)
+    valid = list(itertools.takewhile(lambda point: None not in map(_finite, point), points))
+    accuracy, loss = zip(*valid, strict=True) if valid else ((), ())
+    return Progress(trial, parameters, macs, architecture.depth, accuracy, loss)
+
+
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if _finite(value) is None else round(value, 5)  # type: ignore[arg-type]
+    return None if value is None or not math.isfinite(value) else round(value, 5)

@@ -444,7 +444,7 @@ def test_a_torn_last_line_is_cut_off_with_a_warning(space, run):
 def test_the_study_tells_what_runs_waits_and_has_ended(space, run):
     first = Pretended(space, run, trials=8)
     configs = [first.search.propose(str(n)) for n in range(3)]
-    write_study(run.folder, space, first.ledger.records, first.search._unfinished())
+    write_study(run.folder, space, first.ledger.records, first.search._open.proposals())
     assert states_in_study(run) == {0: "RUNNING", 1: "RUNNING", 2: "RUNNING"}
     first.train("1", configs[1])
     first.search.finish("2", {"failure": "training loss is nan in epoch 1"})

@@ -84,11 +84,11 @@ def test_a_killed_search_goes_on_with_what_nobody_got(space, run):
 def test_what_was_made_ahead_waits_when_time_is_up(space, run):
     pretended = ahead(space, run, trials=8, time_budget=1000.0)
     pretended.train("a", pretended.search.propose("a"))
-    pretended.search._begun -= 2000
+    pretended.search._clock._begun -= 2000
     assert pretended.search.propose("b") is None
     assert pretended.search.over
     pretended.close()
-    assert [proposal.trial for proposal, running in pretended.search._unfinished() if not running] == [1]
+    assert [proposal.trial for proposal, running in pretended.search._open.proposals() if not running] == [1]
     assert len(Pretended(space, run, trials=8).run()) == 8
 
 

@@ -528,7 +528,7 @@ def test_at_the_deadline_candidates_are_recorded_as_they_stand(space, tmp_path):
     pretended = Pretended(space, new_run(space, tmp_path), confirm=3, trials=4, time_budget=1000.0)
     pretended.search.propose("a")
     end(pretended, "a", 0.5)
-    pretended.search._begun -= 2000
+    pretended.search._clock._begun -= 2000
     assert pretended.search.propose("b") is None
     assert pretended.search.over
     assert [record["accuracies"] for record in pretended.ledger.records] == [[0.5]]
@@ -576,7 +576,7 @@ def test_the_end_records_candidates_as_they_stand(space, tmp_path):
     pretended.search.propose("a")
     end(pretended, "a", 0.5)
     pretended.search.propose("b")
-    pretended.search._begun -= 2000
+    pretended.search._clock._begun -= 2000
     pretended.search.lose("b", "its worker was stopped")
     assert pretended.search.over
     pretended.search.end("finished")
