@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import Cost
 from dacnn_search.search.sampler.domain import distribution_of
-from dacnn_search.search.sampler.registry import make_sampler, quiet_optuna
+from dacnn_search.search.sampler.registry import SamplerFactory, make_sampler, quiet_optuna
 from dacnn_search.search.sampler.surrogate import ESTIMATE
 from dacnn_search.space.search_space import SearchSpace
 
@@ -48,7 +48,7 @@ class Proposals:
     def __init__(
         self,
         space: SearchSpace,
-        sampler: str,
+        sampler: str | SamplerFactory,
         seed: int,
         records: Sequence[Mapping[str, Any]] = (),
         proposed: Sequence[Mapping[str, Any]] = (),
