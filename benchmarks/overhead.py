@@ -1,4 +1,4 @@
-"""Measure what a search costs beyond training, against Ray Tune with OptunaSearch as one would write it, and plain Optuna.
+"""Measure what a search costs beyond training, against Ray Tune with OptunaSearch as one writes it and plain Optuna.
 
     python benchmarks/overhead.py --quick
 

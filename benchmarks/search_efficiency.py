@@ -132,7 +132,7 @@ def _rule(name: str, epochs: int) -> StoppingRule:
 
 
 def over(rows: pd.DataFrame, unit: str, places: np.ndarray) -> np.ndarray:
-    """Return the hypervolume at `places` of epochs or seconds, the median over seeds; ended searches keep their last."""
+    """Return the median hypervolume over seeds at `places` of epochs or seconds; ended searches keep their last."""
     curves = []
     for _, search in rows.groupby("seed"):
         ended = np.searchsorted(search[unit].to_numpy(), places, side="right")
@@ -177,8 +177,10 @@ def summarise(rows: pd.DataFrame, best: float) -> dict[str, Any]:
 
 
 def tabulate(rows: pd.DataFrame, best: float) -> pd.DataFrame:
-    """Return a row per sampler and rule: epochs of a search, seconds per proposal, and after so many trials the quartiles of
-    the hypervolume as shares of the best."""
+    """Return a row per sampler and rule: epochs of a search, seconds per proposal, quartiles of the hypervolume.
+
+    The quartiles are shares of the best one, after each number of trials in `MARKS`.
+    """
     table = []
     for (sampler, stopping), of in rows.groupby(["sampler", "stopping"], sort=False):
         row = {
@@ -213,7 +215,7 @@ def show(table: pd.DataFrame) -> None:
 def write(
     rows: pd.DataFrame, table: pd.DataFrame, best: float, figures: dict[str, Any], options: argparse.Namespace
 ) -> None:
-    """Write figures and table as JSON, all rows as CSV, the curves over trials, epochs and virtual seconds as a page."""
+    """Write figures and table as JSON, rows as CSV, the curves over trials, epochs and virtual seconds as a page."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 

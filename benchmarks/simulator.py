@@ -125,8 +125,10 @@ def simulate(
 
 
 def hypervolumes(events: list[Event], table: Table, scale: Scale) -> list[float]:
-    """Return the hypervolume after each event of what the search would hand over: the test accuracies of the networks that
-    are on its front of validation accuracies."""
+    """Return the hypervolume after each event of what the search would hand over.
+
+    That is the test accuracies of the networks on its front of validation accuracies.
+    """
     records: list[dict[str, Any]] = []
     values: list[float] = []
     for event in events:

@@ -96,8 +96,11 @@ def search(stack: str, seed: int, limit: float, judge: Judge) -> dict[str, Any]:
 
 
 def replay_naive(seed: int, judge: Judge) -> int:
-    """Count the trained networks until the naive search is good enough, by the table: Optuna's default sampler, two trials at
-    once, choices side by side whether they are asked or not, repeated networks trained as well."""
+    """Replay the naive search from the table and return how many networks it trains until it is good enough.
+
+    It has Optuna's default sampler, two trials at once, choices side by side whether they are asked or not, and trains
+    repeated networks as well.
+    """
     space = SearchSpace.from_yaml(SPACE)
     flat = flat_space(space)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.TPESampler(seed=seed))
