@@ -16,6 +16,8 @@ SamplerFactory = Callable[[int, SearchSpace], BaseSampler]  # called with a seed
 
 
 def _tpe(seed: int, space: SearchSpace) -> BaseSampler:
+    """Return a TPE that models choices together that are asked together. Running trials count as bad ones, so that
+    parallel workers do not flock."""
     return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
 
@@ -32,8 +34,7 @@ SAMPLERS: dict[str, SamplerFactory] = {
 
 
 def make_sampler(sampler: str | SamplerFactory, seed: int, space: SearchSpace) -> BaseSampler:
-    """A fresh sampler for a space. `auto` is `surrogate`. `tpe` is multivariate and grouped: parts that are asked
-    together are modelled together, and running trials count as bad ones, so that parallel workers do not flock."""
+    """Return a fresh sampler, one of `SAMPLERS` or what a function makes, for a space."""
     with quiet_optuna():
         make = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
         return make(seed, space)
@@ -41,7 +42,7 @@ def make_sampler(sampler: str | SamplerFactory, seed: int, space: SearchSpace) -
 
 @contextlib.contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Keep Optuna from announcing studies and from calling features experimental that we chose knowingly."""
+    """Silence Optuna's announcements of studies and its warnings that a feature is experimental."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
