@@ -10,14 +10,18 @@ from optuna.samplers import BaseSampler
 from dacnn_search.search.sampler.surrogate import SurrogateSampler
 from dacnn_search.space.search_space import SearchSpace
 
-__all__ = ["SAMPLERS", "make_sampler", "quiet_optuna"]
+__all__ = ["SAMPLERS", "SamplerFactory", "make_sampler", "quiet_optuna"]
+
+SamplerFactory = Callable[[int, SearchSpace], BaseSampler]  # called with a seed and the space
 
 
 def _tpe(seed: int, space: SearchSpace) -> BaseSampler:
+    """Return a TPE that models choices together that are asked together. Running trials count as bad ones, so that
+    parallel workers do not flock."""
     return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
 
-SAMPLERS: dict[str, Callable[[int, SearchSpace], BaseSampler]] = {
+SAMPLERS: dict[str, SamplerFactory] = {
     "auto": SurrogateSampler,
     "tpe": _tpe,
     "nsga2": lambda seed, _: optuna.samplers.NSGAIISampler(seed=seed),
@@ -29,16 +33,16 @@ SAMPLERS: dict[str, Callable[[int, SearchSpace], BaseSampler]] = {
 }
 
 
-def make_sampler(name: str, seed: int, space: SearchSpace) -> BaseSampler:
-    """A fresh sampler for a space. `auto` is `surrogate`. `tpe` is multivariate and grouped: parts that are asked
-    together are modelled together, and running trials count as bad ones, so that parallel workers do not flock."""
+def make_sampler(sampler: str | SamplerFactory, seed: int, space: SearchSpace) -> BaseSampler:
+    """Return a fresh sampler, one of `SAMPLERS` or what a function makes, for a space."""
     with quiet_optuna():
-        return SAMPLERS[name](seed, space)
+        make = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
+        return make(seed, space)
 
 
 @contextlib.contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Keep Optuna from announcing studies and from calling features experimental that we chose knowingly."""
+    """Silence Optuna's announcements of studies and its warnings that a feature is experimental."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
