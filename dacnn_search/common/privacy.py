@@ -13,7 +13,7 @@ _CREDENTIALS = re.compile(r"(://)(?:[^\s/?#]*|[^\s/:]*:\S*)@")
 _ASSIGNMENT = re.compile(rf"\b({_SECRET_NAME})=[^\s&;#]+", re.IGNORECASE)
 _OPTION = re.compile(rf"--?{_SECRET_NAME}", re.IGNORECASE)
 # A path at the end of a text: alone, after a word (`folder /home/me/images`), an option or the scheme of a file.
-_ABSOLUTE_PATH = re.compile(r"((?:[^/]*[ =])?(?:(?:sqlite|file):/{2,3})?)(/.*)", re.DOTALL)
+_ABSOLUTE_PATH = re.compile(r"((?:[^/]*[ =])?(?:sqlite:///|file://)?)(/.*)", re.DOTALL)
 
 
 def mask_secrets(text: str) -> str:

@@ -1,7 +1,7 @@
 """Train one network alone and write a folder such as those in `best/`."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +22,15 @@ from dacnn_search.export.folder import (
     write_metrics,
 )
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.network.cost import count_macs
+from dacnn_search.network.cost import InputShape, count_macs
 from dacnn_search.space.settings import TrainSettings
 from dacnn_search.space.validation import check_data
 from dacnn_search.storage.run_directory import RunDirectory
 from dacnn_search.training.speed import SMALL_STEP_MACS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from dacnn_search.network.model import Network
 
 __all__ = ["choose_data", "settings_of_trial", "train_one"]
@@ -56,29 +58,18 @@ def train_one(
     """
     if out is not None and out.exists():
         raise InputError(f"{out}: the folder to write must be new, but is there already; name another with --out")
-    from dacnn_search.training.weights import trained_weights, write_weights
+    from dacnn_search.training.weights import trained_weights
 
     data = load(settings.data).with_validation_in_train()
-    architecture: Architecture = settings.architecture
-    architecture.check_image_size(*data.input_shape[1:])
-    wanted = out or Path("results", "train", _plain_name(settings.name))
-    wanted.parent.mkdir(parents=True, exist_ok=True)
+    settings.architecture.check_image_size(*data.input_shape[1:])
+    out = out or Path("results", "train", _plain_name(settings.name))
+    out.parent.mkdir(parents=True, exist_ok=True)
     model, record = _train(settings, data, init, say)
-    metrics = describe_network(architecture, NetworkInput.of(data), settings.name)
+    metrics = describe_network(settings.architecture, NetworkInput.of(data), settings.name)
     metrics["training"] = describe_training([record], data, settings.data)
     metrics["training"]["init"] = None if init is None else _without_folder(init)
-    config = config_text(architecture, settings.data, record["recipe"], settings.seed, settings.name)
-    folder, number = wanted, 1
-    while True:
-        try:
-            with new_folder(folder) as new:
-                write_atomic(new / CONFIG, config)
-                write_weights(trained_weights(model), new / WEIGHTS)
-                write_metrics(new, metrics, folder.name)
-            return folder
-        except FileExistsError:
-            number += 1
-            folder = wanted.with_name(f"{wanted.name}-{number}")
+    config = config_text(settings.architecture, settings.data, record["recipe"], settings.seed, settings.name)
+    return _write_new(out, config, trained_weights(model), metrics)
 
 
 def settings_of_trial(run: RunDirectory, trial: int) -> TrainSettings:
@@ -130,16 +121,18 @@ def choose_data(
     if not path.is_dir():
         names = ", ".join(sorted(KNOWN_SETS))
         raise InputError(f"data must be one of {names}, an .npz file or a folder of images, but are {given!r}")
-    shape = None
-    if folder is not None and (folder / METRICS).is_file():
-        shape = read_input(folder).shape
-    elif before is not None:
-        shape = summarise(before).input_shape
-    if shape is None and image_size is None:
-        raise InputError(f"a folder of images needs --image-size beside it, but {given} has none")
-    channels, height, width = shape or (3, 0, 0)
+    channels, height, width = _shape_before(before, folder) or (3, 0, 0)
     size = image_size or max(height, width)
+    if not size:
+        raise InputError(f"a folder of images needs --image-size beside it, but {given} has none")
     return check_data({"name": "folder", "root": given, "image_size": size, "channels": 1 if channels == 1 else 3})
+
+
+def _shape_before(data: DataConfig | None, folder: Path | None) -> InputShape | None:
+    """Return (C, H, W) of the images that a network was trained on, if that is known."""
+    if folder is not None and (folder / METRICS).is_file():
+        return read_input(folder).shape
+    return None if data is None else summarise(data).input_shape
 
 
 def _train(
@@ -177,6 +170,23 @@ def _train(
         "test_loss": test.loss if test else None,
         "seconds": seconds,
     }
+
+
+def _write_new(wanted: Path, config: str, weights: Mapping[str, "Tensor"], metrics: Mapping[str, Any]) -> Path:
+    """Write a network's folder under the name `wanted` or, if that is taken, under the next number that is free."""
+    from dacnn_search.training.weights import write_weights
+
+    folder, number = wanted, 1
+    while True:
+        try:
+            with new_folder(folder) as new:
+                write_atomic(new / CONFIG, config)
+                write_weights(weights, new / WEIGHTS)
+                write_metrics(new, metrics, folder.name)
+            return folder
+        except FileExistsError:
+            number += 1
+            folder = wanted.with_name(f"{wanted.name}-{number}")
 
 
 def _without_folder(path: Path) -> str:

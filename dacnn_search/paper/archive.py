@@ -94,7 +94,7 @@ class Archive:
     def __init__(self, folder: Path, ledger: Ledger) -> None:
         self.networks = folder / NETWORKS
         self._ledger = ledger
-        self._checkpoints = Checkpoints(folder / "checkpoints")
+        self.checkpoints = Checkpoints(folder / "checkpoints")
 
     def records_of(self, task: Task) -> list[Record]:
         """Return the records of a task's network, one per seed, also of seeds that are not asked for."""
@@ -105,13 +105,6 @@ class Archive:
         """Return whether a training is done; with `weights` the trained network must still be there, too."""
         keys = [record["key"] for record in self.records_of(task) if record["seed"] == task.seed]
         return any(not weights or (self._folder(task, key) / WEIGHTS).is_file() for key in keys)
-
-    def checkpoint(self, task: Task) -> bytes | None:
-        """Return what a training can be carried on from."""
-        return self._checkpoints.load(task.key)
-
-    def keep_checkpoint(self, task: Task, epoch: int, data: bytes) -> None:
-        self._checkpoints.save(task.key, epoch, data)
 
     def keep(self, task: Task, result: dict[str, Any]) -> Record:
         """Write the trained network, then the record that speaks of it, which is returned."""
@@ -138,7 +131,7 @@ class Archive:
         if record["reason"] is None:
             self._write_network(task, record, weights)
         kept = self._ledger.append(record)
-        self._checkpoints.drop(task.key)
+        self.checkpoints.drop(task.key)
         return kept
 
     def _write_network(self, task: Task, record: Record, weights: bytes) -> None:

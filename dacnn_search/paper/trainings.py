@@ -44,13 +44,14 @@ class Trainings:
         self._start = self._last_line = time.monotonic()
 
     def start(self, task: Task) -> Any:
-        values = (task.architecture.to_dict(), task.recipe, task.seed, self._slots, self._archive.checkpoint(task))
-        return start_task(train_watched, self._slots, self._images[task.data], *values, CHECKPOINT_SECONDS)
+        state = self._archive.checkpoints.load(task.key)
+        values = (task.architecture.to_dict(), task.recipe, task.seed, self._slots, state, CHECKPOINT_SECONDS)
+        return start_task(train_watched, self._slots, self._images[task.data], *values)
 
     def progressed(self, task: Task, message: Mapping[str, Any]) -> None:
         epoch, epochs = message["epoch"], task.recipe.epochs
         if message["checkpoint"] is not None:
-            self._archive.keep_checkpoint(task, epoch, message["checkpoint"])
+            self._archive.checkpoints.save(task.key, epoch, message["checkpoint"])
         error = 100 * (1 - message["test_accuracy"])
         self._running[task] = f"{task.member.network} epoch {epoch}/{epochs} at {error:.1f}%"
         self._earlier.setdefault(task, (epoch - 1) / epochs)

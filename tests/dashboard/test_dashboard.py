@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -175,6 +176,54 @@ def test_a_ledger_that_lost_trials_is_shown_without_them(tmp_path: Path) -> None
     for kept in (lines[: len(lines) // 2], []):
         (tmp_path / "trials.jsonl").write_bytes(b"".join(kept))
         assert payload_of(write_dashboard(tmp_path))
+
+
+def test_a_page_shows_neither_secrets_nor_paths_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a run from before the command line was masked."""
+    home = tmp_path / "home" / "someone"
+    run = home / "project" / "results" / "run"
+    write_run(run, trials=12)
+    environment = json.loads((run / "environment.json").read_text())
+    command = [f"{home}/venv/dacnn_search/run.py", "--mlflow", "https://me:secret@host", f"--space={home}/other/a.yaml"]
+    given = {
+        "data": {"name": "folder", "root": f"{home}/images"},
+        "architecture": {"sections": 1, "depth": 1, "width": 4},
+    }
+    data = environment["data"] | {"name": f"folder {home}/images"}
+    change_environment(run, command=command, data=data, space=environment["space"] | {"given": given})
+    message = f"{run}/trials.jsonl can't be written; https://me:secret@host is down"
+    (run / "status.json").write_text(json.dumps({"state": "failed", "message": message}))
+    config = min(run.glob("best/*/config.yaml"))
+    config.write_text(f"data:\n  name: folder\n  root: {home}/project/images\n")
+    shutil.copytree(run, run.with_name("other"))
+    monkeypatch.chdir(home / "project")
+    payload = payload_of(write_dashboard(run))
+    assert payload["run"]["folder"] == "results/run"  # from where the commands of the cards work
+    assert payload["run"]["command"] == "python -m dacnn_search.run --mlflow https://***@host --space=a.yaml"
+    assert payload["run"]["data"]["name"] == "folder images"
+    assert payload["status"]["message"] == "results/run/trials.jsonl can't be written; https://***@host is down"
+    assert payload["retrained"][0]["config"] == "data:\n  name: folder\n  root: images\n"
+    pages = [
+        run / "dashboard.html",
+        write_index(run.parent),
+        write_comparison([run, run.with_name("other")], home / "c"),
+    ]
+    for page in pages:
+        assert "me:secret" not in page.read_text()
+        assert str(home) not in page.read_text()
+
+
+def test_time_of_search_is_that_of_the_ledger(tmp_path: Path) -> None:
+    """After retraining from Python, version 0.1 wrote a status of 0 seconds that counted trainings as trials."""
+    finished = [
+        max(r["finished"] for r in write_run(tmp_path / name, trials=8, seed=len(name))) for name in ("a", "bb")
+    ]
+    for name in ("a", "bb"):
+        status = {"state": "interrupted", "elapsed": 0.0, "finished": 2, "trials": 6}
+        (tmp_path / name / "status.json").write_text(json.dumps(status))
+    assert payload_of(write_dashboard(tmp_path / "a"))["status"]["elapsed"] == finished[0]
+    results = payload_of(write_comparison([tmp_path / "a", tmp_path / "bb"], tmp_path / "out.html"))["results"]
+    assert next(row["values"] for row in results if row["name"] == "time of search") == finished
 
 
 def test_importance_finds_the_choice_that_matters() -> None:

@@ -1,6 +1,8 @@
 """The dashboard in a real browser, offline: what one can do with it, without an error on the console or a request."""
 
 import csv
+import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,6 +15,8 @@ from synthetic_run import write_ledger, write_run
 
 from dacnn_search.dashboard.page import write_comparison, write_dashboard, write_figure, write_index
 from dacnn_search.storage.front import best_under, front_of
+from dacnn_search.storage.ledger import read_ledger
+from dacnn_search.storage.trained import group_retrained
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
@@ -75,9 +79,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, 
     return write_dashboard(folder), records
 
 
-def test_answers_first(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
-    page = open_page(run[0])
-    front = front_of(run[1])
+def test_answers_first(open_page: Opener, tmp_path: Path) -> None:
+    records = write_run(tmp_path / "digits", trials=120, retrained=False)
+    page = open_page(write_dashboard(tmp_path / "digits"))
+    front = front_of(records)
     expect(page.locator("h1")).to_contain_text("digits")
     expect(page.locator("#state")).to_have_text("Finished")
     best = front[-1]["accuracy"]
@@ -92,6 +97,60 @@ def test_answers_first(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]
     expect(page.locator("#drawing svg")).to_have_attribute(
         "aria-label", re.compile("Drawing of the network: section 1")
     )
+
+
+@pytest.mark.parametrize(
+    ("tested", "chosen"),
+    [
+        ([[0.978], [0.983], [0.97]], 0),  # the second is better by less than the error of 360 test images, 0.9 points
+        ([[0.95], [0.985], [0.99]], 1),
+        ([[0.95], [0.96], [0.99]], 2),
+        ([[0.96, 0.96], [0.965, 0.965], [0.96, 1.0]], 0),  # the seeds of the best differ by 4 points
+        ([[None], [0.96], [None]], None),  # one alone can't be compared
+    ],
+)
+def test_suggest_judges_retrained_networks_by_their_test_accuracies(
+    open_page: Opener, tmp_path: Path, tested: list[list[float | None]], chosen: int | None
+) -> None:
+    write_run(tmp_path, trials=120)
+    retrained = tmp_path / "retrained.jsonl"
+    networks = group_retrained(read_ledger(retrained))
+    lines = [
+        {**record, "test_accuracy": accuracy}
+        for of_network, accuracies in zip(networks, tested, strict=True)
+        for record, accuracy in zip(of_network, accuracies, strict=False)
+    ]
+    write_ledger(retrained, [{**line, "sequence": number} for number, line in enumerate(lines, 1)])
+    page = open_page(write_dashboard(tmp_path))
+    if chosen is None:
+        expect(page.locator("#card-kicker")).to_contain_text("of the best, by the validation images")
+        return
+    page.fill("#budget-number", "1")
+    page.click("#suggest")
+    trial = networks[chosen][0]["trial"]
+    expect(page.locator("#network-title")).to_have_text(f"The network of trial {trial}")
+    expect(page.locator("#card-kicker")).to_contain_text("the smallest of 3 retrained networks whose test accuracy")
+    expect(page.locator("#card-kicker")).to_contain_text("seeds" if len(tested[0]) > 1 else "of the test images)")
+    page.reload()
+    expect(page.locator("#network-title")).to_have_text(f"The network of trial {trial}")
+
+
+def test_the_mode_bar_hides_nothing_and_uploads_nothing(
+    open_page: Opener, run: tuple[Path, list[dict[str, Any]]]
+) -> None:
+    page = open_page(run[0])
+    plots = page.locator(".plot:has(.modebar)")
+    assert plots.count() >= 7
+    bar = "e => getComputedStyle(e).{}"
+    for plot in plots.all():
+        page.mouse.move(2, 2)
+        parts = plot.locator(".modebar, .modebar-group")
+        for group in plot.locator(".modebar-group").all():
+            expect(group).to_have_css("opacity", "0")  # once it has faded
+        plot.hover()
+        assert {part.evaluate(bar.format("backgroundColor")) for part in parts.all()} == {"rgba(0, 0, 0, 0)"}
+    titles = page.locator(".modebar-btn").evaluate_all("buttons => buttons.map(button => button.dataset.title)")
+    assert set(titles) == {"Download plot as a PNG", "Reset axes"}
 
 
 def test_slider_and_number_find_the_best_network(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
@@ -201,7 +260,8 @@ def test_copy(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None
     expect(page.locator("[data-copy=command]")).to_have_text("Copied")
     command = page.evaluate("navigator.clipboard.readText()")
     smallest = front_of(run[1])[0]["parameters"]
-    assert command == f"python -m dacnn_search.train --config {run[0].parent}/best/01-{smallest}/config.yaml"
+    folder = os.path.relpath(run[0].parent)  # no path of the user's machine, and it works where it was written
+    assert command == f"python -m dacnn_search.train --config {folder}/best/01-{smallest}/config.yaml"
     page.click("[data-copy=config]")
     expect(page.locator("[data-copy=config]")).to_have_text("Copied")
     assert "data: digits" in page.evaluate("navigator.clipboard.readText()")
@@ -248,6 +308,16 @@ def test_live_page_refreshes_and_keeps_what_one_did(open_page: Opener, tmp_path:
     expect(page.locator("#show")).to_have_value("finished")
     assert page.evaluate("document.getElementById('front').layout.xaxis.range") == [3, 4]
     assert page.evaluate("scrollY") == 300
+
+
+def test_progress_of_a_retraining_counts_trainings(open_page: Opener, tmp_path: Path) -> None:
+    write_run(tmp_path, trials=40, state="retraining", retrained=False)
+    for retraining, words in (({"finished": 1, "trainings": 6}, "1 of 6 full trainings"), (None, "40 of 40 full")):
+        status = json.loads((tmp_path / "status.json").read_text()) | {"retraining": retraining, "elapsed": 0}
+        (tmp_path / "status.json").write_text(json.dumps(status))
+        page = open_page(write_dashboard(tmp_path))
+        expect(page.locator("#live-text")).to_contain_text(words)
+        expect(page.locator("#summary")).to_contain_text("s of search.")
 
 
 def test_paused_hidden_or_finished_pages_do_not_refresh(open_page: Opener, tmp_path: Path) -> None:

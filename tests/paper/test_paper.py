@@ -325,10 +325,10 @@ def test_list_of_experiments(capsys):
     assert "all widths times 0.25" in text
 
 
-def test_list_needs_neither_torch_nor_ray():
+def test_list_needs_neither_ray_nor_plotly():  # torch only where the speed of this machine is not known yet
     code = (
         "import sys\nfrom dacnn_search.paper.__main__ import main\ntry: main([])\nexcept SystemExit: pass\n"
-        "assert not {'torch', 'ray', 'plotly'} & set(sys.modules)"
+        "assert not {'ray', 'plotly'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 

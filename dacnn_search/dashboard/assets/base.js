@@ -179,6 +179,7 @@ function draw(id, traces, layout, config = {}) {
     hovermode: "closest",
     dragmode: touch ? false : "zoom",
     showlegend: false,
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: color("muted"), activecolor: color("ink") },
     // Plotly adapts to a new width only after a while, too late for printing.
     ...(document.documentElement.classList.contains("printing") && { width: byId(id).clientWidth }),
     hoverlabel: {
@@ -195,6 +196,7 @@ function draw(id, traces, layout, config = {}) {
     { ...base, ...layout },
     {
       displaylogo: false,
+      showSendToCloud: false, // a button that uploads the plot
       responsive: true,
       doubleClick: "reset",
       modeBarButtonsToRemove: buttons,

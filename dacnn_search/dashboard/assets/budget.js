@@ -34,15 +34,43 @@ function bestUnder(parameters) {
 }
 
 function suggestion() {
-  // The smallest network of the front within one standard error of the most accurate one.
+  // The smallest network within one standard error of the most accurate one, and a sentence that says by what: by the
+  // test accuracies of the retrained networks if there are several, otherwise by the short trials of the front.
+  const tested = [...tests]
+    .filter(([, test]) => test)
+    .map(([index, test]) => ({ trial: trials[index], ...test }))
+    .sort((a, b) => a.trial.parameters - b.trial.parameters);
+  if (tested.length < 2) return suggestionOfTrials();
+  const best = tested.reduce((one, other) => (other.mean > one.mean ? other : one));
+  const error = Math.hypot(
+    standardError(best.mean, payload.run.data?.test),
+    best.count > 1 ? best.deviation / Math.sqrt(best.count) : 0,
+  );
+  const { trial } = tested.find(({ mean }) => mean >= best.mean - error);
+  const by = best.count > 1 ? "the test images and the seeds" : "the test images";
+  return {
+    trial,
+    words:
+      `Suggested: the smallest of ${tested.length} retrained networks whose test accuracy is within one standard error ` +
+      `(${points(error)}, of ${by}) of the best, ${percent(best.mean, accuracyDigits())}`,
+  };
+}
+
+function suggestionOfTrials() {
   const best = front.at(-1);
-  return best && front.find((trial) => trial.accuracy >= best.accuracy - standardError(best.accuracy));
+  if (!best) return null;
+  const error = standardError(best.accuracy);
+  return {
+    trial: front.find((trial) => trial.accuracy >= best.accuracy - error),
+    words: "Suggested: the smallest network within one standard error of the best, by the validation images",
+  };
 }
 
 function setBudget(parameters) {
   state.budget = parameters;
   state.byBudget = true;
-  const trial = bestUnder(parameters);
+  const suggested = suggestion()?.trial;
+  const trial = suggested?.parameters === parameters ? suggested : bestUnder(parameters);
   state.selected = trial?.index ?? front[0]?.index ?? null;
   showBudget();
   showSelected();
@@ -76,7 +104,7 @@ function setUpBudget() {
     save();
   });
   byId("suggest").addEventListener("click", () => {
-    setBudget(suggestion().parameters);
+    setBudget(suggestion().trial.parameters);
     save();
   });
 }

@@ -57,8 +57,7 @@ function testSummary({ seeds }) {
 const testOf = (index) => tests.get(index) ?? null;
 const accuracyDigits = () => ((payload.run.data?.validation ?? 0) >= 2000 ? 2 : 1);
 
-function standardError(accuracy) {
-  const images = payload.run.data?.validation;
+function standardError(accuracy, images = payload.run.data?.validation) {
   if (!images) return 0;
   const share = (accuracy * images + 2) / (images + 4); // Agresti and Coull: near 100% the plain formula is too sure
   return Math.sqrt((share * (1 - share)) / (images + 4));
@@ -104,7 +103,7 @@ function renderLive() {
   byId("live").hidden = !live && !status.message;
   byId("pause").hidden = !live;
   if (!live) return replace("live-text", status.message);
-  const { retraining } = status;
+  const { retraining } = status; // version 0.1 counted full trainings as trials instead
   const finished = retraining ? retraining.finished : (status.finished ?? trials.length);
   const wanted = retraining ? retraining.trainings : status.trials;
   const total = wanted ? ` of ${whole(wanted)}` : "";
@@ -176,12 +175,11 @@ function choose(index) {
 
 function selectionReason() {
   if (!state.byBudget || !front.length) return "";
-  if (!bestUnder(state.budget))
-    return `No finished network has at most ${whole(state.budget)} parameters; this is the smallest`;
-  const suggested = suggestion()?.index === state.selected && state.budget === trials[state.selected].parameters;
-  return suggested
-    ? "Suggested: the smallest network within one standard error of the best"
-    : `Best network with at most ${whole(state.budget)} parameters`;
+  const { trial: suggested, words } = suggestion();
+  if (suggested.index === state.selected && suggested.parameters === state.budget) return words;
+  return bestUnder(state.budget)
+    ? `Best network with at most ${whole(state.budget)} parameters`
+    : `No finished network has at most ${whole(state.budget)} parameters; this is the smallest`;
 }
 
 function showSelected() {
@@ -264,7 +262,7 @@ function startSelection() {
   const named = trials.find((trial) => `#trial-${trial.trial}` === location.hash);
   const hasFront = front.length > 0;
   for (const id of ["budget-row", "front-none"]) byId(id).hidden = (id === "budget-row") !== hasFront;
-  state.budget ??= suggestion()?.parameters ?? 1000;
+  state.budget ??= suggestion()?.trial.parameters ?? 1000;
   if (named && named.index !== state.selected) Object.assign(state, { selected: named.index, byBudget: false });
   if (state.byBudget && hasFront) setBudget(state.budget);
   else {
@@ -308,7 +306,7 @@ function renderFailures() {
 function renderAbout() {
   const { run } = payload;
   const rows = [
-    ["Command", run.command?.join(" ").replace(/^\S*dacnn_search[\\/](\w+)\.py/, "python -m dacnn_search.$1")],
+    ["Command", run.command],
     ["Sampler", run.sampler],
     ["Stopping", run.stopping],
     ["Seed", run.seed],

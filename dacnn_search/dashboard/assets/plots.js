@@ -3,7 +3,7 @@
 const MOST_LINES = 300; // thin lines drawn in one plot; more can't be told apart
 
 function epochsOf(index, values) {
-  // The epochs that the points of a (possibly thinned) curve stand for; see dashboards/data.py.
+  // The epochs that the points of a (possibly thinned) curve stand for; see payload.py.
   const length = Math.max(payload.curves.length[index], values.length),
     last = Math.max(values.length - 1, 1);
   return values.map((_, i) => 1 + Math.round((i * (length - 1)) / last));
@@ -257,6 +257,7 @@ function effectItem({ value, effect, trials: count }, reach) {
 }
 
 function drawParallel() {
+  // Not Plotly's parcoords: it tells of no click on a line.
   const names = Object.keys(payload.choices)
     .filter((name) => new Set(payload.choices[name]).size > 1)
     .slice(0, 10);
