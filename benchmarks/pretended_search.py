@@ -14,9 +14,10 @@ from results_file import make_parser
 from dacnn_search.dashboard.page import write_dashboard, write_index
 from dacnn_search.search.cluster.ray_cluster import ray_session
 from dacnn_search.search.listener import Listener
-from dacnn_search.search.report import write_study, write_tables
+from dacnn_search.search.report import write_tables
 from dacnn_search.search.request import prepare
 from dacnn_search.search.search import search_in_session
+from dacnn_search.search.study import write_study
 from dacnn_search.search.tune import TrialWorker
 from dacnn_search.storage.run_directory import RunDirectory
 
@@ -58,7 +59,7 @@ class Clock(Listener):
         self.seconds: list[float] = []
 
     def finished(self, record: Mapping[str, Any]) -> None:
-        writers = [thread for thread in threading.enumerate() if thread.name.startswith(("derived", "report"))]
+        writers = [thread for thread in threading.enumerate() if thread.name.startswith("report")]
         written = sum(time.clock_gettime(time.pthread_getcpuclockid(thread.ident or 0)) for thread in writers)
         self.seconds.append(time.process_time() - written)
 

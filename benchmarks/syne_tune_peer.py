@@ -22,7 +22,7 @@ from syne_tune.optimizer.scheduler import SchedulerDecision
 from syne_tune.optimizer.schedulers.multiobjective import MultiObjectiveRegularizedEvolution
 from syne_tune.optimizer.schedulers.multiobjective.moasha import MOASHA
 
-from dacnn_search.search.sampler.domain import SpaceDomain
+from dacnn_search.search.sampler.domain import Domain
 from dacnn_search.search.stopping import Progress, StoppingRule, Verdict
 from dacnn_search.space.search_space import SearchSpace
 
@@ -36,7 +36,7 @@ class Evolution(BaseSampler):
     """Syne Tune's regularised evolution over all parameters of a space; those not asked are ignored."""
 
     def __init__(self, seed: int, space: SearchSpace) -> None:
-        domain, generator = SpaceDomain(space), random.Random(seed)
+        domain, generator = Domain(space), random.Random(seed)
         for _ in range(DRAWS):
             domain.draw(generator)
         self._distributions = dict(domain.distributions)

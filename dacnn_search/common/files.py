@@ -1,6 +1,6 @@
-"""Files that are whole or not there, and one process at a time per run directory.
+"""Atomic writes of files and folders, and the lock of a run directory.
 
-The only place of the package that replaces a file.
+No other module of the package replaces files.
 """
 
 import errno
@@ -25,10 +25,10 @@ SWEEP_SECONDS = 60.0  # what is younger may be in use
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Replace `path` by `data` (text as UTF-8): after a crash it's the old file or the new one, never a part.
+    """Replace the file `path` by `data` (text as UTF-8). A crash leaves the old file or the new one, never a part.
 
-    The data is on disk when this returns. Raises OSError (no space, no permission), with `path` as its filename, and
-    leaves no other file.
+    The data is on disk when this returns. Raises OSError (no space, no permission) with `path` as its filename; no
+    other file is left.
     """
     content = data.encode() if isinstance(data, str) else data
     temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
@@ -47,7 +47,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder beside `folder` to fill, which gets that name at the end: it's there as a whole or not at all.
+    """Make an empty folder to fill, which gets the name `folder` at the end. A crash leaves the whole or nothing.
 
     Raises FileExistsError if the name is taken, OSError.
     """
@@ -70,9 +70,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder beside `folder` to fill, which takes its place at the end; after an error all is as before.
+    """Make an empty folder to fill, which takes the place of `folder` at the end. An error changes nothing.
 
-    Between the two renames of that end a crash can leave neither, never a part. Raises OSError.
+    A crash between the two renames at the end leaves neither folder, but never a part. Raises OSError.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = folder.parent / f".tmp-{secrets.token_hex(8)}"
@@ -90,7 +90,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what a crash some time ago left in a folder of files that were being written."""
+    """Delete files and folders that were being written to `folder` when a process crashed some time ago."""
     for path in folder.glob(".tmp-*"):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime < SWEEP_SECONDS:
@@ -102,7 +102,7 @@ def sweep(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names in `folder` on disk: a new or replaced file survives a power cut only after this."""
+    """Put the names in `folder` on disk. A new or replaced file survives a power cut only after this."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -111,7 +111,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises RunDirectoryError if it can't be read or is no object."""
+    """Return the object in a JSON file. Raises RunDirectoryError if it can't be read or is no object."""
     try:
         values = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -122,7 +122,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hex digits; reads it in pieces."""
+    """Return the SHA-256 of a file's bytes as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

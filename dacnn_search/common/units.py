@@ -10,32 +10,32 @@ _SECONDS = {"": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def parse_count(value: object) -> int:
-    """`50000`, `"50k"` or `"1.5M"` as an integer. Raises ValueError for anything else."""
+    """Return `50000`, `"50k"` or `"1.5M"` as an integer. Raises ValueError for anything else."""
     return round(_parse(value, _COUNT, "a count such as 50000, 50k or 1.5M"))
 
 
 def parse_bytes(value: object) -> int:
-    """`"100kB"`, `"1.5 MB"`, `"64KiB"` or plain bytes as an integer. Raises ValueError for anything else."""
+    """Return `"100kB"`, `"1.5 MB"`, `"64KiB"` or plain bytes as an integer. Raises ValueError for anything else."""
     return round(_parse(value, _BYTES, "a size such as 100kB, 1.5MB or 64KiB"))
 
 
 def parse_duration(value: object) -> float:
-    """`"90s"`, `"30m"`, `"2h"`, `"1d"` or plain seconds as seconds. Raises ValueError for anything else."""
+    """Return `"90s"`, `"30m"`, `"2h"`, `"1d"` or plain seconds as seconds. Raises ValueError for anything else."""
     return _parse(value, _SECONDS, "a duration such as 90s, 30m or 2h")
 
 
 def format_count(count: float) -> str:
-    """Three digits and a unit: `950`, `1.2 k`, `33.4 k`, `4.90 M`."""
+    """Return three digits and a unit: `950`, `1.2 k`, `33.4 k`, `4.90 M`."""
     return _scaled(count, ("", "k", "M", "G", "T", "P"))
 
 
 def format_bytes(size: float) -> str:
-    """Three digits and a decimal unit: `950 B`, `4.9 kB`, `19.6 MB`."""
+    """Return three digits and a decimal unit: `950 B`, `4.9 kB`, `19.6 MB`."""
     return _scaled(size, ("B", "kB", "MB", "GB", "TB"))
 
 
 def format_duration(seconds: float) -> str:
-    """The two largest units: `0.8 s`, `12 s`, `3 min 20 s`, `2 h 05 min`, `3 d 04 h`."""
+    """Return the two largest units: `0.8 s`, `12 s`, `3 min 20 s`, `2 h 05 min`, `3 d 04 h`."""
     if seconds < 9.95:
         return f"{max(seconds, 0):.1f} s"
     whole = round(seconds)

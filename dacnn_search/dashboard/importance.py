@@ -1,4 +1,4 @@
-"""How much of the accuracy that size does not explain goes with each choice of a search space."""
+"""The importance of a search space's choices: the share that each has in the accuracy that size does not explain."""
 
 import json
 import math
@@ -16,7 +16,7 @@ MOST_GROUPS = 8  # values of a numeric choice that are told apart; more are put 
 
 
 def importance(records: Sequence[Record]) -> tuple[list[dict[str, Any]], str]:
-    """The choices of a space, most important first, and a sentence that says how this was found.
+    """Return the choices of a space, most important first, and a sentence that says how this was found.
 
     A cubic in log10 parameters is fitted to the accuracies of the COMPLETE trials; what remains is cut off at
     three robust standard deviations. A choice's `share` is the part of that remainder's variance that lies
@@ -39,7 +39,7 @@ def importance(records: Sequence[Record]) -> tuple[list[dict[str, Any]], str]:
 
 
 def _remainders(finished: Sequence[Record]) -> np.ndarray:
-    """Accuracy less what size predicts, of mean 0. Shape: (trials,)."""
+    """Return the accuracies less what size predicts, with mean 0. Shape: (trials,)."""
     accuracy = np.array([r["accuracy"] for r in finished])
     size = np.log10([r["parameters"] for r in finished])
     degree = min(3, len(np.unique(size)) - 1)
@@ -76,7 +76,7 @@ def _share(name: str, finished: Sequence[Record], rest: np.ndarray) -> dict[str,
 
 
 def _labels(values: Sequence[Any]) -> list[str]:
-    """What each value is counted as: itself, or a range where there are many numbers."""
+    """Return the label of each value: itself, or a range where there are many numbers."""
     if len(set(values)) <= MOST_GROUPS or not all(isinstance(value, int | float) for value in values):
         return [_word(value) for value in values]
     edges = np.unique(np.quantile(np.array(values, float), np.linspace(0, 1, MOST_GROUPS + 1)[1:-1]))
@@ -86,12 +86,12 @@ def _labels(values: Sequence[Any]) -> list[str]:
 
 
 def _order(value: Any) -> tuple[bool, Any]:
-    """Sorts numbers by size and before words."""
+    """Return a sort key: numbers by size, before words."""
     return (False, value) if isinstance(value, int | float) else (True, str(value))
 
 
 def _word(value: Any) -> str:
-    """A value as JavaScript writes it: whole numbers without a point."""
+    """Return a value as JavaScript writes it: whole numbers without a point."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return json.dumps(value) if isinstance(value, bool) or value is None else str(value)

@@ -1,4 +1,4 @@
-"""Serves pages on this machine only, built anew for each visit."""
+"""A web server of pages for this machine only, built anew for each visit."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -14,11 +14,14 @@ ADDRESS = "127.0.0.1"
 
 
 def make_server(build: Callable[[str], Path | None], port: int) -> ThreadingHTTPServer:
-    """A server at 127.0.0.1 of the pages that `build` writes, by their path (`/` the first); None where there is none.
-    Port 0 chooses a free one. Not yet serving.
+    """Return a server at 127.0.0.1, not yet serving.
 
-    Nothing else is served, and only to requests for this address: a foreign name that points here is refused.
-    Raises InputError if the port can't be had.
+    It serves nothing but the pages that `build` writes, and only to requests for this address: a foreign name that
+    points here is refused. Raises InputError if the port can't be had.
+
+    Args:
+        build: Takes the path of a page, such as `/`, and returns its file, or None if there is no such page.
+        port: 0 chooses a free one.
     """
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""A run's learning curves as TensorBoard event files, made from its ledger: one folder per trial."""
+"""TensorBoard event files with the learning curves of a run, made from its ledger: one folder per trial."""
 
 import datetime
 import shutil
@@ -13,9 +13,9 @@ CURVES = {"accuracy": "accuracy/validation", "loss": "loss/validation", "train_l
 
 
 def write_tensorboard(run: Path, records: Sequence[Record], *, anew: bool = False) -> Path:
-    """Write into `tensorboard/` of a run directory the trials that it lacks, or all of them `anew`, and return it.
+    """Write the trials into the folder `tensorboard/` of a run directory, and return that.
 
-    The choices of a trial are its hyperparameters.
+    The choices of a trial are its hyperparameters. Trials that are there stay, unless all are written `anew`.
     """
     folder = run / "tensorboard"
     if anew:

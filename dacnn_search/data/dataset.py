@@ -1,7 +1,7 @@
 """A data set in memory, divided into train, validation and test.
 
-Images are uint8 arrays (N, H, W, C), labels int64 arrays (N,). The division is stratified and depends only on
-the labels and the config. A search sees train and validation; test is for the final training alone.
+Images are uint8 arrays (N, H, W, C), labels int64 arrays (N,). The division is stratified and depends only on the
+labels and the config. A search sees train and validation. Test is for the final training alone.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ __all__ = ["DataConfig", "DataSummary", "ImageData", "Split", "load", "summarise
 
 
 class DataConfig(BaseModel):
-    """The part `data:` of a search space: which data set, and how it is divided."""
+    """The part `data:` of a search space: the data set and how it is divided."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
@@ -107,8 +107,8 @@ class ImageData:
     validation: Split
     test: Split
     mean: tuple[float, ...]  # per channel, of the training images scaled to [0, 1]
-    std: tuple[float, ...]  # the same, at least 1/255
-    flip: bool  # whether a mirrored image keeps its label
+    std: tuple[float, ...]  # per channel, at least 1/255
+    flip: bool  # a mirrored image keeps its label
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -122,15 +122,15 @@ class ImageData:
 
     @property
     def nbytes(self) -> int:
-        """Of the images."""
+        """Bytes of all images."""
         return sum(split.images.nbytes for split in (self.train, self.validation, self.test))
 
     def without_test(self) -> "ImageData":
-        """What a search may see."""
+        """Return what a search may see."""
         return replace(self, test=Split(self.test.images[:0], self.test.labels[:0]))
 
     def with_validation_in_train(self) -> "ImageData":
-        """For the final training: train and validation joined, validation empty, mean and std unchanged."""
+        """Join train and validation, for the final training. Mean and std stay."""
         joined = Split(
             np.concatenate([self.train.images, self.validation.images]),
             np.concatenate([self.train.labels, self.validation.labels]),
@@ -140,7 +140,7 @@ class ImageData:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """What is known of a data set without reading its images."""
+    """Shape and sizes of a data set, known without reading its images."""
 
     input_shape: tuple[int, int, int]  # (C, H, W)
     num_classes: int
@@ -150,10 +150,10 @@ class DataSummary:
 
 
 def load(config: DataConfig) -> ImageData:
-    """Read the data set into memory and divide it.
+    """Read a data set into memory and divide it.
 
-    Downloads cifar10, cifar100, svhn and fashion_mnist where their files are missing. Raises DataError for
-    files that are missing or damaged, and for classes too small to be divided.
+    Missing files of cifar10, cifar100, svhn and fashion_mnist are downloaded. Raises DataError for files that are
+    missing or damaged, and for classes too small to be divided.
     """
     source = _open(config)
     divided = _divide(config, source.labels, source.class_names)
@@ -166,7 +166,7 @@ def load(config: DataConfig) -> ImageData:
 
 
 def summarise(config: DataConfig) -> DataSummary:
-    """Shape and sizes as `load` gives them, without reading images and without importing torch.
+    """Return the shape and sizes of what `load` returns, without reading images or importing torch.
 
     The published sets need no files. Raises DataError for the files of a folder or npz set that break a rule.
     """
@@ -197,12 +197,12 @@ def _open(config: DataConfig) -> Source:
 def _divide(
     config: DataConfig, labels: dict[str, np.ndarray], class_names: tuple[str, ...]
 ) -> dict[str, tuple[str, np.ndarray]]:
-    """Part -> the pool it comes from and the sorted indices of its images there.
+    """Return for each part the pool it comes from and the sorted indices of its images there.
 
-    `labels` has the pool "train" and those of "validation" and "test" that the set brings; they stay as they
-    are. Others are held out of "train", the test first: neither `subset` nor `validation` changes it.
+    `labels` has the pool "train", and "validation" and "test" if the set has them, which stay as they are. The others
+    are held out of "train", the test first, so that neither `subset` nor `validation` changes it.
     """
-    divided: dict[str, tuple[str, np.ndarray]] = {pool: (pool, np.arange(len(of))) for pool, of in labels.items()}
+    divided = {pool: (pool, np.arange(len(pool_labels))) for pool, pool_labels in labels.items()}
     train = np.arange(len(labels["train"]))
     if "test" not in labels:
         train, test = _hold_out("test", config.test, train, labels["train"], class_names, config.split_seed)
@@ -221,7 +221,7 @@ def _divide(
 def _hold_out(
     part: str, share: float, train: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...], seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices that stay in train, with one of every class at least, and those held out."""
+    """Return the indices that stay in train, at least one of every class, and those held out."""
     if share == 0:
         return train, train[:0]
     counts = np.bincount(labels[train], minlength=len(class_names))
@@ -236,7 +236,7 @@ def _hold_out(
 
 
 def _draw_subset(subset: int, each: int, train: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
-    """`subset` of the indices of train, with `each` of every class at least, or all that there are."""
+    """Draw `subset` of the indices of train, at least `each` of every class, or all of a smaller class."""
     least = int(np.minimum(np.bincount(labels[train]), each).sum())
     if not least <= subset <= len(train):
         raise DataError(
@@ -247,12 +247,13 @@ def _draw_subset(subset: int, each: int, train: np.ndarray, labels: np.ndarray, 
 
 
 def _draw(labels: np.ndarray, count: int, each: int, seed: int) -> np.ndarray:
-    """A stratified draw of `count` images with at least `each` of every class: (N,) bool.
+    """Draw `count` images, stratified, at least `each` of every class, and return a mask (N,) bool.
 
-    The n images of a class, in random order, stand at the heights 0.5/n, 1.5/n, ...; the lowest of all are
-    drawn (Webster's apportionment). RandomState, as its stream is the same in all versions of numpy.
+    The n images of a class, in random order, stand at the heights 0.5/n, 1.5/n, ... The lowest of all classes are drawn
+    (Webster's apportionment).
     """
-    order = np.random.RandomState(seed).permutation(len(labels))  # settles ties between classes too
+    # RandomState draws the same numbers in all versions of numpy. The order also settles ties between classes.
+    order = np.random.RandomState(seed).permutation(len(labels))
     shuffled = labels[order]
     counts = np.bincount(labels)
     rank = np.empty(len(labels), dtype=np.int64)  # of an image within its class
@@ -264,7 +265,7 @@ def _draw(labels: np.ndarray, count: int, each: int, seed: int) -> np.ndarray:
 
 
 def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of images (N, H, W, C), scaled to [0, 1]."""
+    """Return mean and standard deviation per channel of images (N, H, W, C), scaled to [0, 1]."""
     levels = np.arange(256) / 255
     means, deviations = [], []
     for channel in range(images.shape[3]):

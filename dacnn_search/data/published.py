@@ -1,7 +1,7 @@
-"""The published data sets: what is known of them beforehand, and how their files are read.
+"""The published data sets: their shapes and class counts, and the reading of their files.
 
-Digits come with scikit-learn, the others through torchvision, which is imported only when images are read.
-torchvision unpickles CIFAR's files, but only after their md5 was found right.
+Digits come with scikit-learn, the others through torchvision, which is imported only when images are read. torchvision
+unpickles CIFAR's files, but only after it has checked their md5.
 """
 
 import contextlib
@@ -23,34 +23,34 @@ DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that is open but not divided yet: labels are at hand, images are read when asked for.
+    """An opened data set that is not divided yet. Its labels are read, its images are read by `read`.
 
-    `labels` has the pool "train" always, "validation" and "test" where the set brings them. `read` takes a
-    pool and indices (M,) and returns images (M, H, W, C) uint8; it raises DataError for damaged ones.
+    `labels` has the pool "train", and "validation" and "test" if the set has them. `read` takes a pool and indices (M,)
+    and returns images (M, H, W, C) uint8. It raises DataError for damaged ones.
     """
 
     name: str
     class_names: tuple[str, ...]
     input_shape: tuple[int, int, int]  # (C, H, W)
-    flip: bool  # whether a mirrored image keeps its label
+    flip: bool  # a mirrored image keeps its label
     labels: dict[str, np.ndarray]  # pool -> (N,) int64
     read: Callable[[str, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class KnownSet:
-    """What is known of a published data set."""
+    """The facts of a published data set that are known without its files."""
 
     train_counts: tuple[int, ...]  # images of each class
-    test_counts: tuple[int, ...]  # empty where the set has no test part
+    test_counts: tuple[int, ...]  # empty if the set has no test part
     input_shape: tuple[int, int, int]  # (C, H, W)
-    flip: bool  # whether a mirrored image keeps its label
+    flip: bool  # a mirrored image keeps its label
 
     @property
     def labels(self) -> dict[str, np.ndarray]:
-        """Pool -> labels (N,) int64, in the order of the classes and not of the files."""
-        counts = {"train": self.train_counts, "test": self.test_counts}
-        return {pool: np.repeat(np.arange(len(of)), of) for pool, of in counts.items() if of}
+        """Labels (N,) int64 of each pool, ordered by class and not as in the files."""
+        pools = {"train": self.train_counts, "test": self.test_counts}
+        return {pool: np.repeat(np.arange(len(counts)), counts) for pool, counts in pools.items() if counts}
 
 
 KNOWN_SETS = {
@@ -68,7 +68,7 @@ KNOWN_SETS = {
 
 
 def open_known(name: str, root: Path) -> Source:
-    """Read one of `KNOWN_SETS`, downloading it to `root` where its files are missing (digits need none).
+    """Read one of `KNOWN_SETS`, downloading it to `root` if its files are missing (digits need none).
 
     Raises DataError when the files are missing or damaged and can't be downloaded.
     """
@@ -95,7 +95,7 @@ def open_known(name: str, root: Path) -> Source:
 
 
 def describe_error(error: Exception) -> str:
-    """Kind and message of an error on one line."""
+    """Return kind and message of an error on one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
@@ -148,7 +148,7 @@ def _torchvision_class(name: str) -> Any:
 
 @contextlib.contextmanager
 def _quiet_network() -> Iterator[None]:
-    """No progress bars on the terminal, and no download that waits for ever."""
+    """Suppress progress bars, and let no download wait for ever."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
@@ -177,7 +177,7 @@ def _explain_missing(name: str, root: Path, error: Exception) -> str:
 
 
 def _expected_files(name: str) -> dict[str, str | None]:
-    """Path below the root -> md5 where torchvision checks it."""
+    """Return the paths of a set's files below the root, with the md5 if torchvision checks it."""
     from torchvision import datasets
 
     if name == "svhn":

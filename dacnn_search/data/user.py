@@ -1,7 +1,7 @@
 """The user's own data sets: a folder of images, or an .npz file.
 
-The files are data, never code: .npz files are read without pickles, images only by the decoders of formats
-named here. Opening a set reads labels, names and headers; images are read when asked for.
+Files are data, never code: .npz files are read without pickles, images only by the decoders of the formats below.
+Opening a set reads labels, names and headers. Images are read by `Source.read`.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ __all__ = ["IMAGE_EXTENSIONS", "open_folder", "open_npz", "read_images"]
 
 MAX_BYTES = 8 * 2**30  # of one array in memory
 MAX_CHANNELS = 16
-MOST_COMPRESSION, MOST_UNCHECKED_BYTES = 100, 2**28  # of an array in a zip, once it is large; photographs reach about 2
+MOST_COMPRESSION, MOST_UNCHECKED_BYTES = 100, 2**28  # of a large array in a zip; photographs reach about 2
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 IMAGE_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")  # PIL's names; others run programs (EPS)
 POOLS_BY_FOLDER = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
@@ -31,11 +31,10 @@ POOLS_BY_KEY = {"train": "train", "val": "validation", "test": "test"}
 
 
 def open_folder(root: Path, image_size: int, channels: int) -> Source:
-    """Open `root/<class>/*.png`, or the same below `root/train`, `root/test` and `root/val` (or validation).
+    """Open `root/<class>/*.png`, or such folders in `root/train`, `root/test` and `root/val` (or validation).
 
-    Images of any size become `image_size` squares (shorter side resized, centre cropped), grey for 1 channel
-    and RGB for 3. Classes are sorted by name, hidden files are ignored. Raises DataError for a tree that
-    breaks a rule.
+    Images of any size become `image_size` squares (shorter side resized, centre cropped), grey for 1 channel, RGB for
+    3. Classes are sorted by name, hidden files are ignored. Raises DataError for a tree that breaks a rule.
     """
     with _reading(root):
         pools = {pool: _list_classes(folder) for pool, folder in _pool_folders(root).items()}
@@ -63,9 +62,9 @@ def open_folder(root: Path, image_size: int, channels: int) -> Source:
 def open_npz(path: Path) -> Source:
     """Open an .npz file with MedMNIST's keys: train_images, train_labels; val_* and test_* are optional.
 
-    Images are uint8 (N, H, W) or (N, H, W, C), labels integers (N,) or (N, 1) that count from 0. The optional
-    key class_names is an array of text. Sizes are checked before anything is unpacked. Raises DataError for a
-    file that breaks a rule.
+    Images are uint8 (N, H, W) or (N, H, W, C), labels integers (N,) or (N, 1) that count from 0. The optional key
+    class_names is an array of text. Sizes are checked before anything is unpacked. Raises DataError for a file that
+    breaks a rule.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     labels: dict[str, np.ndarray] = {}
@@ -100,7 +99,7 @@ def open_npz(path: Path) -> Source:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turns whatever goes wrong inside into a DataError that names the file."""
+    """Raise every error inside as a DataError that names the file."""
     try:
         yield
     except DataError as error:
@@ -113,7 +112,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _pool_folders(root: Path) -> dict[str, Path]:
-    """Pool -> the folder of its classes."""
+    """Return the folder of each pool."""
     if not root.is_dir():
         raise DataError("the folder of images must exist, but does not")
     names = [folder.name for folder in _visible_folders(root)]
@@ -131,7 +130,7 @@ def _visible_folders(folder: Path) -> list[Path]:
 
 
 def _list_classes(folder: Path) -> dict[str, list[Path]]:
-    """Class name -> its image files, both sorted."""
+    """Return the image files of each class, both sorted."""
     classes = {}
     for class_folder in _visible_folders(folder):
         files = [
@@ -148,9 +147,9 @@ def _list_classes(folder: Path) -> dict[str, list[Path]]:
 
 
 def read_images(files: Sequence[Path], size: tuple[int, int], channels: int) -> np.ndarray:
-    """Images (N, H, W, channels) uint8 of `size` (H, W): resized and centre cropped, grey for 1 channel, RGB for 3.
+    """Read images (N, H, W, channels) uint8, resized and centre cropped to (H, W), grey for 1 channel and RGB for 3.
 
-    Raises DataError that names the first file that can't be read.
+    Raises DataError with the name of the first file that can't be read.
     """
     height, width = size
     total = len(files) * height * width * channels
@@ -175,7 +174,7 @@ def read_images(files: Sequence[Path], size: tuple[int, int], channels: int) -> 
 
 
 def _read_image(file: Path, size: tuple[int, int], channels: int) -> np.ndarray:
-    """One image, upright, as (H, W, channels) uint8."""
+    """Read one image, upright, as (H, W, channels) uint8."""
     from PIL import Image, ImageOps
 
     with _reading(file), Image.open(file, formats=IMAGE_FORMATS) as image:
@@ -191,7 +190,7 @@ def _read_image(file: Path, size: tuple[int, int], channels: int) -> np.ndarray:
 
 
 def _image_shape(archive: zipfile.ZipFile, key: str) -> tuple[int, ...]:
-    """(N, H, W, C) of an array of images, from its header."""
+    """Return (N, H, W, C) of an array of images, from its header."""
     shape, dtype = _read_header(archive, key)
     if dtype != np.uint8:
         raise DataError(f"{key} must be uint8, but is {dtype}")
@@ -203,7 +202,7 @@ def _image_shape(archive: zipfile.ZipFile, key: str) -> tuple[int, ...]:
 
 
 def _read_labels(archive: zipfile.ZipFile, key: str, count: int) -> np.ndarray:
-    """(count,) int64."""
+    """Read labels (count,) int64."""
     shape, dtype = _read_header(archive, key)
     if dtype.kind not in "iu":
         raise DataError(f"{key} must be integers, but are {dtype}")
@@ -234,7 +233,7 @@ def _class_names(archive: zipfile.ZipFile, labels: dict[str, np.ndarray]) -> tup
 
 
 def _read_header(archive: zipfile.ZipFile, key: str) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype of an array, after checking that it is no pickle and as large as the zip says."""
+    """Return shape and dtype of an array, after checking that it is no pickle and as large as the zip says."""
     if f"{key}.npy" not in archive.namelist():
         keys = ", ".join(name.removesuffix(".npy") for name in archive.namelist()[:20])
         raise DataError(f"the key {key} must be there, but the keys are: {keys or 'none'}")

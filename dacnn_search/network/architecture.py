@@ -1,16 +1,16 @@
-"""`Architecture`: a frozen description of one weight-sharing CNN, and what it unfolds into.
+"""`Architecture`: a frozen description of one weight-sharing CNN, and the layers it unfolds into.
 
 A network is a stem (one 3x3 convolution from the image to the first width), sections separated by 2x2 max
 pooling, global average pooling and a linear classifier. A section applies 3x3 kernels `depth` times; where the
-width changes it starts with a transition layer, a 3x3 convolution with a kernel of its own. Which applications
-share a kernel ("anchor") is said by `sharing` and `anchors` (Huang, Dwivedi and Roig, equations 2, 3 and 6).
+width changes it starts with a transition layer, a 3x3 convolution with a kernel of its own. `sharing` and `anchors`
+determine which applications share a kernel, the "anchor" (Huang, Dwivedi and Roig, equations 2, 3 and 6).
 
 Every layer is convolution, batch norm with weights of its own, ReLU. Two successive layers of a section, its
 transition included, make a block; the last block of a section may have one layer. A residual network adds a
 shortcut around each block before its last ReLU (Figure 2), through a 1x1 convolution where the width changes.
 A regulator (1x1 convolution, batch norm, ReLU) follows each block or each layer of a section.
 
-`Architecture.blocks` is that unfolding; cost, model, drawing and identity are all derived from it.
+Cost, model, drawing and identity are all derived from `Architecture.blocks`, the unfolded network.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -31,8 +31,7 @@ Sharing = Literal["network", "section", "none"]
 Shortcut = Literal["none", "identity", "projection"]
 
 MOST_SECTIONS, MOST_DEPTH, MOST_WIDTH = 16, 512, 8192
-# The paper makes networks "deeper than 17 layers" residual; like its VGG and ResNet templates we count the stem and
-# the classifier.
+# The paper makes networks "deeper than 17 layers" residual. The stem and the classifier count, as in VGG and ResNet.
 DEEPEST_WITHOUT_SHORTCUTS = 17
 
 
@@ -54,35 +53,36 @@ class Section:
 class Layer:
     """One 3x3 convolution, batch norm and ReLU, from `in_width` to `width` channels.
 
-    kernel: name of its kernel; layers with one name share it. regulator: whether a regulator follows.
+    Layers with the same kernel name share the kernel.
     """
 
     kernel: str
     in_width: int
     width: int
-    regulator: bool
+    regulator: bool  # a regulator follows
 
 
 @dataclass(frozen=True)
 class Block:
-    """One or two layers of a section (counted from 0), spanned by the shortcut; `pool`: 2x2 max pooling before."""
+    """One or two layers of a section, which a shortcut spans."""
 
-    section: int
+    section: int  # from 0
     layers: tuple[Layer, ...]
-    pool: bool
+    pool: bool  # 2x2 max pooling comes before
     shortcut: Shortcut
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """One network, whatever the data: input channels, image size and classes are given to whoever needs them.
+    """One network, independent of the data's channels, image size and classes.
 
-    sections: at least one.
-    sharing: who shares an anchor: the layers of the whole `network` (the paper's plain DACNN; all sections
-        then have one width), of a `section` (the paper's mixed DACNN), or none (free weights, as in VGG and ResNet).
-    anchors: how many anchors the layers of that scope use in turn.
-    residual: shortcuts around blocks; `auto` means in networks deeper than 17 layers, as in the paper.
-    batch_norm: batch norm after each convolution, or none anywhere (Table 1's ablation).
+    Args:
+        sections: At least one.
+        sharing: The layers that share an anchor: those of the whole `network` (the paper's plain DACNN; all sections
+            then have the same width), of a `section` (the paper's mixed DACNN), or none (as in VGG and ResNet).
+        anchors: The number of anchors that those layers use in turn.
+        residual: Shortcuts around blocks. `auto` adds them in networks deeper than 17 layers, as in the paper.
+        batch_norm: Batch norm after each convolution, or none anywhere (Table 1).
 
     Raises ArchitectureError, with the rule and the value, for anything that can't be built.
     """
@@ -94,18 +94,17 @@ class Architecture:
     batch_norm: bool = True
 
     def __post_init__(self) -> None:
-        problems = list(_problems(self))
-        if problems:
-            raise ArchitectureError("; ".join(problems))
+        if broken := list(_broken_rules(self)):
+            raise ArchitectureError("; ".join(broken))
 
     @property
     def depth(self) -> int:
-        """Applications of shared kernels in all sections together."""
+        """Applications of shared kernels in all sections."""
         return sum(section.depth for section in self.sections)
 
     @property
     def layers(self) -> int:
-        """Layers with weights as VGG and ResNet count them: stem, transitions, shared layers, classifier."""
+        """Layers with weights, counted as for VGG and ResNet: stem, transitions, shared layers, classifier."""
         widths = [section.width for section in self.sections]
         transitions = sum(a != b for a, b in itertools.pairwise(widths))
         return 1 + transitions + self.depth + 1
@@ -117,8 +116,10 @@ class Architecture:
 
     @functools.cached_property
     def blocks(self) -> tuple[Block, ...]:
-        """The network unfolded, in the order of computation. Kernels are `anchor1`, `anchor2`, ... by first use and
-        `transition2`, ... by section; the stem's kernel is `stem` and stands outside of the blocks."""
+        """The unfolded network in the order of computation, without the stem.
+
+        Kernels are named `anchor1`, `anchor2`, ... by first use and `transition2`, ... by section.
+        """
         blocks: list[Block] = []
         kernels = iter(_anchor_names(self))
         width = self.sections[0].width
@@ -133,22 +134,25 @@ class Architecture:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """The identity of the network: 16 hex digits, the same for all descriptions that unfold into one network."""
+        """The network's identity in 16 hex digits. Descriptions that unfold into the same network have the same."""
         unfolded = [self.batch_norm, [dataclasses.astuple(block) for block in self.blocks]]
         return hashlib.sha256(json.dumps(unfolded).encode()).hexdigest()[:16]
 
     def canonical(self) -> "Architecture":
-        """The one description that stands for all that unfold into this network: `residual` decided, the widest
-        sharing and the fewest anchors that give the same kernels, and regulators per block where that is the same."""
+        """Return the one description that stands for all that unfold into this network.
+
+        It has `residual` decided, the widest sharing and the fewest anchors that give the same kernels, and regulators
+        per block where those per layer are the same.
+        """
         sections = tuple(
-            dataclasses.replace(s, regulators="block") if s.regulators == "layer" and _one_layer(self, i) else s
+            dataclasses.replace(s, regulators="block") if s.regulators == "layer" and _has_one_layer(self, i) else s
             for i, s in enumerate(self.sections)
         )
         sharing, anchors = _canonical_sharing(self)
         return Architecture(sections, sharing, anchors, self.is_residual, self.batch_norm)
 
     def check_image_size(self, height: int, width: int) -> None:
-        """Raise ArchitectureError if an image of that many pixels can't be halved once between all sections."""
+        """Raise ArchitectureError if an image of this size has fewer halvings than the network has poolings."""
         most = most_sections(height, width)
         if len(self.sections) > most:
             raise ArchitectureError(
@@ -157,7 +161,7 @@ class Architecture:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The description as plain values for YAML and JSON; `from_dict` reads it back."""
+        """Return the description as plain values for YAML and JSON, which `from_dict` reads."""
         return {
             "sections": [dataclasses.asdict(section) for section in self.sections],
             "sharing": self.sharing,
@@ -168,7 +172,7 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Architecture":
-        """Read what `to_dict` wrote. Raises ArchitectureError for missing, unknown or wrong entries."""
+        """Read the values of `to_dict`. Raises ArchitectureError for missing, unknown or wrong entries."""
         _check_keys("architecture", values, {"sections"}, {f.name for f in dataclasses.fields(cls)})
         sections = values["sections"]
         if not isinstance(sections, list | tuple):
@@ -196,34 +200,41 @@ class Architecture:
 
 
 def most_sections(height: int, width: int) -> int:
-    """How many sections an image of that many pixels allows: one more than it can be halved (rounding down)."""
+    """Return the number of sections that an image allows: one more than it can be halved, rounding down."""
     return min(height, width).bit_length()
 
 
-def _problems(architecture: Architecture) -> list[str]:
-    """Every broken rule of a description, in words."""
-    a = architecture
+def _broken_rules(a: Architecture) -> Iterator[str]:
+    """Yield a sentence for each rule that a description breaks."""
     if not isinstance(a.sections, tuple) or not 1 <= len(a.sections) <= MOST_SECTIONS:
-        return [f"sections must be 1 to {MOST_SECTIONS}, but got {a.sections!r}"]
-    problems = []
-    for number, s in enumerate(a.sections, start=1):
-        for name, value, most in (("depth", s.depth, MOST_DEPTH), ("width", s.width, MOST_WIDTH)):
-            if type(value) is not int or not 1 <= value <= most:
-                problems.append(f"section {number}: {name} must be an integer in [1, {most}], but is {value!r}")
-        if s.regulators not in get_args(Regulators):
-            problems.append(f"section {number}: regulators must be none, block or layer, but is {s.regulators!r}")
+        yield f"sections must be 1 to {MOST_SECTIONS}, but got {a.sections!r}"
+        return
+    for number, section in enumerate(a.sections, start=1):
+        yield from (f"section {number}: {rule}" for rule in _broken_section_rules(section))
     if a.sharing not in get_args(Sharing):
-        problems.append(f"sharing must be network, section or none, but is {a.sharing!r}")
-    if a.sharing == "network" and len({s.width for s in a.sections}) > 1:
-        widths = ", ".join(str(s.width) for s in a.sections)
-        problems.append(f"sharing: network needs one width in all sections, but the widths are {widths}")
-    if type(a.anchors) is not int or a.anchors < 1:
-        problems.append(f"anchors must be an integer of at least 1, but is {a.anchors!r}")
+        yield f"sharing must be network, section or none, but is {a.sharing!r}"
+    if a.sharing == "network" and len({section.width for section in a.sections}) > 1:
+        widths = ", ".join(str(section.width) for section in a.sections)
+        yield f"sharing: network needs one width in all sections, but the widths are {widths}"
+    if not _is_integer(a.anchors) or a.anchors < 1:
+        yield f"anchors must be an integer of at least 1, but is {a.anchors!r}"
     if not isinstance(a.residual, bool) and a.residual != "auto":
-        problems.append(f"residual must be true, false or auto, but is {a.residual!r}")
+        yield f"residual must be true, false or auto, but is {a.residual!r}"
     if not isinstance(a.batch_norm, bool):
-        problems.append(f"batch_norm must be true or false, but is {a.batch_norm!r}")
-    return problems
+        yield f"batch_norm must be true or false, but is {a.batch_norm!r}"
+
+
+def _broken_section_rules(section: Section) -> Iterator[str]:
+    if not _is_integer(section.depth) or not 1 <= section.depth <= MOST_DEPTH:
+        yield f"depth must be an integer in [1, {MOST_DEPTH}], but is {section.depth!r}"
+    if not _is_integer(section.width) or not 1 <= section.width <= MOST_WIDTH:
+        yield f"width must be an integer in [1, {MOST_WIDTH}], but is {section.width!r}"
+    if section.regulators not in get_args(Regulators):
+        yield f"regulators must be none, block or layer, but is {section.regulators!r}"
+
+
+def _is_integer(value: object) -> bool:
+    return type(value) is int  # a bool is an int to isinstance
 
 
 def _check_keys(what: str, values: Any, required: set[str], known: set[str]) -> None:
@@ -235,7 +246,7 @@ def _check_keys(what: str, values: Any, required: set[str], known: set[str]) -> 
 
 
 def _group(layers: list[Layer], section: int, regulators: str, residual: bool) -> list[Block]:
-    """The blocks of one section: two layers each, the last one alone where their number is odd."""
+    """Group the layers of one section into blocks of two. The last block has one layer if their number is odd."""
     blocks = []
     for start in range(0, len(layers), 2):
         pair = layers[start : start + 2]
@@ -251,12 +262,12 @@ def _group(layers: list[Layer], section: int, regulators: str, residual: bool) -
 
 
 def _anchor_names(architecture: Architecture) -> list[str]:
-    """The anchor of each shared layer, numbered by first use."""
     uses = _anchor_uses(architecture, architecture.sharing, architecture.anchors)
     return [f"anchor{number + 1}" for number in uses]
 
 
 def _anchor_uses(architecture: Architecture, sharing: Sharing, anchors: int) -> list[int]:
+    """Return the anchor of each shared layer, numbered from 0 by first use."""
     places = [(section, i) for section, s in enumerate(architecture.sections) for i in range(s.depth)]
     if sharing == "network":
         keys = [(0, position % anchors) for position in range(len(places))]
@@ -269,22 +280,19 @@ def _anchor_uses(architecture: Architecture, sharing: Sharing, anchors: int) -> 
 
 
 def _canonical_sharing(architecture: Architecture) -> tuple[Sharing, int]:
-    """The first of network, section (each with as few anchors as do) and none that gives the same kernels."""
+    """Return the first of network, section and none that gives the same kernels, and the fewest anchors for it."""
     uses = _anchor_uses(architecture, architecture.sharing, architecture.anchors)
     if len(set(uses)) == len(uses) and len(uses) > 1:
         return "none", 1
-    anchors = min(architecture.anchors, len(uses) if architecture.sharing == "network" else _deepest(architecture))
+    deepest = max(section.depth for section in architecture.sections)
+    anchors = min(architecture.anchors, len(uses) if architecture.sharing == "network" else deepest)
     if len({s.width for s in architecture.sections}) == 1 and uses == _anchor_uses(architecture, "network", anchors):
         return "network", anchors
     return "section", anchors
 
 
-def _deepest(architecture: Architecture) -> int:
-    return max(section.depth for section in architecture.sections)
-
-
-def _one_layer(architecture: Architecture, index: int) -> bool:
-    """Whether every block of that section has one layer: it has a single layer, its transition counted."""
+def _has_one_layer(architecture: Architecture, index: int) -> bool:
+    """Return whether a section has a single layer, transition included, so that its only block has one, too."""
     sections = architecture.sections
     transition = index > 0 and sections[index].width != sections[index - 1].width
     return sections[index].depth + transition == 1

@@ -1,4 +1,4 @@
-"""What a network costs, in closed form, before anything is built: parameters, MACs, memory, bytes on disk.
+"""The cost of a network in closed form, before it is built: parameters, MACs, memory, bytes on disk, time.
 
 Everything follows from the names and shapes of the trainable tensors (`tensor_shapes`, the same names that
 `dacnn_search.network.model.Network` registers) and from the spatial size each block works at.
@@ -34,30 +34,24 @@ BYTES_PER_WEIGHT = 4
 # The time of a training step beside its convolutions, in multiply-accumulates that a CPU thread does meanwhile in
 # float32: for each activation of each image (batch norm, ReLU), and for each layer of a step (calls, optimizer).
 MACS_PER_ACTIVATION, MACS_PER_LAYER = 90, 25e6
-# Of a large GPU, assumed, not measured: the rate of convolutions in bfloat16, and the kernels that each layer launches
-# in a step, with the time that a launch takes the host.
+# Assumed for a large GPU, not measured: the rate of convolutions in bfloat16, the kernels that each layer launches in a
+# step, and the host's time for a launch.
 GPU_FLOPS, KERNELS_PER_LAYER, SECONDS_PER_KERNEL = 200e12, 15, 5e-6
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one network costs.
+    """The cost of one network."""
 
-    parameters: trainable scalars, a shared kernel counted once.
-    macs: multiply-accumulates of convolutions and classifier in one forward pass of one image.
-    activations: scalars that one image keeps in memory between forward and backward pass.
-    file_bytes: size of its parameters as a float32 safetensors file.
-    """
-
-    parameters: int
-    macs: int
-    activations: int
-    file_bytes: int
+    parameters: int  # trainable scalars, a shared kernel counted once
+    macs: int  # multiply-accumulates of convolutions and classifier in one forward pass of one image
+    activations: int  # scalars that one image keeps in memory between forward and backward pass
+    file_bytes: int  # of its parameters as a float32 safetensors file
 
 
 @functools.lru_cache(maxsize=20_000)
 def estimate_cost(architecture: Architecture, input_shape: InputShape, num_classes: int) -> Cost:
-    """The cost of a network on images of `input_shape` (channels, height, width).
+    """Return the cost of a network on images of `input_shape` (channels, height, width).
 
     Raises ArchitectureError if the image has fewer halvings than the network has poolings.
     """
@@ -75,14 +69,14 @@ def estimate_cost(architecture: Architecture, input_shape: InputShape, num_class
 
 
 def count_parameters(architecture: Architecture, in_channels: int, num_classes: int) -> int:
-    """Trainable scalars of the network, a shared kernel counted once."""
+    """Count the trainable scalars of a network, a shared kernel once."""
     return sum(math.prod(shape) for _, shape in tensor_shapes(architecture, in_channels, num_classes))
 
 
 def count_macs(architecture: Architecture, input_shape: InputShape, num_classes: int) -> int:
-    """Multiply-accumulates of one forward pass of one image; every application of a shared kernel counts.
+    """Count the multiply-accumulates of one forward pass of one image. Every application of a shared kernel counts.
 
-    Convolutions and the classifier are counted; batch norm, ReLU and pooling, below 1% of them, are not.
+    Convolutions and the classifier are counted. Batch norm, ReLU and pooling, below 1% of them, are not.
     """
     channels, height, width = input_shape
     total = height * width * KERNEL_AREA * channels * architecture.sections[0].width
@@ -97,7 +91,7 @@ def count_macs(architecture: Architecture, input_shape: InputShape, num_classes:
 def tensor_shapes(
     architecture: Architecture, in_channels: int, num_classes: int
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every trainable tensor, each shared kernel once, as `Network.named_parameters` has them."""
+    """Yield name and shape of every trainable tensor, each shared kernel once, as in `Network.named_parameters`."""
     first = architecture.sections[0].width
     yield "kernels.stem", (first, in_channels, 3, 3)
     seen: set[str] = set()
@@ -148,7 +142,7 @@ def largest_activation(architecture: Architecture, input_shape: InputShape) -> i
 def training_seconds(
     architecture: Architecture, input_shape: InputShape, num_classes: int, images: int, batch_size: int, rate: float
 ) -> float:
-    """Estimated time to train on so many images (epochs times training images) with one CPU thread.
+    """Estimate the time to train on so many images (epochs times training images) with one CPU thread.
 
     Against 17 short trainings on an Intel Xeon with AMX, busy with other work (8 to 64 wide, 8x8 and 32x32 pixels,
     batches of 32 and 128), at the rate measured for each size: 0.9 to 1.7 times the CPU time in float32, 0.8 to 2.5
@@ -162,7 +156,8 @@ def training_seconds(
 
 
 def training_work(architecture: Architecture, input_shape: InputShape, num_classes: int, batch_size: int) -> float:
-    """Work of one training step in multiply-accumulates: three forward passes, and what other operations are worth."""
+    """Return the work of one training step, in multiply-accumulates: those of three forward passes, and as many as a
+    CPU thread could do in the time of all other operations."""
     cost = estimate_cost(architecture, input_shape, num_classes)
     per_image = 3 * cost.macs + MACS_PER_ACTIVATION * cost.activations
     return batch_size * per_image + MACS_PER_LAYER * architecture.layers
@@ -180,8 +175,11 @@ def costliest_section(architecture: Architecture, input_shape: InputShape) -> tu
 
 
 def gpu_step_seconds(step_macs: float, layers: int) -> tuple[float, float]:
-    """Rough time of a training step on a GPU: for its arithmetic (`step_macs`: three forward passes of a batch), and
-    for launching its kernels. They overlap."""
+    """Estimate a training step's time on a GPU for its arithmetic and for launching its kernels, which overlap.
+
+    Args:
+        step_macs: Multiply-accumulates of three forward passes of a batch.
+    """
     return 2 * step_macs / GPU_FLOPS, layers * KERNELS_PER_LAYER * SECONDS_PER_KERNEL
 
 
@@ -204,7 +202,7 @@ def _layer_shapes(prefix: str, layer: Layer, batch_norm: bool) -> Iterator[tuple
 def _pointwise_shapes(
     prefix: str, in_width: int, width: int, batch_norm: bool
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """A 1x1 convolution and its batch norm: a regulator or the projection of a shortcut."""
+    """Yield the tensors of a 1x1 convolution and its batch norm: a regulator or the projection of a shortcut."""
     yield f"{prefix}.convolution.weight", (width, in_width, 1, 1)
     if batch_norm:
         yield from _norm_shapes(f"{prefix}.norm", width)
@@ -216,8 +214,8 @@ def _norm_shapes(prefix: str, width: int) -> Iterator[tuple[str, tuple[int, ...]
 
 
 def _header_bytes(shapes: list[tuple[str, tuple[int, ...]]]) -> int:
-    """What a safetensors file holds beside the weights: 8 bytes that give the length of a JSON header, and the header,
-    an entry per tensor in the order of names, padded to a multiple of 8."""
+    """Return the bytes of a safetensors file beside the weights: 8 bytes for the length of a JSON header, and the
+    header, which has an entry per tensor in the order of names and is padded to a multiple of 8."""
     header, start = {}, 0
     for name, shape in sorted(shapes):
         end = start + BYTES_PER_WEIGHT * math.prod(shape)
@@ -227,7 +225,7 @@ def _header_bytes(shapes: list[tuple[str, tuple[int, ...]]]) -> int:
 
 
 def _blocks_with_pixels(architecture: Architecture, height: int, width: int) -> Iterator[tuple[Block, int]]:
-    """Each block with the number of pixels it works at; each pooling halves height and width, rounding down."""
+    """Yield each block with the number of pixels it works at. Poolings halve height and width, rounding down."""
     for block in architecture.blocks:
         if block.pool:
             height, width = height // 2, width // 2

@@ -1,4 +1,4 @@
-"""An architecture drawn in text, for terminals, previews and model cards."""
+"""Draw an architecture in text, for terminals, previews and model cards."""
 
 from dacnn_search.network.architecture import Architecture, Block
 
@@ -8,7 +8,7 @@ LEGEND = "[ ] shortcut around a block · equal letters share a kernel · T trans
 
 
 def draw(architecture: Architecture, input_shape: tuple[int, int, int]) -> str:
-    """One line per section: its layers, width and resolution.
+    """Draw one line per section with its layers, width and resolution.
 
     Raises ArchitectureError if images of `input_shape` (channels, height, width) are too small for the poolings.
     """
@@ -35,7 +35,7 @@ def _draw_block(block: Block, letters: dict[str, str]) -> str:
 
 
 def _letter(kernel: str, letters: dict[str, str]) -> str:
-    """A, B, ... Z without T, then A2, B2, ..."""
+    """Return the letter of a kernel: A, B, ... Z without T, then A2, B2, ..."""
     alphabet = "ABCDEFGHIJKLMNOPQRSUVWXYZ"
     turn, place = divmod(len(letters), len(alphabet))
     return letters.setdefault(kernel, alphabet[place] + (str(turn + 1) if turn else ""))

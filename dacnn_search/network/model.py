@@ -1,4 +1,4 @@
-"""`Architecture` -> `torch.nn.Module`."""
+"""The torch module of an `Architecture`."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ __all__ = ["Network", "build"]
 
 
 def build(architecture: Architecture | str, num_classes: int, in_channels: int = 3) -> "Network":
-    """The network of an architecture or of a name of the zoo, freshly initialised, on torch's default device.
+    """Build the network of an architecture, or of a name in the zoo, with new weights on torch's default device.
 
     Raises ArchitectureError for an unknown name.
     """
@@ -28,13 +28,13 @@ def build(architecture: Architecture | str, num_classes: int, in_channels: int =
 class Network(nn.Module):
     """A weight-sharing CNN: images (N, in_channels, H, W) -> logits (N, num_classes).
 
-    Each 3x3 kernel is one parameter of `kernels`, registered once and used by every layer that shares it; the names
-    and shapes of all parameters are those of `network.cost.tensor_shapes`. H and W must allow one halving per
-    pooling (`Architecture.check_image_size`).
+    Each 3x3 kernel is one parameter of `kernels`, registered once and used by every layer that shares it. All
+    parameters have the names and shapes of `network.cost.tensor_shapes`. H and W must allow one halving per pooling
+    (see `Architecture.check_image_size`).
 
-    recomputes: whether a section keeps only its input for the backward pass, which then computes the section again
-    (Chen et al., https://arxiv.org/abs/1604.06174). Gradients and statistics are the same, a step takes a forward pass
-    longer, and memory is that of the section that takes most.
+    With `recomputes`, a section keeps only its input for the backward pass, which computes the section again (Chen et
+    al., https://arxiv.org/abs/1604.06174). Gradients and statistics are the same, a step takes a forward pass longer,
+    and activations take the memory of the largest section.
     """
 
     def __init__(self, architecture: Architecture, in_channels: int, num_classes: int) -> None:
@@ -52,8 +52,8 @@ class Network(nn.Module):
         self.stem_norm = _norm(first, architecture.batch_norm)
         self.blocks = nn.ModuleList(BlockModule(block, architecture.batch_norm) for block in architecture.blocks)
         self.classifier = nn.Linear(last, num_classes)
-        places = groupby(range(len(architecture.blocks)), lambda number: architecture.blocks[number].section)
-        self._sections = [list(numbers) for _, numbers in places]  # the numbers of the blocks of each
+        by_section = groupby(range(len(architecture.blocks)), lambda number: architecture.blocks[number].section)
+        self._sections = [list(numbers) for _, numbers in by_section]  # the numbers of each section's blocks
 
     def forward(self, images: Tensor) -> Tensor:
         x = images
@@ -65,7 +65,7 @@ class Network(nn.Module):
         return self.classifier(x.mean(dim=(2, 3)))
 
     def _section(self, x: Tensor, blocks: list[int]) -> Tensor:
-        """Some blocks in a row; before the first one the stem."""
+        """Compute the blocks of a section; before the first section, the stem."""
         if blocks[0] == 0:
             x = torch.relu_(self.stem_norm(F.conv2d(x, self.kernels["stem"], padding=1)))
         for number in blocks:
@@ -73,7 +73,7 @@ class Network(nn.Module):
         return x
 
     def _contexts(self) -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
-        """Around a section's first computation, and around its second, which must not count for statistics again."""
+        """Return contexts for a section's first computation and for its second, which must leave statistics alone."""
         return contextlib.nullcontext(), self._statistics_kept()
 
     @contextlib.contextmanager
@@ -83,7 +83,7 @@ class Network(nn.Module):
             yield
         finally:
             for buffer, value in before:
-                buffer.data.copy_(value)  # not seen by autograd, which keeps them but does not use them
+                buffer.data.copy_(value)  # through `data`, since autograd keeps the buffers, without using them
 
 
 class BlockModule(nn.Module):
@@ -139,8 +139,7 @@ class Pointwise(nn.Module):
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """torch's, without its count of batches, which takes up to 8% of a small network's step. Nothing uses the count: it
-    stays 0."""
+    """torch's batch norm without its count of batches, which takes up to 8% of a small network's step."""
 
     def forward(self, x: Tensor) -> Tensor:
         statistics = self.running_mean, self.running_var

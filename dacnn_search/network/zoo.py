@@ -1,8 +1,7 @@
 """The networks of the DACNN paper by name.
 
-Huang, Dwivedi and Roig, "Deep Anchored Convolutional Neural Networks", 2019. Every network is an
-`Architecture` for images of 32x32 pixels. `docs/paper.md` tells what the paper leaves open and how it was
-settled.
+Huang, Dwivedi and Roig, "Deep Anchored Convolutional Neural Networks", 2019. Every network is an `Architecture` for
+images of 32x32 pixels. `docs/paper.md` lists what the paper leaves open and our choices.
 
 | name | network |
 |---|---|
@@ -51,7 +50,7 @@ VGG_WIDTHS, VGG_DEPTHS = (64, 128, 256, 512, 512), (1, 1, 2, 2, 3)
 
 
 def get(name: str) -> Architecture:
-    """The network of that name. Raises ArchitectureError for an unknown one, with names that come close."""
+    """Return the network of a name. Raises ArchitectureError for an unknown name, with similar ones."""
     if name in _NETWORKS:
         return _NETWORKS[name]
     close = difflib.get_close_matches(name, _NETWORKS, n=3)
@@ -60,7 +59,6 @@ def get(name: str) -> Architecture:
 
 
 def names() -> tuple[str, ...]:
-    """The names of all networks."""
     return tuple(_NETWORKS)
 
 
@@ -90,19 +88,15 @@ def _mixed(depths: tuple[int, ...], regulators: Regulators = "none", **fields: A
 
 
 def _table_4() -> dict[str, Architecture]:
-    """Regulators after the blocks of no section, of one section, of all sections."""
+    """Return the networks with regulators after the blocks of no section, of one section, of all sections."""
     count = len(TABLE_4_DEPTHS)
-    choices = {"none": set[int](), **{f"section{i + 1}": {i} for i in range(count)}, "all": set(range(count))}
-    return {
-        f"dacnn18-reg-{choice}": Architecture(
-            tuple(
-                Section(depth, PLAIN_WIDTH, "block" if index in chosen else "none")
-                for index, depth in enumerate(TABLE_4_DEPTHS)
-            ),
-            "network",
-        )
-        for choice, chosen in choices.items()
-    }
+    regulated = {"none": set[int](), **{f"section{i + 1}": {i} for i in range(count)}, "all": set(range(count))}
+    networks = {}
+    for name, chosen in regulated.items():
+        regulators: list[Regulators] = ["block" if index in chosen else "none" for index in range(count)]
+        sections = tuple(map(Section, TABLE_4_DEPTHS, (PLAIN_WIDTH,) * count, regulators))
+        networks[f"dacnn18-reg-{name}"] = Architecture(sections, "network")
+    return networks
 
 
 _NETWORKS = _networks()

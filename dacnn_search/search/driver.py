@@ -11,9 +11,8 @@ from typing import Any
 
 from dacnn_search.search.listener import Listener, RunningTrial, Snapshot
 from dacnn_search.search.remaining import RemainingTime
-from dacnn_search.search.report import Derived
-from dacnn_search.search.sampler.proposals import Proposal, Proposals
-from dacnn_search.search.sampler.proposer import Proposer
+from dacnn_search.search.report import ReportWriter
+from dacnn_search.search.sampler.proposals import Proposal, Proposals, Proposer
 from dacnn_search.search.stopping import NoStopping, StoppingRule, make_stopping
 from dacnn_search.search.trial import Trial, progress_in, training_seed, what_is_missing
 from dacnn_search.space.search_space import SearchSpace
@@ -59,7 +58,7 @@ class Search:
         self._proposer, reopened = _make_proposer(space, settings, ledger, proposed)
         self._open = OpenTrials(reopened)
         self._checkpoints = Checkpoints(run.checkpoints)
-        self._derived = Derived(run, space, listener)
+        self._report = ReportWriter(run, space, listener)
         self._epochs = self.recipe.epochs
         self._rule = _make_rule(settings, self._epochs, ledger.records)
         self._scale = run.scale
@@ -263,7 +262,7 @@ class Search:
         proposal = self._proposer.close()
         if proposal is not None:
             self._open.waiting.append(Trial(proposal))
-        self._derived.close(self._ledger.records, self._open.proposals())
+        self._report.close(self._ledger.records, self._open.proposals())
 
     def _needs_confirmation(self, trial: Trial) -> bool:
         """Return whether a trial that would be on the front has to be trained by another seed before it is."""
@@ -307,10 +306,10 @@ class Search:
     def _tell(self, state: str = "searching", message: str | None = None) -> None:
         snapshot = self.snapshot(state, message)
         self._listener.update(snapshot)
-        self._derived.write_status(snapshot)
+        self._report.write_status(snapshot)
 
     def _refresh(self) -> None:
-        self._derived.refresh(self._ledger.records, self._open.proposals())
+        self._report.refresh(self._ledger.records, self._open.proposals())
 
     def _seconds_left(self) -> float | None:
         left, budget = self._remaining.seconds(), self.settings.time_budget
@@ -408,5 +407,5 @@ def _make_rule(settings: SearchSettings, epochs: int, records: Sequence[Record])
     """Return the stopping rule, which has learnt from the trials of earlier sessions."""
     rule = make_stopping(settings.stopping, epochs)
     for record in records:
-        rule.follow(progress_in(record))
+        rule.learn(progress_in(record))
     return rule

@@ -1,7 +1,7 @@
-"""Where a search stands, and who wants to know."""
+"""`Listener`, who is told what happens in a run, and `Snapshot`, the state of a run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,9 @@ class Retraining:
 class Snapshot:
     """The state of a run: searching, retraining, finished, interrupted or failed.
 
-    elapsed, remaining: seconds; the latter an estimate, None while there is nothing to go by.
-    finished, trials: done and wanted. hypervolume: of the front, in [0, 1].
-    retraining: None before the networks of the front are trained in full; all other counts are of the search.
+    elapsed, remaining: seconds of search; the latter an estimate, None while there is nothing to go by.
+    finished, trials: trials that have ended and trials wanted. hypervolume: of the front, in [0, 1].
+    retraining: None until networks of the front are trained in full; all other counts are of the search.
     """
 
     state: str
@@ -46,16 +46,16 @@ class Snapshot:
     finished: int
     trials: int
     running: Sequence[RunningTrial] = ()
-    front: Sequence[Record] = field(default=())
+    front: Sequence[Record] = ()
     hypervolume: float = 0.0
     retraining: Retraining | None = None
 
 
 class Listener:
-    """Told what happens in a run; this one does not care."""
+    """Does nothing about what it is told. Subclasses override what they care about."""
 
     def began(self, folder: Path) -> None:
-        """The run directory is there."""
+        """The run directory exists."""
 
     def update(self, snapshot: Snapshot) -> None:
         """Something has changed."""
@@ -67,4 +67,4 @@ class Listener:
         """A network has been retrained."""
 
     def say(self, text: str) -> None:
-        """A message for the user."""
+        """Show the user a message."""

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from dacnn_search.network.architecture import Architecture
 from dacnn_search.search.cluster.ray_cluster import RaySession, ray_session
 from dacnn_search.search.cluster.slots import Demand, Resources, Share, Slots, demand_of, most_excess
 from dacnn_search.search.cluster.tasks import run_tasks, start_task, train_fully
-from dacnn_search.search.listener import Listener, Retraining, RunningTrial, Snapshot
+from dacnn_search.search.listener import Listener, Retraining, RunningTrial
 from dacnn_search.search.precision import fix_run_precision
-from dacnn_search.search.report import write_status
+from dacnn_search.search.report import snapshot_of, write_status
 from dacnn_search.space.settings import RetrainSettings
 from dacnn_search.storage.checkpoint import Checkpoints
-from dacnn_search.storage.front import front_of, spread
+from dacnn_search.storage.front import spread
 from dacnn_search.storage.ledger import Ledger, now
 from dacnn_search.storage.run_directory import RETRAINED, RunDirectory
 from dacnn_search.storage.trained import judge
@@ -258,9 +258,7 @@ class _Progress:
         self._trainings = trainings
         self._epochs = epochs
         self._listener = listener
-        self._records = run.records
-        self._front = front_of(self._records)
-        self._hypervolume = run.scale.hypervolume(self._front)
+        self._search = snapshot_of(run, "retraining")
         self._running: dict[FullTraining, int] = {}
         self._done = 0
 
@@ -298,16 +296,11 @@ class _Progress:
             RunningTrial(t.record["trial"], t.record["fingerprint"], t.record["parameters"], epoch, self._epochs, None)
             for t, epoch in self._running.items()
         ]
-        snapshot = Snapshot(
+        snapshot = replace(
+            self._search,
             state=state,
             message=message,
-            elapsed=max(record["finished"] for record in self._records),
-            remaining=None,
-            finished=len(self._records),
-            trials=self._run.environment.get("trials", len(self._records)),
             running=running,
-            front=self._front,
-            hypervolume=self._hypervolume,
             retraining=Retraining(self._done, self._trainings),
         )
         with contextlib.suppress(OSError):  # the status is for others; nothing depends on it

@@ -1,29 +1,29 @@
-"""Which running trials may stop early without hurting the front: pure logic, fed with learning curves.
+"""Rules that decide which running trials stop early, from their learning curves.
 
-Three rules, by name: `none`; `front`, which stops a trial once an optimistic forecast of its final accuracy lies below
-the front at its own parameter count; and `halving`, multi-objective successive halving.
+By name: `none`; `front`, which stops a trial once an optimistic forecast of its final accuracy lies below the front at
+its own parameter count; and `halving`, multi-objective successive halving.
 """
 
 import math
 from abc import ABC, abstractmethod
-from bisect import bisect_right
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
+import moocore
 import numpy as np
 
 __all__ = ["FrontStopping", "NoStopping", "ParetoHalving", "Progress", "StoppingRule", "Verdict", "make_stopping"]
 
-FEWEST_CURVES = 8  # full ones that a forecast needs
-LEAST_ERROR = 1e-3  # below it errors count as equal: few validation images can tell them apart
+FEWEST_CURVES = 8  # full curves that a forecast needs
+LEAST_ERROR = 1e-3  # smaller errors count as equal: few validation images can tell them apart
 OPTIMISM = 2.0  # standard deviations by which a forecast may be exceeded before we rule it out
 RIDGE = 0.1  # in units of one observation
-ETA = 3  # of halving: the share of trials that goes on, and of epochs, is 1 / ETA
+ETA = 3  # of halving: 1 / ETA of the trials go on at each rung; the rungs are 1 / ETA apart
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A trial after some epochs: validation accuracy and loss of each. depth: layers of the network."""
+    """The learning curve of a trial: validation accuracy and loss after each epoch. depth: layers of the network."""
 
     trial: Hashable
     parameters: int
@@ -35,29 +35,33 @@ class Progress:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether to go on, and the final accuracy expected, where there is a forecast."""
+    """Whether a trial goes on, and the final accuracy expected of it, where there is a forecast."""
 
     go_on: bool
     estimate: float | None = None
 
 
 class StoppingRule(ABC):
-    """Asked after each epoch of each trial; epochs: of a full training."""
+    """Judges each trial after each of its epochs. epochs: those of a full training."""
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
 
     @abstractmethod
     def judge(self, progress: Progress) -> Verdict:
-        """Whether a trial goes on. After the last epoch it is asked as well, so as to learn from full curves."""
+        """Return whether a trial goes on. It is asked after the last epoch as well, to learn from full curves."""
 
     def follow(self, progress: Progress, judged: int = 0) -> Verdict:
-        """Judge a trial after each epoch beyond the first `judged`: the first verdict that stops it, else to go on."""
+        """Judge a trial after each epoch beyond the first `judged`. Return the first verdict that stops it, if any."""
         verdicts = [
             self.judge(replace(progress, accuracy=progress.accuracy[:done], loss=progress.loss[:done]))
             for done in range(judged + 1, len(progress.accuracy) + 1)
         ]
         return next((verdict for verdict in verdicts if not verdict.go_on), Verdict(True))
+
+    def learn(self, progress: Progress) -> None:
+        """Take note of a trial that ended in an earlier session."""
+        self.follow(progress)
 
 
 class NoStopping(StoppingRule):
@@ -78,66 +82,71 @@ class FrontStopping(StoppingRule):
 
     def __init__(self, epochs: int) -> None:
         super().__init__(epochs)
-        self._full: dict[Hashable, Progress] = {}
-        self._front: list[tuple[int, float]] = []  # parameters and accuracy, both rising
-        self._forecasts: dict[int, Forecast] = {}
+        self._rows: dict[Hashable, int] = {}  # full trials, and their places in the arrays
+        self._features = np.empty((epochs, 0, 5))  # after each epoch
+        self._parameters, self._accuracy = np.empty(0), np.empty(0)
+        self._log_errors = np.empty(0)
+        self._forecasts: dict[int, Forecast] = {}  # by epochs done
 
     def judge(self, progress: Progress) -> Verdict:
         done = len(progress.accuracy)
         if done >= self.epochs:
-            self._learn(progress)
+            self._add(progress)
             return Verdict(True)
-        if len(self._full) < FEWEST_CURVES:
+        if len(self._rows) < FEWEST_CURVES:
             return Verdict(True)
         if done not in self._forecasts:
-            self._forecasts[done] = Forecast(list(self._full.values()), done)
-        expected, spread = self._forecasts[done].of(progress)
+            self._forecasts[done] = Forecast(self._features[done - 1], self._log_errors)
+        expected, spread = self._forecasts[done].predict(_features(progress, done))
         best = 1 - 10 ** (expected - OPTIMISM * spread)
-        return Verdict(best >= self._beaten_by(progress.parameters), 1 - 10**expected)
+        front = self._accuracy[self._parameters <= progress.parameters].max(initial=0.0)
+        return Verdict(bool(best >= front), 1 - 10**expected)
 
-    def _learn(self, progress: Progress) -> None:
-        self._full[progress.trial] = progress
+    def learn(self, progress: Progress) -> None:
+        if len(progress.accuracy) >= self.epochs:
+            self._add(progress)
+
+    def _add(self, full: Progress) -> None:
+        """Learn from a full curve; it replaces an earlier one of the same trial."""
+        row = self._rows.setdefault(full.trial, len(self._rows))
+        if row == len(self._log_errors):
+            self._features = np.concatenate([self._features, np.empty((self.epochs, 1, 5))], axis=1)
+            self._parameters = np.append(self._parameters, 0.0)
+            self._accuracy = np.append(self._accuracy, 0.0)
+            self._log_errors = np.append(self._log_errors, 0.0)
+        self._features[:, row] = [_features(full, done) for done in range(1, self.epochs + 1)]
+        self._parameters[row], self._accuracy[row] = full.parameters, full.accuracy[-1]
+        self._log_errors[row] = _log_error(full.accuracy[-1])
         self._forecasts.clear()
-        self._front = []
-        for full in sorted(self._full.values(), key=lambda p: (p.parameters, -p.accuracy[-1])):
-            if not self._front or full.accuracy[-1] > self._front[-1][1]:
-                self._front.append((full.parameters, full.accuracy[-1]))
-
-    def _beaten_by(self, parameters: int) -> float:
-        """The best accuracy of a full trial with at most so many parameters; 0 if there is none."""
-        place = bisect_right(self._front, (parameters, math.inf))
-        return self._front[place - 1][1] if place else 0.0
 
 
 class Forecast:
-    """Final log10 error from a curve so far, learnt from full curves by ridge regression."""
+    """Predicts the log10 of the final error from features after some epochs, by ridge regression.
 
-    def __init__(self, full: list[Progress], epochs: int) -> None:
-        rows = np.array([_features(progress, epochs) for progress in full])
-        targets = np.array([_log_error(progress.accuracy[-1]) for progress in full])
-        self._epochs = epochs
-        self._centre, self._mean = rows.mean(axis=0), targets.mean()
-        spread = np.maximum(rows.std(axis=0), 1e-6)
-        scaled = (rows - self._centre) / spread
-        inverse = np.linalg.inv(scaled.T @ scaled + RIDGE * np.eye(rows.shape[1]))
-        self._weights = inverse @ scaled.T @ (targets - self._mean) / spread
-        residuals = targets - self._mean - (rows - self._centre) @ self._weights
-        freedom = max(len(full) - rows.shape[1] - 1, 1)
-        self._variance = float(residuals @ residuals) / freedom
-        self._inverse, self._spread, self._count = inverse, spread, len(full)
+    features: (n, d) of n full curves; log_errors: (n,).
+    """
 
-    def of(self, progress: Progress) -> tuple[float, float]:
-        """Mean and standard deviation of the final log10 error."""
-        row = _features(progress, self._epochs) - self._centre
-        scaled = row / self._spread
+    def __init__(self, features: np.ndarray, log_errors: np.ndarray) -> None:
+        self._count, dimensions = features.shape
+        self._centre, self._mean = features.mean(axis=0), log_errors.mean()
+        self._spread = np.maximum(features.std(axis=0), 1e-6)
+        scaled = (features - self._centre) / self._spread
+        self._inverse = np.linalg.inv(scaled.T @ scaled + RIDGE * np.eye(dimensions))
+        self._weights = self._inverse @ scaled.T @ (log_errors - self._mean) / self._spread
+        residuals = log_errors - self._mean - (features - self._centre) @ self._weights
+        self._variance = float(residuals @ residuals) / max(self._count - dimensions - 1, 1)
+
+    def predict(self, features: np.ndarray) -> tuple[float, float]:
+        """Return mean and standard deviation for one curve's features (d,)."""
+        offsets = features - self._centre
+        scaled = offsets / self._spread
         leverage = 1 + 1 / self._count + scaled @ self._inverse @ scaled
-        return self._mean + float(row @ self._weights), math.sqrt(self._variance * leverage)
+        return float(self._mean + offsets @ self._weights), math.sqrt(self._variance * leverage)
 
 
-def _features(progress: Progress, epochs: int) -> np.ndarray:
-    error, loss = _log_error(progress.accuracy[epochs - 1]), math.log10(max(progress.loss[epochs - 1], LEAST_ERROR))
-    costs = (math.log10(progress.parameters), math.log10(progress.macs), float(progress.depth))
-    return np.array([error, loss, *costs])
+def _features(progress: Progress, done: int) -> np.ndarray:
+    error, loss = _log_error(progress.accuracy[done - 1]), math.log10(max(progress.loss[done - 1], LEAST_ERROR))
+    return np.array([error, loss, math.log10(progress.parameters), math.log10(progress.macs), float(progress.depth)])
 
 
 def _log_error(accuracy: float) -> float:
@@ -145,9 +154,12 @@ def _log_error(accuracy: float) -> float:
 
 
 class ParetoHalving(StoppingRule):
-    """Multi-objective successive halving, asynchronous: at a third, a ninth, ... of the epochs a trial goes on if it is
-    among the best third of those that came so far, by non-dominated sorting of accuracy and parameters; within a layer
-    those come first that lie farthest from others in log10 parameters."""
+    """Multi-objective successive halving, asynchronous.
+
+    At a third, a ninth, ... of the epochs a trial goes on if it is among the best third of those that came so far, by
+    non-dominated sorting of accuracy and parameters. Within a layer of equal rank those come first that lie farthest
+    from others in log10 parameters.
+    """
 
     def __init__(self, epochs: int) -> None:
         super().__init__(epochs)
@@ -161,26 +173,22 @@ class ParetoHalving(StoppingRule):
         if rung is None:
             return Verdict(True)
         rung.append((1 - progress.accuracy[-1], math.log10(progress.parameters)))
-        kept = max(len(rung) // ETA, 1)
-        return Verdict(len(rung) - 1 in sort_by_layers(np.array(rung))[:kept])
+        return Verdict(_place_of_last(np.array(rung)) < max(len(rung) // ETA, 1))
 
 
-def sort_by_layers(losses: np.ndarray) -> list[int]:
-    """The rows (n, 2) by non-dominated sorting, the front first; within a layer by how far they are from the
-    neighbours in it along the second column, the ends first."""
-    left, order = list(range(len(losses))), []
-    while left:
-        layer = [i for i in left if not any(_beats(losses[j], losses[i]) for j in left)]
-        layer.sort(key=lambda i: (losses[i, 1], losses[i, 0]))
-        places = losses[layer, 1]
-        gaps = np.concatenate([[np.inf], places[2:] - places[:-2], [np.inf]])[: len(layer)]
-        order += [layer[i] for i in np.argsort(-gaps, kind="stable")]
-        left = [i for i in left if i not in set(layer)]
-    return order
+def _place_of_last(losses: np.ndarray) -> int:
+    """Return the place of the last row (of n, 2) by non-dominated sorting, counted from 0.
 
-
-def _beats(one: np.ndarray, other: np.ndarray) -> bool:
-    return bool((one <= other).all() and (one < other).any())
+    Within its layer rows are sorted by the distance of their neighbours along the second column, the ends first.
+    """
+    ranks = moocore.pareto_rank(losses)
+    rank = ranks[-1]
+    layer = np.flatnonzero(ranks == rank)
+    layer = layer[np.lexsort((losses[layer, 0], losses[layer, 1]))]
+    costs = losses[layer, 1]
+    gaps = np.concatenate([[np.inf], costs[2:] - costs[:-2], [np.inf]])[: len(layer)]
+    order = layer[np.argsort(-gaps, kind="stable")]
+    return int((ranks < rank).sum() + np.flatnonzero(order == len(losses) - 1)[0])
 
 
 RULES: dict[str, type[StoppingRule]] = {
@@ -192,5 +200,5 @@ RULES: dict[str, type[StoppingRule]] = {
 
 
 def make_stopping(name: str, epochs: int) -> StoppingRule:
-    """A fresh rule for trainings of that many epochs."""
+    """Return a fresh rule for trainings of that many epochs."""
     return RULES[name](epochs)

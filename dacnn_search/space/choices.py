@@ -1,8 +1,9 @@
-"""`ChoiceTree`: the choices that lead to an architecture, and what each leads to.
+"""`ChoiceTree`: the choices that lead to an architecture.
 
-Each choice is asked only where it applies: `sections`, `sharing`, `residual`, `batch_norm`, `width`, `growth`,
-`anchors`, then `depth_1`, `regulators_1`, `depth_2`, ... What is fixed is not asked. All but depths and regulators
-make a frame. Whoever answers decides: a sampler, a random generator, a record of earlier answers or an enumeration.
+The choices are asked in this order, each only where it applies and where the space leaves it free: `sections`,
+`sharing`, `residual`, `batch_norm`, `width`, `growth`, `anchors`, then `depth_1`, `regulators_1`, `depth_2`, ...
+All but depths and regulators make a frame. A function `choose` answers: a sampler, a random
+generator, recorded choices or an enumeration.
 """
 
 import functools
@@ -20,11 +21,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Options:
-    """The values of one choice; `ordered`: evenly spaced whole numbers rather than a list. (Steps of other numbers are
-    not exact, and a sampler that adds them up would leave the list.)"""
+    """The values of one choice."""
 
     values: tuple[Any, ...]
-    ordered: bool
+    ordered: bool  # evenly spaced whole numbers (other steps are not exact: a sampler that adds them leaves the list)
 
 
 Choices = Mapping[str, Any]
@@ -33,7 +33,7 @@ Choose = Callable[[str, Options], Any]
 
 @dataclass(frozen=True)
 class Frame:
-    """All but depths and regulators of an architecture."""
+    """An architecture without its depths and regulators."""
 
     widths: tuple[int, ...]
     sharing: Any
@@ -42,7 +42,7 @@ class Frame:
     batch_norm: bool
 
     def architecture(self, sections: list[tuple[int, Any]]) -> Architecture:
-        """With a (depth, regulators) for each section."""
+        """Return the architecture with this (depth, regulators) for each section."""
         parts = [Section(depth, width, r) for width, (depth, r) in zip(self.widths, sections, strict=True)]
         return Architecture(tuple(parts), self.sharing, self.anchors, self.residual, self.batch_norm)
 
@@ -55,11 +55,11 @@ class ChoiceTree:
 
     @functools.cached_property
     def frames(self) -> list[tuple[Frame, dict[str, Any]]]:
-        """Every frame, with the choices that lead to it."""
+        """All frames, each with the choices that lead to it."""
         return list(enumerate_answers(self._frame))
 
     def build(self, choose: Choose) -> Architecture:
-        """The architecture that the answers of `choose` lead to, canonical."""
+        """Return the canonical architecture that the answers of `choose` lead to."""
         frame = self._frame(choose)
         sections = []
         for number in range(1, len(frame.widths) + 1):
@@ -68,15 +68,15 @@ class ChoiceTree:
         return frame.architecture(sections).canonical()
 
     def depths(self, section: int) -> tuple[int, ...]:
-        """The depths that a section, counted from 0, may have, the least first."""
+        """Return the depths that a section, counted from 0, may have, the least first."""
         return tuple(sorted(options_of(self._part("depth", section))))
 
     def regulators(self, section: int) -> tuple[str, ...]:
-        """The regulator placements that a section, counted from 0, may have, the one with fewest parameters first."""
+        """Return the regulator placements that a section, counted from 0, may have, by rising parameters."""
         return tuple(sorted(options_of(self._part("regulators", section)), key=regulator_rank))
 
     def smallest(self, frame: Frame, choices: Choices | None = None) -> Architecture:
-        """The smallest network of a frame, given some of the choices for its sections."""
+        """Return the smallest network of a frame, given some of the choices for its sections."""
         choices = choices or {}
         sections = []
         for i in range(len(frame.widths)):
@@ -86,15 +86,15 @@ class ChoiceTree:
         return frame.architecture(sections)
 
     def largest(self, frame: Frame) -> Architecture:
-        """The largest network of a frame."""
+        """Return the largest network of a frame."""
         return frame.architecture([(self.depths(i)[-1], self.regulators(i)[-1]) for i in range(len(frame.widths))])
 
     def least(self, section: int) -> tuple[int, str]:
-        """The least depth and regulators of a section."""
+        """Return the least depth and regulators of a section."""
         return self.depths(section)[0], self.regulators(section)[0]
 
     def section_choices(self, sections: Sequence[tuple[int, Any]]) -> dict[str, Any]:
-        """The choices that give these depths and regulators."""
+        """Return the choices that give these depths and regulators."""
         choices = {}
         for i, values in enumerate(sections):
             for name, value in zip(("depth", "regulators"), values, strict=True):
@@ -114,30 +114,29 @@ class ChoiceTree:
         return Frame(widths_of(width, growth, sections), sharing, anchors, residual, batch_norm)
 
     def _part(self, name: str, section: int) -> Any:
-        """What the settings say of `depth` or `regulators` in a section counted from 0."""
         part = getattr(self._settings, name)
         return part[section] if isinstance(part, list) else part
 
 
 def _ask(choose: Choose, name: str, part: Any) -> Any:
-    """The value of a part: chosen where there are several."""
+    """Return the value of a part, chosen where there are several."""
     values = options_of(part)
     ordered = hasattr(part, "range") and isinstance(values[0], int)
     return values[0] if len(values) == 1 else choose(name, Options(values, ordered))
 
 
 def regulator_rank(regulators: str) -> int:
-    """Placements in the order of their parameters."""
+    """Return the place of a regulator placement in the order of parameters."""
     return ("none", "block", "layer").index(regulators)
 
 
 def widths_of(width: int, growth: float, sections: int) -> tuple[int, ...]:
-    """Whole channels of each section: width * growth^i, rounded half up."""
+    """Return the channels of each section: width * growth^i, rounded half up."""
     return tuple(int(width * growth**i + 0.5) for i in range(sections))
 
 
 def enumerate_answers(build: Callable[[Choose], T]) -> Iterator[tuple[T, dict[str, Any]]]:
-    """All results of `build`, answering its questions in every way, each with the answers."""
+    """Yield each result of `build`, whose questions are answered in every way, with the answers."""
     script: list[int] = []
     while True:
         sizes: list[int] = []

@@ -1,4 +1,4 @@
-"""How many distinct networks a search space has, without listing them.
+"""Count the distinct networks of a search space without listing them.
 
 Descriptions that differ can unfold into one network (see `Architecture.canonical`). For given widths, which of them
 do depends on the depths only through their sum and their maximum:
@@ -23,7 +23,7 @@ __all__ = ["count_networks"]
 
 
 def count_networks(tree: ChoiceTree) -> int:
-    """Distinct networks that the choices lead to."""
+    """Return the number of distinct networks that the choices lead to."""
     schemes: dict[tuple[tuple[int, ...], bool], set[tuple[str, int]]] = defaultdict(set)
     for frame, _ in tree.frames:
         schemes[frame.widths, frame.batch_norm].add((frame.sharing, frame.anchors))
@@ -40,7 +40,7 @@ def count_networks(tree: ChoiceTree) -> int:
 def _count_depths(
     tree: ChoiceTree, transitions: tuple[bool, ...], sharing: Iterable[tuple[str, int]], residuals: Iterable[object]
 ) -> int:
-    """Distinct networks of given widths, with transition layers where `transitions` says so."""
+    """Count the distinct networks of given widths, with a transition layer before the sections in `transitions`."""
     total = 0
     for (depth, deepest), count in _ways(tree, transitions).items():
         layers = 1 + sum(transitions) + depth + 1
@@ -50,7 +50,7 @@ def _count_depths(
 
 
 def _ways(tree: ChoiceTree, transitions: tuple[bool, ...]) -> Counter[tuple[int, int]]:
-    """Distinct depths and regulators of all sections, counted by (total depth, depth of the deepest section)."""
+    """Count the distinct depths and regulators of all sections by (total depth, depth of the deepest section)."""
     ways = Counter({(0, 0): 1})
     for section, transition in enumerate(transitions):
         longer: Counter[tuple[int, int]] = Counter()
@@ -64,7 +64,7 @@ def _ways(tree: ChoiceTree, transitions: tuple[bool, ...]) -> Counter[tuple[int,
 
 
 def _distinct_sharing(schemes: Iterable[tuple[str, int]], depth: int, deepest: int, sections: int) -> int:
-    """How many different assignments of kernels to layers the (sharing, anchors) pairs give."""
+    """Count the different assignments of kernels to layers that the (sharing, anchors) pairs give."""
     distinct: set[tuple[str, int]] = set()
     for sharing, anchors in schemes:
         whole = depth if sharing == "network" else deepest

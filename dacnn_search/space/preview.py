@@ -1,4 +1,4 @@
-"""What a search space holds, in text, before anything is trained; in a moment, without torch or ray."""
+"""A preview of a search space as text, before anything is trained."""
 
 import random
 from collections.abc import Sequence
@@ -22,18 +22,20 @@ FEW = 2_000  # spaces up to this size are listed in full, larger ones are sample
 
 @dataclass(frozen=True)
 class Sample:
-    """Some networks that meet the constraints; `fitting` of `drawn` networks of the space do; `complete`: these are
-    all networks of the space, each once."""
+    """Networks of the space."""
 
-    networks: list[Architecture]
-    fitting: int
+    networks: list[Architecture]  # all of these meet the constraints
+    fitting: int  # of the networks drawn so many meet the constraints
     drawn: int
-    complete: bool
+    complete: bool  # these are all networks of the space, each once
 
 
 def preview(space: SearchSpace, seed: int = 0) -> str:
-    """Number of distinct networks, share that meets the constraints, range and histogram of parameters and MACs, an
-    example, and about how long the search takes."""
+    """Describe a search space in text.
+
+    It tells the number of distinct networks, the share that meets the constraints, range and histogram of parameters
+    and MACs, an example, and about how long the search takes. `seed` draws the networks of spaces too large to list.
+    """
     generator = random.Random(seed)
     networks = count_networks(space.tree)
     sample = _sample(space, networks, generator)
@@ -56,7 +58,7 @@ def _sample(space: SearchSpace, networks: int, generator: random.Random) -> Samp
         return Sample(fitting, len(fitting), networks, True)
     drawn = space.draw_descriptions(generator, FEW)
     fitting = [network for network in drawn if space.meets_constraints(network)]
-    # Where hardly any of those drawn blindly fit, we look at some that are drawn to fit.
+    # If hardly any of the networks drawn blindly fit, some are shown that were drawn to fit.
     shown = fitting if len(fitting) >= FEW // 10 else [space.draw(generator)[0] for _ in range(FEW // 10)]
     return Sample(shown, len(fitting), FEW, False)
 
@@ -74,7 +76,7 @@ def _data_line(space: SearchSpace) -> str:
 
 
 def _histogram(title: str, values: Sequence[int], rows: int = 8, width: int = 40) -> list[str]:
-    """Counts over log-spaced intervals, one line each."""
+    """Return a line for each of some log-spaced intervals, with a bar for its share."""
     if len(set(values)) < 2:
         return []
     edges = np.geomspace(min(values), max(values), rows + 1)

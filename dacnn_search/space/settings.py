@@ -1,4 +1,4 @@
-"""The models behind the YAML files: what a search space and a training config may say, and how mistakes are told.
+"""The models behind the YAML files: search spaces and training configs.
 
 Each free part of an architecture is a fixed value, `{choice: [...]}` or `{range: {low:, high:, step:}}`.
 """
@@ -111,12 +111,11 @@ Residual = Literal["auto", True, False]
 
 @dataclasses.dataclass(frozen=True)
 class Free:
-    """The annotation of a part that is a value of `kind`, a choice of such values, a range if they are numbers, or,
-    `per_section`, a list with one of these for each section."""
+    """The annotation of a free part: a value, a choice or a range."""
 
-    kind: Any
-    number: bool = True
-    per_section: bool = False
+    kind: Any  # of the values
+    number: bool = True  # allow a range
+    per_section: bool = False  # allow a list with a value, choice or range for each section
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         # Types made while the program runs are beyond type checkers.
@@ -217,7 +216,7 @@ class RetrainSettings(Settings):
     recipe: Recipe | None = Field(default=None, description="By default the search's recipe.")
 
     def full_recipe(self, searched: Recipe) -> Recipe:
-        """The recipe of a full training, after a search by `searched`."""
+        """Return the recipe of a full training, after a search by `searched`."""
         if self.recipe is not None:
             return self.recipe.model_copy(update={"epochs": self.epochs} if self.epochs else {})
         return searched.model_copy(update={"epochs": self.epochs or 2 * searched.epochs})
@@ -232,7 +231,7 @@ class Reference(Settings):
 
 
 def plain_name(name: str) -> str:
-    """`name`; raises ValueError unless it can be the name of a folder below another."""
+    """Return `name`. Raises ValueError unless it can be the name of a folder below another."""
     if name != name.strip() or name.startswith(".") or any(c in "/\\" or not c.isprintable() for c in name):
         raise ValueError(f"a name is one printable folder name that does not start with a dot, but is {name!r}")
     return name
@@ -274,7 +273,7 @@ class TrainSettings(Settings):
 
 
 def options_of(part: Any) -> tuple[Any, ...]:
-    """The values that a fixed value, a choice or a range stands for, in their order."""
+    """Return the values that a fixed value, a choice or a range stands for, in their order."""
     if isinstance(part, Choice):
         return tuple(part.choice)
     if isinstance(part, Range):

@@ -1,4 +1,4 @@
-"""Trainings that are not finished, as files to carry them on from after a crash."""
+"""Checkpoints: files from which unfinished trainings go on after a crash."""
 
 import hashlib
 from pathlib import Path
@@ -7,29 +7,29 @@ from dacnn_search.common.files import write_atomic
 
 __all__ = ["Checkpoints"]
 
-KEPT = 2  # of one training: the newest, and one before it in case the newest is damaged
+KEPT = 2  # checkpoints per training: the newest, and the one before in case the newest is damaged
 ENDING = ".checkpoint"
 
 
 class Checkpoints:
     """The checkpoints in a folder, by the key of their training.
 
-    A file is `<key>.<epoch>.<sha256 of its bytes>.checkpoint`, so that its name tells whether it is whole. What is in
-    it is the workers' matter; nothing is unpickled.
+    A file is named `<key>.<epoch>.<sha256 of its bytes>.checkpoint`, so that its name tells whether it is whole. Its
+    bytes are for workers to read; nothing is unpickled here.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def save(self, key: str, epoch: int, data: bytes) -> None:
-        """Keep a checkpoint, and of the earlier ones of that training the last. Raises OSError."""
+        """Write a checkpoint and delete all but the last two of that training. Raises OSError."""
         self._folder.mkdir(exist_ok=True)
         write_atomic(self._folder / f"{key}.{epoch:05d}.{hashlib.sha256(data).hexdigest()}{ENDING}", data)
         for path in self._paths(key)[:-KEPT]:
             path.unlink(missing_ok=True)
 
     def load(self, key: str) -> bytes | None:
-        """The newest whole checkpoint of a training; None if there is none. Damaged ones are deleted."""
+        """Return the newest whole checkpoint of a training, or None. Damaged ones are deleted."""
         for path in reversed(self._paths(key)):
             try:
                 data = path.read_bytes()
@@ -41,7 +41,7 @@ class Checkpoints:
         return None
 
     def drop(self, key: str) -> None:
-        """Forget a training, and the folder with the last of them."""
+        """Delete the checkpoints of a training, and the folder if it is empty then."""
         try:
             for path in self._paths(key):
                 path.unlink(missing_ok=True)
@@ -50,5 +50,5 @@ class Checkpoints:
             pass
 
     def _paths(self, key: str) -> list[Path]:
-        """From the oldest to the newest."""
+        # The epoch in the name sorts them from old to new.
         return sorted(self._folder.glob(f"{key}.*{ENDING}"))

@@ -1,16 +1,15 @@
-"""`trials.jsonl`, the ledger of a run: append-only, one record per line, each on disk before anyone is told.
+"""The ledger of a run, `trials.jsonl`: append-only, one record per line, each on disk before anyone is told.
 
 A record is a JSON object. Its line is
 
     text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
-in UTF-8 with `,"check":"xxxxxxxx"` put in front of the closing brace, and a newline; xxxxxxxx is the CRC-32
-(zlib's) of the text's bytes as 8 lower-case hex digits. To verify a line, take those 19 bytes out of it and
-compare. The first key of a record is `sequence`, a whole number from 1 on that grows from line to line.
+in UTF-8 with `,"check":"xxxxxxxx"` inserted before the closing brace, and a newline; xxxxxxxx is zlib's CRC-32 of the
+text's bytes as 8 lower-case hex digits. To verify a line, take those 19 bytes out of it and compare. The first key of a
+record is `sequence`, a whole number from 1 on that grows from line to line.
 
-Reading tells two kinds of fault apart. The begin of a line at the end, without newline, is an append that a
-crash cut short: nobody was told of it, so it's dropped. Anything else that doesn't verify is damage to a
-record that was on disk, and is refused.
+Readers distinguish two faults. An unfinished line at the end is an append that a crash cut short: nobody was told of
+it, so it is dropped. Any other line that does not verify is a damaged record, and the ledger is refused.
 """
 
 import datetime
@@ -24,7 +23,6 @@ from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from dacnn_search.common.errors import RunDirectoryError
@@ -44,9 +42,9 @@ class LedgerWarning(UserWarning):
 
 
 def read_ledger(path: Path, keys: Set[str] = frozenset()) -> list[Record]:
-    """The records of the ledger at `path`, which is left as it is; a torn last line is skipped.
+    """Return the records of the ledger at `path` without changing it; a torn last line is skipped.
 
-    keys: what every record must have. Raises RunDirectoryError if the file is missing or damaged.
+    Raises RunDirectoryError if the file is missing or damaged, or a record lacks one of the `keys`.
     """
     contents = _read(path, keys)
     _refuse_damage(path, contents)
@@ -57,7 +55,7 @@ class Ledger:
     """A ledger open for appending. The caller holds the lock of the run directory."""
 
     def __init__(self, path: Path, records: list[Record], size: int) -> None:
-        """Continue the file at `path`, whose `size` bytes hold just these `records`; use `Ledger.open`."""
+        """Continue the file at `path`, whose `size` bytes hold exactly these `records`; use `Ledger.open`."""
         self._path = path
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self._records = records
@@ -68,11 +66,14 @@ class Ledger:
     def open(cls, path: Path, keys: Set[str] = frozenset(), *, repair: bool = False, advice: str | None = None) -> Self:
         """Verify the ledger at `path`, or start one, and make it ready for appending.
 
-        A torn last line is cut off with a LedgerWarning; one that lacks only its newline is kept. Damage
-        raises RunDirectoryError with file and line. With `repair` the damaged file is kept as
-        `<name>.damaged-<n>`, the ledger is rewritten with the lines that verify, and a LedgerWarning tells
-        how many don't. keys: what every record must have. advice: how a user asks for the repair, if it is not
-        the ledger of a run directory.
+        A torn last line is cut off with a LedgerWarning; one that lacks only its newline is kept. Damage raises
+        RunDirectoryError with file and line.
+
+        Args:
+            keys: The keys that every record must have.
+            repair: Rewrite a damaged ledger with the lines that verify. The damaged file is kept as
+                `<name>.damaged-<n>`, and a LedgerWarning tells how many lines were dropped.
+            advice: How a user asks for the repair; by default as for a run directory.
         """
         if not path.exists():
             write_atomic(path, b"")
@@ -86,14 +87,14 @@ class Ledger:
 
     @property
     def records(self) -> Sequence[Record]:
-        """All records in the order of the file, as reading them back gives them."""
+        """All records in the order of the file, as JSON gives them back."""
         return self._records
 
     def append(self, record: Mapping[str, Any]) -> Record:
-        """Put `record` on disk under the next `sequence` number and return it as reading it back gives it.
+        """Write `record` to disk under the next `sequence` number and return it as JSON gives it back.
 
-        Raises ValueError or TypeError for what JSON can't hold (NaN and infinity too: write null) or a record
-        with a `sequence` or `check` of its own, OSError if it can't be written; the ledger is then as before.
+        Raises ValueError or TypeError for values that JSON lacks (NaN and infinity too: write null) or a record with a
+        `sequence` or `check` of its own, OSError if it can't be written; the ledger is then as before.
         """
         reserved = {"sequence", "check"} & record.keys()
         if reserved:
@@ -118,8 +119,10 @@ class Ledger:
         return written
 
     def rewrite(self, records: Sequence[Record]) -> None:
-        """Replace all records, in the rare case that they change meaning; their sequence numbers must grow. The file
-        as it was is kept as `<name>.before-<n>`. Raises OSError."""
+        """Replace all records; their sequence numbers must grow. The file before is kept as `<name>.before-<n>`.
+
+        Raises OSError.
+        """
         lines = [_line(_dump(record)) for record in records]
         write_atomic(_free_name(self._path, "before"), self._path.read_bytes())
         write_atomic(self._path, b"".join(lines))
@@ -135,9 +138,7 @@ class Ledger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _cut_back(self) -> None:
@@ -171,8 +172,8 @@ def _read(path: Path, keys: Set[str]) -> _Contents:
 
 
 def _is_torn(tail: bytes) -> bool:
-    """Whether the bytes behind the last newline are the begin of a line, as an append leaves it that a crash cut short,
-    or zeros, as some file systems do. Whole lines with something else than newlines between them are neither."""
+    """Tell whether the bytes after the last newline are the beginning of a line, from an append that a crash cut short,
+    or zeros, which some file systems leave. Whole lines without newlines between them are neither."""
     for line in (tail, tail[:-1]):
         try:
             _parse(line)
@@ -202,7 +203,7 @@ def _add(contents: _Contents, number: int, line: bytes, keys: Set[str]) -> None:
 
 
 def _parse(line: bytes) -> Record:
-    """The record of a line without its newline; raise ValueError naming the broken rule."""
+    """Return the record of a line without its newline. Raises ValueError with the rule it breaks."""
     match = _CHECK.search(line)
     if match is None:
         raise ValueError("every line must end with a check")
@@ -290,5 +291,5 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def now() -> str:
-    """The time as ISO 8601 in UTC."""
+    """Return the time in UTC as ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

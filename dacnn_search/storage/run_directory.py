@@ -17,7 +17,7 @@ from dacnn_search.storage.trained import TrainedNetwork, trained_networks
 
 __all__ = ["PROPOSAL", "RETRAINED", "TRIAL", "RunDirectory", "check_name", "load_run"]
 
-SPACE_FILE, ENVIRONMENT_FILE, TRIALS_FILE = "space.yaml", "environment.json", "trials.jsonl"
+SPACE_FILE, ENVIRONMENT_FILE = "space.yaml", "environment.json"
 # The keys that every line of the three ledgers has at least.
 _NETWORK = frozenset({"trial", "fingerprint", "architecture", "parameters", "macs", "accuracy", "epochs"})
 TRIAL = _NETWORK | {"state", "choices", "seconds"}
@@ -39,8 +39,7 @@ class RunDirectory:
     """
 
     def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
-        self._contents: dict[Path, Any] | None = None  # of the files read, in a snapshot
+        self._locate(Path(folder))
         if not self.space_file.is_file() or not self.environment_file.is_file():
             lack = "one does not" if self.folder.is_dir() else "is none" if self.folder.exists() else "does not exist"
             raise RunDirectoryError(
@@ -56,6 +55,17 @@ class RunDirectory:
             )
         read_environment(self.environment_file, ("data", "space"))
 
+    def _locate(self, folder: Path) -> None:
+        self.folder = folder
+        self.space_file = folder / SPACE_FILE
+        self.environment_file = folder / ENVIRONMENT_FILE
+        self.trials_file = folder / "trials.jsonl"
+        self.proposals_file = folder / "proposals.jsonl"  # on resuming, those that had not finished are trained again
+        self.retrained_file = folder / "retrained.jsonl"
+        self.status_file = folder / "status.json"
+        self.checkpoints = folder / "checkpoints"  # the folder of the trainings that have not ended
+        self._contents: dict[Path, Any] | None = None  # of the files read, in a snapshot
+
     @classmethod
     def snapshot(cls, folder: Path | str) -> "RunDirectory":
         """Open a run directory for a page about it.
@@ -65,11 +75,11 @@ class RunDirectory:
         missing or a file is damaged.
         """
         run = cls.__new__(cls)
-        run.folder = Path(folder)
+        run._locate(Path(folder))
         run._contents = {}
-        for name in (ENVIRONMENT_FILE, TRIALS_FILE):
-            if not (run.folder / name).is_file():
-                raise RunDirectoryError(f"{folder}: a run directory must hold {name}, but this one does not")
+        for file in (run.environment_file, run.trials_file):
+            if not file.is_file():
+                raise RunDirectoryError(f"{folder}: a run directory must hold {file.name}, but this one does not")
         read_environment(run.environment_file, ("data",) if run.retrained else ())
         _ = run.environment, run.records, run.status  # read them
         return run
@@ -117,38 +127,6 @@ class RunDirectory:
         if any(before.get(key) != value for key, value in values.items()):
             write_atomic(self.environment_file, json.dumps({**before, **values}, indent=2) + "\n")
 
-    # Files.
-
-    @property
-    def space_file(self) -> Path:
-        return self.folder / SPACE_FILE
-
-    @property
-    def environment_file(self) -> Path:
-        return self.folder / ENVIRONMENT_FILE
-
-    @property
-    def trials_file(self) -> Path:
-        return self.folder / TRIALS_FILE
-
-    @property
-    def proposals_file(self) -> Path:
-        """The ledger of proposals: on resuming, what had not finished is trained again."""
-        return self.folder / "proposals.jsonl"
-
-    @property
-    def retrained_file(self) -> Path:
-        return self.folder / "retrained.jsonl"
-
-    @property
-    def status_file(self) -> Path:
-        return self.folder / "status.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of the trainings that have not ended."""
-        return self.folder / "checkpoints"
-
     def weights_file(self, fingerprint: str, seed: int) -> Path:
         """Return where retraining keeps the weights of a network."""
         return self.folder / "retrained" / f"{fingerprint}-{seed}.safetensors"
@@ -157,8 +135,6 @@ class RunDirectory:
         """Tell whether the weights of a record of `retrained` are there and as they were written."""
         path = self.weights_file(record["fingerprint"], record["seed"])
         return path.is_file() and record.get("weights_sha256") in (None, sha256_of(path))
-
-    # Contents.
 
     @property
     def space(self) -> SearchSpace:
@@ -254,7 +230,7 @@ class RunDirectory:
             and (max_macs is None or network.macs <= max_macs)
             and (max_bytes is None or network.file_bytes <= max_bytes)
             and (min_accuracy is None or network.accuracy >= min_accuracy)
-            and (trial is None or network.trial == trial)
+            and trial in (None, network.trial)
         ]
         return sorted(fitting, key=lambda network: (-network.accuracy, network.parameters))[:top]
 

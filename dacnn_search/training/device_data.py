@@ -1,4 +1,4 @@
-"""A data set as tensors on the device that trains on it, from which whole batches are gathered at once."""
+"""A data set as tensors on the device that trains on it. Batches are gathered there in one operation."""
 
 import math
 import warnings
@@ -16,12 +16,12 @@ __all__ = ["Part", "ResidentData", "ResidentSplit", "pick_device"]
 
 Part = Literal["train", "validation", "test"]
 
-# Scalars of images that are prepared in one go: a whole epoch of digits, a batch or two of CIFAR-10.
+# Scalars of images that are prepared together: a whole epoch of digits, a batch or two of CIFAR-10.
 MOST_AT_ONCE = 2**19
 
 
 def pick_device() -> torch.device:
-    """The current CUDA device where there is one, else the CPU."""
+    """Return the current CUDA device if there is one, else the CPU."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
@@ -37,17 +37,18 @@ class ResidentSplit:
 
 
 class ResidentData:
-    """An `ImageData` moved once to a device (`pick_device` by default), for any number of trainings there.
+    """Move an `ImageData` once to a device (`pick_device` by default), for any number of trainings there.
 
     On the CPU the arrays are used in place, neither copied nor written to. A data set that would take more than a
-    quarter of the memory of a GPU stays in host memory, and batches are moved.
+    quarter of a GPU's memory stays in host memory, and batches are moved.
 
-    memory: bytes of a GPU that this process may use; by default what is free.
+    Args:
+        memory: Bytes of a GPU that this process may use; by default what is free.
     """
 
     def __init__(self, data: ImageData, device: torch.device | str | None = None, memory: float = math.inf) -> None:
         device = pick_device() if device is None else torch.device(device)
-        self.device = torch.empty(0, device=device).device  # with its number, as the tensors on it have it
+        self.device = torch.empty(0, device=device).device  # with the GPU's number, as tensors have it
         self.input_shape = data.input_shape
         self.num_classes = data.num_classes
         self.flip = data.flip
@@ -59,9 +60,10 @@ class ResidentData:
         self._scale, self._shift = 1 / (255 * std), -mean / std
 
     def batch(self, split: ResidentSplit, index: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Images (n, C, H, W), normalised float32 in channels_last memory, and labels (n,), on `device`.
+        """Return images (n, C, H, W), normalised float32 in channels_last memory, and labels (n,), on `device`.
 
-        index: (n,) int64, best where the split is, or a slice.
+        Args:
+            index: (n,) int64, best on the split's device, or a slice.
         """
         images, labels = split.images[index], split.labels[index]
         if images.device != self.device:
@@ -69,9 +71,9 @@ class ResidentData:
         return images.permute(0, 3, 1, 2).to(torch.float32).mul_(self._scale).add_(self._shift), labels
 
     def batches(self, split: ResidentSplit, order: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """`count` batches of equal size, or one image less, of the images of a split in an order.
+        """Yield the images of a split in an order (n,) int64, in `count` batches whose sizes differ by at most one.
 
-        order: (n,) int64. Small images are prepared several batches at a time, which takes fewer operations.
+        Small images are prepared several batches at a time, which takes fewer operations.
         """
         indices = order.tensor_split(count)
         scalars = len(indices[0]) * math.prod(self.input_shape)

@@ -1,4 +1,4 @@
-"""Loss and accuracy of a network on images, and the precision it computes in."""
+"""Loss and accuracy of a network on images."""
 
 from dataclasses import dataclass
 
@@ -18,10 +18,8 @@ BATCH = 512
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean cross-entropy in nats, and the share of images classified correctly."""
-
-    loss: float
-    accuracy: float
+    loss: float  # mean cross-entropy in nats
+    accuracy: float  # share of images classified correctly
 
 
 def evaluate(
@@ -32,9 +30,8 @@ def evaluate(
     precision: Precision = "float32",
     device: torch.device | str | None = None,
 ) -> Evaluation:
-    """Loss and accuracy on one part of the data, with the model in eval mode.
+    """Evaluate a model, in eval mode, on one part of the data, to whose device it is moved.
 
-    The model is moved to the device of the data.
     Raises DataError for a part without images and for data that do not suit the model.
     """
     check_suits(model, data)
@@ -47,7 +44,7 @@ def evaluate(
 
 
 def evaluate_split(model: Network, data: ResidentData, split: ResidentSplit, precision: torch.dtype) -> Evaluation:
-    """The same for a model that is on the device of the data."""
+    """Evaluate a model that is already on the data's device."""
     was_training = model.training
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=data.device)
@@ -64,8 +61,7 @@ def evaluate_split(model: Network, data: ResidentData, split: ResidentSplit, pre
 
 
 def check_suits(model: Network, data: ImageData | ResidentData) -> None:
-    """Raise DataError if the data have other channels or classes than the model, ArchitectureError if their
-    images are too small for it."""
+    """Raise DataError if channels or classes differ from the model's, ArchitectureError if images are too small."""
     channels, height, width = data.input_shape
     if (model.in_channels, model.num_classes) != (channels, data.num_classes):
         raise DataError(

@@ -1,4 +1,4 @@
-"""Training a network on from stored weights, on the same or on other data."""
+"""Start a training from stored weights, on the same or on other data."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,9 +17,9 @@ BATCH = 256
 
 
 def start_from(model: Network, tensors: Mapping[str, Tensor], data: ResidentData) -> Network:
-    """Put stored weights into a network that is to be trained on `data`, and return it in training mode.
+    """Load stored weights into a network that will be trained on `data`, and return it in training mode.
 
-    If the stored network has another number of classes the model keeps its own new classifier. Raises InputError for
+    If the stored network has another number of classes, the model keeps its own new classifier. Raises InputError for
     weights of another network.
     """
     stored = dict(tensors)
@@ -35,16 +35,16 @@ def start_from(model: Network, tensors: Mapping[str, Tensor], data: ResidentData
 
 
 def estimate_statistics(model: Network, data: ResidentData) -> None:
-    """Give batch norm the statistics of the training images, without changing what the network computes in use.
+    """Give batch norm the statistics of the training images, without changing what the network computes in eval mode.
 
-    Stored weights have scale and shift of batch norm in use, without the mean and variance they were made of. Here mean
-    and variance of what each batch norm gets are measured over all training images, and weight and bias are set so that
-    scale and shift stay: weight = scale * sqrt(variance + eps), bias = shift + scale * mean. In training mode, with
-    statistics of the batch, the network then starts close to where it was.
+    Stored weights have each batch norm's scale and shift, without the mean and variance that these were made of. Mean
+    and variance of its inputs are measured over all training images, and weight and bias are set so that these
+    stay: weight = scale * sqrt(variance + eps), bias = shift + scale * mean. In training mode, which uses statistics of
+    the batch, the network then starts close to where it was.
     """
     model.eval()
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    with torch.no_grad(), _watching(norms) as sums:
+    with torch.no_grad(), _input_sums(norms) as sums:
         for start in range(0, len(data.train), BATCH):
             images, _ = data.batch(data.train, slice(start, start + BATCH))
             model(images)
@@ -56,16 +56,16 @@ def estimate_statistics(model: Network, data: ResidentData) -> None:
 
 
 @contextmanager
-def _watching(norms: list[nn.BatchNorm2d]) -> Iterator[dict[nn.BatchNorm2d, tuple[int, Tensor, Tensor]]]:
-    """Per batch norm: scalars per channel seen so far, their sum and sum of squares, (width,) float64."""
+def _input_sums(norms: list[nn.BatchNorm2d]) -> Iterator[dict[nn.BatchNorm2d, tuple[int, Tensor, Tensor]]]:
+    """Sum the inputs of each batch norm: their number per channel, sum and sum of squares, (width,) float64."""
     sums: dict[nn.BatchNorm2d, tuple[int, Tensor, Tensor]] = {}
 
     def add(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, nn.BatchNorm2d)
         x = inputs[0].double()
         count, total, squares = sums.get(norm, (0, torch.zeros(()), torch.zeros(())))
-        here = x.numel() // x.shape[1]
-        sums[norm] = (count + here, total + x.sum((0, 2, 3)), squares + (x**2).sum((0, 2, 3)))
+        added = x.numel() // x.shape[1]
+        sums[norm] = (count + added, total + x.sum((0, 2, 3)), squares + (x**2).sum((0, 2, 3)))
 
     handles = [norm.register_forward_pre_hook(add) for norm in norms]
     try:

@@ -1,4 +1,4 @@
-"""How a network is trained: optimiser, schedule, length, augmentation and precision."""
+"""The recipe of a training: optimizer, schedule, epochs, augmentation and precision."""
 
 import math
 from itertools import pairwise
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = ["PRESETS", "Recipe", "learning_rate_at"]
 
-# What each preset has other than the defaults of `Recipe`, which are those of `fast`.
+# The values of each preset that differ from the defaults of `Recipe`, which are those of `fast`.
 PRESETS: dict[str, dict[str, Any]] = {
     # 12 epochs of digits, 10 networks of 4 to 32 layers with and without shortcuts and batch norm, mean and worst
     # accuracy in %: this 97 and 91; at rate 0.01 95 and 79; in batches of 64 94 and 60; without label smoothing too
@@ -33,7 +33,7 @@ STEP_FACTOR = 0.1
 
 
 class Recipe(BaseModel):
-    """How a network is trained. `name` chooses the values of all fields that are not given."""
+    """The settings of a training. `name` chooses the values of all fields that are not given."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -90,10 +90,10 @@ class Recipe(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, given: Any) -> Any:
-        """Put the values of the preset below those given."""
+        """Add the preset's values for fields that are not given."""
         name = given.get("name", "fast") if isinstance(given, dict) else None
         if not isinstance(name, str) or name not in PRESETS:
-            return given  # the fields say what is wrong
+            return given  # the validation of the fields raises the error
         preset = PRESETS[name]
         usual = preset.get("optimizer", cls.model_fields["optimizer"].default)
         optimizer = given.get("optimizer", usual)
@@ -112,7 +112,7 @@ class Recipe(BaseModel):
 
 
 def learning_rate_at(recipe: Recipe, step: int, steps: int) -> float:
-    """The learning rate of a step, counted from 0, of a training of that many steps."""
+    """Return the learning rate of a step, counted from 0, in a training of `steps` steps."""
     progress = step / steps
     if recipe.schedule == "constant":
         return recipe.learning_rate

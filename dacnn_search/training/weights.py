@@ -1,9 +1,8 @@
 """The weights of a trained network as named tensors: exactly its parameters, each shared kernel once.
 
-In use, batch norm is a scale and a shift per channel: scale = weight / sqrt(variance + eps),
-shift = bias - scale * mean.
-Stored are scale and shift under the names of weight and bias, so that a file holds as many scalars as the network has
-parameters. They are not multiplied into the convolutions: layers that share a kernel differ in just these.
+In eval mode batch norm is a scale and a shift per channel: scale = weight / sqrt(variance + eps),
+shift = bias - scale * mean. They are stored as its weight and bias, so that a file holds as many scalars as the network
+has parameters. They are not multiplied into the convolutions, since layers that share a kernel differ in them.
 """
 
 from collections.abc import Mapping
@@ -23,8 +22,10 @@ __all__ = ["load_weights", "read_weights", "trained_weights", "write_weights"]
 
 
 def trained_weights(model: Network) -> dict[str, Tensor]:
-    """The tensors that `Network` needs in use, by the names of `Network.named_parameters`, as contiguous float32 copies
-    on the CPU. Their number of scalars is the network's parameter count."""
+    """Return a network's weights by the names of `Network.named_parameters`, as contiguous float32 copies on the CPU.
+
+    Their number of scalars is the network's parameter count.
+    """
     tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
     for name, norm in _norms(model):
         mean, variance = _statistics(norm)
@@ -38,9 +39,9 @@ def trained_weights(model: Network) -> dict[str, Tensor]:
 
 
 def load_weights(model: Network, tensors: Mapping[str, Tensor]) -> Network:
-    """Put stored weights into a network of the same architecture and return it, ready for use (in eval mode).
+    """Load stored weights into a network of the same architecture and return it in eval mode.
 
-    The statistics of batch norm become mean 0 and variance 1, which the stored scale and shift are meant for.
+    Batch norm gets mean 0 and variance 1, which leave the stored scale and shift as they are.
     Raises InputError naming the first tensor that is missing, unknown or of another shape.
     """
     own = dict(model.named_parameters())
@@ -62,8 +63,10 @@ def load_weights(model: Network, tensors: Mapping[str, Tensor]) -> Network:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises InputError if it is missing, damaged or of another format; files that
-    could run code on reading (pickles) are not read at all."""
+    """Read the tensors of a safetensors file. Pickles, which could run code, are not read.
+
+    Raises InputError if it is missing, damaged or of another format.
+    """
     try:
         return load_file(path)
     except FileNotFoundError:
@@ -82,7 +85,6 @@ def _norms(model: Network) -> list[tuple[str, nn.BatchNorm2d]]:
 
 
 def _statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Running mean and variance."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     return norm.running_mean, norm.running_var

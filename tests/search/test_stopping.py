@@ -1,6 +1,8 @@
 """The rules that stop trials early, and the search that obeys them."""
 
+import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from pretended import TINY, Pretended, epoch_result, new_run
 
 from dacnn_search.search.sampler.replay import replay
 from dacnn_search.search.search import run_search
-from dacnn_search.search.stopping import RULES, FrontStopping, ParetoHalving, Progress, make_stopping, sort_by_layers
+from dacnn_search.search.stopping import RULES, FrontStopping, ParetoHalving, Progress, Verdict, make_stopping
 from dacnn_search.space.search_space import SearchSpace
 
 EPOCHS = 9
@@ -76,9 +78,99 @@ def test_halving_keeps_a_share_of_each_rung_and_small_networks_too():
     assert max(kept) > 10_000
 
 
-def test_layers_come_in_order_and_ends_first():
-    losses = np.array([[3.0, 3.0], [0.0, 2.0], [1.0, 1.0], [2.0, 0.0], [2.0, 2.5], [0.9, 1.1]])
-    assert sort_by_layers(losses) == [3, 1, 2, 5, 4, 0]
+def naive_order(losses):
+    """Sort rows by non-dominated sorting, comparing all pairs; within a layer by the gap between the neighbours."""
+    left, order = list(range(len(losses))), []
+    while left:
+        layer = [
+            i for i in left if not any((losses[j] <= losses[i]).all() and (losses[j] < losses[i]).any() for j in left)
+        ]
+        layer.sort(key=lambda i: (losses[i, 1], losses[i, 0]))
+        costs = losses[layer, 1]
+        gaps = np.concatenate([[np.inf], costs[2:] - costs[:-2], [np.inf]])[: len(layer)]
+        order += [layer[i] for i in np.argsort(-gaps, kind="stable")]
+        left = [i for i in left if i not in layer]
+    return order
+
+
+def naive_features(curve, done):
+    error, loss = (math.log10(max(value, 1e-3)) for value in (1 - curve.accuracy[done - 1], curve.loss[done - 1]))
+    return [error, loss, math.log10(curve.parameters), math.log10(curve.macs), curve.depth]
+
+
+def naive_front_verdict(full, curve):
+    """Judge a curve by a forecast made from all full curves and their front, from scratch."""
+    done = len(curve.accuracy)
+    if len(full) < 8:
+        return Verdict(True)
+    rows, row = (np.array([naive_features(c, done) for c in curves]) for curves in (full, [curve]))
+    targets = np.array([math.log10(max(1 - c.accuracy[-1], 1e-3)) for c in full])
+    centre, spread, mean = rows.mean(axis=0), np.maximum(rows.std(axis=0), 1e-6), targets.mean()
+    scaled, point = (rows - centre) / spread, (row[0] - centre) / spread
+    inverse = np.linalg.inv(scaled.T @ scaled + 0.1 * np.eye(5))
+    weights = inverse @ scaled.T @ (targets - mean)
+    residuals = targets - mean - scaled @ weights
+    variance = residuals @ residuals / max(len(full) - 6, 1) * (1 + 1 / len(full) + point @ inverse @ point)
+    expected = mean + point @ weights
+    front = max((c.accuracy[-1] for c in full if c.parameters <= curve.parameters), default=0.0)
+    return Verdict(bool(1 - 10 ** (expected - 2 * math.sqrt(variance)) >= front), 1 - 10**expected)
+
+
+def random_curves(seed, count):
+    """Return noisy curves; parameters and accuracies are coarse, so that there are equals."""
+    generator = np.random.default_rng(seed)
+    for trial in range(count):
+        parameters = int(100 * 2 ** generator.integers(0, 8))
+        final = parameters**-0.3 * math.exp(generator.normal(0, 0.3))
+        errors = [
+            min(1.0, final * 1.2 ** (EPOCHS - n) * math.exp(generator.normal(0, 0.1))) for n in range(1, EPOCHS + 1)
+        ]
+        accuracy = tuple(float(np.round(1 - error, 2)) for error in errors)
+        depth = int(generator.integers(1, 9))
+        yield Progress(trial, parameters, 9 * parameters, depth, accuracy, tuple(2.1 - 2 * a for a in accuracy))
+
+
+def beginning(curve, done):
+    return dataclasses.replace(curve, accuracy=curve.accuracy[:done], loss=curve.loss[:done])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_halving_decides_as_sorting_all_pairs_does(seed):
+    rule, rung = ParetoHalving(EPOCHS), []
+    for curve in random_curves(seed, 60):
+        rung.append((1 - curve.accuracy[0], math.log10(curve.parameters)))
+        best = naive_order(np.array(rung))[: max(len(rung) // 3, 1)]
+        assert rule.judge(beginning(curve, 1)).go_on == (len(rung) - 1 in best)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_front_decides_as_a_forecast_from_scratch_does(seed):
+    rule, full, stopped = FrontStopping(EPOCHS), {}, 0
+    for curve in random_curves(seed, 40):
+        curve = dataclasses.replace(curve, trial=curve.trial % 35)  # some trials are trained twice: the last counts
+        for done in range(1, EPOCHS):
+            verdict, expected = (
+                rule.judge(beginning(curve, done)),
+                naive_front_verdict(list(full.values()), beginning(curve, done)),
+            )
+            assert verdict.go_on == expected.go_on
+            assert verdict.estimate == pytest.approx(expected.estimate)
+            stopped += not verdict.go_on
+        assert rule.judge(curve).go_on
+        full[curve.trial] = curve
+    assert stopped
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_that_learns_of_earlier_trials_decides_as_the_one_that_judged_them(name):
+    judged, learnt = make_stopping(name, EPOCHS), make_stopping(name, EPOCHS)
+    for number, curve in enumerate(random_curves(0, 30)):
+        if number >= 15:
+            assert judged.judge(beginning(curve, 3)) == learnt.judge(beginning(curve, 3))
+        if number < 15:
+            ended = beginning(curve, EPOCHS if number % 3 else 4)
+            judged.follow(ended)
+            learnt.learn(ended)
 
 
 def test_following_a_curve_judges_every_epoch_and_stops_at_the_first_that_does():

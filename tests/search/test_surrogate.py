@@ -1,4 +1,4 @@
-"""The sampler, alone in plain Optuna studies and inside a search of ours."""
+"""The surrogate sampler: its expected improvement, its model, and what it proposes."""
 
 import itertools
 import math
@@ -7,14 +7,14 @@ import random
 import numpy as np
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from dacnn_search.search.sampler import surrogate
-from dacnn_search.search.sampler.domain import LearntDomain, SpaceDomain
+from dacnn_search.search.sampler.domain import Domain
 from dacnn_search.search.sampler.gaussian_process import GaussianProcess, fit_kernel
 from dacnn_search.search.sampler.proposals import Proposals
 from dacnn_search.search.sampler.surrogate import SurrogateSampler, expected_improvement
 from dacnn_search.space.search_space import SearchSpace
+from dacnn_search.storage.front import Scale, front_of
 
 SPACE = """
 data: {name: digits}
@@ -39,20 +39,8 @@ def quiet():
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def mixed(trial):
-    """Two objectives over numbers, categories and parameters that only one of them has."""
-    kind = trial.suggest_categorical("kind", ["line", "curve"])
-    x = trial.suggest_float("x", 0, 1)
-    if kind == "curve":
-        power = trial.suggest_int("power", 1, 4)
-        loss = (1 - x) ** power + 0.1 * abs(power - 3)
-    else:
-        loss = 1.2 - x * trial.suggest_categorical("slope", [0.5, 1.0])
-    return loss, x * (2 if kind == "curve" else 1)
-
-
 def improvement_by_sampling(front, reference, means, deviations, draws=200_000):
-    """The same by Monte Carlo and by cutting the plane at the coordinates of the front."""
+    """Return the expected improvement by Monte Carlo and its standard error."""
     generator = np.random.default_rng(0)
     samples = means + deviations * generator.standard_normal((draws, 2))
     total = np.zeros(draws)
@@ -98,67 +86,8 @@ def test_expected_improvement_of_an_objective_known_by_its_logarithm():
         assert value == pytest.approx(each.mean(), rel=0.02, abs=1e-5)
 
 
-def test_expected_improvement_of_one_objective():
-    value = expected_improvement(np.array([[1.0]]), np.array([9.0]), np.array([[1.0], [0.0]]), np.array([[1.0], [0.0]]))
-    assert value == pytest.approx([1 / math.sqrt(2 * math.pi), 1.0])
-
-
-def test_a_plain_study_with_conditional_parameters_comes_closer_than_random_search():
-    volumes = {}
-    for name, make in (("ours", SurrogateSampler), ("random", optuna.samplers.RandomSampler)):
-        volumes[name] = []
-        for seed in range(3):
-            study = optuna.create_study(directions=["minimize", "minimize"], sampler=make(seed))
-            study.optimize(mixed, n_trials=40)
-            front = np.array([trial.values for trial in study.best_trials])
-            origin, reference = np.array([[2.0, 2.0]]), np.array([2.0, 2.0])
-            gains = [expected_improvement(origin, reference, point[None], np.zeros((1, 2)))[0] for point in front]
-            assert min(gains) > 0
-            order = front[np.argsort(front[:, 0])]
-            heights = np.concatenate([[2.0], order[:-1, 1]])
-            volumes[name].append(float(((2.0 - order[:, 0]) * (heights - order[:, 1])).sum()))
-    assert np.median(volumes["ours"]) > np.median(volumes["random"])
-
-
-def test_a_single_noisy_objective_is_minimised():
-    generator = np.random.default_rng(0)
-
-    def noisy(trial):
-        x, y = trial.suggest_float("x", -2, 2), trial.suggest_float("y", 0.01, 10, log=True)
-        return (x - 1) ** 2 + math.log10(y) ** 2 + 0.1 * generator.standard_normal()
-
-    study = optuna.create_study(sampler=SurrogateSampler(0))
-    study.optimize(noisy, n_trials=40)
-    late = [(t.params["x"] - 1) ** 2 + math.log10(t.params["y"]) ** 2 for t in study.trials[25:]]
-    assert np.median(late) < 0.2
-
-
-def test_three_objectives_are_refused():
-    study = optuna.create_study(directions=["minimize"] * 3, sampler=SurrogateSampler(0))
-    with pytest.raises(ValueError, match="1 or 2 objectives, but the study has 3"):
-        study.ask().suggest_float("x", 0, 1)
-
-
-def test_a_discrete_study_is_exhausted_without_a_duplicate():
-    study = optuna.create_study(sampler=SurrogateSampler(0))
-
-    def objective(trial):
-        return trial.suggest_int("a", 1, 4) * trial.suggest_categorical("b", [1, 2, 3])
-
-    study.optimize(objective, n_trials=12)
-    assert len({tuple(trial.params.items()) for trial in study.trials}) == 12
-
-
-def test_few_of_many_observations_suffice(monkeypatch):
-    monkeypatch.setattr(surrogate, "MOST_OBSERVED", 16)
-    study = optuna.create_study(sampler=SurrogateSampler(0))
-    study.optimize(lambda trial: (trial.suggest_float("x", 0, 1) - 0.3) ** 2, n_trials=60)
-    assert study.best_value < 1e-4
-    assert np.median([trial.value for trial in study.trials[40:]]) < 0.01
-
-
 def test_a_pending_trial_counts_with_the_value_expected_of_it():
-    """So that there is nothing to be gained beside it, as long as it runs."""
+    """Nothing is to be gained beside it as long as it runs."""
     features = np.linspace(0, 1, 6)[:, None]
     values = np.sin(5 * features[:, 0])
     pending, far = np.array([[0.5]]), np.array([[1.5]])
@@ -170,21 +99,75 @@ def test_a_pending_trial_counts_with_the_value_expected_of_it():
     assert after.predict(pending)[1] == pytest.approx(before.predict(pending)[1], rel=0.1)
 
 
-def test_running_trials_are_pending_for_the_models(monkeypatch):
+@pytest.fixture
+def observations(monkeypatch):
+    """Collect how many observed and how many pending points each model is made from."""
     seen = []
 
     class Watched(GaussianProcess):
         def __init__(self, kernel, features, values):
-            seen.append(len(features) - len(values))
+            seen.append((len(values), len(features) - len(values)))
             super().__init__(kernel, features, values)
 
     monkeypatch.setattr(surrogate, "GaussianProcess", Watched)
-    study = optuna.create_study(sampler=SurrogateSampler(0))
-    study.optimize(lambda trial: (trial.suggest_float("x", 0, 1) - 0.5) ** 2, n_trials=12)
-    seen.clear()
-    for _ in range(3):
+    return seen
+
+
+def accuracy_of(proposal):
+    """Return an accuracy that grows with the parameters, most of all with depth and without regulators."""
+    architecture = proposal.architecture
+    return 1 - proposal.cost.parameters**-0.3 * (1 + 0.3 * len(architecture.sections) / architecture.depth)
+
+
+def finish(proposals, count):
+    """Finish so many trials, one after the other, and return their proposals."""
+    done = []
+    for _ in range(count):
+        done.append(proposals.propose())
+        proposals.tell(done[-1], "COMPLETE", accuracy_of(done[-1]))
+    return done
+
+
+def test_its_front_is_better_than_that_of_random_search(space_file):
+    space = SearchSpace.from_yaml(space_file(SPACE))
+    scale = Scale(*(cost.parameters for cost in space.extremes()), 0.1)
+
+    def hypervolume(sampler, seed):
+        done = finish(Proposals(space, sampler, seed), 16)
+        records = [
+            {"sequence": p.trial, "state": "COMPLETE", "parameters": p.cost.parameters, "accuracy": accuracy_of(p)}
+            for p in done
+        ]
+        return scale.hypervolume(front_of(records))
+
+    volumes = {name: [hypervolume(name, seed) for seed in range(2)] for name in ("surrogate", "random")}
+    assert min(volumes["surrogate"]) > max(volumes["random"])
+
+
+def test_a_study_of_other_directions_is_refused(space_file):
+    sampler = SurrogateSampler(0, SearchSpace.from_yaml(space_file(SPACE)))
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
+    with pytest.raises(ValueError, match="needs the directions MAXIMIZE, MINIMIZE, but the study has MINIMIZE, MIN"):
         study.ask().suggest_float("x", 0, 1)
-    assert seen == [0, 1, 2]
+
+
+def test_a_model_is_made_from_the_front_and_some_of_many_observations(space_file, monkeypatch, observations):
+    monkeypatch.setattr(surrogate, "MOST_OBSERVED", 16)
+    done = finish(Proposals(SearchSpace.from_yaml(space_file(SPACE)), "surrogate", 0), 30)
+    assert len({proposal.architecture.fingerprint for proposal in done}) == 30
+    assert observations[-1] == (16, 0)
+
+
+def test_running_trials_are_pending_for_the_model_and_estimates_count(space_file, observations):
+    proposals = Proposals(SearchSpace.from_yaml(space_file(SPACE)), "surrogate", 0)
+    finish(proposals, 6)
+    observations.clear()
+    first, second, third = (proposals.propose() for _ in range(3))
+    proposals.tell(first, "PRUNED", estimate=0.8)
+    proposals.tell(second, "PRUNED")
+    proposals.tell(third, "FAIL")
+    proposals.propose()
+    assert observations == [(6, 0), (6, 1), (6, 2), (7, 0)]
 
 
 def test_a_space_is_searched_without_duplicates_and_within_its_constraints(space_file):
@@ -212,7 +195,7 @@ def test_first_trials_spread_over_the_parameter_range(space_file):
 
 def test_the_first_trials_are_typical_networks_of_their_size(space_file):
     space = SearchSpace.from_yaml(space_file(SPACE))
-    domain, generator = SpaceDomain(space), random.Random(1)
+    domain, generator = Domain(space), random.Random(1)
     drawn = [np.linalg.norm(domain.draw(generator).features) for _ in range(200)]
     proposals = Proposals(space, "surrogate", 0)
     first = [np.linalg.norm(domain.read(proposals.propose().choices).features) for _ in range(5)]
@@ -268,27 +251,7 @@ def test_the_same_history_gives_the_same_proposals(space_file):
 
 
 def test_descriptions_of_one_network_are_one_point(space_file):
-    domain = SpaceDomain(SearchSpace.from_yaml(space_file(SPACE)))
+    domain = Domain(SearchSpace.from_yaml(space_file(SPACE)))
     shared = {"sections": 1, "sharing": "section", "width": 8, "depth_1": 1, "regulators_1": "none"}
-    assert domain.read(shared).key == domain.read({**shared, "sharing": "none"}).key
-    assert domain.read({**shared, "depth_1": 2}).key != domain.read(shared).key
-
-
-def test_conditional_parameters_are_learnt_from_trials():
-    distributions = {
-        "kind": CategoricalDistribution(["a", "b"]),
-        "x": FloatDistribution(0, 1),
-        "n": IntDistribution(1, 3),
-    }
-    trials = [
-        ({"kind": "a", "x": 0.5}, {name: distributions[name] for name in ("kind", "x")}),
-        ({"kind": "b", "n": 2}, {name: distributions[name] for name in ("kind", "n")}),
-        ({"kind": "a", "x": 0.1}, {name: distributions[name] for name in ("kind", "x")}),
-    ]
-    domain = LearntDomain(trials)
-
-    def answer(kind):
-        return domain.build(lambda name, _: {"kind": kind, "x": 0.3, "n": 1}[name])
-
-    assert answer("a") == {"kind": "a", "x": 0.3}
-    assert answer("b") == {"kind": "b", "n": 1}
+    assert domain.read(shared).architecture == domain.read({**shared, "sharing": "none"}).architecture
+    assert domain.read({**shared, "depth_1": 2}).architecture != domain.read(shared).architecture

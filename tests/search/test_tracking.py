@@ -4,17 +4,22 @@ import copy
 import importlib.util
 import pickle
 import struct
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import optuna
 import pytest
+from ray.tune import Callback
+from ray.tune.callback import CallbackList
 from synthetic_run import write_run
 
 from dacnn_search.common.errors import InputError
 from dacnn_search.dashboard.tensorboard import write_tensorboard
-from dacnn_search.search.report import write_study
-from dacnn_search.search.tracking import Tracker, Tracking
+from dacnn_search.search.study import write_study
+from dacnn_search.search.tracker import Tracker
+from dacnn_search.search.tracking import Tracking
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.run_directory import RunDirectory
 
@@ -39,18 +44,32 @@ class Trial:
         pass
 
 
-class Inner:
+class Logger(Callback):
+    """A logger of Ray's: notes its events, and breaks at a result if told to."""
+
     def __init__(self, error: Exception | None = None) -> None:
         self.seen: list[Any] = []
         self.error = error
 
-    def on_trial_start(self, **named: Any) -> None:
-        self.seen.append(named)
+    def setup(self, **info: Any) -> None:
+        self.seen.append("setup")
 
-    def on_trial_result(self, **named: Any) -> None:
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.seen.append(f"start {trial}")
+
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
         if self.error:
             raise self.error
-        self.seen.append(named["result"])
+        self.seen.append(result)
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.seen.append(f"complete {trial}")
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.seen.append(f"error {trial}")
+
+    def on_experiment_end(self, trials: Any, **info: Any) -> None:
+        self.seen.append("end")
 
 
 def scalars(folder: Path) -> dict[str, dict[int, float]]:
@@ -103,27 +122,33 @@ def test_optuna_numbers_and_times_the_trials_as_the_ledger_does(tmp_path: Path, 
         assert trial.duration.total_seconds() == 4.0
 
 
-def test_scalars_are_passed_on_by_epoch() -> None:
-    inner = Inner()
-    tracker = Tracker(inner, pytest.fail)
-    tracker.on_trial_start(trial=Trial())
-    tracker.on_trial_result(trial=Trial(), result=RESULT)
-    assert inner.seen[1] == {"epoch": 3, "parameters": 500, "accuracy": 0.9, "training_iteration": 3}
+def test_every_event_is_passed_on_and_of_results_the_scalars_by_epoch() -> None:
+    """Called as Tune does, through its list of callbacks, which names the arguments."""
+    logger, trial = Logger(), Trial()
+    tune = CallbackList([Tracker(logger, pytest.fail)])
+    tune.setup()
+    tune.on_trial_start(iteration=1, trials=[trial], trial=trial)
+    tune.on_trial_result(iteration=2, trials=[trial], trial=trial, result=RESULT)
+    tune.on_trial_complete(iteration=3, trials=[trial], trial=trial)
+    tune.on_trial_error(iteration=3, trials=[trial], trial=trial)
+    tune.on_experiment_end(trials=[trial])
+    result = {"epoch": 3, "parameters": 500, "accuracy": 0.9, "training_iteration": 3}
+    assert logger.seen == ["setup", "start trial-7", result, "complete trial-7", "error trial-7", "end"]
 
 
 def test_a_broken_tracker_is_told_once_and_left_out() -> None:
     said: list[str] = []
-    inner = Inner(ConnectionError("the server is gone"))
-    tracker = Tracker(inner, said.append)
-    for _ in range(3):
-        tracker.on_trial_result(trial=Trial(), result=RESULT)
-    tracker.on_trial_start(trial=Trial())
-    assert said == ["Inner broke and is left out from here on: the server is gone"]
-    assert inner.seen == []
+    logger, trial = Logger(ConnectionError("https://me:secret@host is gone")), Trial()
+    tracker = Tracker(logger, said.append)
+    for iteration in range(3):
+        tracker.on_trial_result(iteration, [trial], trial, RESULT)
+    tracker.on_trial_start(3, [trial], trial)
+    assert said == ["Logger broke and is left out from here on: https://***@host is gone"]
+    assert logger.seen == []
 
 
 def test_tune_may_copy_and_pickle_it() -> None:
-    tracker = Tracker(Inner(), print)
+    tracker = Tracker(Logger(), print)
     assert copy.deepcopy(tracker) is tracker
     pickle.dumps(tracker)
 
@@ -145,6 +170,19 @@ def test_mlflow_that_does_not_answer_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("mlflow")
     with pytest.raises(InputError, match="--mlflow needs a server or database that answers, but is bogus://x"):
         Tracking(mlflow="bogus://x")
+
+
+def test_a_password_in_the_uri_of_mlflow_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = "https://me:secret@host"
+
+    def refuse(tracking_uri: str) -> None:
+        raise ConnectionError(f"{tracking_uri} is not there")
+
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(MlflowClient=refuse))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    with pytest.raises(InputError, match="answers, but is https://\\*\\*\\*@host") as caught:
+        Tracking(mlflow=uri)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.slow

@@ -1,25 +1,25 @@
-"""What to train next: an Optuna study proposes, what is infeasible or known is turned away before it costs anything."""
+"""What to train next: an Optuna sampler proposes; infeasible and known networks are turned away untrained."""
 
 import datetime
 import random
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import Cost
 from dacnn_search.search.sampler.domain import distribution_of
 from dacnn_search.search.sampler.registry import make_sampler, quiet_optuna
-from dacnn_search.search.sampler.surrogate import ESTIMATE
+from dacnn_search.search.sampler.surrogate import DIRECTIONS, ESTIMATE
 from dacnn_search.space.search_space import SearchSpace
+from dacnn_search.storage.ledger import Ledger
 
-__all__ = ["ATTRIBUTES", "DIRECTIONS", "Proposal", "Proposals", "frozen_trial", "open_trial"]
+__all__ = ["ATTRIBUTES", "Proposal", "Proposals", "Proposer", "finished_trial", "unfinished_trial"]
 
-DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)  # accuracy, parameters
 ATTRIBUTES = ("trial", "fingerprint", "parameters", "macs", "accuracy", "epochs", "seconds", "reason")
 MOST_ASKED = 16  # proposals turned away in a row, before we stop asking the sampler and draw by ourselves
 MOST_DRAWN = 64  # known networks drawn in a row, before we go through the space in its order
@@ -27,7 +27,7 @@ MOST_DRAWN = 64  # known networks drawn in a row, before we go through the space
 
 @dataclass(frozen=True)
 class Proposal:
-    """A network to be trained as trial number `trial`; `duplicates` known ones were proposed since the last."""
+    """A network to be trained as trial number `trial`. duplicates: known networks proposed since the last proposal."""
 
     trial: int
     architecture: Architecture
@@ -36,13 +36,84 @@ class Proposal:
     duplicates: int
 
 
+class Proposer:
+    """Gets proposals and records each of them before anyone trains it.
+
+    One proposal can be made ahead, in another thread, so that no worker waits for the sampler. The sampler hears how
+    trials ended just before it is asked again: proposals follow from the order of calls, never from their timing.
+
+    Args:
+        proposals: Where proposals come from.
+        ledger: The ledger they are recorded in, each with how many trials had finished when it was asked for.
+        facts: Further entries of each record.
+    """
+
+    def __init__(self, proposals: "Proposals", ledger: Ledger, facts: Mapping[str, Any]) -> None:
+        self._proposals = proposals
+        self._ledger = ledger
+        self._facts = facts
+        self._ended: list[tuple[Proposal, Mapping[str, Any]]] = []  # trials whose end the sampler has not heard of
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="proposer")
+        self._ahead: Future[Proposal | None] | None = None
+
+    def tell(self, proposal: Proposal, record: Mapping[str, Any]) -> None:
+        """Report how a trial ended, as the ledger records it."""
+        self._ended.append((proposal, record))
+
+    def look_ahead(self, finished: int) -> None:
+        """Start making the next proposal, unless that has been started."""
+        if self._ahead is None:
+            self._ahead = self._thread.submit(self._ask, finished, self._take_ended())
+
+    def next(self, finished: int) -> Proposal | None:
+        """Return the next proposal, or None if the space is exhausted. Raises OSError if it can't be recorded."""
+        if self._ahead is None:
+            return self._ask(finished, self._take_ended())
+        ahead, self._ahead = self._ahead, None
+        return ahead.result()
+
+    def close(self) -> Proposal | None:
+        """End the thread and return the proposal that was made ahead, if nobody got it."""
+        self._thread.shutdown()
+        ahead, self._ahead = self._ahead, None
+        return ahead.result() if ahead is not None and ahead.exception() is None else None
+
+    def _take_ended(self) -> list[tuple[Proposal, Mapping[str, Any]]]:
+        ended, self._ended = self._ended, []
+        return ended
+
+    def _ask(self, finished: int, ended: list[tuple[Proposal, Mapping[str, Any]]]) -> Proposal | None:
+        for proposal, record in ended:
+            self._proposals.tell(proposal, record["state"], record["accuracy"], record["estimate"])
+        asked = self._proposals.propose()
+        if asked is not None:
+            self._ledger.append(
+                {
+                    "trial": asked.trial,
+                    "fingerprint": asked.architecture.fingerprint,
+                    "choices": asked.choices,
+                    "duplicates": asked.duplicates,
+                    "finished": finished,
+                    "first_trial": self._proposals.first_trial,
+                    **self._facts,
+                }
+            )
+        return asked
+
+
 class Proposals:
     """Proposes networks that meet the constraints, each at most once.
 
-    records: what earlier sessions of the search finished, as in the ledger; proposed: what they proposed. What they
-    did not finish is in `reopened`, under its old number. The sampler's seed depends on how many trials there were
-    before this session, so that a resumed search does not repeat its first random draws. The same arguments and the
-    same order of `propose` and `tell` give the same proposals.
+    The same arguments and the same order of `propose` and `tell` give the same proposals. The seed of the sampler
+    depends on how many trials there were before this session: a resumed search does not repeat its first draws.
+    `reopened` has what earlier sessions proposed and did not finish, under its old number.
+
+    Args:
+        space: The search space.
+        sampler: Name of a sampler, one of `SAMPLERS`.
+        seed: Seed of the search.
+        records: Ledger records of the trials that earlier sessions finished.
+        proposed: Records of what earlier sessions proposed.
     """
 
     def __init__(
@@ -62,13 +133,13 @@ class Proposals:
         self._generator = random.Random(f"{seed} {self.first_trial}")
         self._study.sampler = make_sampler(sampler, self._generator.getrandbits(32), space)
         for record in records:
-            self._study.add_trial(frozen_trial(space, record))
+            self._study.add_trial(finished_trial(space, record))
         self._known = {record["fingerprint"] for record in records}
         finished = {record["trial"] for record in records}
         self.reopened = [self._reopen(line) for line in proposed if line["trial"] not in finished]
 
     def propose(self) -> Proposal | None:
-        """The next network; None if every network of the space that meets the constraints is known."""
+        """Return the next network, or None if every network that meets the constraints is known."""
         duplicates = 0
         for _ in range(MOST_ASKED):
             trial = self._study.ask()
@@ -87,18 +158,18 @@ class Proposals:
     def tell(
         self, proposal: Proposal, state: str, accuracy: float | None = None, estimate: float | None = None
     ) -> None:
-        """Report how a trial ended: COMPLETE with its accuracy, PRUNED, perhaps with an estimate of what it would have
-        reached, or FAIL."""
+        """Report how a trial ended: COMPLETE with its accuracy, PRUNED (perhaps with the estimated accuracy that it
+        would have reached) or FAIL."""
         trial = self._open.pop(proposal.trial)
-        for name, value in _estimate(estimate).items():
-            trial.set_user_attr(name, value)
+        if estimate is not None:
+            trial.set_user_attr(ESTIMATE, estimate)
         if accuracy is not None and state == "COMPLETE":
             self._study.tell(trial, (accuracy, proposal.cost.parameters))
         else:
             self._study.tell(trial, state=TrialState[state])
 
     def _reopen(self, line: Mapping[str, Any]) -> Proposal:
-        """A proposal of an earlier session as one of this session."""
+        """Make a proposal of an earlier session one of this session."""
         choices = dict(line["choices"])
         architecture, _ = self.space.replay(choices)
         self._known.add(architecture.fingerprint)
@@ -106,7 +177,7 @@ class Proposals:
         return Proposal(line["trial"], architecture, choices, self.space.cost(architecture), line["duplicates"])
 
     def _ask_for(self, choices: dict[str, Any]) -> optuna.Trial:
-        """A running trial of the study with these choices."""
+        """Start a trial of the study with these choices."""
         self._study.enqueue_trial(choices)
         trial = self._study.ask()
         self.space.suggest(trial)
@@ -122,7 +193,7 @@ class Proposals:
         return proposal
 
     def _find_unknown(self) -> tuple[Architecture, dict[str, Any]] | None:
-        """A random network that is not known, or, where those are rare, the first in the order of the space."""
+        """Return a random unknown network or, where those are rare, the first in the order of the space."""
         for _ in range(MOST_DRAWN):
             architecture, choices = self.space.draw(self._generator)
             if architecture.fingerprint not in self._known:
@@ -130,44 +201,43 @@ class Proposals:
         return next(self.space.networks(self._known), None)
 
 
-def frozen_trial(space: SearchSpace, record: Mapping[str, Any]) -> optuna.trial.FrozenTrial:
-    """A ledger's record as a finished Optuna trial, with its figures and identity as user attributes."""
+def finished_trial(space: SearchSpace, record: Mapping[str, Any]) -> FrozenTrial:
+    """Return a ledger record as a finished Optuna trial, with its figures as user attributes."""
     complete = record["state"] == "COMPLETE"
-    trial = optuna.trial.create_trial(
-        state=TrialState[record["state"]],
-        values=(record["accuracy"], record["parameters"]) if complete else None,
-        user_attrs={name: record[name] for name in ATTRIBUTES} | _estimate(record.get("estimate")),
-        **_parameters(space, record["choices"]),
-    )
+    attributes = {name: record[name] for name in ATTRIBUTES}
+    if record.get("estimate") is not None:
+        attributes[ESTIMATE] = record["estimate"]
+    values = (record["accuracy"], record["parameters"]) if complete else None
+    trial = _make_trial(space, record["choices"], TrialState[record["state"]], attributes, values)
     end = datetime.datetime.fromisoformat(record["time"]).astimezone().replace(tzinfo=None)  # local, as Optuna's are
     trial.datetime_start = end - datetime.timedelta(seconds=record["finished"] - record["started"])
     trial.datetime_complete = end
     return trial
 
 
-def open_trial(space: SearchSpace, proposal: Proposal, state: TrialState) -> optuna.trial.FrozenTrial:
-    """A proposal as an Optuna trial that has not ended: RUNNING, or WAITING to be run again."""
+def unfinished_trial(space: SearchSpace, proposal: Proposal, state: TrialState) -> FrozenTrial:
+    """Return a proposal as an Optuna trial that is RUNNING or WAITING."""
+    attributes = {
+        "trial": proposal.trial,
+        "fingerprint": proposal.architecture.fingerprint,
+        "parameters": proposal.cost.parameters,
+        "macs": proposal.cost.macs,
+    }
+    return _make_trial(space, proposal.choices, state, attributes)
+
+
+def _make_trial(
+    space: SearchSpace,
+    choices: Mapping[str, Any],
+    state: TrialState,
+    attributes: dict[str, Any],
+    values: tuple[float, float] | None = None,
+) -> FrozenTrial:
+    _, asked = space.replay(choices)
     return optuna.trial.create_trial(
         state=state,
-        user_attrs={
-            "trial": proposal.trial,
-            "fingerprint": proposal.architecture.fingerprint,
-            "parameters": proposal.cost.parameters,
-            "macs": proposal.cost.macs,
-        },
-        **_parameters(space, proposal.choices),
+        values=values,
+        params={name: choices[name] for name in asked},
+        distributions={name: distribution_of(options) for name, options in asked.items()},
+        user_attrs=attributes,
     )
-
-
-def _estimate(value: float | None) -> dict[str, float]:
-    """The user attribute of a trial that was stopped early and has a forecast."""
-    return {} if value is None else {ESTIMATE: value}
-
-
-def _parameters(space: SearchSpace, choices: Mapping[str, Any]) -> dict[str, Any]:
-    """Choices, with what they were chosen from, as Optuna takes them."""
-    _, asked = space.replay(choices)
-    return {
-        "params": {name: choices[name] for name in asked},
-        "distributions": {name: distribution_of(options) for name, options in asked.items()},
-    }

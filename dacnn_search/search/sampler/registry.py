@@ -14,6 +14,8 @@ __all__ = ["SAMPLERS", "make_sampler", "quiet_optuna"]
 
 
 def _tpe(seed: int, space: SearchSpace) -> BaseSampler:
+    """Return a TPE that models choices together that are asked together. Running trials count as bad ones, so that
+    parallel workers do not flock."""
     return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
 
@@ -30,15 +32,14 @@ SAMPLERS: dict[str, Callable[[int, SearchSpace], BaseSampler]] = {
 
 
 def make_sampler(name: str, seed: int, space: SearchSpace) -> BaseSampler:
-    """A fresh sampler for a space. `auto` is `surrogate`. `tpe` is multivariate and grouped: parts that are asked
-    together are modelled together, and running trials count as bad ones, so that parallel workers do not flock."""
+    """Return a fresh sampler, one of `SAMPLERS`, for a space."""
     with quiet_optuna():
         return SAMPLERS[name](seed, space)
 
 
 @contextlib.contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Keep Optuna from announcing studies and from calling features experimental that we chose knowingly."""
+    """Silence Optuna's announcements of studies and its warnings that a feature is experimental."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Ask the sampler of a finished search again, in the order of events, and compare what it proposes with what it did.
+"""Ask the sampler of a finished search again, in the order of events, and compare its proposals with those on record.
 
 python -m dacnn_search.replay results/NAME
 """
@@ -16,8 +16,10 @@ __all__ = ["Departure", "replay"]
 
 @dataclass(frozen=True)
 class Departure:
-    """Where a sampler, asked again, proposes another network: for trial `trial`, `proposed` instead of `recorded`
-    (fingerprints; None if it has nothing to propose)."""
+    """The first trial for which the sampler, asked again, proposes another network.
+
+    recorded, proposed: fingerprints; `proposed` is None if the sampler has nothing to propose.
+    """
 
     trial: int
     recorded: str
@@ -25,11 +27,10 @@ class Departure:
 
 
 def replay(run: RunDirectory) -> tuple[int, int, Departure | None]:
-    """Ask again for every proposal of a run, in the order of its events: how many were confirmed, how many could not
-    be asked for (proposed in a space that the run no longer has, or before proposals were recorded), and the first
-    departure, at which it ends.
+    """Ask again for every proposal of a run. Takes as long as the sampler took in the search.
 
-    It takes as long as the sampler took in the search.
+    Returns how many proposals were confirmed, how many could not be asked for (made in a space that the run no longer
+    has, or before proposals were recorded), and the first departure, at which it ends.
     """
     from dacnn_search.storage.resume import check_nothing_lost, space_id
 
@@ -52,15 +53,15 @@ def replay(run: RunDirectory) -> tuple[int, int, Departure | None]:
 def _replay_session(
     space: Any, session: Sequence[Mapping[str, Any]], earlier: Sequence[Mapping[str, Any]], records: Sequence[Any]
 ) -> Departure | None:
-    """Ask for the proposals of one session, telling how trials ended in between as the search did."""
+    """Ask for the proposals of one session, reporting the ends of trials in between as the search did."""
     from dacnn_search.search.sampler.proposals import Proposals
 
     settings = session[0]
-    told = settings["session"]
-    proposals = Proposals(space, settings["sampler"], settings["seed"], records[:told], earlier)
+    reported = settings["session"]
+    proposals = Proposals(space, settings["sampler"], settings["seed"], records[:reported], earlier)
     open_trials = {proposal.trial: proposal for proposal in proposals.reopened}
     for line in session:
-        for record in records[told : line["finished"]]:
+        for record in records[reported : line["finished"]]:
             if record["trial"] not in open_trials:
                 raise RunDirectoryError(
                     f"a ledger must have a line for every trial, but trial {record['trial']} ends in it before it is "
@@ -69,7 +70,7 @@ def _replay_session(
             proposals.tell(
                 open_trials.pop(record["trial"]), record["state"], record["accuracy"], record.get("estimate")
             )
-        told = line["finished"]
+        reported = line["finished"]
         asked = proposals.propose()
         if asked is None or asked.architecture.fingerprint != line["fingerprint"]:
             proposed = None if asked is None else asked.architecture.fingerprint

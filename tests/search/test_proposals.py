@@ -1,4 +1,4 @@
-"""Proposals made ahead: on disk before anyone gets them, in an order that can be replayed."""
+"""Proposals: on disk before anyone gets them, made ahead, in an order that can be replayed."""
 
 import itertools
 from pathlib import Path
