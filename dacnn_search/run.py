@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from dacnn_search.search.tracking import Tracking
 
 EPILOG = """\
-A run directory results/<name>/ keeps everything. A search that was interrupted goes on with --resume; with more
---trials than before a finished one does as well. The settings of the search stand in the YAML file; what is given here
-counts instead.
+A run directory results/<name>/ keeps everything. --resume continues a search that was interrupted, or with more
+--trials one that was finished. Options given here override the settings of the search in the YAML file.
 """
 
 search = option_group("Search")
@@ -28,23 +27,25 @@ trackers = option_group("Tracking")
 @command(epilog=EPILOG)
 @click.option("--space", type=PATH, metavar="FILE", help="YAML file, such as search_spaces/default.yaml")
 @click.option("--resume", type=PATH, metavar="FOLDER", help="run directory of a search to go on with")
-@click.option("--extend", is_flag=True, help="with both: go on in that space, with what fits it")
+@click.option(
+    "--extend", is_flag=True, help="with --resume and --space: go on in the new space with the trials that fit it"
+)
 @click.option("--repair", is_flag=True, help="with --resume: leave out damaged lines of the ledger")
 @click.option("--name", help="name of the run directory (default: the space's, numbered if taken)")
-@click.option("--results", type=PATH, metavar="FOLDER", default=Path("results"), help="where run directories are")
+@click.option("--results", type=PATH, metavar="FOLDER", default=Path("results"), help="folder of the run directories")
 @search("--trials", type=at_least(1), help="end after this many trials, those stopped early or failed counted")
 @search("--time-budget", type=DURATION, help="start no trial after 90s, 30m, 2h, ...")
 @search("--sampler", help="auto, tpe, nsga2, nsga3, gp, random, qmc or surrogate")
 @search("--stopping", help="auto, none, front or halving: which trials end early")
 @search("--confirm", type=at_least(0), help="train what reaches the front by so many further seeds; the mean counts")
-@search("--seed", type=at_least(0), help="of proposals, weights and shuffling")
-@resources("--concurrency", type=at_least(1), help="trials at once (default: what cores and GPUs hold)")
+@search("--seed", type=at_least(0), help="seed of proposals, weights and shuffling")
+@resources("--concurrency", type=at_least(1), help="trials at once (default: as many as cores and GPUs hold)")
 @resources("--gpus-per-trial", type=GPUS, help="share of a GPU per trial (default auto: as many as fit)")
-@resources("--address", help="of a running Ray cluster (default: Ray on this machine)")
-@trackers("--tensorboard", is_flag=True, help="learning curves in the run's folder tensorboard/")
-@trackers("--wandb", metavar="PROJECT", help="of Weights & Biases, to report every trial to")
-@trackers("--mlflow", metavar="URI", help="such as sqlite:///mlflow.db, to report every trial to")
-@click.option("--verbose", is_flag=True, help="show what Ray says")
+@resources("--address", help="address of a running Ray cluster (default: Ray on this machine)")
+@trackers("--tensorboard", is_flag=True, help="write learning curves to the run's folder tensorboard/")
+@trackers("--wandb", metavar="PROJECT", help="report every trial to this project of Weights & Biases")
+@trackers("--mlflow", metavar="URI", help="report every trial to this MLflow server, such as sqlite:///mlflow.db")
+@click.option("--verbose", is_flag=True, help="show Ray's messages")
 def main(
     space: Path | None,
     resume: Path | None,

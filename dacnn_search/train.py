@@ -28,12 +28,14 @@ the number of classes differs.
 @click.option("--run", type=PATH, metavar="FOLDER", help="run directory of a search, together with --trial")
 @click.option("--trial", type=at_least(0), help="train the network of this trial of the run")
 @click.option("--data", help="other data: a data set's name, an .npz file or a folder of images")
-@click.option("--root", metavar="FOLDER", help="of a data set's files (default: data, where it downloads)")
+@click.option("--root", metavar="FOLDER", help="folder of a data set's files (default: data, where it downloads)")
 @click.option("--image-size", type=at_least(8), help="side in pixels for a folder of images (default: as before)")
 @click.option("--init", type=PATH, metavar="WEIGHTS", help="start from this weight file or exported network")
-@click.option("--recipe", type=click.Choice(tuple(PRESETS)), help="instead of the config's (with --network: fast)")
-@click.option("--epochs", type=at_least(1), help="instead of the recipe's")
-@click.option("--seed", type=at_least(0), help="of weights and shuffling, instead of the config's")
+@click.option(
+    "--recipe", type=click.Choice(tuple(PRESETS)), help="recipe instead of the config's (with --network: fast)"
+)
+@click.option("--epochs", type=at_least(1), help="epochs instead of the recipe's")
+@click.option("--seed", type=at_least(0), help="seed of weights and shuffling instead of the config's")
 @click.option("--out", type=PATH, metavar="FOLDER", help="where to write (default: results/train/<name>)")
 def main(**given: Any) -> None:
     """Train one network alone and write config, weights, metrics and model card."""
@@ -81,9 +83,7 @@ def _read_network(options: SimpleNamespace) -> TrainSettings:
             raise InputError("--network must have --data beside it, but has none")
         values = {"architecture": get(options.network), "data": None, "name": options.network}
         return TrainSettings.model_construct(**values, recipe=Recipe(), seed=0)
-    settings: TrainSettings = read_settings(options.config, TrainSettings if options.data is None else AnyDataSettings)[
-        0
-    ]
+    settings, _ = read_settings(options.config, TrainSettings if options.data is None else AnyDataSettings)
     return settings
 
 

@@ -1,1 +1,1 @@
-"""What every room uses: errors, units, files, YAML, signals, commands, the machine."""
+"""The base of all rooms: errors, units, files, YAML, signals, commands, the machine."""

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first is an orderly end, the second ends the process at once."""
+"""SIGINT and SIGTERM: the first ends a run in order, the second ends the process at once."""
 
 import contextlib
 import os
@@ -15,9 +15,11 @@ __all__ = ["Interrupted", "Stop", "orderly_end"]
 
 
 class Interrupted(DacnnSearchError):
-    """A signal ended a run; what was finished is kept. The exit code is a shell's for that signal: 130 or 143.
+    """A signal ended a run, whose finished trials are kept. The exit code is 130 (SIGINT) or 143 (SIGTERM).
 
-    folder: of the run; None if it had not begun.
+    Args:
+        number: The signal.
+        folder: The run directory; None if the run had not begun.
     """
 
     def __init__(self, number: int, folder: Path | None) -> None:
@@ -29,7 +31,7 @@ class Interrupted(DacnnSearchError):
 
 
 class Stop:
-    """Whether a signal has asked for the end. It raises KeyboardInterrupt, except while it is `polled`."""
+    """Remembers that a signal asked for the end. The signal raises KeyboardInterrupt, except within `polled`."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -41,7 +43,7 @@ class Stop:
 
     @contextlib.contextmanager
     def polled(self) -> Iterator[None]:
-        """Within it a signal interrupts nothing: who is inside looks at `requested` and leaves soon."""
+        """Let signals interrupt nothing. The code within checks `requested` and ends soon after."""
         self._polled = True
         try:
             yield
@@ -55,9 +57,33 @@ class Stop:
 
 
 @contextlib.contextmanager
+def orderly_end(folder: Path | None = None) -> Iterator[Stop]:
+    """Turn a signal into `Interrupted`, by way of KeyboardInterrupt.
+
+    Args:
+        folder: The run directory that the message names; None if the run has not begun.
+    """
+    stop = Stop()
+    in_main = threading.current_thread() is threading.main_thread()  # Python handles signals only there
+    numbers = (signal.SIGINT, signal.SIGTERM) if in_main else ()
+    before = {number: signal.signal(number, stop._receive) for number in numbers}
+    try:
+        with _leave_at_second() if in_main else contextlib.nullcontext():
+            yield stop
+    except KeyboardInterrupt:
+        raise Interrupted(stop.signal or signal.SIGINT, folder) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def _leave_at_second() -> Iterator[None]:
-    """Within it a second signal ends the process at once, even while the main thread is deep in a library: the
-    interpreter writes the number of each signal to a socket, and a thread reads them. Files are whole at any moment."""
+    """Let a second signal end the process at once, also while the main thread is deep in a library.
+
+    The interpreter writes the number of each signal to a socket, which a thread reads. Files stay whole since all
+    writes are atomic.
+    """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
 
@@ -79,21 +105,3 @@ def _leave_at_second() -> Iterator[None]:
         writer.close()
         watcher.join()
         reader.close()
-
-
-@contextlib.contextmanager
-def orderly_end(folder: Path | None = None) -> Iterator[Stop]:
-    """Within it a signal leads to `Interrupted` of the run in `folder`, or of one that has not begun, either through
-    the KeyboardInterrupt it raises or through one raised by who polls."""
-    stop = Stop()
-    in_main = threading.current_thread() is threading.main_thread()  # only there signals can be handled
-    numbers = (signal.SIGINT, signal.SIGTERM) if in_main else ()
-    before = {number: signal.signal(number, stop._receive) for number in numbers}
-    try:
-        with _leave_at_second() if in_main else contextlib.nullcontext():
-            yield stop
-    except KeyboardInterrupt:
-        raise Interrupted(stop.signal or signal.SIGINT, folder) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

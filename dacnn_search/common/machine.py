@@ -1,4 +1,4 @@
-"""This machine: the cores a process may use, GPUs, processor, package versions, the commit of a checkout."""
+"""Facts about this machine: cores, GPUs, processor, package versions, the commit of a checkout."""
 
 import contextlib
 import importlib.metadata
@@ -11,12 +11,12 @@ from pathlib import Path
 
 __all__ = ["count_cores", "git_commit", "gpu_memory", "gpu_names", "package_versions", "processor_name"]
 
-
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # in microseconds: of CPU, of wall time
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "plotly", "dacnn-search")
 
 
 def package_versions() -> dict[str, str | None]:
-    """The installed versions of what results may depend on; None for what is not installed."""
+    """Return the versions of the packages that results depend on; None for those that are not installed."""
     versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
@@ -27,7 +27,7 @@ def package_versions() -> dict[str, str | None]:
 
 
 def processor_name() -> str:
-    """The processor's name where Linux tells it, else what Python knows."""
+    """Return the processor's name from Linux, elsewhere what Python knows."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -37,7 +37,7 @@ def processor_name() -> str:
 
 
 def gpu_memory() -> int:
-    """Bytes of memory of the smallest GPU here; 0 where the driver's tool does not tell."""
+    """Return the bytes of memory of the smallest GPU here; 0 if nvidia-smi does not tell."""
     found = _output("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits").split()
     return min((int(mebibytes) for mebibytes in found if mebibytes.isdigit()), default=0) * 2**20
 
@@ -47,12 +47,21 @@ def gpu_names() -> list[str]:
 
 
 def git_commit() -> str | None:
-    """The commit of this package's checkout, if it is run from one."""
+    """Return the commit of the checkout that this package is run from, if it is."""
     return _output("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD") or None
 
 
+def count_cores() -> int:
+    """Return the number of CPU cores that this process may use, by its affinity and its container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # no such file, or no quota: "max"
+        quota, period = map(int, CPU_QUOTA.read_text().split())
+        cores = min(cores, math.ceil(quota / period))
+    return max(1, cores)
+
+
 def _output(*command: str) -> str:
-    """What a program prints; nothing if it is not there or fails."""
+    """Return the output of a program; nothing if it is not there or fails."""
     if shutil.which(command[0]) is None:
         return ""
     try:
@@ -60,15 +69,3 @@ def _output(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of CPU and of wall time; in a container its own
-
-
-def count_cores() -> int:
-    """The CPU cores that this process may use: those it is pinned to, fewer if its container has a quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # no such file, or no quota: "max"
-        quota, period = map(int, CPU_QUOTA.read_text().split())
-        cores = min(cores, math.ceil(quota / period))
-    return max(1, cores)

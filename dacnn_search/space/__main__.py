@@ -13,7 +13,7 @@ from dacnn_search.space.settings import SpaceSettings
 
 @command()
 @click.argument("space", type=PATH, required=False)
-@click.option("--seed", type=int, default=0, help="of the networks drawn")
+@click.option("--seed", type=int, default=0, help="seed of the networks drawn")
 @click.option("--schema", is_flag=True, help="print the JSON Schema of search spaces for editors")
 def main(space: Path | None, seed: int, schema: bool) -> None:
     """Check the search space in the YAML file SPACE, such as search_spaces/default.yaml, and show what it holds.
