@@ -1,4 +1,4 @@
-"""Makes DACNN-Bench: every network of a small search space trained, its learning curves in one table.
+"""Make DACNN-Bench: every network of a small search space trained, its learning curves in one table.
 
     python benchmarks/dacnn_bench.py benchmarks/dacnn_bench/digits.yaml --work FOLDER
     python benchmarks/dacnn_bench.py benchmarks/dacnn_bench/digits.yaml --work FOLDER --pack
@@ -31,18 +31,18 @@ Job = tuple[str, int]  # fingerprint, seed
 
 
 def jobs_of(networks: dict[str, Architecture]) -> list[Job]:
-    """What the table holds: each network with seed 0, a quarter of them with seed 1."""
+    """Return the trainings of the table: each network with seed 0, a quarter of them with seed 1."""
     ordered = sorted(networks)
     return [(f, 0) for f in ordered] + [(f, 1) for f in ordered if int(f[:8], 16) % 4 == 0]
 
 
 def networks_of(space: SearchSpace) -> dict[str, Architecture]:
-    """All networks of a space by fingerprint."""
+    """Return all networks of a space by fingerprint."""
     return {architecture.fingerprint: architecture for architecture, _ in space.networks()}
 
 
 def read_results(folder: Path) -> Iterator[dict[str, Any]]:
-    """All results in a work folder; a line that was torn by a kill is left out."""
+    """Yield all results in a work folder; a line that was torn by a kill is left out."""
     for path in sorted(folder.glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
@@ -52,7 +52,7 @@ def read_results(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def train_jobs(path: Path, jobs: list[Job], output: Path) -> None:
-    """Train each job and append its curves to a file; the body of one process."""
+    """Train each job and append its curves to a file. Runs in a process of its own."""
     os.nice(19 - os.nice(0))
     import torch
 

@@ -75,7 +75,7 @@ class _Moved(torch.utils.data.DataLoader):
 
 
 def seconds(run: Callable[[], Any], rounds: int, warm_up: int = 2) -> float:
-    """Median wall time of a call, the GPU's work included."""
+    """Return the median wall time of a call, the GPU's work included."""
     times = []
     for number in range(warm_up + rounds):
         torch.cuda.synchronize()
@@ -92,7 +92,7 @@ def make_training(architecture: Architecture, data: ResidentData, recipe: Recipe
 
 
 def endless(recipe: Recipe, compiled: bool) -> Recipe:
-    """The recipe for more epochs than are run here, compiled or not."""
+    """Return the recipe with more epochs than are run here, compiled or not."""
     return recipe.model_copy(update={"epochs": 10_000, "compiled": compiled})
 
 
@@ -107,7 +107,7 @@ def compiled_rate(architecture: Architecture, data: ResidentData, recipe: Recipe
 
 
 def graph_of(run: Callable[[], Any]) -> torch.cuda.CUDAGraph:
-    """What a call launches, to be launched at once."""
+    """Record the kernels that a call launches, so that they can be launched at once."""
     stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -120,7 +120,7 @@ def graph_of(run: Callable[[], Any]) -> torch.cuda.CUDAGraph:
 
 
 def measure(case: Case, rounds: int, compiles: bool) -> dict[str, Any]:
-    """Epochs of ours and of the naive loops, and the convolutions of as many steps."""
+    """Time epochs of ours and of the naive loops, and the convolutions of as many steps."""
     data = make_data(case)
     steps_alone = ResidentData(without_validation(data), GPU)
     recipe = endless(case.recipe, compiled=False)
@@ -189,7 +189,7 @@ def measure_zoo(
 
 
 def whole_training(data: ResidentData, epochs: int) -> float:
-    """Seconds of 90 epochs of DACNN-18 (MIX,REG) on 50,000 images, extrapolated."""
+    """Extrapolate the seconds of 90 epochs of DACNN-18 (MIX,REG) on 50,000 images."""
     training = make_training(zoo.get("dacnn18-mix-reg"), data, endless(Recipe(name="paper"), compiled=False))
     return seconds(training.run_epoch, epochs) * WHOLE_EPOCHS * WHOLE_IMAGES / len(data.train)
 
@@ -212,7 +212,7 @@ def train_some(barrier: Any, rates: Any, least: float) -> None:
 
 
 def trainings_per_hour(processes: int, least: float) -> float:
-    """Of so many processes together, which train for at least so many seconds."""
+    """Return the trainings per hour of all processes together, which train for at least `least` seconds."""
     context = multiprocessing.get_context("spawn")
     barrier, rates = context.Barrier(processes), context.Queue()
     workers = [context.Process(target=train_some, args=(barrier, rates, least)) for _ in range(processes)]
@@ -229,7 +229,7 @@ def _packed_case() -> Case:
 
 
 def packed_processes() -> int:
-    """How many trainings of the small network a search would put on this GPU."""
+    """Return how many trainings of the small network a search would put on this GPU."""
     machine = Machine(len(os.sched_getaffinity(0)), 1, 2**40, torch.cuda.get_device_properties(0).total_memory)
     slots = pack(machine, demand_of([PACKED_NETWORK], (3, 32, 32), 10, _packed_case().recipe, trainings=100))
     return slots.concurrency

@@ -1,4 +1,4 @@
-"""What a search costs beyond training: against Ray Tune with OptunaSearch as one would write it, and plain Optuna.
+"""Measure what a search costs beyond training, against Ray Tune with OptunaSearch as one writes it and plain Optuna.
 
     python benchmarks/overhead.py --quick
 
@@ -90,7 +90,7 @@ class Process:
 
 
 def _worker_bytes(parent: int) -> Iterator[int]:
-    """Memory, shared pages counted in part, of each worker of Ray below a process that is training."""
+    """Yield the memory, shared pages counted in part, of each of Ray's workers below a process that is training."""
     parents, names = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -112,7 +112,7 @@ def _worker_bytes(parent: int) -> Iterator[int]:
 
 
 def ours(folder: Path, trials: int) -> dict[str, Any]:
-    """A whole search of the default space."""
+    """Run a whole search of the default space."""
     space = folder / "space.yaml"
     text = DEFAULT.read_text(encoding="utf-8").replace("top: 4", "top: 0")
     space.write_text(text, encoding="utf-8")
@@ -131,7 +131,7 @@ def ours(folder: Path, trials: int) -> dict[str, Any]:
 
 
 def _gaps(records: Sequence[dict[str, Any]]) -> list[float]:
-    """Seconds per trial that a worker did not train, its first trial left out."""
+    """Return the seconds before each trial in which its worker did not train; first trials are left out."""
     ended: dict[str, float] = {}
     gaps = []
     for record in records:
@@ -142,7 +142,7 @@ def _gaps(records: Sequence[dict[str, Any]]) -> list[float]:
 
 
 def theirs(folder: Path, stack: str, networks: list[dict[str, Any]]) -> dict[str, Any]:
-    """The naive stack on these networks."""
+    """Run the naive stack on these networks."""
     output, chosen = folder / f"{stack}.jsonl", folder / f"{stack}.json"
     chosen.write_text(json.dumps(networks))
     arguments = ("--stack", stack, "--trials", len(networks), "--networks", chosen, "--output", output)
@@ -162,7 +162,7 @@ def theirs(folder: Path, stack: str, networks: list[dict[str, Any]]) -> dict[str
 
 
 def whole_searches(trials: int, sample: int) -> dict[str, float]:
-    """Ours, the naive stack, the tuned one and plain Optuna once each, on the same networks."""
+    """Measure ours, the naive stack, the tuned one and plain Optuna once each, on the same networks."""
     with tempfile.TemporaryDirectory(prefix="overhead-") as name:
         folder = Path(name)
         mine = ours(folder, trials)
@@ -198,7 +198,7 @@ def whole_searches(trials: int, sample: int) -> dict[str, float]:
 
 
 def start_up() -> dict[str, float]:
-    """Ours and the bare minimum once each, after one that does not count."""
+    """Measure the start of ours and the bare minimum once each, after one that does not count."""
     with tempfile.TemporaryDirectory(prefix="overhead-") as name:
         space, ledger = Path(name) / "space.yaml", Path(name) / "ours" / "trials.jsonl"
         space.write_text(TRIVIAL, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How many trials and epochs a search takes to find the front: samplers and stopping rules on DACNN-Bench.
+"""Count the trials and epochs that searches take to find the front: samplers and stopping rules on DACNN-Bench.
 
     python benchmarks/search_efficiency.py --quick
     python benchmarks/search_efficiency.py --table fashion --seeds 20 --output results/efficiency
@@ -37,7 +37,7 @@ import plotly.colors
 from results_file import RESULTS, make_parser, write_figures
 from simulator import Table, best_hypervolume, hypervolumes, scale_of, simulate
 
-from dacnn_search.search.sampler import registry as samplers
+from dacnn_search.search.sampler.registry import SamplerFactory
 from dacnn_search.search.stopping import Progress, StoppingRule, Verdict, make_stopping
 from dacnn_search.space.search_space import SearchSpace
 
@@ -67,7 +67,7 @@ class Search:
 
 
 class AccuracyHalving(StoppingRule):
-    """What Ray Tune's ASHA does when it is told accuracy alone: at 1/3 of the epochs and 1/9 of them (at least one) a
+    """Ray Tune's ASHA if it is told accuracy alone: at 1/3 of the epochs and 1/9 of them (at least one) a
     trial goes on if its accuracy is among the best third of those that came so far."""
 
     def __init__(self, epochs: int) -> None:
@@ -83,19 +83,14 @@ class AccuracyHalving(StoppingRule):
 
 
 def run_search(search: Search) -> pd.DataFrame:
-    """One row per trial that ended, in the order of virtual time."""
-    samplers.SAMPLERS[DEFAULT] = lambda seed, _: optuna.samplers.TPESampler(seed=seed)
-    if PEER in (search.sampler, search.stopping):
-        from syne_tune_peer import Evolution
-
-        samplers.SAMPLERS[PEER] = Evolution
+    """Simulate a search and return one row per trial that ended, in the order of virtual time."""
     space = SearchSpace.from_yaml(FOLDER / f"{search.table}.yaml")
     table = Table(FOLDER / f"{search.table}.parquet")
     begun = time.process_time()
     events = simulate(
         space,
         table,
-        sampler=search.sampler,
+        sampler=_sampler(search.sampler),
         stopping=_rule(search.stopping, space.settings.recipe.epochs),
         seed=search.seed,
         trials=search.trials,
@@ -120,6 +115,14 @@ def run_search(search: Search) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(hypervolume=hypervolumes(events, table, scale_of(space)))
 
 
+def _sampler(name: str) -> str | SamplerFactory:
+    if name == PEER:
+        from syne_tune_peer import Evolution
+
+        return Evolution
+    return (lambda seed, _: optuna.samplers.TPESampler(seed=seed)) if name == DEFAULT else name
+
+
 def _rule(name: str, epochs: int) -> StoppingRule:
     if name == PEER:
         from syne_tune_peer import MOAsha
@@ -129,7 +132,7 @@ def _rule(name: str, epochs: int) -> StoppingRule:
 
 
 def over(rows: pd.DataFrame, unit: str, places: np.ndarray) -> np.ndarray:
-    """Median over seeds of the hypervolume after so many epochs or seconds; a search that has ended keeps its last."""
+    """Return the median hypervolume over seeds at `places` of epochs or seconds; ended searches keep their last."""
     curves = []
     for _, search in rows.groupby("seed"):
         ended = np.searchsorted(search[unit].to_numpy(), places, side="right")
@@ -138,7 +141,7 @@ def over(rows: pd.DataFrame, unit: str, places: np.ndarray) -> np.ndarray:
 
 
 def epochs_to(rows: pd.DataFrame, target: float) -> int | None:
-    """Epochs after which the median hypervolume has reached a target."""
+    """Return the epochs after which the median hypervolume has reached a target."""
     if not len(rows):
         return None
     reached = np.flatnonzero(over(rows, "epochs", np.arange(rows["epochs"].max() + 1)) >= target)
@@ -146,7 +149,7 @@ def epochs_to(rows: pd.DataFrame, target: float) -> int | None:
 
 
 def summarise(rows: pd.DataFrame, best: float) -> dict[str, Any]:
-    """The figures of the last line."""
+    """Return the figures of the last line."""
 
     def of(sampler: str, stopping: str = "none") -> pd.DataFrame:
         return rows[(rows["sampler"] == sampler) & (rows["stopping"] == stopping)]
@@ -174,8 +177,10 @@ def summarise(rows: pd.DataFrame, best: float) -> dict[str, Any]:
 
 
 def tabulate(rows: pd.DataFrame, best: float) -> pd.DataFrame:
-    """A row per sampler and rule: epochs of a search, seconds per proposal, and after so many trials the quartiles of
-    the hypervolume as shares of the best."""
+    """Return a row per sampler and rule: epochs of a search, seconds per proposal, quartiles of the hypervolume.
+
+    The quartiles are shares of the best one, after each number of trials in `MARKS`.
+    """
     table = []
     for (sampler, stopping), of in rows.groupby(["sampler", "stopping"], sort=False):
         row = {
@@ -198,7 +203,7 @@ def tabulate(rows: pd.DataFrame, best: float) -> pd.DataFrame:
 
 
 def show(table: pd.DataFrame) -> None:
-    """Medians and quartiles."""
+    """Print medians and quartiles."""
     marks = [mark for mark in MARKS if f"{mark}_median" in table]
     print(f"{'sampler':>15} {'stopping':>9} {'epochs':>7}" + "".join(f"{f'{n} trials':>23}" for n in marks))
     for row in table.to_dict("records"):
@@ -210,7 +215,7 @@ def show(table: pd.DataFrame) -> None:
 def write(
     rows: pd.DataFrame, table: pd.DataFrame, best: float, figures: dict[str, Any], options: argparse.Namespace
 ) -> None:
-    """Figures and table as JSON, all rows as CSV, the curves over trials, epochs and virtual seconds as a page."""
+    """Write figures and table as JSON, rows as CSV, the curves over trials, epochs and virtual seconds as a page."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 

@@ -1,4 +1,4 @@
-"""Replays DACNN-Bench as an asynchronous search: trials take virtual time, all else is the product's own code."""
+"""Replay DACNN-Bench as an asynchronous search: trials take virtual time, all else is the product's own code."""
 
 import heapq
 import itertools
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet
 
 from dacnn_search.search.sampler.proposals import Proposal, Proposals
+from dacnn_search.search.sampler.registry import SamplerFactory
 from dacnn_search.search.stopping import Progress, StoppingRule
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.front import Scale, front_of
@@ -42,16 +43,16 @@ class Table:
             self.trainings.setdefault(fingerprint, []).append(training)
 
     def training(self, fingerprint: str, seed: int) -> Training:
-        """The training of a network that a search of that seed sees."""
+        """Return the training of a network that a search of that seed sees."""
         of = self.trainings[fingerprint]
         return of[(seed + int(fingerprint[:6], 16)) % len(of)]
 
     def test_accuracy(self, fingerprint: str) -> float:
-        """What a network reaches on the test set after a full training, the mean over its seeds."""
+        """Return the test accuracy of a network after a full training, the mean over its seeds."""
         return float(np.mean([training.test_accuracy[-1] for training in self.trainings[fingerprint]]))
 
     def hypervolume(self, fingerprints: list[str], scale: Scale) -> float:
-        """Of the test accuracies of these networks."""
+        """Return the hypervolume of the test accuracies of these networks."""
         records = [{"parameters": self.parameters[f], "accuracy": self.test_accuracy(f)} for f in fingerprints]
         return scale.hypervolume(records)
 
@@ -73,7 +74,7 @@ class Event:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What `front_of` needs."""
+        """The trial as `front_of` reads it."""
         return {
             "sequence": self.proposal.trial,
             "state": self.state,
@@ -87,13 +88,13 @@ def simulate(
     space: SearchSpace,
     table: Table,
     *,
-    sampler: str,
+    sampler: str | SamplerFactory,
     stopping: StoppingRule,
     seed: int,
     trials: int,
     workers: int,
 ) -> list[Event]:
-    """One search of so many trials by so many workers. Proposing takes no virtual time."""
+    """Simulate one search and return its trials as they ended. Proposing takes no virtual time."""
     proposals = Proposals(space, sampler, seed)
     order = itertools.count()
     running: list[tuple[float, int, Proposal, Training, int]] = []  # when the next epoch ends, ..., epochs done
@@ -124,8 +125,10 @@ def simulate(
 
 
 def hypervolumes(events: list[Event], table: Table, scale: Scale) -> list[float]:
-    """After each event, the hypervolume of what the search would hand over: the test accuracies of the networks that
-    are on its front of validation accuracies."""
+    """Return the hypervolume after each event of what the search would hand over.
+
+    That is the test accuracies of the networks on its front of validation accuracies.
+    """
     records: list[dict[str, Any]] = []
     values: list[float] = []
     for event in events:
@@ -139,11 +142,11 @@ def hypervolumes(events: list[Event], table: Table, scale: Scale) -> list[float]
 
 
 def best_hypervolume(table: Table, scale: Scale) -> float:
-    """Of the test accuracies of all networks."""
+    """Return the hypervolume of the test accuracies of all networks."""
     return table.hypervolume(list(table.trainings), scale)
 
 
 def scale_of(space: SearchSpace) -> Scale:
-    """That of a run directory."""
+    """Return the scale of a run directory of that space."""
     least, most = space.extremes()
     return Scale(least.parameters, most.parameters, 1 / space.num_classes)

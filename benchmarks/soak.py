@@ -1,4 +1,4 @@
-"""Kills a search at random moments until it is done, and counts what should be zero.
+"""Kill a search at random moments until it is done, and count what should be zero.
 
     python benchmarks/soak.py --kills 100
 
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def soak(folder: Path, kills: int, longest: float, generator: random.Random) -> dict[str, int]:
-    """What was found, by name."""
+    """Return what was counted, by name."""
     (folder / "space.yaml").write_text(ENDLESS, encoding="utf-8")
     run_folder = folder / "small"
     counts = dict.fromkeys(("kills", "trials", "kills before a trial ended", "lost", "orphans"), 0)
@@ -80,7 +80,7 @@ def _arguments(folder: Path, run_folder: Path) -> list[object]:
 
 
 def _left(run) -> int:  # type: ignore[no-untyped-def]
-    """How many processes are there after the time they have to end."""
+    """Return the number of processes that are there after the time they have to end."""
     end = time.monotonic() + PATIENCE
     while (left := run.processes()) and time.monotonic() < end:
         time.sleep(0.2)

@@ -59,7 +59,7 @@ class Convolutions:
 def _convolution_sizes(
     architecture: Architecture, shape: tuple[int, int, int], batch: int
 ) -> list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
-    """Sizes of images, kernel and result of each convolution of a forward pass, in the order of computation."""
+    """Return sizes of images, kernel and result of each convolution of a forward pass, in the order of computation."""
     sizes: list[Any] = []
 
     class Recorder(torch.utils._python_dispatch.TorchDispatchMode):
@@ -75,7 +75,7 @@ def _convolution_sizes(
 
 
 def _geometry(kernel: Tensor) -> tuple[Any, ...]:
-    """Stride, padding, dilation, transposed, output padding, groups."""
+    """Return stride, padding, dilation, transposed, output padding, groups."""
     return [1, 1], [kernel.shape[-1] // 2] * 2, [1, 1], False, [0, 0], 1
 
 
@@ -194,7 +194,7 @@ def _ratio(over: list[float], under: list[float]) -> float:
 
 
 def summarise(measured: list[dict[str, Any]]) -> dict[str, float]:
-    """The figures: medians over the networks of a kind."""
+    """Return the figures: medians over the networks of a kind."""
 
     def median(kind: str, key: str) -> float:
         return round(statistics.median(result[key] for result in measured if result["kind"] == kind), 3)

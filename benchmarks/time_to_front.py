@@ -45,7 +45,7 @@ LOOK_SECONDS = 0.2  # between two looks at what a search has found
 
 
 class Judge:
-    """Says how good the front of a search is, by the table."""
+    """Judges the front of a search by the table."""
 
     def __init__(self) -> None:
         self.table = Table(TABLE)
@@ -72,7 +72,7 @@ def naive_records(folder: Path) -> list[dict[str, Any]]:
 
 
 def search(stack: str, seed: int, limit: float, judge: Judge) -> dict[str, Any]:
-    """One search, ended when its front is good enough."""
+    """Run one search until its front is good enough."""
     with tempfile.TemporaryDirectory(prefix="front-") as name:
         folder = Path(name)
         ours = ("-m", "dacnn_search.run", "--space", SPACE, "--results", folder, "--name", "ours", "--concurrency", 2)
@@ -96,8 +96,11 @@ def search(stack: str, seed: int, limit: float, judge: Judge) -> dict[str, Any]:
 
 
 def replay_naive(seed: int, judge: Judge) -> int:
-    """Trained networks until the naive search is good enough, by the table: Optuna's default sampler, two trials at
-    once, choices side by side whether they are asked or not, repeated networks trained as well."""
+    """Replay the naive search from the table and return how many networks it trains until it is good enough.
+
+    It has Optuna's default sampler, two trials at once, choices side by side whether they are asked or not, and trains
+    repeated networks as well.
+    """
     space = SearchSpace.from_yaml(SPACE)
     flat = flat_space(space)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.TPESampler(seed=seed))

@@ -144,7 +144,7 @@ def training_seconds(
 ) -> float:
     """Estimate the time to train on so many images (epochs times training images) with one CPU thread.
 
-    Against 17 short trainings on an Intel Xeon with AMX, busy with other work (8 to 64 wide, 8x8 and 32x32 pixels,
+    Against 19 short trainings on an Intel Xeon with AMX, busy with other work (8 to 64 wide, 8x8 and 32x32 pixels,
     batches of 32 and 128), at the rate measured for each size: 0.9 to 1.7 times the CPU time in float32, 0.8 to 2.5
     times in bfloat16, which at 32x32 pixels is overestimated.
 

@@ -1,4 +1,4 @@
-"""The paper's tables and figures: `python -m dacnn_search.paper --table 1` trains what they need and compares."""
+"""Reproduce the paper's tables and figures: `python -m dacnn_search.paper --table 1` trains and compares."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,7 +104,7 @@ def _reproduce(options: SimpleNamespace) -> None:
 
 
 def _files(given: Sequence[str], experiments: Sequence[Experiment]) -> dict[str, str]:
-    """The .npz files by data set; one without a name is for the only data set there is."""
+    """Return .npz files by data set. A file may be given without a name if the experiments need one data set only."""
     wanted = list(dict.fromkeys(member.dataset for experiment in experiments for member in experiment.members))
     files = {}
     for text in given:

@@ -1,4 +1,4 @@
-"""How much smaller a trained network is than a reference, and what it costs in accuracy (the paper's Table 8)."""
+"""Compare trained networks with a reference in size and accuracy, as the paper's Table 8 does."""
 
 import statistics
 from collections.abc import Mapping, Sequence

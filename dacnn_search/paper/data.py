@@ -38,7 +38,7 @@ class PaperData:
 
     @property
     def is_whole(self) -> bool:
-        """Whether there are as many images and classes as in the published data set."""
+        """True if there are as many images and classes as in the published data set."""
         known, images = KNOWN_SETS[self.dataset], self.images
         published = (len(known.train_counts), sum(known.train_counts), sum(known.test_counts))
         return (images.num_classes, len(images.train), len(images.test)) == published

@@ -82,7 +82,7 @@ FIGURE_4 = ("dacnn34", "dacnn34-reg", "dacnn34-mix", "dacnn34-mix-reg", "resnet3
 
 @dataclass(frozen=True)
 class Conditions:
-    """How all networks of an experiment are trained: by the paper's protocol, or a smaller version of it.
+    """The paper's protocol, or a smaller version of it, by which all networks of an experiment are trained.
 
     Raises InputError for a scale outside (0, 4].
 
@@ -113,7 +113,7 @@ class Conditions:
 
     @property
     def are_published(self) -> bool:
-        """Whether these are the paper's own conditions."""
+        """True for the paper's own conditions."""
         return not self.suffix
 
     def architecture(self, network: str) -> Architecture:

@@ -1,4 +1,4 @@
-"""What the filters of a trained network look for: images that excite them most, found by gradient ascent from noise.
+"""Picture the filters of a trained network: find images that excite them most, by gradient ascent from noise.
 
 The paper's Figure 7. A shared kernel is pictured once per layer that uses it: only batch norm, and what comes before,
 makes its filters differ from layer to layer.

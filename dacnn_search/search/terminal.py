@@ -73,7 +73,7 @@ class Terminal(Listener):
         self._snapshot, self._received = snapshot, time.monotonic()
         if changed:
             self._rows = []
-        self._place([running.trial for running in snapshot.running])
+        self._assign_rows([running.trial for running in snapshot.running])
         ended = changed and snapshot.state not in RUNNING
         if ended or (self._live is None and (changed or time.monotonic() >= self._next_line)):
             self._next_line = time.monotonic() + SECONDS_PER_LINE
@@ -90,8 +90,8 @@ class Terminal(Listener):
         """Print a table; what is too wide for the terminal is cut off."""
         self._console.print(table, soft_wrap=False)
 
-    def _place(self, trials: Sequence[int]) -> None:
-        """Give each running trial a row: the one it has, or a free one."""
+    def _assign_rows(self, trials: Sequence[int]) -> None:
+        """Give each running trial a row: it keeps the one it has, a new one gets a free row."""
         self._rows = [trial if trial in trials else None for trial in self._rows]
         for trial in trials:
             if trial in self._rows:
@@ -102,7 +102,7 @@ class Terminal(Listener):
                 self._rows.append(trial)
 
     def _display(self) -> RenderableType:
-        """The last snapshot as a few rows: the whole, the running trials, the front so far."""
+        """Return the last snapshot as a few rows: the whole run, the running trials, the front so far."""
         if (snapshot := self._snapshot) is None:
             return ""
         finished, wanted = _counts(snapshot)
@@ -118,7 +118,7 @@ class Terminal(Listener):
         return Group(*parts)
 
     def _progress(self, snapshot: Snapshot) -> str:
-        """How far a run is and when it will end, by the clock of now."""
+        """Return how far a run is and when it should end, counted on from when the snapshot came."""
         since = time.monotonic() - self._received
         finished, wanted = _counts(snapshot)
         parts = [_done(snapshot)]
@@ -135,13 +135,16 @@ class Terminal(Listener):
 
     def _write_log(self, text: str) -> None:
         if self._log is not None:
-            with contextlib.suppress(OSError):  # a full disk is told by who must write to it
+            with contextlib.suppress(OSError):  # a full disk is reported where the ledger is written
                 self._log.write(f"{now()} {text}\n")
 
 
 def front_table(front: Sequence[Record], networks: Sequence[TrainedNetwork]) -> Table:
-    """The front, from few parameters to many, with the test accuracy of what was retrained: the mean over the seeds
-    and, of several, their standard deviation."""
+    """Return the front as a table, from few parameters to many.
+
+    Retrained networks have their test accuracy: the mean over the seeds and, if there are several, their standard
+    deviation.
+    """
     tested = {network.trial: network for network in networks if network.tested}
     table = Table(title="Pareto front", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for column in ("trial", "parameters", "float32", "MACs", "validation", "test"):
@@ -168,7 +171,7 @@ def _test_accuracy(network: TrainedNetwork | None) -> str:
 
 
 def _line(snapshot: Snapshot) -> str:
-    """A snapshot in one line."""
+    """Return a snapshot in one line."""
     done = f"{snapshot.state}: {_done(snapshot)}"
     parts = [done, *_facts(snapshot), _left(snapshot.remaining) if snapshot.state == "searching" else ""]
     if snapshot.running and snapshot.state in RUNNING:
@@ -189,7 +192,7 @@ def _counts(snapshot: Snapshot) -> tuple[int, int]:
 
 
 def _facts(snapshot: Snapshot) -> list[str]:
-    """The front in words; nothing while it does not change."""
+    """Return the front in words; nothing during the retraining, as it does not change."""
     if not snapshot.front or snapshot.state == "retraining":
         return []
     best = snapshot.front[-1]
@@ -226,7 +229,7 @@ def _front_row(record: Record) -> list[RenderableType]:
 
 
 def _grid(rows: Iterable[Sequence[RenderableType]]) -> Table:
-    """Rows in columns; where the terminal is narrow, the last cell of a row is cut off, and nothing is wrapped."""
+    """Return rows in columns. In a narrow terminal the last cell of a row is cut off; nothing is wrapped."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     for *cells, last in rows:
         grid.add_row(*cells, Text(str(last), no_wrap=True, overflow="ellipsis"))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dacnn_search.common.errors import InputError
 from dacnn_search.network.model import Network
 from dacnn_search.training.device_data import ResidentData
-from dacnn_search.training.weights import load_weights
+from dacnn_search.training.weights import load_weights, running_statistics
 
 __all__ = ["estimate_statistics", "start_from"]
 
@@ -76,14 +76,13 @@ def _input_sums(norms: list[nn.BatchNorm2d]) -> Iterator[dict[nn.BatchNorm2d, tu
 
 
 def _set_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    shift = norm.bias - scale * norm.running_mean
+    running_mean, running_variance = running_statistics(norm)
+    scale = norm.weight / torch.sqrt(running_variance + norm.eps)
+    shift = norm.bias - scale * running_mean
     norm.weight.copy_(scale * torch.sqrt(variance + norm.eps))
     norm.bias.copy_(shift + scale * mean)
-    norm.running_mean.copy_(mean)
-    norm.running_var.copy_(variance)
+    running_mean.copy_(mean)
+    running_variance.copy_(variance)
 
 
 def _classes(tensors: Mapping[str, Tensor]) -> int:

@@ -1,8 +1,7 @@
-"""torch's optimisers without their provisions for being compiled, which cost every process 1.8 s and 150 MB.
+"""torch's optimizers without their provisions for being compiled, which cost every process 1.8 s and 150 MB.
 
-torch's own import `torch._dynamo` when one is made. On two cores of an Intel Xeon (torch 2.15) a step of small networks
-on digits takes as long with either (medians of 15: -4% to +4%), but a worker's first training would start a quarter
-later. The computation is torch's; only decorators are left out.
+That is the CPU time and memory that importing `torch._dynamo` takes (torch 2.15, an Intel Xeon), which torch's own do
+when one is made. The computation is torch's; only decorators are left out.
 """
 
 import inspect

@@ -28,7 +28,7 @@ def trained_weights(model: Network) -> dict[str, Tensor]:
     """
     tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
     for name, norm in _norms(model):
-        mean, variance = _statistics(norm)
+        mean, variance = running_statistics(norm)
         scale = norm.weight.detach() / torch.sqrt(variance + norm.eps)
         tensors[f"{name}.weight"] = scale
         tensors[f"{name}.bias"] = norm.bias.detach() - mean * scale
@@ -56,7 +56,7 @@ def load_weights(model: Network, tensors: Mapping[str, Tensor]) -> Network:
         for name, parameter in own.items():
             parameter.copy_(tensors[name])
         for _, norm in _norms(model):
-            mean, variance = _statistics(norm)
+            mean, variance = running_statistics(norm)
             mean.zero_()
             variance.fill_(1 - norm.eps)
     return model.eval()
@@ -84,7 +84,7 @@ def _norms(model: Network) -> list[tuple[str, nn.BatchNorm2d]]:
     return [(name, module) for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
 
 
-def _statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def running_statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     return norm.running_mean, norm.running_var

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import Cost
 from dacnn_search.search.sampler.domain import distribution_of
-from dacnn_search.search.sampler.registry import make_sampler, quiet_optuna
+from dacnn_search.search.sampler.registry import SamplerFactory, make_sampler, quiet_optuna
 from dacnn_search.search.sampler.surrogate import DIRECTIONS, ESTIMATE
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.ledger import Ledger
@@ -110,7 +110,7 @@ class Proposals:
 
     Args:
         space: The search space.
-        sampler: Name of a sampler, one of `SAMPLERS`.
+        sampler: The name of a sampler, one of `SAMPLERS`, or a function that makes one.
         seed: Seed of the search.
         records: Ledger records of the trials that earlier sessions finished.
         proposed: Records of what earlier sessions proposed.
@@ -119,7 +119,7 @@ class Proposals:
     def __init__(
         self,
         space: SearchSpace,
-        sampler: str,
+        sampler: str | SamplerFactory,
         seed: int,
         records: Sequence[Mapping[str, Any]] = (),
         proposed: Sequence[Mapping[str, Any]] = (),

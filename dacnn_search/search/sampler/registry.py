@@ -10,7 +10,9 @@ from optuna.samplers import BaseSampler
 from dacnn_search.search.sampler.surrogate import SurrogateSampler
 from dacnn_search.space.search_space import SearchSpace
 
-__all__ = ["SAMPLERS", "make_sampler", "quiet_optuna"]
+__all__ = ["SAMPLERS", "SamplerFactory", "make_sampler", "quiet_optuna"]
+
+SamplerFactory = Callable[[int, SearchSpace], BaseSampler]  # called with a seed and the space
 
 
 def _tpe(seed: int, space: SearchSpace) -> BaseSampler:
@@ -19,7 +21,7 @@ def _tpe(seed: int, space: SearchSpace) -> BaseSampler:
     return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
 
-SAMPLERS: dict[str, Callable[[int, SearchSpace], BaseSampler]] = {
+SAMPLERS: dict[str, SamplerFactory] = {
     "auto": SurrogateSampler,
     "tpe": _tpe,
     "nsga2": lambda seed, _: optuna.samplers.NSGAIISampler(seed=seed),
@@ -31,10 +33,11 @@ SAMPLERS: dict[str, Callable[[int, SearchSpace], BaseSampler]] = {
 }
 
 
-def make_sampler(name: str, seed: int, space: SearchSpace) -> BaseSampler:
-    """Return a fresh sampler, one of `SAMPLERS`, for a space."""
+def make_sampler(sampler: str | SamplerFactory, seed: int, space: SearchSpace) -> BaseSampler:
+    """Return a fresh sampler, one of `SAMPLERS` or what a function makes, for a space."""
     with quiet_optuna():
-        return SAMPLERS[name](seed, space)
+        make = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
+        return make(seed, space)
 
 
 @contextlib.contextmanager
