@@ -80,10 +80,11 @@ def _errors(rows: Sequence[Row], published: str) -> go.Figure:
     axes = {"test error (%)": ("error", "published error"), "": ("", "")}
     layout = {"title": "Test error, ours and published", "height": 150 + 34 * len(rows)}
     figure = _compared(rows, published, axes, "source", {"ours": OURS, published: PRINTED}, **layout)
-    for row in rows:
+    trained = [row for row in rows if row["error"] is not None]
+    for row in trained:
         ends = {"x0": row["error"], "x1": row["published error"], "y0": row[""], "y1": row[""]}
         figure.add_shape(type="line", **ends, line_color="#cccccc", layer="below")
-    deviations = [row["standard deviation"] for row in rows if row["error"] is not None]
+    deviations = [row["standard deviation"] for row in trained]
     figure.update_traces(error_x={"array": deviations, "visible": any(deviations)}, selector={"name": "ours"})
     figure.update_yaxes(autorange="reversed", categoryorder="array", categoryarray=[row[""] for row in rows])
     return figure.update_traces(mode="markers")

@@ -235,9 +235,9 @@ def test_the_committed_tables_are_what_the_committed_ledger_gives(table, recipe,
     data = PaperData("cifar100", DataConfig(name="cifar100"), images, "e8f7ed2b0344b2b8")
     ledger = read_ledger(ROOT / "results" / "paper" / LEDGER)
     records = {member: records_of(Task(member, data, conditions), ledger) for member in experiment.members}
-    table = Results(conditions, records, {"cifar100": data})
-    rows = rows_of(experiment, table)
-    write_tables(experiment.heading, notes_of(experiment, table, rows), rows, tmp_path)
+    found = Results(conditions, records, {"cifar100": data})
+    rows = rows_of(experiment, found)
+    write_tables(experiment.heading, notes_of(experiment, found, rows), rows, tmp_path)
     committed = ROOT / "results" / "paper" / f"{table}{conditions.suffix}"
     for name in ("comparison.csv", "comparison.md"):
         assert (tmp_path / name).read_text(encoding="utf-8") == (committed / name).read_text(encoding="utf-8")
