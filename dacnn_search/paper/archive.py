@@ -16,16 +16,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from dacnn_search.common.files import replace_folder, write_atomic
+from dacnn_search.common.files import replace_folder
 from dacnn_search.common.machine import package_versions
 from dacnn_search.export.folder import (
-    CONFIG,
     WEIGHTS,
     NetworkInput,
     config_text,
     describe_network,
     describe_training,
-    write_metrics,
+    write_network,
 )
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import Cost, estimate_cost
@@ -141,9 +140,7 @@ class Archive:
         config = config_text(task.architecture, task.data.config, record["recipe"], task.seed, name)
         target = self._folder(task, task.key)
         with replace_folder(target) as folder:
-            write_atomic(folder / CONFIG, config)
-            write_atomic(folder / WEIGHTS, weights)
-            write_metrics(folder, metrics, target.name)
+            write_network(folder, config, weights, metrics, target.name)
 
     def _folder(self, task: Task, key: str) -> Path:
         return self.networks / f"{task.member.network}-{key}"
