@@ -25,7 +25,7 @@ from dacnn_search.export.folder import (
     read_config,
     read_metrics,
     rewrite_folder,
-    write_network,
+    write_folder,
 )
 from dacnn_search.network.cost import InputShape
 from dacnn_search.storage.run_directory import RunDirectory
@@ -205,7 +205,7 @@ def _write_network(run: RunDirectory, network: TrainedNetwork, data: ImageData) 
     if same_weights and current:
         return
     with rewrite_folder(network.folder, keep_exports=same_weights) as folder:
-        write_network(folder, config, weights, metrics | exports, network.folder.name)
+        write_folder(folder, config, weights, metrics | exports, network.folder.name)
 
 
 def _read_weights(run: RunDirectory, network: TrainedNetwork) -> bytes:
@@ -245,7 +245,7 @@ def _write_export(
 
     with rewrite_folder(folder) as new:
         files = write_files(new, model, formats, data)
-        write_network(new, config, weights, {**metrics, **files}, folder.name)
+        write_folder(new, config, weights, {**metrics, **files}, folder.name)
     return folder
 
 

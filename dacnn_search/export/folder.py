@@ -45,7 +45,7 @@ __all__ = [
     "read_input",
     "read_metrics",
     "rewrite_folder",
-    "write_network",
+    "write_folder",
 ]
 
 CONFIG, WEIGHTS, METRICS, CARD = "config.yaml", "weights.safetensors", "metrics.json", "README.md"
@@ -195,7 +195,7 @@ def rewrite_folder(folder: Path, *, keep_exports: bool = False) -> Iterator[Path
         yield new
 
 
-def write_network(folder: Path, config: str, weights: bytes, metrics: Mapping[str, Any], name: str) -> None:
+def write_folder(folder: Path, config: str, weights: bytes, metrics: Mapping[str, Any], name: str) -> None:
     """Write config, weights, metrics and model card.
 
     Args:

@@ -15,7 +15,7 @@ from dacnn_search.export.folder import (
     config_text,
     describe_network,
     describe_training,
-    write_network,
+    write_folder,
 )
 from dacnn_search.network.cost import count_macs
 from dacnn_search.space.settings import TrainSettings
@@ -68,7 +68,7 @@ def train_one(
     while True:
         try:
             with new_folder(folder) as new:
-                write_network(new, config, weights, metrics, folder.name)
+                write_folder(new, config, weights, metrics, folder.name)
             return folder
         except FileExistsError:
             number += 1
