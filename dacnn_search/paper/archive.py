@@ -16,16 +16,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dacnn_search.common.files import replace_folder, write_atomic
+from dacnn_search.common.files import replace_folder
 from dacnn_search.common.machine import package_versions
 from dacnn_search.export.folder import (
-    CONFIG,
-    WEIGHTS,
     NetworkInput,
     config_text,
     describe_network,
     describe_training,
-    write_metrics,
+    write_folder,
 )
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import Cost, estimate_cost
@@ -125,9 +123,8 @@ def write_network(task: Task, record: Record, weights: bytes, target: Path) -> N
     metrics = describe_network(task.architecture, NetworkInput.of(images), name)
     metrics["training"] = describe_training([record], images, config)
     with replace_folder(target) as folder:
-        write_atomic(folder / CONFIG, config_text(task.architecture, config, record["recipe"], task.seed, name))
-        write_atomic(folder / WEIGHTS, weights)
-        write_metrics(folder, metrics, target.name)
+        text = config_text(task.architecture, config, record["recipe"], task.seed, name)
+        write_folder(folder, text, weights, metrics, target.name)
 
 
 def _without_folder(argument: str) -> str:

@@ -110,8 +110,8 @@ def _opened_search(request: SearchRequest, run: RunDirectory, listener: Listener
             forget_lost(proposed, len(ledger.records))
         else:
             check_nothing_lost(run, ledger.records, proposed.records)
-        if request.extension is not None:
-            kept, dropped = extend_run(run, request.extension, ledger, proposed)
+        if request.replaced is not None:
+            kept, dropped = extend_run(run, request.replaced, request.space, ledger, proposed)
             _keep_settings(request, run)
             listener.say(f"extended: {kept} trials fit the new space, {dropped} do not and are left out")
         search = Search(run, request.space, request.settings, ledger, proposed, listener)
