@@ -2,17 +2,23 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
 from dacnn_search.common.command import PATH, at_least, command
-from dacnn_search.common.errors import InputError
-from dacnn_search.export.predict import classify, find_images
+from dacnn_search.common.errors import DataError, InputError
+from dacnn_search.data.user import IMAGE_EXTENSIONS, read_images
+
+if TYPE_CHECKING:
+    from dacnn_search.export.classifier import Classifier
 
 __all__ = ["main"]
+
+BATCH = 256
 
 
 @command()
@@ -25,25 +31,68 @@ def main(model: Path, top: int, as_json: bool, images: tuple[Path, ...]) -> int:
 
     The exit code is 2 if an image can't be read; the others are classified nevertheless.
     """
-    files = find_images(images)
+    files = [file for path in images for file in _find_images(path)]
 
     from dacnn_search.export.classifier import load_model
 
-    results, problems = classify(load_model(model), files, top)
+    problems: list[str] = []
+    results = list(_classify(load_model(model), files, top, problems))
     if as_json:
         print(json.dumps(results, indent=2, ensure_ascii=False))
     else:
-        _print_table(results)
+        widest = max((len(result["file"]) for result in results), default=0)
+        for result in results:
+            classes = "   ".join(f"{of['name']} {of['probability']:.1%}" for of in result["classes"])
+            print(f"{result['file']:<{widest}}  {classes}")
     for problem in problems:
         print(problem, file=sys.stderr)
     return InputError.exit_code if problems else 0
 
 
-def _print_table(results: Sequence[dict[str, Any]]) -> None:
-    widest = max((len(result["file"]) for result in results), default=0)
-    for result in results:
-        classes = "   ".join(f"{of['name']} {of['probability']:.1%}" for of in result["classes"])
-        print(f"{result['file']:<{widest}}  {classes}")
+def _find_images(path: Path) -> list[Path]:
+    """Return a file itself, of a folder the images in and below it, sorted."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_EXTENSIONS and file.is_file())
+    if not found:
+        raise DataError(f"{path}: the folder must hold images ({' '.join(IMAGE_EXTENSIONS)}), but has none")
+    return found
+
+
+def _classify(model: "Classifier", files: Sequence[Path], top: int, problems: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the `top` likeliest classes of each image; add a message to `problems` for each that can't be read.
+
+    Images are resized and cropped as a folder of training images is.
+    """
+    channels = model.input.shape[0]
+    if channels not in (1, 3):
+        raise InputError(f"image files have 1 or 3 channels, but the network is for {channels}")
+    for start in range(0, len(files), BATCH):
+        readable, images = _read_images(files[start : start + BATCH], model.input.shape, problems)
+        logits = model.logits(images)
+        probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        for file, row in zip(readable, probabilities, strict=True):
+            best = np.argsort(-row, kind="stable")[:top]
+            classes = [{"name": model.classes[i], "probability": round(float(row[i]), 6)} for i in best]
+            yield {"file": str(file), "classes": classes}
+
+
+def _read_images(
+    files: Sequence[Path], shape: tuple[int, int, int], problems: list[str]
+) -> tuple[Sequence[Path], np.ndarray]:
+    """Return the files that can be read, and their images (N, H, W, C)."""
+    channels, *size = shape
+    try:
+        return files, read_images(files, (size[0], size[1]), channels)
+    except DataError as error:
+        if len(files) == 1:
+            problems.append(str(error))
+            return [], np.empty((0, *size, channels), np.uint8)
+    singly = [_read_images([file], shape, problems) for file in files]
+    return [file for readable, _ in singly for file in readable], np.concatenate([images for _, images in singly])
 
 
 if __name__ == "__main__":

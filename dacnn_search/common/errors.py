@@ -1,17 +1,4 @@
-"""Every error this package raises on purpose.
-
-DacnnSearchError              exit code 1
-├── InputError                exit code 2: something the user gave breaks a rule
-│   ├── YamlError             a YAML file that can't be read safely
-│   ├── SpaceError            a search space or a training config that breaks a rule
-│   ├── ArchitectureError     a network that can't be built
-│   ├── DataError             images, labels or splits that can't be used
-│   └── RunDirectoryError     a run directory that is in use, damaged or of another search
-├── ExportError               an exported file that does not do what its network does
-└── TrainingError             a training that can't go on: a loss that is not finite, no memory left
-
-A command prints the message alone, without a traceback, and exits with the code.
-"""
+"""Every error this package raises on purpose. A command prints the message alone and exits with `exit_code`."""
 
 __all__ = [
     "ArchitectureError",

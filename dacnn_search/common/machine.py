@@ -5,7 +5,6 @@ import importlib.metadata
 import math
 import os
 import platform
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,23 +16,20 @@ PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "plotly", "dacnn-s
 
 def package_versions() -> dict[str, str | None]:
     """Return the versions of the packages that results depend on; None for those that are not installed."""
-    versions: dict[str, str | None] = {}
+    versions: dict[str, str | None] = dict.fromkeys(PACKAGES)
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
     return versions
 
 
 def processor_name() -> str:
     """Return the processor's name from Linux, elsewhere what Python knows."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
 
 
 def gpu_memory() -> int:
@@ -62,8 +58,6 @@ def count_cores() -> int:
 
 def _output(*command: str) -> str:
     """Return the output of a program; nothing if it is not there or fails."""
-    if shutil.which(command[0]) is None:
-        return ""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -59,8 +59,5 @@ def _scaled(value: float, units: tuple[str, ...]) -> str:
     index = 0
     while value >= 999.5 and index < len(units) - 1:
         value, index = value / 1000, index + 1
-    if index == 0:
-        text = f"{value:.0f}"
-    else:
-        text = f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
+    text = f"{value:#.3g}".rstrip(".") if index else f"{value:.0f}"
     return f"{text} {units[index]}".rstrip()

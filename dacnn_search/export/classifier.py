@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +12,14 @@ from dacnn_search.common.errors import InputError
 from dacnn_search.common.files import sha256_of
 from dacnn_search.data.dataset import ImageData
 from dacnn_search.export.exporter import refresh_best
-from dacnn_search.export.folder import WEIGHTS, NetworkInput, read_architecture, read_input, read_metrics
+from dacnn_search.export.folder import WEIGHTS, NetworkInput, read_config, read_input, read_metrics
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import InputShape
 from dacnn_search.network.model import Network, build
 from dacnn_search.training.evaluation import check_suits
 from dacnn_search.training.weights import load_weights, read_weights, trained_weights
 
-__all__ = ["Classifier", "as_classifier", "load_model", "read_classifier"]
+__all__ = ["Classifier", "as_classifier", "load_model"]
 
 BATCH = 256
 SMALLEST_SIDE = 32
@@ -83,17 +82,12 @@ def load_model(folder: Path | str) -> Classifier:
     """
     folder = Path(folder)
     refresh_best(folder)
-    return read_classifier(folder, read_metrics(folder))
-
-
-def read_classifier(folder: Path, metrics: Mapping[str, Any]) -> Classifier:
-    """Read the network of a folder whose metrics were read already. Raises InputError as `load_model` does."""
-    given = read_input(folder, metrics)
-    architecture = read_architecture(folder)
+    given = read_input(folder)
+    architecture = read_config(folder).architecture
     architecture.check_image_size(*given.shape[1:])
     weights = read_weights(folder / WEIGHTS)
     try:
-        expected = metrics["files"][WEIGHTS]["sha256"]
+        expected = read_metrics(folder)["files"][WEIGHTS]["sha256"]
     except (KeyError, TypeError):
         expected = None
     if expected != sha256_of(folder / WEIGHTS):
@@ -126,7 +120,7 @@ def as_classifier(
             raise InputError(f"input_shape must have the network's {channels} channels, but is {shape}")
         model.architecture.check_image_size(*shape[1:])
         names = tuple(str(number) for number in range(model.num_classes))
-        given = NetworkInput(shape, (0.0,) * channels, (1.0,) * channels, names)
+        given = NetworkInput(shape=shape, mean=(0.0,) * channels, std=(1.0,) * channels, classes=names)
     return Classifier(model.architecture, trained_weights(model), given)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dacnn_search.common.errors import DacnnSearchError, DataError, InputError, RunDirectoryError
-from dacnn_search.common.files import lock, sweep, write_atomic
+from dacnn_search.common.files import lock, sweep
 from dacnn_search.data.dataset import ImageData, load
 from dacnn_search.export.folder import (
     CONFIG,
@@ -22,10 +22,10 @@ from dacnn_search.export.folder import (
     config_text,
     describe_network,
     describe_training,
-    read_data_config,
+    read_config,
     read_metrics,
     rewrite_folder,
-    write_metrics,
+    write_folder,
 )
 from dacnn_search.network.cost import InputShape
 from dacnn_search.storage.run_directory import RunDirectory
@@ -96,10 +96,7 @@ def export_run(run: RunDirectory, to: Path | None = None, formats: Formats | Non
         raise RunDirectoryError(_explain_no_network(run, limits))
     data = load(run.space.settings.data)
     write_best(run, data)
-    return [
-        _export(network.folder, (to or network.folder.parent) / network.folder.name, formats, data)
-        for network in chosen
-    ]
+    return [_export(network.folder, to, formats, data) for network in chosen]
 
 
 def export_folder(folder: Path, to: Path | None = None, formats: Formats | None = None) -> Path:
@@ -108,7 +105,7 @@ def export_folder(folder: Path, to: Path | None = None, formats: Formats | None 
     Returns that folder. The files are checked on the data that `config.yaml` names or, with a warning, on random images
     if the data are not there. Raises DataError if int8 is wanted without them, since real images set its ranges.
     """
-    config = read_data_config(folder)
+    config = read_config(folder).data
     try:
         data = None if config is None else load(config)
     except DataError as error:
@@ -116,7 +113,7 @@ def export_folder(folder: Path, to: Path | None = None, formats: Formats | None 
             raise
         data = None
         warnings.warn(f"the files are checked on random images only, as {error}", stacklevel=2)
-    return _export(folder, to / folder.resolve().name if to else folder, formats, data)
+    return _export(folder, to, formats, data)
 
 
 def export_network(
@@ -144,20 +141,15 @@ def export_network(
 
     Raises ExportError if a file does not do what the network does, InputError for a combination that can't be.
     """
+    from safetensors.torch import save
+
     from dacnn_search.export.classifier import as_classifier
-    from dacnn_search.export.formats import write_files
-    from dacnn_search.training.weights import write_weights
 
     chosen = Formats(tuple(formats), float16, int8)
-    folder = Path(folder)
     classifier = as_classifier(model, data, input_shape)
-    with rewrite_folder(folder) as new:
-        write_atomic(new / CONFIG, config_text(classifier.architecture))
-        write_weights(classifier.weights, new / WEIGHTS)
-        metrics = describe_network(classifier.architecture, classifier.input)
-        metrics |= write_files(new, classifier, chosen, data)
-        write_metrics(new, metrics, folder.name)
-    return folder
+    config = config_text(classifier.architecture)
+    metrics = describe_network(classifier.architecture, classifier.input)
+    return _write_export(Path(folder), config, save(classifier.weights), metrics, classifier, chosen, data)
 
 
 def refresh_best(folder: Path) -> None:
@@ -213,9 +205,7 @@ def _write_network(run: RunDirectory, network: TrainedNetwork, data: ImageData) 
     if same_weights and current:
         return
     with rewrite_folder(network.folder, keep_exports=same_weights) as folder:
-        write_atomic(folder / CONFIG, config)
-        write_atomic(folder / WEIGHTS, weights)
-        write_metrics(folder, metrics | exports, network.folder.name)
+        write_folder(folder, config, weights, metrics | exports, network.folder.name)
 
 
 def _read_weights(run: RunDirectory, network: TrainedNetwork) -> bytes:
@@ -230,20 +220,33 @@ def _read_weights(run: RunDirectory, network: TrainedNetwork) -> bytes:
     return path.read_bytes()
 
 
-def _export(source: Path, target: Path, formats: Formats | None, data: ImageData | None) -> Path:
-    """Write the network in the folder `source` to the folder `target`, with its files in other formats."""
-    from dacnn_search.export.classifier import read_classifier
+def _export(source: Path, to: Path | None, formats: Formats | None, data: ImageData | None) -> Path:
+    """Write the network of a folder, with its files in other formats, there or to a folder of its name below `to`."""
+    from dacnn_search.export.classifier import load_model
+
+    model = load_model(source)
+    metrics = {key: value for key, value in read_metrics(source).items() if key not in ("files", "measured")}
+    config, weights = (source / CONFIG).read_text(encoding="utf-8"), (source / WEIGHTS).read_bytes()
+    target = to / source.resolve().name if to else source
+    return _write_export(target, config, weights, metrics, model, formats or Formats(), data)
+
+
+def _write_export(
+    folder: Path,
+    config: str,
+    weights: bytes,
+    metrics: Mapping[str, Any],
+    model: "Classifier",
+    formats: Formats,
+    data: ImageData | None,
+) -> Path:
+    """Write a network to a folder, with its files in other formats, which are checked first."""
     from dacnn_search.export.formats import write_files
 
-    metrics = read_metrics(source)
-    model = read_classifier(source, metrics)
-    metrics = {key: value for key, value in metrics.items() if key not in ("files", "measured")}
-    with rewrite_folder(target) as new:
-        for name in (CONFIG, WEIGHTS):
-            write_atomic(new / name, (source / name).read_bytes())
-        metrics |= write_files(new, model, formats or Formats(), data)
-        write_metrics(new, metrics, target.name)
-    return target
+    with rewrite_folder(folder) as new:
+        files = write_files(new, model, formats, data)
+        write_folder(new, config, weights, {**metrics, **files}, folder.name)
+    return folder
 
 
 def _explain_no_network(run: RunDirectory, limits: Mapping[str, Any]) -> str:

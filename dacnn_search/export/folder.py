@@ -11,23 +11,23 @@ An export adds the files in `EXPORTS`.
 """
 
 import json
-import math
 import shutil
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.files import replace_folder, sha256_of, write_atomic
 from dacnn_search.common.machine import package_versions
-from dacnn_search.common.yaml import dump_yaml, read_yaml
+from dacnn_search.common.yaml import dump_yaml
 from dacnn_search.data.dataset import DataConfig, ImageData
 from dacnn_search.export.card import model_card
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.network.cost import InputShape, estimate_cost
+from dacnn_search.network.cost import estimate_cost
 from dacnn_search.space.settings import TrainSettings
 from dacnn_search.space.validation import read_settings
 from dacnn_search.storage.trained import deviation_of
@@ -36,18 +36,16 @@ __all__ = [
     "CONFIG",
     "METRICS",
     "WEIGHTS",
-    "AnyDataSettings",
     "NetworkInput",
+    "NetworkSettings",
     "config_text",
     "describe_network",
     "describe_training",
-    "portable_path",
-    "read_architecture",
-    "read_data_config",
+    "read_config",
     "read_input",
     "read_metrics",
     "rewrite_folder",
-    "write_metrics",
+    "write_folder",
 ]
 
 CONFIG, WEIGHTS, METRICS, CARD = "config.yaml", "weights.safetensors", "metrics.json", "README.md"
@@ -55,25 +53,35 @@ EXPORTS = ("weights-float16.safetensors", "model.pt2", "model.onnx", "model-floa
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class NetworkInput:
+Size = Annotated[int, Field(ge=1, strict=True)]
+
+
+class NetworkInput(BaseModel):
     """The images that a network takes and the classes that it tells apart.
 
     The network's own input is (pixel - mean) / std, with pixels in [0, 1].
     """
 
-    shape: InputShape  # (C, H, W)
-    mean: tuple[float, ...]  # per channel
-    std: tuple[float, ...]  # per channel
-    classes: tuple[str, ...]  # the names of the outputs, in order
+    model_config = ConfigDict(frozen=True)
+
+    shape: tuple[Size, Size, Size]  # (C, H, W)
+    mean: tuple[FiniteFloat, ...]  # per channel
+    std: tuple[FiniteFloat, ...]  # per channel
+    classes: tuple[str, ...] = Field(min_length=1)  # the names of the outputs, in order
+
+    @model_validator(mode="after")
+    def _check_channels(self) -> "NetworkInput":
+        if not (len(self.mean) == len(self.std) == self.shape[0] and all(self.std)):
+            raise ValueError(f"mean and std are {self.mean} and {self.std}")
+        return self
 
     @classmethod
     def of(cls, data: ImageData) -> "NetworkInput":
         """Return the input of a network that was trained on `data`."""
-        return cls(data.input_shape, data.mean, data.std, data.class_names)
+        return cls(shape=data.input_shape, mean=data.mean, std=data.std, classes=data.class_names)
 
 
-class AnyDataSettings(TrainSettings):
+class NetworkSettings(TrainSettings):
     """A `config.yaml` that may lack data: the network was not trained by this package, or is to be on other data."""
 
     data: DataConfig | None = None  # type: ignore[assignment]
@@ -90,20 +98,19 @@ def config_text(
 
     A network that was not trained by this package has no data and no recipe.
     """
-    values: dict[str, Any] = {"name": name} if name is not None else {}
-    values["architecture"] = architecture.to_dict()
+    values: dict[str, Any] = {"name": name, "architecture": architecture.to_dict()}
     if data is not None:
         values["data"] = data.model_dump(mode="json", exclude_none=True)
         if data.root is not None:
-            values["data"]["root"] = portable_path(data.root)
+            values["data"]["root"] = _portable_path(data.root)
         if data.name != "folder":
             del values["data"]["channels"]
     if recipe is not None:
         values |= {"recipe": dict(recipe), "seed": seed}
-    return dump_yaml(values)
+    return dump_yaml({key: value for key, value in values.items() if value is not None})
 
 
-def portable_path(path: str) -> str:
+def _portable_path(path: str) -> str:
     """Return a path that says as little as possible of this machine and still leads there.
 
     An absolute path below the working directory becomes a relative one, one below the home folder begins with `~`.
@@ -127,7 +134,7 @@ def describe_network(architecture: Architecture, given: NetworkInput, name: str 
         "parameters": cost.parameters,
         "macs": cost.macs,
         "file_bytes": cost.file_bytes,
-        "input": asdict(given),
+        "input": given.model_dump(mode="json"),
         "versions": package_versions(),
     }
 
@@ -171,7 +178,15 @@ def rewrite_folder(folder: Path, *, keep_exports: bool = False) -> Iterator[Path
     It begins with what `folder` holds, so that a user's own files stay, but without exported files (unless they are to
     be kept). Raises InputError if `folder` holds anything but is not a network's.
     """
-    _check_target(folder)
+    own = {CONFIG, WEIGHTS, METRICS, CARD, *EXPORTS}
+    if folder.exists():
+        foreign = sorted({path.name for path in folder.iterdir()} - own) if folder.is_dir() else ["a file"]
+        if foreign:
+            try:
+                read_metrics(folder)
+            except InputError:
+                shown = ", ".join(foreign[:5])
+                raise InputError(f"{folder}: must be new or hold an export, but holds {shown}") from None
     with replace_folder(folder) as new:
         if folder.exists():
             shutil.copytree(folder, new, symlinks=True, dirs_exist_ok=True)
@@ -180,30 +195,21 @@ def rewrite_folder(folder: Path, *, keep_exports: bool = False) -> Iterator[Path
         yield new
 
 
-def _check_target(folder: Path) -> None:
-    """Raise InputError if something that is not a network's folder would be replaced."""
-    if not folder.exists():
-        return
-    own = {CONFIG, WEIGHTS, METRICS, CARD, *EXPORTS}
-    foreign = sorted({path.name for path in folder.iterdir()} - own) if folder.is_dir() else ["a file"]
-    if foreign:
-        try:
-            read_metrics(folder)
-        except InputError:
-            raise InputError(f"{folder}: must be new or hold an export, but holds {', '.join(foreign[:5])}") from None
-
-
-def write_metrics(folder: Path, metrics: Mapping[str, Any], name: str | None = None) -> None:
-    """Write `metrics.json`, with the weights' size and checksum added, and the model card.
+def write_folder(folder: Path, config: str, weights: bytes, metrics: Mapping[str, Any], name: str) -> None:
+    """Write config, weights, metrics and model card.
 
     Args:
-        folder: It must hold the weights.
+        folder: Where to write.
+        config: The text of `config.yaml`.
+        weights: The bytes of the weight file. Its size and checksum are added to the metrics.
         metrics: What `describe_network` returns, and more.
-        name: The folder's later name, if it is still being built under another.
+        name: The folder's name, which it may get later.
     """
-    weights, name = folder / WEIGHTS, name or folder.name
-    files = {WEIGHTS: {"bytes": weights.stat().st_size, "sha256": sha256_of(weights)}, **metrics.get("files", {})}
-    complete = {**metrics, "folder": name, "files": files}
+    write_atomic(folder / CONFIG, config)
+    write_atomic(folder / WEIGHTS, weights)
+    files = dict(metrics.get("files", {}))
+    stored = {"bytes": len(weights), "sha256": sha256_of(folder / WEIGHTS)}
+    complete = {**metrics, "folder": name, "files": {WEIGHTS: {**stored, **files.pop(WEIGHTS, {})}, **files}}
     write_atomic(folder / METRICS, json.dumps(complete, indent=2, ensure_ascii=False) + "\n")
     write_atomic(folder / CARD, model_card(complete, name))
 
@@ -223,37 +229,16 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return dict(values)
 
 
-def read_input(folder: Path, metrics: Mapping[str, Any] | None = None) -> NetworkInput:
-    """Return what the network of a folder takes, from its `metrics` if they were read already.
-
-    Raises InputError if they do not say it.
-    """
-    given = (metrics or read_metrics(folder)).get("input")
+def read_input(folder: Path) -> NetworkInput:
+    """Return what the network of a folder takes. Raises InputError if `metrics.json` does not say it."""
+    given = read_metrics(folder).get("input")
     try:
-        shape, mean, std, classes = (tuple(given[key]) for key in ("shape", "mean", "std", "classes"))  # type: ignore[index]
-        channels, height, width = shape
-        sizes = all(type(size) is int and size > 0 for size in shape)
-        numbers = all(type(value) in (int, float) and math.isfinite(value) for value in (*mean, *std))
-        if not (sizes and numbers and len(mean) == len(std) == channels and all(std) and classes):
-            raise ValueError(f"they are {given}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{folder / METRICS}: input must have shape (C, H, W), C values of mean and std, and classes, but: {error}"
-        ) from error
-    return NetworkInput((channels, height, width), mean, std, tuple(str(name) for name in classes))
+        return NetworkInput.model_validate(given)
+    except ValidationError as error:
+        needed = "shape (C, H, W), C values of mean and std, and classes"
+        raise InputError(f"{folder / METRICS}: input must have {needed}, but is {given}") from error
 
 
-def read_architecture(folder: Path) -> Architecture:
-    """Read the architecture in `config.yaml`, whatever else stands there. Raises InputError with file and line."""
-    document = read_yaml(folder / CONFIG)
-    values = document.data.get("architecture") if isinstance(document.data, dict) else None
-    try:
-        return Architecture.from_dict(values)  # type: ignore[arg-type]
-    except InputError as error:
-        raise InputError(f"{document.where(('architecture',))}: {error}") from error
-
-
-def read_data_config(folder: Path) -> DataConfig | None:
-    """Read which data `config.yaml` names; None if it names none. Raises InputError with file and line."""
-    data: DataConfig | None = read_settings(folder / CONFIG, AnyDataSettings)[0].data
-    return data
+def read_config(folder: Path) -> NetworkSettings:
+    """Read `config.yaml`. Raises InputError with file and line."""
+    return read_settings(folder / CONFIG, NetworkSettings)[0]

@@ -38,17 +38,19 @@ SMALLEST_HALVED = 64
 
 
 def write_files(folder: Path, model: Classifier, formats: Formats, data: ImageData | None) -> dict[str, Any]:
-    """Write the files beside the weights, run each, and return the parts `files` and `measured` of `metrics.json`.
+    """Write the files in all formats, run each, and return the parts `files` and `measured` of `metrics.json`.
 
     The files are run on the test images of `data`, or on random images. Raises ExportError if a file does not do what
     the network does, InputError if a package that it needs is not installed.
     """
     check = CheckImages.of(data, model.input)
     reference = model.logits(check.images)
-    files = {WEIGHTS: describe_file(folder / WEIGHTS, check, reference)}
+    files: dict[str, dict[str, Any]] = {WEIGHTS: {"accuracy": check.accuracy(reference)}}
     if formats.float16:
         path = folder / "weights-float16.safetensors"
-        _write_float16_weights(folder / WEIGHTS, path)
+        for name, tensor in model.weights.items():
+            _check_half(name, float(tensor.abs().max()))
+        write_weights({name: tensor.half() for name, tensor in model.weights.items()}, path)
         logits = Classifier(model.architecture, read_weights(path), model.input).logits(check.images)
         files[path.name] = describe_file(path, check, logits)
     for path in _write_programs(folder, model, formats, check):
@@ -80,15 +82,8 @@ def _write_programs(folder: Path, model: Classifier, formats: Formats, check: Ch
             yield folder / "model-int8.onnx"
 
 
-def _write_float16_weights(source: Path, path: Path) -> None:
-    """Write a weight file anew in half precision. Raises ExportError for weights beyond the range of float16."""
-    tensors = read_weights(source)
-    for name, tensor in tensors.items():
-        _check_half(name, float(tensor.abs().max()))
-    write_weights({name: tensor.half() for name, tensor in tensors.items()}, path)
-
-
 def _check_half(name: str, largest: float) -> None:
+    """Raise ExportError for a weight beyond the range of float16."""
     most = float(np.finfo(np.float16).max)
     if not largest <= most:
         raise ExportError(f"float16 holds at most {most:,.0f}, but {name} has {largest:g}")

@@ -9,6 +9,7 @@ import click
 
 from dacnn_search.common.command import GPUS, PATH, at_least, command, option_group
 from dacnn_search.common.errors import InputError
+from dacnn_search.common.interrupt import Interrupted
 from dacnn_search.paper.experiments import EXPERIMENTS, Conditions, Experiment, describe_experiments
 
 EPILOG = """\
@@ -69,7 +70,7 @@ def main(**given: Any) -> None:
 def _check_together(options: SimpleNamespace) -> None:
     """Raise InputError for options that would do nothing."""
     tasks = {"--table or --figure": options.table or options.figure}
-    tasks |= {f"--{name}": getattr(options, name) for name in ("compress", "filters")}
+    tasks |= {"--compress": options.compress, "--filters": options.filters}
     given = [name for name, value in tasks.items() if value]
     if len(given) > 1:
         raise InputError(f"one of {', '.join(tasks)} can be given at once, but {' and '.join(given)} are")
@@ -80,44 +81,45 @@ def _check_together(options: SimpleNamespace) -> None:
 
 def _reproduce(options: SimpleNamespace) -> None:
     conditions = Conditions(options.scale, options.recipe, options.epochs, options.subset, options.seeds)
-    chosen = [EXPERIMENTS[f"table-{number}"] for number in options.table]
-    chosen += [EXPERIMENTS[f"figure-{number}"] for number in options.figure]
-    if not chosen:
+    names = [f"table-{number}" for number in options.table] + [f"figure-{number}" for number in options.figure]
+    if not names:
         print(describe_experiments(conditions))
         return
-    files = _files(options.data, chosen)
-    from dacnn_search.paper.data import Source
+    chosen = [EXPERIMENTS[name] for name in names]
+    sources = _sources(options.data, options.root, chosen)
     from dacnn_search.paper.reproduce import reproduce
     from dacnn_search.search.cluster.slots import Resources
     from dacnn_search.search.terminal import Terminal
 
-    source = Source(options.root, files)
     resources = Resources(options.address, options.concurrency, options.gpus_per_trial, options.verbose)
     with Terminal() as terminal:
         options.results.mkdir(parents=True, exist_ok=True)
         terminal.began(options.results)
         given = {"resources": resources, "repair": options.repair, "listener": terminal}
-        folders = reproduce(chosen, conditions, source, options.results, **given)
+        try:
+            folders = reproduce(chosen, conditions, sources, options.results, **given)
+        except Interrupted as error:
+            error.args = ("interrupted; the same command goes on with what is not done",)
+            raise
         for folder in folders:
             terminal.say((folder / "comparison.md").read_text(encoding="utf-8"))
             terminal.say(f"page  {folder / 'page.html'}")
 
 
-def _files(given: Sequence[str], experiments: Sequence[Experiment]) -> dict[str, str]:
-    """Return .npz files by data set. A file may be given without a name if the experiments need one data set only."""
-    wanted = list(dict.fromkeys(member.dataset for experiment in experiments for member in experiment.members))
-    files = {}
-    for text in given:
+def _sources(files: Sequence[str], root: str, experiments: Sequence[Experiment]) -> dict[str, str]:
+    """Return where each data set is: an .npz file, which needs no name if there is one data set, or the `root`."""
+    sources = {member.dataset: root for experiment in experiments for member in experiment.members}
+    for text in files:
         name, separator, path = text.partition("=")
-        if not separator and len(wanted) == 1:
-            name, path = wanted[0], text
-        if name not in wanted:
-            named = ", ".join(f"{name}=FILE.npz" for name in wanted)
+        if not separator and len(sources) == 1:
+            name, path = *sources, text
+        if name not in sources:
+            named = ", ".join(f"{name}=FILE.npz" for name in sources)
             raise InputError(f"--data must be one of {named} here, but is {text}")
         if Path(path).suffix != ".npz":
             raise InputError(f"--data must be an .npz file, but is {path}")
-        files[name] = path
-    return files
+        sources[name] = path
+    return sources
 
 
 if __name__ == "__main__":

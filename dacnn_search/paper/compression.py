@@ -8,7 +8,7 @@ from typing import Any
 
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.units import format_bytes
-from dacnn_search.export.folder import METRICS, WEIGHTS, read_architecture, read_input, read_metrics
+from dacnn_search.export.folder import METRICS, WEIGHTS, read_config, read_input, read_metrics
 from dacnn_search.network.cost import estimate_cost
 from dacnn_search.network.zoo import get, names
 from dacnn_search.paper.markdown import markdown_table
@@ -73,7 +73,7 @@ def measure(folder: Path) -> Measured:
     Raises InputError if the folder is not one of a trained network.
     """
     metrics, given = read_metrics(folder), read_input(folder)
-    cost = estimate_cost(read_architecture(folder), given.shape, len(given.classes))
+    cost = estimate_cost(read_config(folder).architecture, given.shape, len(given.classes))
     try:
         size = (folder / WEIGHTS).stat().st_size
     except OSError as error:

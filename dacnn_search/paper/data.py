@@ -1,7 +1,6 @@
 """The images that stand for the paper's data sets."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,15 +9,7 @@ import numpy as np
 from dacnn_search.data.dataset import DataConfig, ImageData, load
 from dacnn_search.data.published import KNOWN_SETS
 
-__all__ = ["PaperData", "Source", "load_data"]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the data sets are: .npz files by data set, the others below `root`, downloaded where they are missing."""
-
-    root: str | None
-    files: Mapping[str, str]
+__all__ = ["PaperData", "load_data"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +51,10 @@ class PaperData:
         return note
 
 
-def load_data(dataset: str, source: Source, subset: int | None) -> PaperData:
-    """Load a data set. Raises DataError if it can't be read."""
-    name, root = ("npz", source.files[dataset]) if dataset in source.files else (dataset, source.root)
-    config = DataConfig(name=name, root=root, validation=0.0, subset=subset)  # type: ignore[arg-type]
+def load_data(dataset: str, path: str, subset: int | None) -> PaperData:
+    """Load a data set from an .npz file, or a folder to which it is downloaded. Raises DataError."""
+    name = "npz" if path.endswith(".npz") else dataset
+    config = DataConfig(name=name, root=path, validation=0.0, subset=subset)  # type: ignore[arg-type]
     images = load(config).with_validation_in_train()
     digest = hashlib.sha256(str(images.num_classes).encode())
     for split in (images.train, images.test):

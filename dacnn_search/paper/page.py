@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 
 from dacnn_search.common.files import write_atomic
+from dacnn_search.paper.archive import network_folder
 from dacnn_search.paper.experiments import Experiment, Member
 from dacnn_search.paper.plot_page import html_page
 from dacnn_search.paper.report import report_of
@@ -124,9 +125,9 @@ def _filters(experiment: Experiment, results: Results, target: Path) -> Iterable
     from dacnn_search.paper.filters import filter_figure, write_png
 
     for member in experiment.members:
-        keys = [record["key"] for record in results.records[member] if record["reason"] is None]
-        if keys:
-            pictures = _pictures(results.networks / f"{member.network}-{keys[0]}")
+        records = [record for record in results.records[member] if record["reason"] is None]
+        if records:
+            pictures = _pictures(network_folder(target.parent, records[0]))
             write_png(pictures, target / "filters.png")
             yield filter_figure(dataclasses.replace(pictures, network=member.network))
 

@@ -22,8 +22,9 @@ def html_page(
     table: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None,
 ) -> str:
     """Return a page that includes Plotly. Notes may hold Markdown's `code`. `table` is columns, and cells by row."""
+    config = {"displaylogo": False, "showSendToCloud": False}  # no button that uploads a figure
     parts = [
-        plotly.io.to_html(figure, full_html=False, include_plotlyjs=index == 0, div_id=f"figure{index + 1}")
+        plotly.io.to_html(figure, config, full_html=False, include_plotlyjs=index == 0, div_id=f"figure{index + 1}")
         for index, figure in enumerate(figures)
     ]
     parts += [_html_table(*table)] if table else []

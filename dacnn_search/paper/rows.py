@@ -4,7 +4,6 @@ import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dacnn_search.network.cost import Cost, estimate_cost
@@ -35,13 +34,11 @@ class Results:
     Args:
         records: The ledger's records of each network, one per seed.
         data: The images by data set.
-        networks: The folder of the trained networks.
     """
 
     conditions: Conditions
     records: Mapping[Member, Sequence[Record]]
     data: Mapping[str, PaperData]
-    networks: Path
 
     def cost(self, member: Member) -> Cost:
         """Return the size of a network under these conditions."""

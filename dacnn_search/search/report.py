@@ -3,10 +3,10 @@
 import concurrent.futures
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -44,18 +44,15 @@ class ReportWriter:
         self._listener = listener
         self._space = space
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="report")
-        self._writing: concurrent.futures.Future[float] | None = None
         self._due = time.monotonic() + LEAST_SECONDS
         self._status_due = 0.0
         self._last_problem: str | None = None
 
     def refresh(self, records: Sequence[Record], unfinished: Unfinished) -> None:
         """Start bringing tables, study and dashboard up to date if that is due."""
-        if self._writing is not None and self._writing.done():
-            self._due = time.monotonic() + max(LEAST_SECONDS, self._writing.result() / SHARE)
-            self._writing = None
-        if self._writing is None and time.monotonic() >= self._due:
-            self._writing = self._thread.submit(self._write, list(records), unfinished)
+        if time.monotonic() >= self._due:
+            self._due = math.inf  # until it is known how long this takes
+            self._thread.submit(self._write, list(records), unfinished)
 
     def close(self, records: Sequence[Record], unfinished: Unfinished) -> None:
         """Bring tables, study and dashboard up to date and end the thread."""
@@ -72,8 +69,7 @@ class ReportWriter:
         except OSError as error:
             self._report_problem(error)
 
-    def _write(self, records: Sequence[Record], unfinished: Unfinished) -> float:
-        """Write all and return the seconds it took."""
+    def _write(self, records: Sequence[Record], unfinished: Unfinished) -> None:
         start = time.monotonic()
         try:
             write_tables(self._run.folder, records)
@@ -84,7 +80,7 @@ class ReportWriter:
                 write_tensorboard(self._run.folder, records)
         except Exception as error:  # the search goes on: all of this can be written again from the ledger
             self._report_problem(error)
-        return time.monotonic() - start
+        self._due = time.monotonic() + max(LEAST_SECONDS, (time.monotonic() - start) / SHARE)
 
     def _report_problem(self, error: Exception) -> None:
         message = f"{self._run.folder}: status, tables, study or dashboard can't be written: {error}"
@@ -95,18 +91,11 @@ class ReportWriter:
 
 def write_status(run: RunDirectory, snapshot: Snapshot) -> None:
     """Write `status.json`: the state of a run, for the dashboard and other programs."""
-    values = {
-        "state": snapshot.state,
-        "message": snapshot.message,
-        "elapsed": round(snapshot.elapsed, 1),
-        "remaining": None if snapshot.remaining is None else round(snapshot.remaining, 1),
-        "finished": snapshot.finished,
-        "trials": snapshot.trials,
-        "running": [dataclasses.asdict(trial) for trial in snapshot.running],
-        "hypervolume": snapshot.hypervolume,
-        "retraining": snapshot.retraining and dataclasses.asdict(snapshot.retraining),
-        "updated": now(),
-    }
+    values = dataclasses.asdict(dataclasses.replace(snapshot, front=()))
+    del values["front"]
+    values["elapsed"] = round(snapshot.elapsed, 1)
+    values["remaining"] = None if snapshot.remaining is None else round(snapshot.remaining, 1)
+    values["updated"] = now()
     write_atomic(run.folder / "status.json", json.dumps(values, indent=2) + "\n")
 
 
@@ -138,31 +127,28 @@ def write_tables(folder: Path, records: Sequence[Record], networks: Sequence[Tra
     If networks were retrained, the front has their test accuracies: mean, standard deviation, number of seeds, and
     whether another network beats it on the test images.
     """
-    write_atomic(folder / "trials.csv", _table(records, TRIAL_COLUMNS))
     judgement = judge(networks)
     beaten = {network.trial for network in judgement.beaten} if judgement else set()
-    scores: dict[int, tuple[Any, ...]] = {
-        network.trial: (network.accuracy, deviation_of(network.tested), len(network.tested), network.trial in beaten)
+    scores = {
+        network.trial: {
+            "test_accuracy": network.accuracy,
+            "test_deviation": deviation_of(network.tested),
+            "seeds": len(network.tested),
+            "beaten_on_test": network.trial in beaten,
+        }
         for network in networks
         if network.tested
     }
-    untested = (None,) * len(TEST_COLUMNS)
-    front = [
-        {**record, **dict(zip(TEST_COLUMNS, scores.get(record["trial"], untested), strict=True))}
-        for record in front_of(records)
-    ]
+    front = [{**record, **scores.get(record["trial"], {})} for record in front_of(records)]
+    write_atomic(folder / "trials.csv", _table(records, TRIAL_COLUMNS))
     write_atomic(folder / "front.csv", _table(front, TEST_COLUMNS if scores else ()))
 
 
 def _table(records: Sequence[Record], further: Sequence[str]) -> str:
+    choices = sorted({name for record in records for name in record["choices"]})
     rows = [
-        {
-            **{name: record[name] for name in (*IDENTITY, *further)},
-            **record["choices"],
-            "network": str(Architecture.from_dict(record["architecture"])),
-        }
+        {**record, **record["choices"], "network": str(Architecture.from_dict(record["architecture"]))}
         for record in records
     ]
-    choices = sorted({name for record in records for name in record["choices"]})
     columns = [*IDENTITY, *further, *choices, "network"]
     return pd.DataFrame(rows, columns=columns, dtype=object).to_csv(index=False)

@@ -11,7 +11,7 @@ from dacnn_search.search.cluster.slots import Resources
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SearchSettings
 from dacnn_search.space.validation import validate
-from dacnn_search.storage.resume import Extension, check_extension, check_unchanged
+from dacnn_search.storage.resume import check_extension, check_unchanged
 from dacnn_search.storage.run_directory import RunDirectory, check_name
 
 __all__ = ["SearchRequest", "prepare"]
@@ -27,7 +27,7 @@ class SearchRequest:
         results: The folder of a new run directory.
         name: The name of a new run directory. By default the space's.
         run: The run directory to go on with, if there is one.
-        extension: Set if networks or constraints of `space` differ from those that `run` had.
+        replaced: The space that `run` had, if `space` has other networks or constraints.
         repair: Leave out damaged lines of the ledger of `run`.
     """
 
@@ -36,7 +36,7 @@ class SearchRequest:
     results: Path
     name: str | None = None
     run: RunDirectory | None = None
-    extension: Extension | None = None
+    replaced: SearchSpace | None = None
     repair: bool = False
 
     def resources(self, address: str | None, verbose: bool) -> Resources:
@@ -72,9 +72,9 @@ def prepare(
     own = run.space
     if not extend:
         check_unchanged(run, own)
-    extension = None if given is None else check_extension(run, own, given, extend)
+    differs = given is not None and check_extension(run, own, given, extend)
     merged = _settings_of_resumed(run, own, given, settings)
-    return SearchRequest(given or own, merged, results, name, run, extension, repair)
+    return SearchRequest(given or own, merged, results, name, run, own if differs else None, repair)
 
 
 def _settings_of_resumed(

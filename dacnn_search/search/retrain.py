@@ -20,6 +20,7 @@ from dacnn_search.search.cluster.ray_cluster import RaySession, ray_session
 from dacnn_search.search.cluster.slots import Demand, Resources, Share, Slots, demand_of, most_excess
 from dacnn_search.search.cluster.tasks import run_tasks, start_task, train_fully
 from dacnn_search.search.listener import Listener, Retraining, RunningTrial
+from dacnn_search.search.precision import fix_run_precision
 from dacnn_search.search.report import snapshot_of, write_status
 from dacnn_search.space.settings import RetrainSettings
 from dacnn_search.storage.checkpoint import Checkpoints
@@ -120,8 +121,10 @@ def retrain_in_session(
         if trainings := _missing_trainings(run, settings, recipe, ledger.records):
             data = load(space.settings.data).with_validation_in_train()
             slots = session.slots(_demand(trainings, run, data, recipe))
+            networks = [Architecture.from_dict(training.record["architecture"]) for training in trainings]
+            fixed = fix_run_precision(run, recipe, networks, slots)
             progress = _Progress(run, len(trainings), recipe.epochs, listener)
-            handler = _Handler(run, recipe, ledger, data, slots, progress)
+            handler = _Handler(run, recipe, fixed, ledger, data, slots, progress)
             with progress.told():
                 run_tasks(trainings, handler, slots.concurrency, stop)
                 if len(handler.failures) == len(trainings):
@@ -164,11 +167,19 @@ class _Handler:
     """Starts trainings as Ray tasks, keeps their checkpoints and results, and reports on them."""
 
     def __init__(
-        self, run: RunDirectory, recipe: Recipe, ledger: Ledger, data: ImageData, slots: Slots, progress: "_Progress"
+        self,
+        run: RunDirectory,
+        recipe: Recipe,
+        fixed: Recipe,
+        ledger: Ledger,
+        data: ImageData,
+        slots: Slots,
+        progress: "_Progress",
     ) -> None:
         self.failures: list[str] = []
         self._run = run
-        self._recipe = recipe
+        self._recipe = recipe  # as it is recorded, so that a training is known by it on any machine
+        self._fixed = fixed  # with the precision of this run
         self._ledger = ledger
         self._data = ray.put(data)
         self._slots = slots
@@ -181,7 +192,7 @@ class _Handler:
             self._slots,
             self._data,
             training.record["architecture"],
-            self._recipe,
+            self._fixed,
             training.seed,
             self._slots,
             self._checkpoints.load(self._checkpoint_key(training)),

@@ -10,9 +10,10 @@ from dacnn_search.common.interrupt import orderly_end
 from dacnn_search.common.units import format_duration
 from dacnn_search.data.dataset import load
 from dacnn_search.search.cluster.ray_cluster import RaySession, ray_session
-from dacnn_search.search.cluster.slots import demand_of_space
+from dacnn_search.search.cluster.slots import demand_of_space, draw_networks
 from dacnn_search.search.driver import Search
 from dacnn_search.search.listener import Listener
+from dacnn_search.search.precision import expected_seconds, fix_run_precision
 from dacnn_search.search.request import SearchRequest, prepare
 from dacnn_search.search.tracking import Tracking
 from dacnn_search.search.tune import TrialWorker, drive
@@ -89,6 +90,9 @@ def search_in_session(
             left = settings.trials - search.finished
             slots = session.slots(demand_of_space(space, left, data.nbytes, run.records))
             _keep_settings(request, run)
+            networks = draw_networks(space)
+            recipe = fix_run_precision(run, space.settings.recipe, networks, slots)
+            search.begin(recipe, slots.concurrency, expected_seconds(run, space, recipe, networks))
             callbacks = tracking.begin(run, listener.say) if tracking else []
             verbose = session.resources.verbose
             drive(search, data, slots, stop, verbose=verbose, callbacks=callbacks, trainable=trainable)
@@ -106,8 +110,8 @@ def _opened_search(request: SearchRequest, run: RunDirectory, listener: Listener
             forget_lost(proposed, len(ledger.records))
         else:
             check_nothing_lost(run, ledger.records, proposed.records)
-        if request.extension is not None:
-            kept, dropped = extend_run(run, request.extension, ledger, proposed)
+        if request.replaced is not None:
+            kept, dropped = extend_run(run, request.replaced, request.space, ledger, proposed)
             _keep_settings(request, run)
             listener.say(f"extended: {kept} trials fit the new space, {dropped} do not and are left out")
         search = Search(run, request.space, request.settings, ledger, proposed, listener)

@@ -82,10 +82,8 @@ class FrontStopping(StoppingRule):
 
     def __init__(self, epochs: int) -> None:
         super().__init__(epochs)
-        self._rows: dict[Hashable, int] = {}  # full trials, and their places in the arrays
-        self._features = np.empty((epochs, 0, 5))  # after each epoch
-        self._parameters, self._accuracy = np.empty(0), np.empty(0)
-        self._log_errors = np.empty(0)
+        self._full: dict[Hashable, tuple[np.ndarray, Progress]] = {}  # features after each epoch, and curve, by trial
+        self._features = np.empty((epochs, 0, 5))  # those of all full trials
         self._forecasts: dict[int, Forecast] = {}  # by epochs done
 
     def judge(self, progress: Progress) -> Verdict:
@@ -93,13 +91,15 @@ class FrontStopping(StoppingRule):
         if done >= self.epochs:
             self._add(progress)
             return Verdict(True)
-        if len(self._rows) < FEWEST_CURVES:
+        if len(self._full) < FEWEST_CURVES:
             return Verdict(True)
         if done not in self._forecasts:
-            self._forecasts[done] = Forecast(self._features[done - 1], self._log_errors)
+            log_errors = np.array([_log_error(full.accuracy[-1]) for _, full in self._full.values()])
+            self._forecasts[done] = Forecast(self._features[done - 1], log_errors)
         expected, spread = self._forecasts[done].predict(_features(progress, done))
         best = 1 - 10 ** (expected - OPTIMISM * spread)
-        front = self._accuracy[self._parameters <= progress.parameters].max(initial=0.0)
+        smaller = (full for _, full in self._full.values() if full.parameters <= progress.parameters)
+        front = max((full.accuracy[-1] for full in smaller), default=0.0)
         return Verdict(bool(best >= front), 1 - 10**expected)
 
     def learn(self, progress: Progress) -> None:
@@ -108,15 +108,9 @@ class FrontStopping(StoppingRule):
 
     def _add(self, full: Progress) -> None:
         """Learn from a full curve; it replaces an earlier one of the same trial."""
-        row = self._rows.setdefault(full.trial, len(self._rows))
-        if row == len(self._log_errors):
-            self._features = np.concatenate([self._features, np.empty((self.epochs, 1, 5))], axis=1)
-            self._parameters = np.append(self._parameters, 0.0)
-            self._accuracy = np.append(self._accuracy, 0.0)
-            self._log_errors = np.append(self._log_errors, 0.0)
-        self._features[:, row] = [_features(full, done) for done in range(1, self.epochs + 1)]
-        self._parameters[row], self._accuracy[row] = full.parameters, full.accuracy[-1]
-        self._log_errors[row] = _log_error(full.accuracy[-1])
+        features = np.array([_features(full, done) for done in range(1, self.epochs + 1)])
+        self._full[full.trial] = (features, full)
+        self._features = np.stack([features for features, _ in self._full.values()], axis=1)
         self._forecasts.clear()
 
 

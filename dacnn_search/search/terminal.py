@@ -3,21 +3,20 @@
 import contextlib
 import datetime
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TextIO
 
 from rich.console import Console as RichConsole
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from dacnn_search.common.units import format_bytes, format_count, format_duration
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.search.listener import Listener, RunningTrial, Snapshot
+from dacnn_search.search.listener import Listener, Snapshot
 from dacnn_search.storage.front import Record, spread
 from dacnn_search.storage.ledger import now
 from dacnn_search.storage.trained import TrainedNetwork, deviation_of
@@ -27,7 +26,15 @@ __all__ = ["Terminal", "front_table"]
 PLAIN_WIDTH = 160  # of tables where there is no terminal
 SECONDS_PER_LINE = 10.0  # between two summaries where there is no terminal
 MOST_ROWS = 8  # of running trials, and of the front
-BAR = 16  # characters
+BAR = BarColumn(bar_width=16)
+RUN_COLUMNS = ("{task.description}", BAR, TextColumn("{task.fields[text]}", markup=False))
+TRIAL_COLUMNS = (
+    "{task.description}",
+    "{task.fields[size]:>6} parameters",
+    BAR,
+    "epoch {task.completed}/{task.total}",
+    "{task.fields[accuracy]}",
+)
 RUNNING = ("searching", "retraining")  # states
 
 
@@ -38,31 +45,25 @@ class Terminal(Listener):
         self._console = RichConsole(file=stream, highlight=False, soft_wrap=True)
         if not self._console.is_terminal:
             self._console.width = PLAIN_WIDTH
-        self._live: Live | None = None
         self._log: TextIO | None = None
         self._next_line = 0.0
         self._snapshot: Snapshot | None = None
         self._received = 0.0  # when the snapshot was, by the monotonic clock
-        self._rows: list[int | None] = []  # the running trial shown in each row; it keeps its row
+        self._to_end = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
-            self._live = Live(console=self._console, get_renderable=self._display, transient=True)
-            self._live.start()
+            self._to_end.enter_context(Live(console=self._console, get_renderable=self._display, transient=True))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
-        if self._log is not None:
-            with contextlib.suppress(OSError):
-                self._log.close()
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):  # of the log
+            self._to_end.close()
 
     def began(self, folder: Path) -> None:
         """Keep the lines in the run directory's `log.txt` as well, each with the time."""
         self._log = (folder / "log.txt").open("a", encoding="utf-8", buffering=1)
+        self._to_end.callback(self._log.close)
 
     def say(self, text: str) -> None:
         self._console.print(Text(text))
@@ -71,16 +72,18 @@ class Terminal(Listener):
     def update(self, snapshot: Snapshot) -> None:
         changed = self._snapshot is None or snapshot.state != self._snapshot.state
         self._snapshot, self._received = snapshot, time.monotonic()
-        if changed:
-            self._rows = []
-        self._assign_rows([running.trial for running in snapshot.running])
         ended = changed and snapshot.state not in RUNNING
-        if ended or (self._live is None and (changed or time.monotonic() >= self._next_line)):
+        if ended or (not self._console.is_terminal and (changed or time.monotonic() >= self._next_line)):
             self._next_line = time.monotonic() + SECONDS_PER_LINE
             self.say(_line(snapshot))
 
     def finished(self, record: Mapping[str, Any]) -> None:
-        self._write_log(_trial_line(record))
+        accuracy = "" if record["accuracy"] is None else f", validation accuracy {record['accuracy']:.2%}"
+        reason = f" ({record['reason']})" if record["reason"] else ""
+        self._write_log(
+            f"trial {record['trial']} {record['state']}{reason}: {record['parameters']:,} parameters{accuracy}, "
+            f"{record['epochs']} epochs in {format_duration(record['seconds'])}"
+        )
 
     def retrained(self, record: Mapping[str, Any]) -> None:
         score = "" if record["test_accuracy"] is None else f", test accuracy {record['test_accuracy']:.2%}"
@@ -90,32 +93,25 @@ class Terminal(Listener):
         """Print a table; what is too wide for the terminal is cut off."""
         self._console.print(table, soft_wrap=False)
 
-    def _assign_rows(self, trials: Sequence[int]) -> None:
-        """Give each running trial a row: it keeps the one it has, a new one gets a free row."""
-        self._rows = [trial if trial in trials else None for trial in self._rows]
-        for trial in trials:
-            if trial in self._rows:
-                continue
-            if None in self._rows:
-                self._rows[self._rows.index(None)] = trial
-            elif len(self._rows) < MOST_ROWS:
-                self._rows.append(trial)
-
     def _display(self) -> RenderableType:
         """Return the last snapshot as a few rows: the whole run, the running trials, the front so far."""
         if (snapshot := self._snapshot) is None:
             return ""
+        run, trials = Progress(*RUN_COLUMNS), Progress(*TRIAL_COLUMNS)
         finished, wanted = _counts(snapshot)
-        bar = ProgressBar(wanted, finished, width=BAR)
-        parts = [_grid([[snapshot.state, bar, self._progress(snapshot)]])]
-        facts = _facts(snapshot)
-        if facts:
-            parts.append(_grid([[", ".join(facts)]]))
-        running = {trial.trial: trial for trial in snapshot.running}
-        parts.append(_grid([_running_row(running[row]) if row in running else [""] for row in self._rows]))
-        if facts:
-            parts.append(_grid(_front_row(record) for record in spread(snapshot.front, MOST_ROWS)))
-        return Group(*parts)
+        run.add_task(snapshot.state, completed=finished, total=wanted, text=self._progress(snapshot))
+        for trial in snapshot.running[:MOST_ROWS]:
+            trials.add_task(
+                f"trial {trial.trial}",
+                completed=trial.epoch,
+                total=trial.epochs,
+                size=format_count(trial.parameters),
+                accuracy="" if trial.accuracy is None else f"{trial.accuracy:6.1%}",
+            )
+        if not (facts := _facts(snapshot)):
+            return Group(run, trials)
+        front = [", ".join(facts), *(_front_row(record) for record in spread(snapshot.front, MOST_ROWS))]
+        return Group(run, trials, Text("\n".join(front), no_wrap=True, overflow="ellipsis"))
 
     def _progress(self, snapshot: Snapshot) -> str:
         """Return how far a run is and when it should end, counted on from when the snapshot came."""
@@ -207,32 +203,6 @@ def _left(remaining: float | None) -> str:
     return "" if remaining is None else f"about {format_duration(remaining)} left"
 
 
-def _trial_line(record: Mapping[str, Any]) -> str:
-    accuracy = "" if record["accuracy"] is None else f", validation accuracy {record['accuracy']:.2%}"
-    reason = f" ({record['reason']})" if record["reason"] else ""
-    return (
-        f"trial {record['trial']} {record['state']}{reason}: {record['parameters']:,} parameters{accuracy}, "
-        f"{record['epochs']} epochs in {format_duration(record['seconds'])}"
-    )
-
-
-def _running_row(trial: RunningTrial) -> list[RenderableType]:
-    size = f"{format_count(trial.parameters):>6} parameters"
-    bar = ProgressBar(trial.epochs, trial.epoch, width=BAR)
-    done = f"epoch {trial.epoch:>{len(str(trial.epochs))}}/{trial.epochs}"
-    return [f"trial {trial.trial:<4}", size, bar, done, "" if trial.accuracy is None else f"{trial.accuracy:6.1%}"]
-
-
-def _front_row(record: Record) -> list[RenderableType]:
-    network = str(Architecture.from_dict(record["architecture"]))
-    return ["front     ", f"{format_count(record['parameters']):>6} parameters", f"{record['accuracy']:7.2%}", network]
-
-
-def _grid(rows: Iterable[Sequence[RenderableType]]) -> Table:
-    """Return rows in columns. In a narrow terminal the last cell of a row is cut off; nothing is wrapped."""
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    for *cells, last in rows:
-        grid.add_row(*cells, Text(str(last), no_wrap=True, overflow="ellipsis"))
-    for column in grid.columns[:-1]:
-        column.no_wrap = True
-    return grid
+def _front_row(record: Record) -> str:
+    network = Architecture.from_dict(record["architecture"])
+    return f"front {format_count(record['parameters']):>6} parameters {record['accuracy']:7.2%}  {network}"

@@ -78,7 +78,6 @@ def drive(
 
     Raises KeyboardInterrupt if a signal asks for the end, DacnnSearchError if the search can't go on.
     """
-    search.looks_ahead = slots.concurrency > 1  # a single worker gains more from a proposal that knows its last result
     with stop.polled(), _adapted_tune():
         while not (search.over or stop.requested):
             with _temporary_storage() as folder:
@@ -179,10 +178,10 @@ def _adapted_tune() -> Iterator[None]:
     manager_class: Any = RayActorManager
     task_failed = manager_class._actor_task_failed
 
-    def expect_out_of_memory(manager: Any, task: Any, exception: Exception) -> None:
+    def expect_out_of_memory(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
         if isinstance(exception, ray.exceptions.OutOfMemoryError):
             exception = ray.exceptions.RayActorError(error_msg=f"{OUT_OF_MEMORY}\n{exception}")
-        task_failed(manager, task, exception)
+        task_failed(manager, tracked_actor_task, exception)
 
     with default_environment(ENVIRONMENT):
         class_cache.DEFAULT_ENV_VARS.clear()

@@ -3,20 +3,11 @@
 Each free part of an architecture is a fixed value, `{choice: [...]}` or `{range: {low:, high:, step:}}`.
 """
 
-import dataclasses
 import json
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, cast
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    GetCoreSchemaHandler,
-    Tag,
-)
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetPydanticSchema, Tag
 from pydantic.functional_validators import AfterValidator, BeforeValidator, model_validator
-from pydantic_core import CoreSchema
 
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.units import parse_count, parse_duration
@@ -66,15 +57,13 @@ class Bounds(Settings, Generic[T]):
 
     low: T = Field(description="The smallest value.")
     high: T = Field(description="The largest value, if a whole number of steps leads there.")
-    step: T = Field(default=1, description="From one value to the next.")  # type: ignore[assignment]
+    step: T = Field(default=1, gt=0, description="From one value to the next.")  # type: ignore[assignment]
 
     @model_validator(mode="after")
     def _ordered(self) -> "Bounds[T]":
         low, high, step = self.low, self.high, self.step
         if not low <= high:  # type: ignore[operator]
             raise ValueError(f"low <= high must hold, but got (low={low}, high={high})")
-        if not step > 0:  # type: ignore[operator]
-            raise ValueError(f"step > 0 must hold, but got (step={step})")
         if (high - low) / step > MOST_OPTIONS:  # type: ignore[operator]
             raise ValueError(f"a range may have {MOST_OPTIONS} steps, but {low} to {high} by {step} has more")
         return self
@@ -100,6 +89,7 @@ ONE_OR_MANY = Discriminator(
 
 
 Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int | str), Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Seconds = Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=float | str), Field(gt=0)]
 SectionCount = Annotated[int, Field(ge=1, le=MOST_SECTIONS)]
 Depth = Annotated[int, Field(ge=1, le=MOST_DEPTH)]
@@ -109,57 +99,53 @@ Anchors = Annotated[int, Field(ge=1, le=MOST_DEPTH)]
 Residual = Literal["auto", True, False]
 
 
-@dataclasses.dataclass(frozen=True)
-class Free:
-    """The annotation of a free part: a value, a choice or a range."""
+def _free(kind: Any, number: bool = True, per_section: bool = False) -> GetPydanticSchema:
+    """Return the annotation of a free part: a value, a choice or a range.
 
-    kind: Any  # of the values
-    number: bool = True  # allow a range
-    per_section: bool = False  # allow a list with a value, choice or range for each section
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        # Types made while the program runs are beyond type checkers.
-        annotated, union, choice, range_, list_ = cast(Any, (Annotated, Union, Choice, Range, list))
-        one = [annotated[self.kind, Tag("value")], annotated[choice[self.kind], Tag("choice")]]
-        if self.number:
-            one.append(annotated[range_[self.kind], Tag("range")])
-        if self.per_section:
-            one.append(annotated[list_[annotated[union[tuple(one)], ONE_OR_MANY]], Tag("list")])
-        return handler.generate_schema(annotated[union[tuple(one)], ONE_OR_MANY])
+    Args:
+        kind: Type of the values.
+        number: Allow a range.
+        per_section: Allow a list with a value, choice or range for each section.
+    """
+    # Types made while the program runs are beyond type checkers.
+    annotated, union, choice, range_, list_ = cast(Any, (Annotated, Union, Choice, Range, list))
+    one = [annotated[kind, Tag("value")], annotated[choice[kind], Tag("choice")]]
+    if number:
+        one.append(annotated[range_[kind], Tag("range")])
+    if per_section:
+        one.append(annotated[list_[annotated[union[tuple(one)], ONE_OR_MANY]], Tag("list")])
+    return GetPydanticSchema(lambda _, handler: handler(annotated[union[tuple(one)], ONE_OR_MANY]))
 
 
 class ArchitectureSettings(Settings):
     """The space of networks. `depth` and `regulators` are drawn anew for each section, or listed one per section."""
 
-    sections: Annotated[Any, Free(SectionCount)] = Field(
+    sections: Annotated[Any, _free(SectionCount)] = Field(
         description="How many sections; 2x2 max pooling stands between them."
     )
-    depth: Annotated[Any, Free(Depth, per_section=True)] = Field(
+    depth: Annotated[Any, _free(Depth, per_section=True)] = Field(
         description="How often a shared kernel is applied in a section."
     )
-    width: Annotated[Any, Free(Width)] = Field(description="Channels of the first section.")
-    growth: Annotated[Any, Free(Growth)] = Field(
+    width: Annotated[Any, _free(Width)] = Field(description="Channels of the first section.")
+    growth: Annotated[Any, _free(Growth)] = Field(
         default=1.0,
         description="Width of a section over that of the one before, rounded to whole channels. "
         "Not used under `sharing: network`, where all sections have one width.",
     )
-    sharing: Annotated[Any, Free(Sharing, number=False)] = Field(
+    sharing: Annotated[Any, _free(Sharing, number=False)] = Field(
         default="section",
         description="Who shares an anchor: the whole network (plain), each section (mixed), or none (free weights).",
     )
-    anchors: Annotated[Any, Free(Anchors)] = Field(
-        default=1,
-        description="How many anchors the layers of that scope use in turn. Not used without sharing.",
+    anchors: Annotated[Any, _free(Anchors)] = Field(
+        default=1, description="How many anchors the layers of that scope use in turn. Not used without sharing."
     )
-    residual: Annotated[Any, Free(Residual, number=False)] = Field(
-        default="auto",
-        description="Shortcuts around blocks of two layers; auto: in networks deeper than 17 layers.",
+    residual: Annotated[Any, _free(Residual, number=False)] = Field(
+        default="auto", description="Shortcuts around blocks of two layers; auto: in networks deeper than 17 layers."
     )
-    regulators: Annotated[Any, Free(Regulators, number=False, per_section=True)] = Field(
-        default="none",
-        description="1x1 convolutions with weights of their own: none, one per block or one per layer.",
+    regulators: Annotated[Any, _free(Regulators, number=False, per_section=True)] = Field(
+        default="none", description="1x1 convolutions with weights of their own: none, one per block or one per layer."
     )
-    batch_norm: Annotated[Any, Free(bool, number=False)] = Field(
+    batch_norm: Annotated[Any, _free(bool, number=False)] = Field(
         default=True, description="Batch norm after each convolution, or none anywhere."
     )
 
@@ -180,8 +166,8 @@ class Constraints(Settings):
 class SearchSettings(Settings):
     """How the search is run; the command line overrides each."""
 
-    trials: Annotated[int, Field(ge=1)] = Field(
-        default=64, description="Trials after which it ends, those stopped early or failed counted."
+    trials: int = Field(
+        default=64, ge=1, description="Trials after which it ends, those stopped early or failed counted."
     )
     time_budget: Seconds | None = Field(default=None, description="Start no trial after this time: 90s, 30m, 2h.")
     sampler: Literal["auto", "tpe", "nsga2", "nsga3", "gp", "random", "qmc", "surrogate"] = Field(
@@ -190,36 +176,37 @@ class SearchSettings(Settings):
     stopping: Literal["auto", "none", "front", "halving"] = Field(
         default="auto", description="Which rule stops trials early that won't reach the front."
     )
-    confirm: Annotated[int, Field(ge=0, le=100)] = Field(
+    confirm: int = Field(
         default=0,
+        ge=0,
+        le=100,
         description="Trainings by further seeds of a trial that would be on the front; their mean is what counts.",
     )
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="Of proposals, weights and shuffling.")
-    concurrency: Annotated[int, Field(ge=1)] | None = Field(
+    seed: Seed = Field(default=0, description="Of proposals, weights and shuffling.")
+    concurrency: int | None = Field(
         default=None,
+        ge=1,
         description="Trials at once; by default one per CPU core, or as many as memory or the GPUs hold.",
     )
     gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] | None = Field(
-        default="auto",
-        description="Share of a GPU that one trial takes; auto: as many trials on each as fit.",
+        default="auto", description="Share of a GPU that one trial takes; auto: as many trials on each as fit."
     )
 
 
 class RetrainSettings(Settings):
     """The full training of chosen networks of the front, on the training and validation images together."""
 
-    top: Annotated[int, Field(ge=0)] = Field(default=3, description="How many, spread over the front by parameters.")
-    epochs: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="By default twice the trials', or those of a recipe given here."
+    top: int = Field(default=3, ge=0, description="How many, spread over the front by parameters.")
+    epochs: int | None = Field(
+        default=None, ge=1, description="By default twice the trials', or those of a recipe given here."
     )
-    seeds: Annotated[int, Field(ge=1, le=100)] = Field(default=1, description="Trainings of each, averaged.")
+    seeds: int = Field(default=1, ge=1, le=100, description="Trainings of each, averaged.")
     recipe: Recipe | None = Field(default=None, description="By default the search's recipe.")
 
     def full_recipe(self, searched: Recipe) -> Recipe:
         """Return the recipe of a full training, after a search by `searched`."""
-        if self.recipe is not None:
-            return self.recipe.model_copy(update={"epochs": self.epochs} if self.epochs else {})
-        return searched.model_copy(update={"epochs": self.epochs or 2 * searched.epochs})
+        epochs = self.epochs or (self.recipe.epochs if self.recipe else 2 * searched.epochs)
+        return (self.recipe or searched).model_copy(update={"epochs": epochs})
 
 
 class Reference(Settings):
@@ -227,7 +214,7 @@ class Reference(Settings):
 
     name: str = Field(min_length=1, max_length=100)
     parameters: Count
-    accuracy: Annotated[float, Field(ge=0, le=1)]
+    accuracy: float = Field(ge=0, le=1)
 
 
 def plain_name(name: str) -> str:
@@ -268,7 +255,7 @@ class TrainSettings(Settings):
     )
     data: DataConfig = Field(description="The data set and its split.")
     recipe: Recipe = Field(default_factory=Recipe, description="How it is trained.")
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="Of weights and shuffling.")
+    seed: Seed = Field(default=0, description="Of weights and shuffling.")
     name: str | None = Field(default=None, description="Shown in reports.")
 
 

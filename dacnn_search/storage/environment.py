@@ -18,6 +18,7 @@ from dacnn_search.storage.ledger import now
 __all__ = ["FORMAT", "describe_run", "describe_space", "read_environment"]
 
 FORMAT = 1  # of the files in a run directory; a run of a later format is refused
+NUMBERS = (("data", "input_shape", 3), ("data", "num_classes", 1), ("space", "least", 1), ("space", "most", 1))
 
 
 def read_environment(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
@@ -26,18 +27,14 @@ def read_environment(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
     Raises RunDirectoryError if it can't be read, lacks one of the parts `needed` ("data", "space"), or has impossible
     values in one of them.
     """
-    count = "a whole number from 1 on"
-    rules = (
-        ("data", "input_shape", "three whole numbers from 1 on", _is_shape),
-        ("data", "num_classes", count, _is_count),
-        ("space", "least", count, _is_count),
-        ("space", "most", count, _is_count),
-    )
     values = read_json(path)
-    for part, key, rule, keeps_rule in rules:
+    for part, key, count in NUMBERS:
         facts = values.get(part, {})
         found = facts.get(key) if isinstance(facts, dict) else None
-        if (part in needed or facts != {}) and not keeps_rule(found):
+        numbers = found if count == 3 else [found]
+        sound = isinstance(numbers, list) and len(numbers) == count and all(type(n) is int and n >= 1 for n in numbers)
+        if (part in needed or facts != {}) and not sound:
+            rule = "three whole numbers from 1 on" if count == 3 else "a whole number from 1 on"
             raise RunDirectoryError(f"{path}: {part} must have {key}, {rule}, but has {found!r}")
     return values
 
@@ -93,11 +90,3 @@ def describe_space(space: SearchSpace) -> dict[str, Any]:
             },
         },
     }
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 1
-
-
-def _is_shape(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(map(_is_count, value))

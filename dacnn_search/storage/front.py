@@ -48,7 +48,7 @@ def spread(front: Sequence[Record], count: int) -> list[Record]:
 
 def best_under(front: Sequence[Record], max_parameters: float) -> Record | None:
     """Return the most accurate record of a front with at most that many parameters; None if all are larger."""
-    fitting = bisect.bisect_right(front, max_parameters, key=_parameters)
+    fitting = bisect.bisect_right(front, max_parameters, key=lambda r: r["parameters"])
     return front[fitting - 1] if fitting else None
 
 
@@ -83,28 +83,13 @@ def hypervolumes(records: Iterable[Record], scale: Scale) -> list[float]:
     front: list[Record] = []
     value, curve = 0.0, []
     for record in records:
-        if _add(front, record):
+        rival = best_under(front, record["parameters"])
+        if _is_finished(record) and (rival is None or rival["accuracy"] < record["accuracy"]):
+            front = front_of([*front, record])
             value = round(scale.hypervolume(front), 5)
         curve.append(value)
     return curve
 
 
-def _add(front: list[Record], record: Record) -> bool:
-    """Add a record to a front in its place, and drop the members it beats; return False if it is not on the front."""
-    if not _is_finished(record):
-        return False
-    rival = best_under(front, record["parameters"])
-    if rival is not None and rival["accuracy"] >= record["accuracy"]:
-        return False
-    start = bisect.bisect_left(front, record["parameters"], key=_parameters)
-    end = bisect.bisect_right(front, record["accuracy"], start, key=lambda r: r["accuracy"])
-    front[start:end] = [record]
-    return True
-
-
 def _is_finished(record: Record) -> bool:
     return record["state"] == "COMPLETE" and math.isfinite(record["accuracy"])
-
-
-def _parameters(record: Record) -> int:
-    return int(record["parameters"])

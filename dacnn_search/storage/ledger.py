@@ -33,8 +33,7 @@ __all__ = ["Ledger", "LedgerWarning", "read_ledger"]
 Record = dict[str, Any]
 
 _BEGIN = b'{"sequence":'
-_CHECK_INSIDE = re.compile(rb',"check":"[0-9a-f]{8}"\}.', re.DOTALL)
-_CHECK = re.compile(rb',"check":"([0-9a-f]{8})"\}\Z')
+_CHECK = re.compile(rb',"check":"([0-9a-f]{8})"\}')
 
 
 class LedgerWarning(UserWarning):
@@ -47,7 +46,7 @@ def read_ledger(path: Path, keys: Set[str] = frozenset()) -> list[Record]:
     Raises RunDirectoryError if the file is missing or damaged, or a record lacks one of the `keys`.
     """
     contents = _read(path, keys)
-    _refuse_damage(path, contents)
+    _refuse_damage(path, contents, None)
     return contents.records
 
 
@@ -56,9 +55,9 @@ class Ledger:
 
     def __init__(self, path: Path, records: list[Record], size: int) -> None:
         """Continue the file at `path`, whose `size` bytes hold exactly these `records`; use `Ledger.open`."""
+        self.records = records  # in the order of the file, as JSON gives them back
         self._path = path
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        self._records = records
         self._size = size
         self._unfinished = False  # whether bytes of a broken append may lie behind the first `size` ones
 
@@ -78,17 +77,24 @@ class Ledger:
         if not path.exists():
             write_atomic(path, b"")
         contents = _read(path, keys)
-        if contents.damage and repair:
-            _rewrite(path, contents)
-        else:
+        if not repair:
             _refuse_damage(path, contents, advice)
-            _mend_tail(path, contents)
-        return cls(path, contents.records, sum(len(line) + 1 for line in contents.lines))
-
-    @property
-    def records(self) -> Sequence[Record]:
-        """All records in the order of the file, as JSON gives them back."""
-        return self._records
+        count = len(contents.records)
+        if contents.damage:
+            aside = _free_name(path, "damaged")
+            write_atomic(aside, contents.data)
+            warnings.warn(
+                f"{path}: kept {count} records and dropped {contents.count - count} damaged lines, "
+                f"the first at line {contents.damage[0][0]}; the damaged file is {aside}",
+                LedgerWarning,
+                stacklevel=2,
+            )
+        elif contents.torn:
+            warnings.warn(f"{path}:{contents.count}: cut off an unfinished last line", LedgerWarning, stacklevel=2)
+        whole = b"".join(contents.whole)
+        if whole != contents.data:
+            write_atomic(path, whole)
+        return cls(path, contents.records, len(whole))
 
     def append(self, record: Mapping[str, Any]) -> Record:
         """Write `record` to disk under the next `sequence` number and return it as JSON gives it back.
@@ -99,10 +105,9 @@ class Ledger:
         reserved = {"sequence", "check"} & record.keys()
         if reserved:
             raise ValueError(f"a record must leave {sorted(reserved)} to the ledger")
-        sequence = self._records[-1]["sequence"] + 1 if self._records else 1
-        text = _dump({"sequence": sequence, **record})
-        written: Record = json.loads(text)
-        line = _line(text)
+        sequence = self.records[-1]["sequence"] + 1 if self.records else 1
+        line = _line({"sequence": sequence, **record})
+        written = _parse(line.removesuffix(b"\n"))
         if self._unfinished:
             self._cut_back()
         self._unfinished = True
@@ -114,16 +119,18 @@ class Ledger:
                 self._cut_back()
             raise
         self._size += len(line)
-        self._records.append(written)
+        self.records.append(written)
         self._unfinished = False
         return written
 
     def rewrite(self, records: Sequence[Record]) -> None:
         """Replace all records; their sequence numbers must grow. The file before is kept as `<name>.before-<n>`.
 
-        Raises OSError.
+        Do nothing if the ledger has these records already. Raises OSError.
         """
-        lines = [_line(_dump(record)) for record in records]
+        if list(records) == self.records:
+            return
+        lines = [_line(record) for record in records]
         write_atomic(_free_name(self._path, "before"), self._path.read_bytes())
         write_atomic(self._path, b"".join(lines))
         self.close()
@@ -150,64 +157,48 @@ class Ledger:
 @dataclass
 class _Contents:
     data: bytes  # the file as it is
+    count: int  # of its lines
+    torn: bool  # whether the last one is an append cut short
     records: list[Record] = field(default_factory=list)  # of the lines that verify
-    lines: list[bytes] = field(default_factory=list)  # those lines, without newlines
+    whole: list[bytes] = field(default_factory=list)  # those lines, with newlines
     damage: list[tuple[int, str]] = field(default_factory=list)  # line number from 1, broken rule
-    torn: bool = False  # whether the last line is an append cut short
 
 
 def _read(path: Path, keys: Set[str]) -> _Contents:
     try:
-        contents = _Contents(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         raise RunDirectoryError(f"{path} can't be read: {error.strerror}") from error
-    *complete, tail = contents.data.split(b"\n")
-    for number, line in enumerate(complete, 1):
-        _add(contents, number, line, keys)
-    if tail:
-        contents.torn = _is_torn(tail)
-        if not contents.torn:
-            _add(contents, len(complete) + 1, tail, keys)
+    *lines, tail = data.split(b"\n")
+    # An append cut short is the beginning of a line without its check; some file systems leave zeros.
+    begun = tail.startswith(_BEGIN[: len(tail)]) and not _CHECK.search(tail)
+    contents = _Contents(data, len(lines) + bool(tail), bool(tail) and (begun or not tail.strip(b"\0")))
+    if tail and not contents.torn:
+        lines.append(tail)
+    for number, line in enumerate(lines, 1):
+        whole = line.removesuffix(b"\r")
+        last = contents.records[-1]["sequence"] if contents.records else 0
+        try:
+            record = _parse(whole, last, keys)
+        except ValueError as error:
+            contents.damage.append((number, str(error)))
+            continue
+        if whole != line:  # an editor was here; a repair loses nothing
+            contents.damage.append((number, "it must end with a newline alone, but ends with a carriage return too"))
+        contents.records.append(record)
+        contents.whole.append(whole + b"\n")
     return contents
 
 
-def _is_torn(tail: bytes) -> bool:
-    """Tell whether the bytes after the last newline are the beginning of a line, from an append that a crash cut short,
-    or zeros, which some file systems leave. Whole lines without newlines between them are neither."""
-    for line in (tail, tail[:-1]):
-        try:
-            _parse(line)
-        except ValueError:
-            continue
-        return False
-    begun = tail.startswith(_BEGIN[: len(tail)]) and _CHECK_INSIDE.search(tail) is None
-    return begun or not tail.strip(b"\0")
+def _parse(line: bytes, last: int = 0, keys: Set[str] = frozenset()) -> Record:
+    """Return the record of a line without its newline, after one with the sequence number `last`.
 
-
-def _add(contents: _Contents, number: int, line: bytes, keys: Set[str]) -> None:
-    last = contents.records[-1]["sequence"] if contents.records else 0
-    whole = line.removesuffix(b"\r")
-    try:
-        record = _parse(whole)
-        if record["sequence"] <= last:
-            raise ValueError(f"sequence must grow, but is {record['sequence']} after {last}")
-        if missing := keys - record.keys():
-            raise ValueError(f"a record of this ledger must have {', '.join(sorted(missing))}, but lacks it")
-    except ValueError as error:
-        contents.damage.append((number, str(error)))
-        return
-    if whole != line:  # an editor was here; a repair loses nothing
-        contents.damage.append((number, "it must end with a newline alone, but ends with a carriage return too"))
-    contents.records.append(record)
-    contents.lines.append(whole)
-
-
-def _parse(line: bytes) -> Record:
-    """Return the record of a line without its newline. Raises ValueError with the rule it breaks."""
-    match = _CHECK.search(line)
+    Raises ValueError with the rule it breaks.
+    """
+    match = _CHECK.fullmatch(line[-20:])
     if match is None:
         raise ValueError("every line must end with a check")
-    text = line[: match.start()] + b"}"
+    text = line[:-20] + b"}"
     expected, found = match[1].decode(), _checksum(text)
     if found != expected:
         raise ValueError(f"the text must have the check {expected}, but has {found}")
@@ -218,6 +209,10 @@ def _parse(line: bytes) -> Record:
     sequence = record.get("sequence") if isinstance(record, dict) else None
     if type(sequence) is not int or sequence < 1:
         raise ValueError(f"sequence must be a whole number from 1 on, but is {sequence!r}")
+    if sequence <= last:
+        raise ValueError(f"sequence must grow, but is {sequence} after {last}")
+    if missing := keys - record.keys():
+        raise ValueError(f"a record of this ledger must have {', '.join(sorted(missing))}, but lacks it")
     return record
 
 
@@ -225,7 +220,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"it has {name}")
 
 
-def _refuse_damage(path: Path, contents: _Contents, advice: str | None = None) -> None:
+def _refuse_damage(path: Path, contents: _Contents, advice: str | None) -> None:
     if not contents.damage:
         return
     advice = advice or f"--resume {shlex.quote(str(path.parent))} --repair"
@@ -237,19 +232,6 @@ def _refuse_damage(path: Path, contents: _Contents, advice: str | None = None) -
     )
 
 
-def _rewrite(path: Path, contents: _Contents) -> None:
-    aside = _free_name(path, "damaged")
-    write_atomic(aside, contents.data)
-    write_atomic(path, b"".join(line + b"\n" for line in contents.lines))
-    dropped = contents.data.count(b"\n") + (not contents.data.endswith(b"\n")) - len(contents.records)
-    warnings.warn(
-        f"{path}: kept {len(contents.records)} records and dropped {dropped} damaged lines, "
-        f"the first at line {contents.damage[0][0]}; the damaged file is {aside}",
-        LedgerWarning,
-        stacklevel=3,
-    )
-
-
 def _free_name(path: Path, label: str) -> Path:
     number = 1
     while (aside := path.with_name(f"{path.name}.{label}-{number}")).exists():
@@ -257,28 +239,9 @@ def _free_name(path: Path, label: str) -> Path:
     return aside
 
 
-def _mend_tail(path: Path, contents: _Contents) -> None:
-    if contents.data.endswith(b"\n") or not contents.data:
-        return
-    with path.open("r+b", buffering=0) as file:
-        if contents.torn:
-            file.truncate(contents.data.rfind(b"\n") + 1)
-        else:
-            file.seek(0, os.SEEK_END)
-            file.write(b"\n")
-        os.fsync(file.fileno())
-    if contents.torn:
-        number = len(contents.lines) + 1
-        warnings.warn(f"{path}:{number}: cut off an unfinished last line", LedgerWarning, stacklevel=3)
-
-
-def _dump(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def _line(text: str) -> bytes:
-    body = text.encode()
-    return body[:-1] + f',"check":"{_checksum(body)}"}}\n'.encode()
+def _line(record: Mapping[str, Any]) -> bytes:
+    text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return text[:-1] + f',"check":"{_checksum(text)}"}}\n'.encode()
 
 
 def _checksum(text: bytes) -> str:

@@ -6,8 +6,7 @@
 import hashlib
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dacnn_search.common.errors import RunDirectoryError, SpaceError
@@ -18,32 +17,15 @@ from dacnn_search.space.settings import SpaceSettings, options_of
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.run_directory import RunDirectory
 
-__all__ = [
-    "Extension",
-    "check_extension",
-    "check_nothing_lost",
-    "check_unchanged",
-    "extend_run",
-    "forget_lost",
-    "space_id",
-]
+__all__ = ["check_extension", "check_nothing_lost", "check_unchanged", "extend_run", "forget_lost", "space_id"]
 
-FREE = ("name", "description", "search", "retrain", "references")  # parts of a space that its trials don't depend on
+FREE = {"name", "description", "search", "retrain", "references"}  # parts of a space that its trials don't depend on
 EXTENSIBLE = ("architecture", "constraints")  # parts that --extend may change
-
-
-@dataclass(frozen=True)
-class Extension:
-    """The space of a run before it is extended, and after."""
-
-    old: SearchSpace
-    new: SearchSpace
 
 
 def space_id(settings: SpaceSettings) -> str:
     """Return an identity of a space: equal if its trials are comparable and a search would propose the same."""
-    parts = {key: value for key, value in _parts(settings).items() if key not in FREE}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(_parts(settings), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def check_unchanged(run: RunDirectory, space: SearchSpace) -> None:
@@ -52,7 +34,7 @@ def check_unchanged(run: RunDirectory, space: SearchSpace) -> None:
     Raises RunDirectoryError, with the differences, if a part that trials depend on was edited.
     """
     before = run.given_settings
-    changes = [] if before is None else _changes(before, space.settings)
+    changes = [] if before is None else _differences(_parts(before), _parts(space.settings))
     if changes:
         raise RunDirectoryError(
             f"{run.space_file}: a run directory keeps the space that its trials are of (to give it another: --space "
@@ -60,17 +42,17 @@ def check_unchanged(run: RunDirectory, space: SearchSpace) -> None:
         )
 
 
-def check_extension(run: RunDirectory, old: SearchSpace, new: SearchSpace, extend: bool) -> Extension | None:
-    """Compare the space of a run with another one it is to go on in; return None if they are the same.
+def check_extension(run: RunDirectory, old: SearchSpace, new: SearchSpace, extend: bool) -> bool:
+    """Compare the space of a run with another one it is to go on in; tell whether they differ.
 
     Raises RunDirectoryError, with the differences, if they differ in more than an extension may change, or if `extend`
     is false.
     """
-    changes = _changes(old.settings, new.settings)
+    changes = _differences(_parts(old.settings), _parts(new.settings))
     if not changes:
-        return None
-    if extend and all(part in EXTENSIBLE for part, _ in changes):
-        return Extension(old, new)
+        return False
+    if extend and all(change.startswith(EXTENSIBLE) for change in changes):
+        return True
     rule = (
         "an extended run keeps its data and recipe, or its trials could not be compared; the difference is"
         if extend
@@ -94,66 +76,49 @@ def check_nothing_lost(
 
 def forget_lost(proposals: Ledger, finished: int) -> None:
     """Correct the proposals after trials were lost: none counts more than the `finished` trials of the ledger."""
-    _rewrite(proposals, [_counting_at_most(line, finished) for line in proposals.records])
+    proposals.rewrite([{**line, "finished": min(line["finished"], finished)} for line in proposals.records])
 
 
-def extend_run(run: RunDirectory, extension: Extension, ledger: Ledger, proposals: Ledger) -> tuple[int, int]:
-    """Give a run another space; return how many trials fit it and how many do not.
+def extend_run(
+    run: RunDirectory, old: SearchSpace, new: SearchSpace, ledger: Ledger, proposals: Ledger
+) -> tuple[int, int]:
+    """Give a run of the space `old` another one, `new`; return how many trials fit it and how many do not.
 
     Those that do not fit leave the ledger, which is kept as `trials.jsonl.before-<n>`. A crash meanwhile leaves a run
     of the old space with the trials that fit both; the extension can then be asked for again.
     """
     before = len(ledger.records)
-    trials = _translate_all(extension, ledger.records)
-    proposed = [_counting_at_most(line, len(trials)) for line in _translate_all(extension, proposals.records)]
-    _rewrite(proposals, proposed)
-    _rewrite(ledger, trials)
-    write_atomic(run.folder / f"space.yaml.before-{space_id(extension.old.settings)}", run.space_file.read_bytes())
-    run.set_space(extension.new)
+    trials, proposed = (
+        [fitting for record in records if (fitting := _translated(record, old, new)) is not None]
+        for records in (ledger.records, proposals.records)
+    )
+    proposals.rewrite([{**line, "finished": min(line["finished"], len(trials))} for line in proposed])
+    ledger.rewrite(trials)
+    write_atomic(run.folder / f"space.yaml.before-{space_id(old.settings)}", run.space_file.read_bytes())
+    run.set_space(new)
     return len(trials), before - len(trials)
 
 
 def _parts(settings: SpaceSettings) -> dict[str, Any]:
+    """Return the parts of a space that trials depend on."""
     # pydantic warns of unions that it is not sure of.
-    return settings.model_dump(mode="json", warnings=False)
+    return settings.model_dump(mode="json", exclude=FREE, warnings=False)
 
 
-def _changes(old: SpaceSettings, new: SpaceSettings) -> list[tuple[str, str]]:
-    """Return the differences in parts that trials depend on, as (part, "part.key: old -> new")."""
-    return [change for change in _differences(_parts(old), _parts(new)) if change[0] not in FREE]
-
-
-def _differences(old: Any, new: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+def _differences(old: Any, new: Any, path: tuple[str, ...] = ()) -> list[str]:
+    """Return the differences of two spaces' parts, each as "part.key: old -> new"."""
     if isinstance(old, dict) and isinstance(new, dict) and len(path) < 2:
-        for key in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(key), new.get(key), (*path, key))
-    elif old != new:
-        yield path[0], f"{'.'.join(path)}: {_or_nothing(old)} -> {_or_nothing(new)}"
+        keys = sorted(old.keys() | new.keys())
+        return [text for key in keys for text in _differences(old.get(key), new.get(key), (*path, key))]
+    words = ["nothing" if value is None else str(value) for value in (old, new)]
+    return [f"{'.'.join(path)}: {' -> '.join(words)}"] if old != new else []
 
 
-def _or_nothing(value: Any) -> str:
-    return "nothing" if value is None else str(value)
+def _listed(changes: Sequence[str]) -> str:
+    return "\n".join(f"  {change}" for change in changes)
 
 
-def _listed(changes: Sequence[tuple[str, str]]) -> str:
-    return "\n".join(f"  {text}" for _, text in changes)
-
-
-def _counting_at_most(proposal: Mapping[str, Any], finished: int) -> dict[str, Any]:
-    return {**proposal, "finished": min(proposal["finished"], finished)}
-
-
-def _rewrite(ledger: Ledger, records: Sequence[dict[str, Any]]) -> None:
-    if records != list(ledger.records):
-        ledger.rewrite(records)
-
-
-def _translate_all(extension: Extension, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    translated = (_translate(extension, record) for record in records)
-    return [record for record in translated if record is not None]
-
-
-def _translate(extension: Extension, record: Mapping[str, Any]) -> dict[str, Any] | None:
+def _translated(record: Mapping[str, Any], old: SearchSpace, new: SearchSpace) -> dict[str, Any] | None:
     """Return a record with the choices that lead to its network in the new space; None if that lacks the network.
 
     The new space may leave open what was fixed before, and the other way round.
@@ -161,23 +126,23 @@ def _translate(extension: Extension, record: Mapping[str, Any]) -> dict[str, Any
     choices: dict[str, Any] = {}
 
     def choose(name: str, options: Options) -> Any:
-        value = record["choices"].get(name, _fixed_value(extension.old, name))
+        value = record["choices"].get(name, _fixed_value(old, name))
         if value not in options.values:
             raise SpaceError(f"{name} must be one of {list(options.values)}, but is {value!r}")
         choices[name] = value
         return value
 
     try:
-        architecture = extension.new.tree.build(choose)
+        architecture = new.tree.build(choose)
     except SpaceError:
         return None
     same = architecture.fingerprint == record["fingerprint"]
-    return {**record, "choices": choices} if same and extension.new.meets_constraints(architecture) else None
+    return {**record, "choices": choices} if same and new.meets_constraints(architecture) else None
 
 
 def _fixed_value(space: SearchSpace, name: str) -> Any:
     """Return the value of a part of the architecture that a space does not leave open."""
     part, _, section = name.rpartition("_")
     if section.isdigit():
-        return space.tree.least(int(section) - 1)[("depth", "regulators").index(part)]
+        return space.tree.sections[int(section) - 1][0][("depth", "regulators").index(part)]
     return options_of(getattr(space.settings.architecture, name))[0]

@@ -1,9 +1,10 @@
 """`RunDirectory`: the folder in which one search keeps everything (see `results/README.md`)."""
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dacnn_search.common.errors import RunDirectoryError
 from dacnn_search.common.files import new_folder, read_json, sha256_of, write_atomic
@@ -17,6 +18,7 @@ from dacnn_search.storage.trained import TrainedNetwork, trained_networks
 
 __all__ = ["PROPOSAL", "RETRAINED", "TRIAL", "RunDirectory", "check_name", "load_run"]
 
+T = TypeVar("T")
 SPACE_FILE, ENVIRONMENT_FILE = "space.yaml", "environment.json"
 # The keys that every line of the three ledgers has at least.
 _NETWORK = frozenset({"trial", "fingerprint", "architecture", "parameters", "macs", "accuracy", "epochs"})
@@ -99,20 +101,24 @@ class RunDirectory:
         Raises RunDirectoryError if a `name` given is taken or the folder can't be made.
         """
         check_name(name)
-        folder, number = results / (name or space.name), 1
-        while True:
+        names = [name] if name else itertools.chain([space.name], (f"{space.name}-{n}" for n in itertools.count(2)))
+        for folder in (results / each for each in names):
             try:
-                _write_folder(folder, space, class_names, settings)
+                if folder.exists():
+                    continue
+                results.mkdir(parents=True, exist_ok=True)
+                environment = describe_run(folder.name, space, class_names, settings)
+                with new_folder(folder) as new:  # there as a whole or, after a crash, not at all
+                    write_atomic(new / SPACE_FILE, space.text)
+                    write_atomic(new / ENVIRONMENT_FILE, json.dumps(environment, indent=2) + "\n")
                 return cls(folder)
             except FileExistsError:
-                if name is not None:
-                    raise RunDirectoryError(
-                        f"{folder}: a new run needs a name that is not taken; to go on with this one: --resume {folder}"
-                    ) from None
-                number += 1
-                folder = results / f"{space.name}-{number}"
+                continue
             except OSError as error:
                 raise RunDirectoryError(f"{folder}: the run directory can't be made: {error.strerror}") from error
+        raise RunDirectoryError(
+            f"{folder}: a new run needs a name that is not taken; to go on with this one: --resume {folder}"
+        )
 
     def set_space(self, space: SearchSpace) -> None:
         """Replace `space.yaml` by the text of `space`, and what `environment.json` says of it."""
@@ -143,8 +149,7 @@ class RunDirectory:
 
     @property
     def environment(self) -> dict[str, Any]:
-        values: dict[str, Any] = self._read(self.environment_file, read_json)
-        return values
+        return self._read(self.environment_file, read_json)
 
     @property
     def name(self) -> str:
@@ -164,8 +169,7 @@ class RunDirectory:
     @property
     def status(self) -> dict[str, Any]:
         """The contents of `status.json`; empty if it is not there."""
-        status: dict[str, Any] = self._read(self.status_file, read_json) if self.status_file.exists() else {}
-        return status
+        return self._read(self.status_file, read_json) if self.status_file.exists() else {}
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -235,16 +239,14 @@ class RunDirectory:
         return sorted(fitting, key=lambda network: (-network.accuracy, network.parameters))[:top]
 
     def _ledger(self, path: Path, keys: frozenset[str]) -> list[dict[str, Any]]:
-        records: list[dict[str, Any]] = self._read(path, lambda path: read_ledger(path, keys) if path.exists() else [])
-        return records
+        return self._read(path, lambda path: read_ledger(path, keys) if path.exists() else [])
 
-    def _read(self, path: Path, read: Callable[[Path], Any]) -> Any:
+    def _read(self, path: Path, read: Callable[[Path], T]) -> T:
         """Read a file; in a snapshot only the first time."""
-        if self._contents is None:
-            return read(path)
-        if path not in self._contents:
-            self._contents[path] = read(path)
-        return self._contents[path]
+        contents = {} if self._contents is None else self._contents
+        if path not in contents:
+            contents[path] = read(path)
+        return contents[path]
 
 
 def check_name(name: str | None) -> None:
@@ -253,14 +255,3 @@ def check_name(name: str | None) -> None:
         plain_name(name or "run")
     except ValueError as error:
         raise RunDirectoryError(str(error)) from None
-
-
-def _write_folder(folder: Path, space: SearchSpace, class_names: Sequence[str], settings: dict[str, Any]) -> None:
-    """Make a run directory that is there as a whole or, after a crash, not at all."""
-    if folder.exists():
-        raise FileExistsError
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    environment = describe_run(folder.name, space, class_names, settings)
-    with new_folder(folder) as new:
-        write_atomic(new / SPACE_FILE, space.text)
-        write_atomic(new / ENVIRONMENT_FILE, json.dumps(environment, indent=2) + "\n")

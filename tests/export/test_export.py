@@ -18,7 +18,7 @@ from dacnn_search.data.dataset import DataConfig, load
 from dacnn_search.export.__main__ import main
 from dacnn_search.export.classifier import load_model
 from dacnn_search.export.exporter import Formats, export_folder, export_run, write_best
-from dacnn_search.export.folder import read_data_config, read_metrics
+from dacnn_search.export.folder import read_config, read_metrics
 from dacnn_search.export.parity import CheckImages, measure_file
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.network.model import build
@@ -90,8 +90,8 @@ def test_folders_to_share_hold_no_paths_of_this_machine(run_copy, tmp_path, monk
     write_atomic(run_copy.space_file, text)
     exported = export_run(run_copy, tmp_path / "out", Formats(("safetensors",)), top=1)
     for folder in (*write_best(run_copy), *exported):
-        assert read_data_config(folder).root == told
-        assert len(load(read_data_config(folder)).train) == len(load(run_copy.space.settings.data).train)
+        assert read_config(folder).data.root == told
+        assert len(load(read_config(folder).data).train) == len(load(run_copy.space.settings.data).train)
         assert read_metrics(folder)["training"]["data"] == "own"
         for file in folder.iterdir():
             assert str(tmp_path).encode() not in file.read_bytes()

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,11 @@ from hypothesis import given, settings
 from PIL import Image
 from strategies import architectures
 
-from dacnn_search.common.errors import DataError
 from dacnn_search.data.dataset import DataConfig, load
 from dacnn_search.export.classifier import load_model
 from dacnn_search.export.exporter import write_best
-from dacnn_search.export.folder import read_data_config, read_metrics
-from dacnn_search.export.from_config import choose_data, train_one
+from dacnn_search.export.folder import read_config, read_metrics
+from dacnn_search.export.from_config import train_one
 from dacnn_search.network.model import build
 from dacnn_search.network.zoo import get
 from dacnn_search.space.settings import TrainSettings
@@ -72,7 +72,7 @@ def test_trained_network_goes_on_with_other_data_and_classes(best, image_folder,
     model = load_model(tmp_path / "tuned")
     assert model.classes == ("digit 1", "digit 4", "digit 7")
     assert read_metrics(tmp_path / "tuned")["training"]["test_accuracy"] > 0.6  # of three classes
-    config = read_data_config(tmp_path / "tuned")
+    config = read_config(tmp_path / "tuned").data
     assert (config.root, config.image_size, config.channels) == (str(image_folder), 8, 1)
     assert read_metrics(tmp_path / "tuned")["training"]["init"] == "weights.safetensors"
 
@@ -140,20 +140,25 @@ def test_mistakes_are_told_in_one_line(small_run, best, tmp_path, capsys, monkey
     assert error.count("\n") == 1
 
 
-def test_where_the_data_before_are_gone_the_folder_tells_the_size(best, tmp_path):
-    (tmp_path / "images").mkdir()
-    gone = DataConfig(name="npz", root=str(tmp_path / "gone.npz"))
-    config = choose_data(str(tmp_path / "images"), before=gone, folder=best)
-    assert (config.image_size, config.channels) == (8, 1)
-    with pytest.raises(DataError, match="gone"):
-        choose_data(str(tmp_path / "images"), before=gone, folder=tmp_path)
+def test_where_the_data_before_are_gone_the_folder_tells_the_size(best, image_folder, tmp_path, capsys):
+    moved = tmp_path / "moved"
+    shutil.copytree(best, moved)
+    config = (moved / "config.yaml").read_text()
+    (moved / "config.yaml").write_text(config.replace("name: digits", f"name: npz\n  root: {tmp_path}/gone.npz"))
+    arguments = ("--config", moved / "config.yaml", "--data", image_folder, "--epochs", 1)
+    train(*arguments, "--out", tmp_path / "again")
+    data = read_config(tmp_path / "again").data
+    assert (data.image_size, data.channels) == (8, 1)
+    (moved / "metrics.json").unlink()
+    train(*arguments, "--out", tmp_path / "failed", expected=2)
+    assert "gone.npz" in capsys.readouterr().err
 
 
 def test_networks_without_data_are_trained_with_data_given(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps({"architecture": {"sections": [{"depth": 1, "width": 4}]}, "recipe": {"epochs": 1}}))
     train("--config", config, "--data", "digits", "--out", tmp_path / "out")
-    assert read_data_config(tmp_path / "out") == DataConfig(name="digits")
+    assert read_config(tmp_path / "out").data == DataConfig(name="digits")
 
 
 def test_networks_of_the_paper_are_trained_by_name(tmp_path):

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import functools
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,15 +20,15 @@ from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.network.model import build
 from dacnn_search.network.zoo import get, names
 from dacnn_search.paper.__main__ import main
-from dacnn_search.paper.archive import Archive, Task
-from dacnn_search.paper.data import PaperData, Source, load_data
+from dacnn_search.paper.archive import LEDGER, Task, records_of
+from dacnn_search.paper.data import PaperData, load_data
 from dacnn_search.paper.experiments import EXPERIMENTS, Conditions, Member
 from dacnn_search.paper.page import write_report
 from dacnn_search.paper.published import PUBLISHED
 from dacnn_search.paper.report import report_of
 from dacnn_search.paper.reproduce import reproduce
 from dacnn_search.paper.rows import Results, rows_of
-from dacnn_search.paper.worker import train_watched
+from dacnn_search.paper.trainings import train_watched
 from dacnn_search.search.cluster.slots import Slots
 from dacnn_search.storage.ledger import Ledger, LedgerWarning, read_ledger
 from dacnn_search.training.evaluation import evaluate
@@ -71,7 +70,7 @@ def record(accuracy, seed=0, reason=None, curve=(0.1,)):
 def results(experiment, found, tmp_path, **conditions):
     records = {member: found.get(member.network, []) for member in experiment.members}
     data = {name: published_data(name) for name in ("cifar100", "cifar10", "svhn")}
-    return Results(Conditions(**conditions), records, data, tmp_path)
+    return Results(Conditions(**conditions), records, data)
 
 
 def cells_of(folder):
@@ -235,18 +234,12 @@ def test_the_committed_tables_are_what_the_committed_ledger_gives(table, recipe,
     experiment, conditions = EXPERIMENTS[table], Conditions(0.25, recipe, 10, 25_000)
     images = images_of("cifar100", 25_000, 10_000)
     data = PaperData("cifar100", DataConfig(name="cifar100"), images, "e8f7ed2b0344b2b8")
-    records = {}
-    with Ledger.open(copied(ROOT / "results" / "paper" / "trainings.jsonl", tmp_path)) as ledger:
-        for member in experiment.members:
-            records[member] = Archive(tmp_path, ledger).records_of(Task.of(member, data, conditions))
-    report_of(experiment, Results(conditions, records, {"cifar100": data}, tmp_path)).write(tmp_path)
+    ledger = read_ledger(ROOT / "results" / "paper" / LEDGER)
+    records = {member: records_of(Task(member, data, conditions), ledger) for member in experiment.members}
+    report_of(experiment, Results(conditions, records, {"cifar100": data})).write(tmp_path)
     committed = ROOT / "results" / "paper" / f"{table}{conditions.suffix}"
     for name in ("comparison.csv", "comparison.md"):
         assert (tmp_path / name).read_text(encoding="utf-8") == (committed / name).read_text(encoding="utf-8")
-
-
-def copied(path, folder):
-    return Path(shutil.copy(path, folder))
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +252,7 @@ SMALL = Architecture((Section(2, 4),))
 
 def watch(data, recipe, state=None, architecture=SMALL):
     """All messages of the worker, with a checkpoint after each epoch."""
-    return list(train_watched(data, architecture.to_dict(), recipe, 0, Slots(2, 1.0, 0.0), state, 0.0))
+    return list(train_watched(data, architecture, recipe, 0, Slots(2, 1.0, 0.0), state, 0.0))
 
 
 def test_worker_gives_the_test_curve_and_its_last_point_is_the_score_of_the_weights(digits):
@@ -374,10 +367,9 @@ def synthetic(tmp_path):
 def reproduced(synthetic, results, *, networks, seeds, repair=False):
     """What a reproduction of Table 1 with some seeds tells, of networks that are in the ledger."""
     conditions = Conditions(0.05, "paper", 2, 60, seeds)
-    source = Source(None, {"cifar100": str(synthetic)})
     rows = tuple(row for row in EXPERIMENTS["table-1"].rows if row.zoo_name in {member.network for member in networks})
     experiment = dataclasses.replace(EXPERIMENTS["table-1"], members=networks, rows=rows)
-    (folder,) = reproduce([experiment], conditions, source, results, repair=repair)
+    (folder,) = reproduce([experiment], conditions, {"cifar100": str(synthetic)}, results, repair=repair)
     return cells_of(folder)
 
 
@@ -385,16 +377,14 @@ def reproduced(synthetic, results, *, networks, seeds, repair=False):
 def known(synthetic, tmp_path, monkeypatch):
     """A ledger with three seeds of one network, none of which is to be trained."""
     member = Member("cifar100", "dacnn14")
-    source = Source(None, {"cifar100": str(synthetic)})
     results = tmp_path / "results"
     results.mkdir()
     with Ledger.open(results / "trainings.jsonl") as ledger:
-        conditions, archive = Conditions(0.05, "paper", 2, 60), Archive(results, ledger)
-        data = load_data("cifar100", source, 60)
+        data = load_data("cifar100", str(synthetic), 60)
         for seed in range(3):
-            task = Task.of(member, data, conditions, seed)
+            task = Task(member, data, Conditions(0.05, "paper", 2, 60), seed)
             *_, result = watch(data.images, task.recipe, architecture=task.architecture)
-            archive.keep(task, result | {"test_accuracy": 0.5 + seed / 10})
+            ledger.append(task.record(result | {"test_accuracy": 0.5 + seed / 10}))
     monkeypatch.setattr("dacnn_search.paper.reproduce.ray_session", None)
     return results, (member,)
 

@@ -492,7 +492,7 @@ def test_an_edited_space_is_refused_with_what_differs(space, run, space_file):
 def test_the_same_space_and_other_budgets_are_no_edit(space, run, space_file):
     same = other_space(space_file, "trials: 4", "trials: 40")
     task = prepare(same, resume=run.folder, settings={})
-    assert (task.extension, task.settings.trials) == (None, 40)
+    assert (task.replaced, task.settings.trials) == (None, 40)
     run.set_space(task.space)
     assert run.space_file.read_text() == same.read_text()
 

@@ -19,9 +19,10 @@ from dacnn_search.common.files import read_json
 from dacnn_search.common.interrupt import Interrupted, Stop
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.search.cluster.ray_cluster import ray_session
-from dacnn_search.search.cluster.slots import Resources
+from dacnn_search.search.cluster.slots import Resources, Slots
 from dacnn_search.search.driver import ATTEMPTS
 from dacnn_search.search.listener import Listener
+from dacnn_search.search.precision import fix_run_precision
 from dacnn_search.search.request import prepare
 from dacnn_search.search.retrain import retrain
 from dacnn_search.search.sampler.proposals import Proposals
@@ -32,6 +33,7 @@ from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.front import front_of, spread
 from dacnn_search.storage.ledger import LedgerWarning, read_ledger
 from dacnn_search.storage.run_directory import RunDirectory
+from dacnn_search.training.speed import Speed
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves its sockets and pipes to the collector
@@ -124,6 +126,20 @@ def test_every_trial_is_recorded_in_full(finished, first_records, space):
         assert record["seconds"] > 0
         assert ":" in record["worker"]
     assert len({r["fingerprint"] for r in first_records}) == TRIALS
+
+
+def test_the_precision_is_measured_once_and_kept(finished, space):
+    """All trainings of a run use it, on any machine; a recipe that states one is left alone."""
+    environment = finished.environment
+    assert environment["precision"] in ("float32", "bfloat16")
+    assert Speed.model_validate(environment["speed"]).precision == environment["precision"]
+    other = "float32" if environment["precision"] == "bfloat16" else "bfloat16"
+    finished.set_environment(precision=other)
+    recipe, slots = space.settings.recipe, Slots(1, 1.0, 0.0)
+    assert fix_run_precision(finished, recipe, [], slots).precision == other
+    finished.set_environment(precision=environment["precision"])
+    stated = recipe.model_copy(update={"precision": other})
+    assert fix_run_precision(finished, stated, [], slots) == stated
 
 
 def test_order_and_durations(first_records):
@@ -445,9 +461,9 @@ def test_a_worker_killed_for_memory_is_the_death_of_a_worker_to_tune():
     Actor.actor_id = 1
     killed = ray.exceptions.OutOfMemoryError("Task was killed due to the node running low on memory.")
     with pytest.raises(RuntimeError, match="unexpected"):
-        manager._actor_task_failed(Task(), killed)
+        manager._actor_task_failed(tracked_actor_task=Task(), exception=killed)
     with _adapted_tune():
-        manager._actor_task_failed(Task(), killed)
+        manager._actor_task_failed(tracked_actor_task=Task(), exception=killed)
     (error,) = Task.errors
     assert isinstance(error, ray.exceptions.RayActorError)
     assert str(error).startswith("out of memory: Ray killed its worker\n")

@@ -39,51 +39,31 @@ def quiet():
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def improvement_by_sampling(front, reference, means, deviations, draws=200_000):
+def improvement_by_sampling(front, reference, mean, deviation, cost, draws=200_000):
     """Return the expected improvement by Monte Carlo and its standard error."""
-    generator = np.random.default_rng(0)
-    samples = means + deviations * generator.standard_normal((draws, 2))
+    errors = 10 ** (mean + deviation * np.random.default_rng(0).standard_normal(draws))
     total = np.zeros(draws)
-    firsts = np.concatenate([[-50.0], np.sort(front[:, 0]), reference[:1]])
+    firsts = np.concatenate([[0.0], np.sort(front[:, 0]), reference[:1]])
     for left, right in itertools.pairwise(firsts):
-        below = [h for b, h in front if b <= left]
-        height = min([*below, reference[1]])
-        width = np.clip(right - np.maximum(samples[:, 0], left), 0, None)
-        total += width * np.clip(height - samples[:, 1], 0, None)
+        height = min([h for b, h in front if b <= left] + [reference[1]])
+        total += np.clip(right - np.maximum(errors, left), 0, None) * max(height - cost, 0)
     return total.mean(), total.std() / math.sqrt(draws)
 
 
-@pytest.mark.parametrize("deviations", [(0.3, 0.5), (0.4, 0.0), (0.0, 0.5)])
-@pytest.mark.parametrize("means", [(0.5, 0.5), (2.5, -0.5), (1.2, 1.4), (2.9, 2.9), (-1.0, -1.0)])
-def test_expected_improvement_is_that_of_samples(means, deviations):
-    front = np.array([[0.0, 2.0], [1.0, 1.0], [2.0, 0.0]])
-    reference = np.array([3.0, 3.0])
-    value = expected_improvement(front, reference, np.array([means]), np.array([deviations]))[0]
-    sampled, error = improvement_by_sampling(front, reference, np.array(means), np.array(deviations))
-    assert value == pytest.approx(sampled, abs=5 * error + 1e-6)
+@pytest.mark.parametrize("deviation", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize(("mean", "cost"), [(-0.5, 1.5), (-1.2, 2.5), (-0.1, 0.5), (0.5, 0.5), (-0.5, 2.9), (-2, 0)])
+def test_expected_improvement_is_that_of_samples(mean, cost, deviation):
+    front, reference = np.array([[0.1, 2.0], [0.4, 1.0]]), np.array([0.9, 3.0])
+    values = expected_improvement(front, reference, *(np.array([value]) for value in (mean, deviation, cost)))
+    sampled, error = improvement_by_sampling(front, reference, mean, deviation, cost)
+    assert values == pytest.approx([sampled], abs=5 * error + 1e-9)
 
 
 def test_expected_improvement_of_certain_points_is_the_area_they_add():
-    front, reference = np.array([[0.0, 2.0], [2.0, 0.0]]), np.array([3.0, 3.0])
-    points = np.array([[1.0, 1.0], [2.0, 2.0], [-1.0, 2.5], [0.0, 2.0]])
-    assert expected_improvement(front, reference, points, np.zeros((4, 2))) == pytest.approx(
-        [1.0, 0.0, 0.5, 0.0], abs=1e-9
-    )
-
-
-def test_expected_improvement_of_an_objective_known_by_its_logarithm():
-    front, reference = np.array([[0.1, 2.0], [0.4, 1.0]]), np.array([0.9, 3.0])
-    means, deviations = (
-        np.array([[-0.5, 1.5], [-1.2, 2.5], [-0.1, 0.5]]),
-        np.array([[0.2, 0.0], [0.3, 0.0], [0.1, 0.0]]),
-    )
-    values = expected_improvement(front, reference, means, deviations, (True, False))
-    draws = np.random.default_rng(0).standard_normal((200_000, 1))
-    for value, mean, deviation in zip(values, means, deviations, strict=True):
-        sampled = 10 ** (mean[0] + deviation[0] * draws)
-        points = np.concatenate([sampled, np.full_like(sampled, mean[1])], axis=1)
-        each = expected_improvement(front, reference, points, np.zeros_like(points))
-        assert value == pytest.approx(each.mean(), rel=0.02, abs=1e-5)
+    front, reference = np.array([[0.1, 2.0], [0.3, 0.0]]), np.array([0.4, 3.0])
+    errors, costs = np.array([0.2, 0.3, 0.01, 0.1]), np.array([1.0, 2.0, 2.5, 2.0])
+    values = expected_improvement(front, reference, np.log10(errors), np.zeros(4), costs)
+    assert values == pytest.approx([0.1, 0.0, 0.045, 0.0], abs=1e-9)
 
 
 def test_a_pending_trial_counts_with_the_value_expected_of_it():

@@ -1,13 +1,15 @@
 """Trainings as Ray tasks: their messages, and what becomes of those that break or lose their worker."""
 
 import os
+import signal
 import time
 
 import pytest
+import ray
 
 from dacnn_search.common.errors import TrainingError
 from dacnn_search.common.interrupt import Stop
-from dacnn_search.search.cluster.ray_cluster import ray_session
+from dacnn_search.search.cluster.ray_cluster import least_gpu_memory, ray_session
 from dacnn_search.search.cluster.slots import Resources, Slots
 from dacnn_search.search.cluster.tasks import ATTEMPTS, run_tasks, start_task
 
@@ -119,3 +121,16 @@ def test_a_signal_ends_all(diary):
     with pytest.raises(KeyboardInterrupt):
         run_tasks(["endless", "a", "b"], diary, 1, stop)
     assert diary.told == [("endless", {"epoch": 1})]
+
+
+def test_gpu_memory_is_asked_of_the_nodes_that_have_gpus(cluster, monkeypatch):
+    """The node of the driver may have none."""
+    assert least_gpu_memory(lambda: 5) == 0
+    with_gpu = [{**node, "Resources": {**node["Resources"], "GPU": 1.0}} for node in ray.nodes()]
+    monkeypatch.setattr(ray, "nodes", lambda: with_gpu)
+    assert least_gpu_memory(lambda: os.getpid()) not in (0, os.getpid())
+
+
+def test_ray_leaves_sigterm_alone(cluster):
+    """It would handle it from the start of its own start; an upgrade may move what keeps it from that."""
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

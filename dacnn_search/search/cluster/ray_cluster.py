@@ -134,7 +134,8 @@ def _init(resources: Resources, folder: Path | None) -> None:
                 _system_config={"preload_python_modules": PRELOADED} if _all_train(cpus, resources) else None,
             )
     except Exception as error:  # a bare one if its processes take too long to start
-        raise InputError(f"a Ray cluster must answer at {address or 'this machine'}, but: {error}") from error
+        rule = f"a Ray cluster must answer at {address}" if address else "Ray must start on this machine"
+        raise InputError(f"{rule}, but: {error}") from error
 
 
 def _all_train(cpus: int | None, resources: Resources) -> bool:

@@ -31,6 +31,7 @@ __all__ = [
     "Slots",
     "demand_of",
     "demand_of_space",
+    "draw_networks",
     "most_excess",
     "pack",
 ]
@@ -126,10 +127,8 @@ def demand_of_space(
 ) -> Demand:
     """What the networks of a space take, judged by some drawn from it and by the trials that have ended. One that takes
     more than all of these is trained within the share that it finds, or refused (see `must_recompute`)."""
-    generator = random.Random(0)
-    networks = [space.draw(generator)[0] for _ in range(DRAWN)]
     return demand_of(
-        networks,
+        draw_networks(space),
         space.input_shape,
         space.num_classes,
         space.settings.recipe,
@@ -137,6 +136,12 @@ def demand_of_space(
         data_bytes=data_bytes,
         factor=most_excess(records, space.input_shape, space.num_classes, space.settings.recipe),
     )
+
+
+def draw_networks(space: SearchSpace) -> list[Architecture]:
+    """Return some networks of a space: always the same."""
+    generator = random.Random(0)
+    return [space.draw(generator)[0] for _ in range(DRAWN)]
 
 
 def most_excess(

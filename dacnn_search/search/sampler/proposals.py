@@ -1,6 +1,7 @@
 """What to train next: an Optuna sampler proposes; infeasible and known networks are turned away untrained."""
 
 import datetime
+import itertools
 import random
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,12 +14,12 @@ from optuna.trial import FrozenTrial, TrialState
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import Cost
 from dacnn_search.search.sampler.domain import distribution_of
-from dacnn_search.search.sampler.registry import SamplerFactory, make_sampler, quiet_optuna
+from dacnn_search.search.sampler.registry import SAMPLERS, SamplerFactory, quiet_optuna
 from dacnn_search.search.sampler.surrogate import DIRECTIONS, ESTIMATE
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.ledger import Ledger
 
-__all__ = ["ATTRIBUTES", "Proposal", "Proposals", "Proposer", "finished_trial", "unfinished_trial"]
+__all__ = ["Proposal", "Proposals", "Proposer", "frozen_trial"]
 
 ATTRIBUTES = ("trial", "fingerprint", "parameters", "macs", "accuracy", "epochs", "seconds", "reason")
 MOST_ASKED = 16  # proposals turned away in a row, before we stop asking the sampler and draw by ourselves
@@ -60,16 +61,16 @@ class Proposer:
         """Report how a trial ended, as the ledger records it."""
         self._ended.append((proposal, record))
 
-    def look_ahead(self, finished: int) -> None:
+    def look_ahead(self, finished: int) -> "Future[Proposal | None]":
         """Start making the next proposal, unless that has been started."""
         if self._ahead is None:
-            self._ahead = self._thread.submit(self._ask, finished, self._take_ended())
+            self._ahead = self._thread.submit(self._ask, finished, self._ended)
+            self._ended = []
+        return self._ahead
 
     def next(self, finished: int) -> Proposal | None:
         """Return the next proposal, or None if the space is exhausted. Raises OSError if it can't be recorded."""
-        if self._ahead is None:
-            return self._ask(finished, self._take_ended())
-        ahead, self._ahead = self._ahead, None
+        ahead, self._ahead = self.look_ahead(finished), None
         return ahead.result()
 
     def close(self) -> Proposal | None:
@@ -77,10 +78,6 @@ class Proposer:
         self._thread.shutdown()
         ahead, self._ahead = self._ahead, None
         return ahead.result() if ahead is not None and ahead.exception() is None else None
-
-    def _take_ended(self) -> list[tuple[Proposal, Mapping[str, Any]]]:
-        ended, self._ended = self._ended, []
-        return ended
 
     def _ask(self, finished: int, ended: list[tuple[Proposal, Mapping[str, Any]]]) -> Proposal | None:
         for proposal, record in ended:
@@ -126,14 +123,15 @@ class Proposals:
     ) -> None:
         self.space = space
         self.first_trial = max((line["trial"] + 1 for line in (*records, *proposed)), default=0)
-        with quiet_optuna():
-            self._study = optuna.create_study(directions=DIRECTIONS)
         self._open: dict[int, optuna.Trial] = {}
         self._next_trial = self.first_trial
         self._generator = random.Random(f"{seed} {self.first_trial}")
-        self._study.sampler = make_sampler(sampler, self._generator.getrandbits(32), space)
-        for record in records:
-            self._study.add_trial(finished_trial(space, record))
+        make = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
+        with quiet_optuna():
+            self._study = optuna.create_study(
+                directions=DIRECTIONS, sampler=make(self._generator.getrandbits(32), space)
+            )
+        self._study.add_trials(frozen_trial(space, record) for record in records)
         self._known = {record["fingerprint"] for record in records}
         finished = {record["trial"] for record in records}
         self.reopened = [self._reopen(line) for line in proposed if line["trial"] not in finished]
@@ -149,11 +147,11 @@ class Proposals:
             elif self.space.meets_constraints(architecture):
                 return self._accept(trial, architecture, trial.params, duplicates)
             self._study.tell(trial, state=TrialState.FAIL)
-        unknown = self._find_unknown()
-        if unknown is None:
-            return None
-        architecture, choices = unknown
-        return self._accept(self._ask_for(choices), architecture, choices, duplicates)
+        drawn = (self.space.draw(self._generator) for _ in range(MOST_DRAWN))
+        for architecture, choices in itertools.chain(drawn, self.space.networks(self._known)):
+            if architecture.fingerprint not in self._known:
+                return self._accept(self._ask_for(choices), architecture, choices, duplicates)
+        return None
 
     def tell(
         self, proposal: Proposal, state: str, accuracy: float | None = None, estimate: float | None = None
@@ -192,52 +190,24 @@ class Proposals:
         self._next_trial += 1
         return proposal
 
-    def _find_unknown(self) -> tuple[Architecture, dict[str, Any]] | None:
-        """Return a random unknown network or, where those are rare, the first in the order of the space."""
-        for _ in range(MOST_DRAWN):
-            architecture, choices = self.space.draw(self._generator)
-            if architecture.fingerprint not in self._known:
-                return architecture, choices
-        return next(self.space.networks(self._known), None)
 
+def frozen_trial(space: SearchSpace, record: Mapping[str, Any]) -> FrozenTrial:
+    """Return a ledger record as an Optuna trial, with its figures as user attributes.
 
-def finished_trial(space: SearchSpace, record: Mapping[str, Any]) -> FrozenTrial:
-    """Return a ledger record as a finished Optuna trial, with its figures as user attributes."""
-    complete = record["state"] == "COMPLETE"
-    attributes = {name: record[name] for name in ATTRIBUTES}
-    if record.get("estimate") is not None:
-        attributes[ESTIMATE] = record["estimate"]
-    values = (record["accuracy"], record["parameters"]) if complete else None
-    trial = _make_trial(space, record["choices"], TrialState[record["state"]], attributes, values)
-    end = datetime.datetime.fromisoformat(record["time"]).astimezone().replace(tzinfo=None)  # local, as Optuna's are
-    trial.datetime_start = end - datetime.timedelta(seconds=record["finished"] - record["started"])
-    trial.datetime_complete = end
-    return trial
-
-
-def unfinished_trial(space: SearchSpace, proposal: Proposal, state: TrialState) -> FrozenTrial:
-    """Return a proposal as an Optuna trial that is RUNNING or WAITING."""
-    attributes = {
-        "trial": proposal.trial,
-        "fingerprint": proposal.architecture.fingerprint,
-        "parameters": proposal.cost.parameters,
-        "macs": proposal.cost.macs,
-    }
-    return _make_trial(space, proposal.choices, state, attributes)
-
-
-def _make_trial(
-    space: SearchSpace,
-    choices: Mapping[str, Any],
-    state: TrialState,
-    attributes: dict[str, Any],
-    values: tuple[float, float] | None = None,
-) -> FrozenTrial:
-    _, asked = space.replay(choices)
-    return optuna.trial.create_trial(
-        state=state,
-        values=values,
-        params={name: choices[name] for name in asked},
+    The record of an unfinished trial (RUNNING or WAITING) has no results.
+    """
+    _, asked = space.replay(record["choices"])
+    trial = optuna.trial.create_trial(
+        state=TrialState[record["state"]],
+        values=(record["accuracy"], record["parameters"]) if record["state"] == "COMPLETE" else None,
+        params={name: record["choices"][name] for name in asked},
         distributions={name: distribution_of(options) for name, options in asked.items()},
-        user_attrs=attributes,
+        user_attrs={name: record[name] for name in ATTRIBUTES if name in record},
     )
+    if record.get(ESTIMATE) is not None:
+        trial.set_user_attr(ESTIMATE, record[ESTIMATE])
+    if trial.state.is_finished():
+        end = datetime.datetime.fromisoformat(record["time"]).astimezone().replace(tzinfo=None)  # local, as Optuna's
+        trial.datetime_start = end - datetime.timedelta(seconds=record["finished"] - record["started"])
+        trial.datetime_complete = end
+    return trial

@@ -10,7 +10,7 @@ from optuna.samplers import BaseSampler
 from dacnn_search.search.sampler.surrogate import SurrogateSampler
 from dacnn_search.space.search_space import SearchSpace
 
-__all__ = ["SAMPLERS", "SamplerFactory", "make_sampler", "quiet_optuna"]
+__all__ = ["SAMPLERS", "SamplerFactory", "quiet_optuna"]
 
 SamplerFactory = Callable[[int, SearchSpace], BaseSampler]  # called with a seed and the space
 
@@ -31,13 +31,6 @@ SAMPLERS: dict[str, SamplerFactory] = {
     "surrogate": SurrogateSampler,
     "qmc": lambda seed, _: optuna.samplers.QMCSampler(seed=seed, scramble=True),
 }
-
-
-def make_sampler(sampler: str | SamplerFactory, seed: int, space: SearchSpace) -> BaseSampler:
-    """Return a fresh sampler, one of `SAMPLERS` or what a function makes, for a space."""
-    with quiet_optuna():
-        make = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
-        return make(seed, space)
 
 
 @contextlib.contextmanager

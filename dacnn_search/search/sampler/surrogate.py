@@ -39,7 +39,7 @@ BEYOND = 0.05  # the reference point lies by that share of the range beyond the 
 MOST_TO_FIT = 128  # observations that the kernel is fitted to
 MOST_OBSERVED = 256  # observations that predictions are made from: the front's, and random ones of all others
 GROWTH = 1.1  # the kernel is fitted anew once there are so many times more observations
-SQRT_2_PI, LOG_10 = math.sqrt(2 * math.pi), math.log(10)
+LOG_10 = math.log(10)
 LIBRARIES = ThreadpoolController()  # numpy and scipy get one thread: the other cores train meanwhile
 
 
@@ -113,9 +113,9 @@ class SurrogateSampler(BaseSampler):
         gains = expected_improvement(
             expected[front],
             most + BEYOND * (most - least),
-            np.stack([means, _costs(candidates)], axis=1),
-            np.stack([deviations, np.zeros(len(candidates))], axis=1),
-            (True, False),
+            means,
+            deviations,
+            _costs(candidates),
         )
         return candidates[int(gains.argmax())]
 
@@ -169,56 +169,39 @@ class History:
 
 
 def expected_improvement(
-    front: np.ndarray,
-    reference: np.ndarray,
-    means: np.ndarray,
-    deviations: np.ndarray,
-    logarithmic: tuple[bool, bool] = (False, False),
+    front: np.ndarray, reference: np.ndarray, means: np.ndarray, deviations: np.ndarray, costs: np.ndarray
 ) -> np.ndarray:
     """Return the expected improvement of the hypervolume by one more point, for each of m candidates: (m,).
 
     Let the front be (b_1, h_1), ..., (b_n, h_n), b falling and h rising; b_0 and h_(n+1) those of the reference point
-    and h_0 = -infinity. Of the points with h_i <= y_2 < h_(i+1), those with y_1 >= b_i are dominated already, so that
-    (Y_1, Y_2) adds the area
+    and h_0 = -infinity. Of the points with h_i <= y < h_(i+1), those with an error of b_i or more are dominated
+    already, so that a candidate of error E and cost y adds the area
 
-        sum over i = 0, ..., n of  (b_i - Y_1)+ * ((h_(i+1) - Y_2)+ - (h_i - Y_2)+)
+        sum over i = 0, ..., n of  (b_i - E)+ * ((h_(i+1) - y)+ - (h_i - y)+)
 
-    Its expectation has psi_1(b_i) and psi_2(h_(i+1)) - psi_2(h_i) in place of the factors, with
+    If the natural logarithm of E has mean mu and deviation s, the expectation of (b - E)+ is the price of a put option
+    by Black and Scholes,
 
-        psi(t) = E (t - Y)+ = (t - mu) Phi(z) + s phi(z),  z = (t - mu) / s
-
-    and psi(t) = (t - mu)+ for an objective that is certain (s = 0). If the natural logarithm of Y has mean mu and
-    deviation s, then psi is the price of a put option by Black and Scholes,
-
-        psi(t) = t Phi(z) - exp(mu + s^2 / 2) Phi(z - s),  z = (log t - mu) / s
+        b Phi(z) - exp(mu + s^2 / 2) Phi(z - s),  z = (log b - mu) / s
 
     The strips are those of Emmerich, Yang, Deutz, Wang and Fonseca, "A multicriteria generalization of Bayesian global
     optimization" (2016).
 
     Args:
-        front: Nondominated points, both objectives to be minimised, (n, 2).
+        front: Nondominated errors and costs, (n, 2).
         reference: The reference point of the hypervolume, (2,).
-        means: Means of independent Gaussians, (m, 2).
-        deviations: Their standard deviations, (m, 2); 0 for what is certain.
-        logarithmic: Which of the objectives the Gaussians are the log10 of.
+        means: Means of the log10 of the errors, which is Gaussian, (m,).
+        deviations: Its standard deviations, (m,).
+        costs: Costs, which are certain, (m,).
     """
     front = front[np.argsort(front[:, 1])]
     bounds = np.concatenate([reference[:1], front[:, 0]])
     heights = np.concatenate([front[:, 1], reference[1:]])
-    strips = np.diff(_psi(heights, means[:, 1], deviations[:, 1], logarithmic[1]), axis=1, prepend=0.0)
-    return (_psi(bounds, means[:, 0], deviations[:, 0], logarithmic[0]) * strips).sum(axis=1)
-
-
-def _psi(thresholds: np.ndarray, means: np.ndarray, deviations: np.ndarray, logarithmic: bool) -> np.ndarray:
-    """Return E (t - Y)+ for each candidate and threshold: (m, n)."""
-    deviation = np.maximum(deviations[:, None], 1e-12)  # so that a certain value gives (t - mu)+
-    if logarithmic:
-        mean, deviation = LOG_10 * means[:, None], LOG_10 * deviation
-        z = (np.log(np.maximum(thresholds, 1e-300)) - mean) / deviation
-        return thresholds * ndtr(z) - np.exp(mean + deviation**2 / 2) * ndtr(z - deviation)
-    below = thresholds - means[:, None]
-    z = below / deviation
-    return below * ndtr(z) + deviation * np.exp(-(z**2) / 2) / SQRT_2_PI
+    strips = np.diff(np.maximum(heights - costs[:, None], 0.0), axis=1, prepend=0.0)
+    mean = LOG_10 * means[:, None]
+    deviation = LOG_10 * np.maximum(deviations[:, None], 1e-12)  # so that a certain error gives (b - E)+
+    z = (np.log(np.maximum(bounds, 1e-300)) - mean) / deviation
+    return ((bounds * ndtr(z) - np.exp(mean + deviation**2 / 2) * ndtr(z - deviation)) * strips).sum(axis=1)
 
 
 def _read_history(domain: Domain, study: Study, trial: FrozenTrial) -> History:

@@ -1,0 +1,54 @@
+"""The preview of a space, as text and as a command."""
+
+import json
+import subprocess
+import sys
+
+from small_space import make_space
+
+from dacnn_search.space.count import count_networks
+from dacnn_search.space.preview import preview
+from dacnn_search.space.search_space import SearchSpace
+from dacnn_search.space.settings import SpaceSettings
+
+
+def run_command(*arguments):
+    command = [sys.executable, "-m", "dacnn_search.space", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_a_preview_promises_no_more_trials_than_there_are_networks(space_file):
+    path = space_file("data: {name: digits}\narchitecture: {sections: 1, depth: {choice: [1, 2]}, width: 4}\n")
+    assert "\n2 trials of 12 epochs" in preview(SearchSpace.from_yaml(path))
+
+
+def test_preview_states_the_exact_number_and_share(space_file):
+    parts = {
+        "sections": {"choice": [1, 2]},
+        "depth": {"range": {"low": 1, "high": 3}},
+        "width": {"choice": [4, 8]},
+    }
+    space = make_space(parts, {"parameters": {"max": 900}})
+    fits = sum(1 for _ in space.networks())
+    text = preview(space)
+    assert f"distinct networks   {count_networks(space.tree)}\n" in text
+    assert f"meet constraints    {fits} of {count_networks(space.tree)}\n" in text
+    assert "section 1" in text
+
+
+def test_command_previews_or_tells_the_mistakes(space_file):
+    good = run_command("search_spaces/default.yaml")
+    assert good.returncode == 0
+    assert "distinct networks" in good.stdout
+    bad = run_command(space_file("data: {name: digits, colour: red}\nspeed: fast\n"))
+    assert bad.returncode == 2
+    assert "Traceback" not in bad.stderr
+    assert len(bad.stderr.splitlines()) == 3
+    missing = run_command("search_spaces/no such.yaml")
+    assert (missing.returncode, missing.stderr) == (2, "search_spaces/no such.yaml: no such file\n")
+
+
+def test_schema_is_json_and_knows_the_keys():
+    schema = json.loads(run_command("--schema").stdout)
+    assert set(schema["properties"]) == set(SpaceSettings.model_fields)
+    assert schema["additionalProperties"] is False

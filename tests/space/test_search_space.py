@@ -1,0 +1,108 @@
+"""Networks of a space: counted, listed, drawn, suggested and replayed alike."""
+
+import itertools
+import random
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_space import make_space
+from strategies import space_parts
+
+from dacnn_search.space.choices import enumerate_answers
+from dacnn_search.space.count import count_networks
+
+
+def all_fingerprints(space):
+    """By brute force: every answer to every question."""
+    return {architecture.fingerprint for architecture, _ in enumerate_answers(space.tree.build)}
+
+
+@given(space_parts())
+@settings(max_examples=120)
+def test_count_equals_enumeration(parts):
+    space = make_space(parts)
+    fingerprints = all_fingerprints(space)
+    assert count_networks(space.tree) == len(fingerprints)
+    assert {architecture.fingerprint for architecture, _ in space.networks()} == fingerprints
+
+
+@given(space_parts(), st.integers(0, 3), st.sampled_from(["parameters", "macs"]))
+@settings(max_examples=60)
+def test_only_networks_within_constraints_are_drawn_and_listed(parts, seed, name):
+    free = make_space(parts)
+    costs = sorted(getattr(free.cost(a), name) for a, _ in free.networks())
+    limit = costs[len(costs) // 10]
+    space = make_space(parts, {name: {"max": limit}})
+    listed = [a for a, _ in space.networks()]
+    assert len(listed) == sum(cost <= limit for cost in costs)
+    assert all(getattr(space.cost(a), name) <= limit for a in listed)
+    generator = random.Random(seed)
+    for _ in range(10):
+        architecture, choices = space.draw(generator)
+        assert getattr(space.cost(architecture), name) <= limit
+        assert space.replay(choices)[0] == architecture
+
+
+@given(space_parts())
+@settings(max_examples=60)
+def test_extremes_bound_all_networks(parts):
+    space = make_space(parts)
+    sizes = [space.cost(a).parameters for a, _ in space.networks()]
+    least, most = space.extremes()
+    assert (least.parameters, most.parameters) == (min(sizes), max(sizes))
+
+
+@given(space_parts(), st.integers(0, 5))
+@settings(max_examples=40)
+def test_optuna_suggests_what_replay_reads(parts, seed):
+    space = make_space(parts)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    trial = study.ask()
+    architecture = space.suggest(trial)
+    replayed, asked = space.replay(trial.params)
+    assert replayed == architecture == architecture.canonical()
+    assert set(asked) == set(trial.params)
+
+
+def test_a_fixed_space_has_one_network_and_asks_nothing():
+    space = make_space({"sections": 4, "depth": 8, "width": 12, "growth": 1.5, "sharing": "section"})
+    assert count_networks(space.tree) == 1
+    ((architecture, choices),) = space.networks()
+    assert choices == {}
+    assert [s.width for s in architecture.sections] == [12, 18, 27, 41]
+    assert architecture.is_residual
+
+
+def test_growth_is_not_asked_where_it_does_not_apply():
+    parts = {"sections": 2, "depth": 1, "width": 4, "growth": {"choice": [1, 2]}, "sharing": "network"}
+    assert all(choices == {} for _, choices in make_space(parts).networks())
+
+
+@pytest.mark.parametrize("sampler", [optuna.samplers.RandomSampler(0), optuna.samplers.TPESampler(seed=0)])
+def test_a_range_of_fractions_gives_the_values_it_lists(sampler):
+    growth = {"range": {"low": 1.0, "high": 2.0, "step": 0.1}}
+    space = make_space({"sections": 2, "depth": 1, "width": 10, "growth": growth})
+    study = optuna.create_study(sampler=sampler)
+    found = set()
+    for _ in range(60):
+        trial = study.ask()
+        architecture = space.suggest(trial)
+        assert space.replay(trial.params)[0] == architecture
+        found.add(trial.params["growth"])
+        study.tell(trial, architecture.sections[1].width)
+    assert found <= {1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0}
+    assert len(found) > 5
+
+
+def test_lists_say_each_section_alone():
+    parts = {
+        "sections": {"choice": [1, 2]},
+        "depth": [3, {"range": {"low": 1, "high": 5, "step": 2}}],
+        "regulators": ["none", {"choice": ["block", "layer"]}],
+        "width": 4,
+    }
+    found = {tuple((s.depth, s.regulators) for s in a.sections) for a, _ in make_space(parts).networks()}
+    second = set(itertools.product([1, 3, 5], ["block", "layer"])) - {(1, "layer")}
+    assert found == {((3, "none"),)} | {((3, "none"), s) for s in second}
