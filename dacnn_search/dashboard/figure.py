@@ -1,6 +1,5 @@
-"""The front as a static figure for papers, SVG or PNG, and as a thumbnail for the index of runs."""
+"""The front as a static figure for papers, SVG or PNG, and the frame of its thumbnail in the index of runs."""
 
-import html
 import math
 import os
 import shutil
@@ -11,18 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dacnn_search.common.errors import InputError
-from dacnn_search.common.units import format_count
+from dacnn_search.dashboard.template import render
 from dacnn_search.storage.front import Record
 from dacnn_search.storage.run_directory import RunDirectory
 
-__all__ = ["front_figure", "rasterised", "thumbnail"]
+__all__ = ["front_figure", "rasterised", "thumbnail_frame"]
 
-FRONT, FINISHED, TEST, REFERENCE, INK, GRID = "#0072b2", "#9fbfd3", "#d55e00", "#9a4a78", "#222222", "#dddddd"
 WIDTH, HEIGHT = 640, 420  # of the figure, in pixels
 PIXEL_RATIO = 3  # of a PNG
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 MAC_BROWSER = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
-FONT = "font-family='Helvetica, Arial, sans-serif'"
+ACCURACY_STEPS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)  # between ticks
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,11 @@ class _Frame:
         clipped = min(max(accuracy, low), high)
         return round(self.bottom - (clipped - low) / (high - low) * (self.bottom - self.top), 1)
 
+    def staircase(self, front: Sequence[Record]) -> str:
+        """Return the line along a front: the accuracy one can have with at most that many parameters."""
+        points = [(self.x(r["parameters"]), self.y(r["accuracy"])) for r in front]
+        return f"M{points[0][0]} {points[0][1]}" + "".join(f"H{x}V{y}" for x, y in points[1:])
+
 
 def front_figure(run: RunDirectory) -> str:
     """Draw accuracy against parameters of a run as an SVG of 640 x 420: the front, the finished trials, test accuracies
@@ -58,33 +61,27 @@ def front_figure(run: RunDirectory) -> str:
     span = max(max(accuracies) - min(accuracies), 0.01)
     limits = (min(accuracies) - 0.1 * span, max(accuracies) + 0.08 * span)
     frame = _Frame(64, 620, 16, 364, (min(sizes) / 1.3, max(sizes) * 1.3), limits)
-    shapes = [*_axes(frame), *_dots(frame, [r for r in finished if r["accuracy"] >= limits[0]], FINISHED, 2.5)]
-    shapes.append(_staircase(frame, front, FRONT, 1.75))
-    shapes += [_diamond(frame.x(r["parameters"]), frame.y(r["accuracy"]), FRONT) for r in front]
-    for network in tests:
-        x, y = frame.x(network.parameters), frame.y(network.accuracy)
-        shapes.append(f"<rect x='{x - 3.5}' y='{y - 3.5}' width='7' height='7' fill='{TEST}'/>")
-    for r in known:
-        x, y = frame.x(r["parameters"]), frame.y(r["accuracy"])
-        shapes.append(f"<circle cx='{x}' cy='{y}' r='4' fill='none' stroke='{REFERENCE}' stroke-width='1.5'/>")
-        shapes.append(_text(x - 7, y + 4, r["name"], "end", REFERENCE))
-    return _document(f"{run.name}: accuracy against parameters", [*shapes, *_legend(bool(tests), bool(known))])
+    return render(
+        "figure.svg",
+        title=f"{run.name}: accuracy against parameters",
+        width=WIDTH,
+        height=HEIGHT,
+        frame=frame,
+        size_ticks=_size_ticks(*frame.sizes),
+        accuracy_ticks=_accuracy_ticks(*frame.accuracies),
+        front=front,
+        finished=finished,
+        tests=tests,
+        known=known,
+    )
 
 
-def thumbnail(front: Sequence[Record]) -> str:
-    """Draw a front as an SVG of 160 x 56 for an HTML page that defines the colour `--front`."""
-    if not front:
-        return ""
+def thumbnail_frame(front: Sequence[Record]) -> _Frame:
+    """Return where a front is drawn in the 160 x 56 pixels of its thumbnail."""
     sizes, accuracies = [r["parameters"] for r in front], [r["accuracy"] for r in front]
     span = max(max(accuracies) - min(accuracies), 0.005)
     limits = (min(accuracies) - 0.05 * span, max(accuracies))
-    frame = _Frame(5, 155, 6, 50, (min(sizes) / 1.2, max(sizes) * 1.2), limits)
-    dots = _dots(frame, front, "var(--front)", 2.2)
-    label = f"Front from {format_count(min(sizes))} to {format_count(max(sizes))} parameters"
-    return (
-        f"<svg viewBox='0 0 160 56' width='160' height='56' role='img' aria-label='{label}'>"
-        f"{_staircase(frame, front, 'var(--front)', 1.5)}{''.join(dots)}</svg>"
-    )
+    return _Frame(5, 155, 6, 50, (min(sizes) / 1.2, max(sizes) * 1.2), limits)
 
 
 def rasterised(figure: str) -> bytes:
@@ -109,72 +106,15 @@ def rasterised(figure: str) -> bytes:
         return target.read_bytes()
 
 
-def _document(title: str, shapes: Sequence[str]) -> str:
-    return (
-        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' height='{HEIGHT}' "
-        f"{FONT} font-size='12'><title>{html.escape(title)}</title>"
-        f"<rect width='{WIDTH}' height='{HEIGHT}' fill='white'/>\n" + "\n".join(shapes) + "\n</svg>\n"
-    )
+def _size_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5) if low <= step * 10.0**decade <= high]
+    units = [next(unit for unit in ((1e6, " M"), (1e3, " k"), (0, "")) if tick >= unit[0]) for tick in ticks]
+    return [(tick, f"{tick / (unit or 1):g}{letter}") for tick, (unit, letter) in zip(ticks, units, strict=True)]
 
 
-def _axes(frame: _Frame) -> list[str]:
-    shapes = []
-    for decade in range(math.floor(math.log10(frame.sizes[0])), math.ceil(math.log10(frame.sizes[1])) + 1):
-        for parameters in (step * 10.0**decade for step in (1, 2, 5)):
-            if frame.sizes[0] <= parameters <= frame.sizes[1]:
-                x = frame.x(parameters)
-                shapes.append(f"<path d='M{x} {frame.top}V{frame.bottom}' stroke='{GRID}'/>")
-                shapes.append(_text(x, frame.bottom + 17, _short(parameters)))
-    low, high = frame.accuracies
-    step = next(s for s in (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1) if (high - low) / s <= 8)
-    for tick in range(math.ceil(low / step), math.floor(high / step) + 1):
-        y = frame.y(tick * step)
-        shapes.append(f"<path d='M{frame.left} {y}H{frame.right}' stroke='{GRID}'/>")
-        shapes.append(_text(frame.left - 7, y + 4, f"{100 * tick * step:.{1 if step < 0.01 else 0}f}%", "end"))
-    shapes.append(_text((frame.left + frame.right) / 2, frame.bottom + 36, "parameters"))
-    shapes.append(
-        f"<g transform='translate(16 {(frame.top + frame.bottom) / 2}) rotate(-90)'>{_text(0, 0, 'accuracy')}</g>"
-    )
-    return shapes
-
-
-def _short(parameters: float) -> str:
-    for unit, letter in ((1e6, " M"), (1e3, " k")):
-        if parameters >= unit:
-            return f"{parameters / unit:g}{letter}"
-    return f"{parameters:,.0f}"
-
-
-def _dots(frame: _Frame, records: Sequence[Record], color: str, radius: float) -> list[str]:
-    return [
-        f"<circle cx='{frame.x(r['parameters'])}' cy='{frame.y(r['accuracy'])}' r='{radius}' fill='{color}'/>"
-        for r in records
-    ]
-
-
-def _staircase(frame: _Frame, front: Sequence[Record], color: str, width: float) -> str:
-    """Draw the line along a front: the accuracy one can have with at most that many parameters."""
-    if not front:
-        return ""
-    steps = "".join(f"H{frame.x(r['parameters'])}V{frame.y(r['accuracy'])}" for r in front[1:])
-    start = f"M{frame.x(front[0]['parameters'])} {frame.y(front[0]['accuracy'])}"
-    return f"<path d='{start}{steps}' fill='none' stroke='{color}' stroke-width='{width}'/>"
-
-
-def _diamond(x: float, y: float, color: str) -> str:
-    return f"<path d='M{x} {y - 5}l5 5l-5 5l-5 -5z' fill='{color}' stroke='white'/>"
-
-
-def _legend(tests: bool, known: bool) -> list[str]:
-    entries = [(FRONT, "front (validation)"), (FINISHED, "other finished trials")]
-    entries += [(TEST, "test after full training")] * tests + [(REFERENCE, "reference")] * known
-    shapes, x = [], 70.0
-    for color, words in entries:
-        shapes.append(f"<rect x='{x}' y='405' width='8' height='8' fill='{color}'/>")
-        shapes.append(_text(x + 13, 413, words, "start"))
-        x += 30 + 6.2 * len(words)
-    return shapes
-
-
-def _text(x: float, y: float, words: str, anchor: str = "middle", color: str = INK) -> str:
-    return f"<text x='{x}' y='{y}' text-anchor='{anchor}' fill='{color}'>{html.escape(str(words))}</text>"
+def _accuracy_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    step = next(step for step in ACCURACY_STEPS if (high - low) / step <= 8)
+    digits = 1 if step < 0.01 else 0
+    ticks = [step * count for count in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    return [(tick, f"{100 * tick:.{digits}f}%") for tick in ticks]

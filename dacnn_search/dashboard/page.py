@@ -7,26 +7,21 @@ and error messages enter it as JSON and are shown as text only.
 import base64
 import functools
 import hashlib
-import html
-import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from dacnn_search.common.errors import InputError, RunDirectoryError
 from dacnn_search.common.files import write_atomic
-from dacnn_search.common.units import format_count
 from dacnn_search.dashboard.comparison import comparison_payload
-from dacnn_search.dashboard.figure import front_figure, rasterised, thumbnail
+from dacnn_search.dashboard.figure import front_figure, rasterised, thumbnail_frame
 from dacnn_search.dashboard.payload import run_payload, shown_data
-from dacnn_search.storage.front import Record
+from dacnn_search.dashboard.template import ASSETS, render
 from dacnn_search.storage.run_directory import RunDirectory
 
 __all__ = ["runs_in", "write_comparison", "write_dashboard", "write_figure", "write_index"]
 
-ASSETS = Path(__file__).parent / "assets"
 RUN_SCRIPTS = ("base.js", "network.js", "card.js", "table.js", "front.js", "plots.js", "budget.js", "main.js")
 COMPARISON_SCRIPTS = ("base.js", "comparison.js")
 
@@ -38,14 +33,16 @@ def write_dashboard(folder: Path) -> Path:
     damaged.
     """
     run = RunDirectory.snapshot(folder)
-    return _write(folder / "dashboard.html", _page("page.html", run.name, run_payload(run), RUN_SCRIPTS))
+    return _write(
+        folder / "dashboard.html", _page("page.html", _scripts(RUN_SCRIPTS), title=run.name, payload=run_payload(run))
+    )
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     """Write a page that compares runs to `out` and return it. Raises RunDirectoryError as `write_dashboard` does."""
     runs = [RunDirectory.snapshot(folder) for folder in folders]
-    title = f"{len(runs)} runs compared"
-    return _write(out, _page("comparison.html", title, comparison_payload(runs), COMPARISON_SCRIPTS))
+    title, payload = f"{len(runs)} runs compared", comparison_payload(runs)
+    return _write(out, _page("comparison.html", _scripts(COMPARISON_SCRIPTS), title=title, payload=payload))
 
 
 def write_index(results: Path) -> Path:
@@ -56,13 +53,12 @@ def write_index(results: Path) -> Path:
     folders = runs_in(results)
     if not folders:
         raise RunDirectoryError(f"{results}: a folder of runs must hold a run directory, but this one holds none")
-    rows = sorted((_index_row(folder, _change_times(folder)) for folder in folders), reverse=True)
-    values = {
-        "policy": html.escape(_policy([])),
-        "style": _asset("page.css"),
-        "rows": "\n".join(row for _, row in rows),
-    }
-    return _write(results / "index.html", _fill(_asset("index.html"), values))
+    rows = sorted(
+        (_index_row(folder, _change_times(folder)) for folder in folders),
+        key=lambda row: (row["started"], row["folder"]),
+        reverse=True,
+    )
+    return _write(results / "index.html", _page("index.html", rows=rows))
 
 
 def write_figure(folder: Path, out: Path) -> Path:
@@ -89,33 +85,20 @@ def _write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def _page(template: str, title: str, payload: Mapping[str, Any], scripts: Sequence[str]) -> str:
-    """Return a page with its scripts: ours, which fill in everything but the plots; then Plotly; then the plots."""
-    own = "\n".join(_asset(name) for name in scripts)
-    parts = [f"{own}\nstart();\n", _plotly(), "drawPlots();"]
-    text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    values = {
-        "policy": html.escape(_policy([_script_hash(part) for part in parts])),
-        "title": html.escape(title),
-        "style": _asset("page.css"),
-        "payload": text.replace("<", "\\u003c"),
-        "scripts": "\n".join(f"<script>{part}</script>" for part in parts),
-    }
-    return _fill(_asset(template), values)
-
-
-def _policy(script_hashes: Sequence[str]) -> str:
-    """Return the rights of a page: run the scripts with these hashes, style itself, show images it made. No others."""
-    scripts = " ".join(f"'{one}'" for one in script_hashes) or "'none'"
-    return (
-        f"default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:; "
+def _page(template: str, scripts: Sequence[str] = (), **values: Any) -> str:
+    """Return a page with the right to run these scripts, style itself and show images it made, and no other."""
+    hashes = " ".join(f"'{_script_hash(script)}'" for script in scripts) or "'none'"
+    policy = (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
+    return render(template, policy=policy, style=_asset("page.css"), scripts=scripts, **values)
 
 
-def _fill(template: str, values: Mapping[str, str]) -> str:
-    """Replace each `{{name}}`, in one pass: a value is not searched for further names."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
+def _scripts(names: Sequence[str]) -> list[str]:
+    """Return our scripts, which fill in everything but the plots; then Plotly; then the start of the plots."""
+    own = "\n".join(_asset(name) for name in names)
+    return [f"{own}\nstart();\n", _plotly(), "drawPlots();"]
 
 
 def _change_times(folder: Path) -> tuple[int, ...]:
@@ -125,34 +108,28 @@ def _change_times(folder: Path) -> tuple[int, ...]:
 
 
 @functools.lru_cache(maxsize=1000)
-def _index_row(folder: Path, change_times: tuple[int, ...]) -> tuple[str, str]:
-    """Return when a run started, and its row of the index. Cached by the change times of its files, as the index is
-    rewritten during a search."""
+def _index_row(folder: Path, change_times: tuple[int, ...]) -> dict[str, Any]:
+    """Return what the index shows of a run. Cached by the change times of its files, as the index is rewritten during
+    a search."""
+    row: dict[str, Any] = {"folder": folder.name, "started": ""}
     try:
         run = RunDirectory.snapshot(folder)
     except RunDirectoryError as error:
-        return "", _row(html.escape(folder.name), "", "", f'<span class="bad">{html.escape(str(error))}</span>', "")
-    started = str(run.environment.get("started") or "")
-    target = "dashboard.html" if (folder / "dashboard.html").exists() else ""
-    link = f'<a href="{html.escape(quote(folder.name))}/{target}">{html.escape(run.name)}</a>'
-    state = f'<span class="pill">{html.escape(str(run.status.get("state", "unknown")))}</span>'
-    trials = f"{len(run.records):,} trials<br>{html.escape(started[:16].replace('T', ' '))}"
-    words = (shown_data(run.data).get("name"), run.environment.get("description"))
-    about = [link, *(html.escape(str(text)) for text in words if text)]
-    return started, _row("<br>".join(about), state, trials, _best(run.front), thumbnail(run.front))
-
-
-def _row(*cells: str) -> str:
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-
-
-def _best(front: Sequence[Record]) -> str:
-    """Return the smallest, a middle and the most accurate network of a front in words."""
-    if not front:
-        return "no front yet"
-    chosen = {0: None, len(front) // 2: None, len(front) - 1: None}
-    lines = [f"{100 * front[i]['accuracy']:.1f}% with {format_count(front[i]['parameters'])}" for i in chosen]
-    return "<br>".join(lines)
+        return row | {"error": error}
+    front = run.front
+    chosen = {0: None, len(front) // 2: None, len(front) - 1: None}  # the smallest, a middle and the most accurate
+    return row | {
+        "error": None,
+        "link": f"{quote(folder.name)}/{'dashboard.html' if (folder / 'dashboard.html').exists() else ''}",
+        "name": run.name,
+        "about": [shown_data(run.data).get("name"), run.environment.get("description")],
+        "state": run.status.get("state", "unknown"),
+        "trials": len(run.records),
+        "started": str(run.environment.get("started") or ""),
+        "front": front,
+        "chosen": [front[i] for i in chosen] if front else [],
+        "frame": thumbnail_frame(front) if front else None,
+    }
 
 
 @functools.cache

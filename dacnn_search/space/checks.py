@@ -26,22 +26,18 @@ def architecture_problems(settings: ArchitectureSettings, input_shape: InputShap
     """Yield a problem for too many sections, for lists that are too short, and, if there is none, for wrong widths."""
     _, height, width = input_shape
     sections, most = max(options_of(settings.sections)), most_sections(height, width)
-    short = [name for name in ("depth", "regulators") if _is_short(getattr(settings, name), sections)]
+    lists = {name: part for name, part in settings if name in ("depth", "regulators") and isinstance(part, list)}
+    short = {name: len(part) for name, part in lists.items() if len(part) < sections}
     if sections > most:
         yield (
             ("architecture", "sections"),
             f"sections - 1 <= halvings of the image must hold, but {sections} sections need {sections - 1} "
             f"poolings and {height}x{width} pixels allow {most - 1}",
         )
-    for name in short:
-        length = len(getattr(settings, name))
+    for name, length in short.items():
         yield ("architecture", name), f"a list needs an entry for each of {sections} sections, but has {length}"
     if sections <= most and not short:
         yield from itertools.islice(_width_problems(settings, sections), 1)
-
-
-def _is_short(part: object, sections: int) -> bool:
-    return isinstance(part, list) and len(part) < sections
 
 
 def _width_problems(settings: ArchitectureSettings, sections: int) -> Iterator[tuple[KeyPath, str]]:

@@ -2,11 +2,11 @@
 
 The choices are asked in this order, each only where it applies and where the space leaves it free: `sections`,
 `sharing`, `residual`, `batch_norm`, `width`, `growth`, `anchors`, then `depth_1`, `regulators_1`, `depth_2`, ...
-All but depths and regulators make a frame. A function `choose` answers: a sampler, a random
-generator, recorded choices or an enumeration.
+All but depths and regulators make a frame. A function `choose` answers.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from dacnn_search.space.settings import ArchitectureSettings, options_of
 __all__ = ["ChoiceTree", "Choices", "Frame", "Options", "enumerate_answers", "regulator_rank", "widths_of"]
 
 T = TypeVar("T")
+FRAME_CHOICES = ("sections", "sharing", "residual", "batch_norm", "width")  # asked first, in this order
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Frame:
     residual: Any
     batch_norm: bool
 
-    def architecture(self, sections: list[tuple[int, Any]]) -> Architecture:
+    def architecture(self, sections: Sequence[Sequence[Any]]) -> Architecture:
         """Return the architecture with this (depth, regulators) for each section."""
         parts = [Section(depth, width, r) for width, (depth, r) in zip(self.widths, sections, strict=True)]
         return Architecture(tuple(parts), self.sharing, self.anchors, self.residual, self.batch_norm)
@@ -61,56 +62,48 @@ class ChoiceTree:
     def build(self, choose: Choose) -> Architecture:
         """Return the canonical architecture that the answers of `choose` lead to."""
         frame = self._frame(choose)
-        sections = []
-        for number in range(1, len(frame.widths) + 1):
-            depth = _ask(choose, f"depth_{number}", self._part("depth", number - 1))
-            sections.append((depth, _ask(choose, f"regulators_{number}", self._part("regulators", number - 1))))
-        return frame.architecture(sections).canonical()
+        names = ("depth", "regulators")
+        values = [
+            [_ask(choose, f"{name}_{i + 1}", self._part(name, i)) for name in names] for i in range(len(frame.widths))
+        ]
+        return frame.architecture(values).canonical()
 
-    def depths(self, section: int) -> tuple[int, ...]:
-        """Return the depths that a section, counted from 0, may have, the least first."""
-        return tuple(sorted(options_of(self._part("depth", section))))
-
-    def regulators(self, section: int) -> tuple[str, ...]:
-        """Return the regulator placements that a section, counted from 0, may have, by rising parameters."""
-        return tuple(sorted(options_of(self._part("regulators", section)), key=regulator_rank))
+    @functools.cached_property
+    def sections(self) -> list[list[tuple[int, str]]]:
+        """For each section, the (depth, regulators) it may have, sorted by both, so by rising parameters of each."""
+        most = max(options_of(self._settings.sections))
+        depths = [sorted(options_of(self._part("depth", i))) for i in range(most)]
+        regulators = [sorted(options_of(self._part("regulators", i)), key=regulator_rank) for i in range(most)]
+        return [list(itertools.product(*parts)) for parts in zip(depths, regulators, strict=True)]
 
     def smallest(self, frame: Frame, choices: Choices | None = None) -> Architecture:
         """Return the smallest network of a frame, given some of the choices for its sections."""
-        choices = choices or {}
-        sections = []
-        for i in range(len(frame.widths)):
-            depth, regulators = self.least(i)
-            number = i + 1
-            sections.append((choices.get(f"depth_{number}", depth), choices.get(f"regulators_{number}", regulators)))
-        return frame.architecture(sections)
+        given = choices or {}
+        least = enumerate((pairs[0] for pairs in self.sections[: len(frame.widths)]), start=1)
+        return frame.architecture(
+            [(given.get(f"depth_{i}", depth), given.get(f"regulators_{i}", kind)) for i, (depth, kind) in least]
+        )
 
     def largest(self, frame: Frame) -> Architecture:
         """Return the largest network of a frame."""
-        return frame.architecture([(self.depths(i)[-1], self.regulators(i)[-1]) for i in range(len(frame.widths))])
-
-    def least(self, section: int) -> tuple[int, str]:
-        """Return the least depth and regulators of a section."""
-        return self.depths(section)[0], self.regulators(section)[0]
+        return frame.architecture([pairs[-1] for pairs in self.sections[: len(frame.widths)]])
 
     def section_choices(self, sections: Sequence[tuple[int, Any]]) -> dict[str, Any]:
         """Return the choices that give these depths and regulators."""
-        choices = {}
-        for i, values in enumerate(sections):
-            for name, value in zip(("depth", "regulators"), values, strict=True):
-                if len(options_of(self._part(name, i))) > 1:
-                    choices[f"{name}_{i + 1}"] = value
-        return choices
+        return {
+            f"{name}_{i + 1}": value
+            for i, values in enumerate(sections)
+            for name, value in zip(("depth", "regulators"), values, strict=True)
+            if len(options_of(self._part(name, i))) > 1
+        }
 
     def _frame(self, choose: Choose) -> Frame:
-        parts = self._settings
-        sections = _ask(choose, "sections", parts.sections)
-        sharing = _ask(choose, "sharing", parts.sharing)
-        residual = _ask(choose, "residual", parts.residual)
-        batch_norm = _ask(choose, "batch_norm", parts.batch_norm)
-        width = _ask(choose, "width", parts.width)
-        growth = _ask(choose, "growth", parts.growth) if sections > 1 and sharing != "network" else 1
-        anchors = _ask(choose, "anchors", parts.anchors) if sharing != "none" else 1
+        def ask(name: str) -> Any:
+            return _ask(choose, name, getattr(self._settings, name))
+
+        sections, sharing, residual, batch_norm, width = map(ask, FRAME_CHOICES)
+        growth = ask("growth") if sections > 1 and sharing != "network" else 1
+        anchors = ask("anchors") if sharing != "none" else 1
         return Frame(widths_of(width, growth, sections), sharing, anchors, residual, batch_norm)
 
     def _part(self, name: str, section: int) -> Any:
@@ -137,22 +130,15 @@ def widths_of(width: int, growth: float, sections: int) -> tuple[int, ...]:
 
 def enumerate_answers(build: Callable[[Choose], T]) -> Iterator[tuple[T, dict[str, Any]]]:
     """Yield each result of `build`, whose questions are answered in every way, with the answers."""
-    script: list[int] = []
-    while True:
-        sizes: list[int] = []
-        answers: dict[str, Any] = {}
+    pending: list[dict[str, Any]] = [{}]
+    while pending:
+        answers = pending.pop()
 
-        def choose(name: str, options: Options, sizes: list[int] = sizes, answers: dict[str, Any] = answers) -> Any:
-            position = len(sizes)
-            sizes.append(len(options.values))
-            if position == len(script):
-                script.append(0)
-            answers[name] = options.values[script[position]]
+        def choose(name: str, options: Options, answers: dict[str, Any] = answers) -> Any:
+            if name not in answers:
+                first, *others = options.values
+                pending.extend({**answers, name: value} for value in reversed(others))
+                answers[name] = first
             return answers[name]
 
         yield build(choose), answers
-        while script and script[-1] == sizes[len(script) - 1] - 1:
-            script.pop()
-        if not script:
-            return
-        script[-1] += 1

@@ -54,11 +54,12 @@ def _ways(tree: ChoiceTree, transitions: tuple[bool, ...]) -> Counter[tuple[int,
     ways = Counter({(0, 0): 1})
     for section, transition in enumerate(transitions):
         longer: Counter[tuple[int, int]] = Counter()
-        regulators = set(tree.regulators(section))
-        for depth in tree.depths(section):
-            merged = depth + transition == 1 and {"block", "layer"} <= regulators
+        pairs = set(tree.sections[section])
+        for depth, regulators in pairs:
+            if depth + transition == 1 and regulators == "layer" and (depth, "block") in pairs:
+                continue
             for (total, deepest), count in ways.items():
-                longer[total + depth, max(deepest, depth)] += count * (len(regulators) - merged)
+                longer[total + depth, max(deepest, depth)] += count
         ways = longer
     return ways
 

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,53 +19,35 @@ __all__ = ["preview"]
 FEW = 2_000  # spaces up to this size are listed in full, larger ones are sampled
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Networks of the space."""
-
-    networks: list[Architecture]  # all of these meet the constraints
-    fitting: int  # of the networks drawn so many meet the constraints
-    drawn: int
-    complete: bool  # these are all networks of the space, each once
-
-
 def preview(space: SearchSpace, seed: int = 0) -> str:
-    """Describe a search space in text.
-
-    It tells the number of distinct networks, the share that meets the constraints, range and histogram of parameters
-    and MACs, an example, and about how long the search takes. `seed` draws the networks of spaces too large to list.
-    """
+    """Describe a search space in text. `seed` draws the networks of spaces too large to list."""
     generator = random.Random(seed)
-    networks = count_networks(space.tree)
-    sample = _sample(space, networks, generator)
-    costs = [space.cost(network) for network in sample.networks]
+    number = count_networks(space.tree)
+    networks, share = _sample(space, number, generator)
+    costs = [space.cost(network) for network in networks]
     parameters, macs = [c.parameters for c in costs], [c.macs for c in costs]
     least, most = space.extremes()
-    of = "" if sample.complete else f" (of {len(costs):,} drawn)"
-    lines = [_data_line(space), "", f"distinct networks   {networks:,}"]
+    of = "" if number <= FEW else f" (of {len(costs):,} drawn)"
+    lines = [_data_line(space), "", f"distinct networks   {number:,}"]
     if space.constrained:
-        lines.append(f"meet constraints    {_share(sample)}")
+        lines.append(f"meet constraints    {share}")
     lines.append(f"parameters          {least.parameters:,} to {most.parameters:,}")
     lines.append(f"MACs                {format_count(min(macs))} to {format_count(max(macs))}{of}")
     lines += ["", *_histogram("parameters", parameters), "", *_histogram("MACs", macs), ""]
-    return "\n".join([*lines, _example(space, generator.choice(sample.networks)), "", _duration_line(space, sample)])
+    lines += [_example(space, generator.choice(networks)), "", _duration_line(space, networks, number)]
+    return "\n".join(lines)
 
 
-def _sample(space: SearchSpace, networks: int, generator: random.Random) -> Sample:
-    if networks <= FEW:
+def _sample(space: SearchSpace, number: int, generator: random.Random) -> tuple[list[Architecture], str]:
+    """Return networks that meet the constraints, and as text the share of the space that does."""
+    if number <= FEW:
         fitting = [network for network, _ in space.networks()]
-        return Sample(fitting, len(fitting), networks, True)
-    drawn = space.draw_descriptions(generator, FEW)
-    fitting = [network for network in drawn if space.meets_constraints(network)]
-    # If hardly any of the networks drawn blindly fit, some are shown that were drawn to fit.
-    shown = fitting if len(fitting) >= FEW // 10 else [space.draw(generator)[0] for _ in range(FEW // 10)]
-    return Sample(shown, len(fitting), FEW, False)
-
-
-def _share(sample: Sample) -> str:
-    if sample.complete:
-        return f"{sample.fitting:,} of {sample.drawn:,}"
-    return f"about {sample.fitting / sample.drawn:.1%} ({sample.fitting:,} of {sample.drawn:,} drawn)"
+        return fitting, f"{len(fitting):,} of {number:,}"
+    fitting = [network for network in space.draw_descriptions(generator, FEW) if space.meets_constraints(network)]
+    share = f"about {len(fitting) / FEW:.1%} ({len(fitting):,} of {FEW:,} drawn)"
+    if len(fitting) < FEW // 10:  # hardly any that were drawn blindly: show some that were drawn to fit
+        fitting = [space.draw(generator)[0] for _ in range(FEW // 10)]
+    return fitting, share
 
 
 def _data_line(space: SearchSpace) -> str:
@@ -94,13 +75,13 @@ def _example(space: SearchSpace, architecture: Architecture) -> str:
     return f"{title}\n\n{draw(architecture, space.input_shape)}\n\n{LEGEND}"
 
 
-def _duration_line(space: SearchSpace, sample: Sample) -> str:
+def _duration_line(space: SearchSpace, networks: Sequence[Architecture], number: int) -> str:
     recipe = space.settings.recipe
-    trials = min(space.settings.search.trials, count_networks(space.tree))
+    trials = min(space.settings.search.trials, number)
     images = recipe.epochs * space.summary.train_size
     shape, classes, batch_size = space.input_shape, space.num_classes, recipe.batch_size
-    rate = remembered_speed_for(sample.networks, shape, classes, batch_size).rate(recipe.precision)
-    times = [training_seconds(network, shape, classes, images, batch_size, rate) for network in sample.networks]
+    rate = remembered_speed_for(networks, shape, classes, batch_size).rate(recipe.precision)
+    times = [training_seconds(network, shape, classes, images, batch_size, rate) for network in networks]
     each, cores = float(np.mean(times)), count_cores()
     return (
         f"{trials} trials of {recipe.epochs} epochs: about {format_duration(trials * each / cores)} on the {cores} CPU "

@@ -9,7 +9,6 @@ some first choices can still lead to breaks a constraint, all of them do.
 
 import bisect
 import functools
-import itertools
 import math
 import random
 from collections.abc import Container, Iterator, Sequence
@@ -23,7 +22,7 @@ from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import Cost, estimate_cost
 from dacnn_search.space.checks import architecture_problems, augmentation_problems
 from dacnn_search.space.choices import Choices, ChoiceTree, Frame, Options, regulator_rank
-from dacnn_search.space.settings import SpaceSettings
+from dacnn_search.space.settings import Constraints, SpaceSettings
 from dacnn_search.space.validation import raise_problems, read_settings
 
 __all__ = ["SearchSpace"]
@@ -70,16 +69,12 @@ class SearchSpace:
     @property
     def text(self) -> str:
         """The text that was read and checked; for a space made in Python the same settings as YAML."""
-        if self.document is not None:
-            return self.document.text
-        return dump_yaml(self.values)
+        return self.document.text if self.document else dump_yaml(self.values)
 
     @property
     def values(self) -> Any:
         """What the file holds, as data, or would hold."""
-        if self.document is not None:
-            return self.document.data
-        return self.settings.model_dump(mode="json", exclude_defaults=True)
+        return self.document.data if self.document else self.settings.model_dump(mode="json", exclude_defaults=True)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -92,8 +87,7 @@ class SearchSpace:
     @property
     def constrained(self) -> bool:
         """True if there is a limit on parameters or MACs."""
-        limits = self.settings.constraints
-        return limits.parameters is not None or limits.macs is not None
+        return self.settings.constraints != Constraints()
 
     def cost(self, architecture: Architecture) -> Cost:
         """Return the cost of a network on this space's images."""
@@ -101,12 +95,8 @@ class SearchSpace:
 
     def meets_constraints(self, architecture: Architecture) -> bool:
         """Return True if parameters and MACs are within the limits."""
-        if not self.constrained:
-            return True
-        limits, cost = self.settings.constraints, self.cost(architecture)
-        return (limits.parameters is None or cost.parameters <= limits.parameters.max) and (
-            limits.macs is None or cost.macs <= limits.macs.max
-        )
+        limits = self.settings.constraints
+        return all(limit is None or getattr(self.cost(architecture), name) <= limit.max for name, limit in limits)
 
     def suggest(self, trial: Any) -> Architecture:
         """Return the canonical architecture that an Optuna trial's suggestions describe."""
@@ -164,20 +154,9 @@ class SearchSpace:
     def draw_descriptions(self, generator: random.Random, count: int) -> list[Architecture]:
         """Draw networks uniformly from all descriptions, whether or not they meet the constraints."""
         frames = [frame for frame, _ in self.tree.frames]
-        sections = [len(frame.widths) for frame in frames]
-        ways = [
-            math.prod(len(self.tree.depths(i)) * len(self.tree.regulators(i)) for i in range(n))
-            for n in range(max(sections) + 1)
-        ]
-        return [
-            frame.architecture(
-                [
-                    (generator.choice(self.tree.depths(i)), generator.choice(self.tree.regulators(i)))
-                    for i in range(len(frame.widths))
-                ]
-            )
-            for frame in generator.choices(frames, [ways[n] for n in sections], k=count)
-        ]
+        sections = [self.tree.sections[: len(frame.widths)] for frame in frames]
+        numbers = generator.choices(range(len(frames)), [math.prod(map(len, parts)) for parts in sections], k=count)
+        return [frames[i].architecture([generator.choice(pairs) for pairs in sections[i]]) for i in numbers]
 
     def extremes(self) -> tuple[Cost, Cost]:
         """Return the costs of the networks with the fewest and with the most parameters.
@@ -245,8 +224,8 @@ class SearchSpace:
         if index == len(frame.widths):
             yield first
             return
-        rest = [self.tree.least(i) for i in range(index + 1, len(frame.widths))]
-        for pair in itertools.product(self.tree.depths(index), self.tree.regulators(index)):
+        rest = [pairs[0] for pairs in self.tree.sections[index + 1 : len(frame.widths)]]
+        for pair in self.tree.sections[index]:
             if self.meets_constraints(frame.architecture([*first, pair, *rest])):
                 yield from self._completions(frame, [*first, pair])
 
@@ -264,8 +243,7 @@ class SearchSpace:
             return
         costs = [self.cost(self.tree.smallest(frame)) for frame, _ in self.tree.frames]
         unmet: list[tuple[KeyPath, str]] = []
-        for name in ("parameters", "macs"):
-            limit = getattr(self.settings.constraints, name)
+        for name, limit in self.settings.constraints:
             least = min(getattr(cost, name) for cost in costs)
             if limit is not None and least > limit.max:
                 rule = f"the smallest has {least:,} {name} and max is {limit.max:,}"

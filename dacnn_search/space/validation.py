@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,7 +66,8 @@ def _problem(data: Any, model: type[Settings], error: Any) -> tuple[KeyPath, str
         return path, f"{_dotted((*path, error['loc'][-1]))} is missing"
     if kind == "extra_forbidden":
         *parent, key = path
-        unknown = _unknown(str(key), _known_keys(model, parent))
+        close = difflib.get_close_matches(str(key), _known_keys(model, parent), n=1)
+        unknown = f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
         return path, f"{_dotted(parent)}: {unknown}" if parent else unknown
     if error.get("ctx", {}).get("class_name") == Maximum.__name__:
         message = f"must be {{max: ...}}, such as {{max: 50k}}, but is {_short(value)}"
@@ -88,18 +89,12 @@ def _path_in(data: Any, location: Sequence[str | int]) -> KeyPath:
     return tuple(path)
 
 
-def _known_keys(model: type[Settings], path: Sequence[str | int]) -> Iterable[str]:
+def _known_keys(model: type[Settings], path: Sequence[str | int]) -> list[str]:
     """Return the keys that may stand at a path: those of the part that its last key names."""
-    if not path:
-        return model.model_fields
     parts = {key: field.annotation for key, field in model.model_fields.items()}
-    part = {**parts, "range": Bounds, "parameters": Maximum, "macs": Maximum}.get(str(path[-1]))
-    return part.model_fields if isinstance(part, type) and issubclass(part, BaseModel) else ()
-
-
-def _unknown(key: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(key, list(known), n=1)
-    return f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+    parts |= {"range": Bounds, "parameters": Maximum, "macs": Maximum}
+    part = parts.get(str(path[-1])) if path else model
+    return list(part.model_fields) if isinstance(part, type) and issubclass(part, BaseModel) else []
 
 
 def _dotted(path: Sequence[str | int]) -> str:

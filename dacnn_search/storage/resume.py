@@ -144,5 +144,5 @@ def _fixed_value(space: SearchSpace, name: str) -> Any:
     """Return the value of a part of the architecture that a space does not leave open."""
     part, _, section = name.rpartition("_")
     if section.isdigit():
-        return space.tree.least(int(section) - 1)[("depth", "regulators").index(part)]
+        return space.tree.sections[int(section) - 1][0][("depth", "regulators").index(part)]
     return options_of(getattr(space.settings.architecture, name))[0]
