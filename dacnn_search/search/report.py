@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,18 +44,15 @@ class ReportWriter:
         self._listener = listener
         self._space = space
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="report")
-        self._writing: concurrent.futures.Future[float] | None = None
         self._due = time.monotonic() + LEAST_SECONDS
         self._status_due = 0.0
         self._last_problem: str | None = None
 
     def refresh(self, records: Sequence[Record], unfinished: Unfinished) -> None:
         """Start bringing tables, study and dashboard up to date if that is due."""
-        if self._writing is not None and self._writing.done():
-            self._due = time.monotonic() + max(LEAST_SECONDS, self._writing.result() / SHARE)
-            self._writing = None
-        if self._writing is None and time.monotonic() >= self._due:
-            self._writing = self._thread.submit(self._write, list(records), unfinished)
+        if time.monotonic() >= self._due:
+            self._due = math.inf  # until it is known how long this takes
+            self._thread.submit(self._write, list(records), unfinished)
 
     def close(self, records: Sequence[Record], unfinished: Unfinished) -> None:
         """Bring tables, study and dashboard up to date and end the thread."""
@@ -71,8 +69,7 @@ class ReportWriter:
         except OSError as error:
             self._report_problem(error)
 
-    def _write(self, records: Sequence[Record], unfinished: Unfinished) -> float:
-        """Write all and return the seconds it took."""
+    def _write(self, records: Sequence[Record], unfinished: Unfinished) -> None:
         start = time.monotonic()
         try:
             write_tables(self._run.folder, records)
@@ -83,7 +80,7 @@ class ReportWriter:
                 write_tensorboard(self._run.folder, records)
         except Exception as error:  # the search goes on: all of this can be written again from the ledger
             self._report_problem(error)
-        return time.monotonic() - start
+        self._due = time.monotonic() + max(LEAST_SECONDS, (time.monotonic() - start) / SHARE)
 
     def _report_problem(self, error: Exception) -> None:
         message = f"{self._run.folder}: status, tables, study or dashboard can't be written: {error}"

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import optuna
 import pytest
-from ray.tune import Callback
 from ray.tune.callback import CallbackList
+from ray.tune.logger import LoggerCallback
 from synthetic_run import write_run
 
 from dacnn_search.common.errors import InputError
@@ -44,7 +44,7 @@ class Trial:
         pass
 
 
-class Logger(Callback):
+class Logger(LoggerCallback):
     """A logger of Ray's: notes its events, and breaks at a result if told to."""
 
     def __init__(self, error: Exception | None = None) -> None:
@@ -54,19 +54,16 @@ class Logger(Callback):
     def setup(self, **info: Any) -> None:
         self.seen.append("setup")
 
-    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+    def log_trial_start(self, trial: Any) -> None:
         self.seen.append(f"start {trial}")
 
-    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
+    def log_trial_result(self, iteration: int, trial: Any, result: Any) -> None:
         if self.error:
             raise self.error
         self.seen.append(result)
 
-    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self.seen.append(f"complete {trial}")
-
-    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        self.seen.append(f"error {trial}")
+    def log_trial_end(self, trial: Any, failed: bool = False) -> None:
+        self.seen.append(f"{'error' if failed else 'complete'} {trial}")
 
     def on_experiment_end(self, trials: Any, **info: Any) -> None:
         self.seen.append("end")
