@@ -18,6 +18,7 @@ import functools
 import hashlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -105,8 +106,7 @@ class Architecture:
     @property
     def layers(self) -> int:
         """Layers with weights, counted as for VGG and ResNet: stem, transitions, shared layers, classifier."""
-        widths = [section.width for section in self.sections]
-        transitions = sum(a != b for a, b in itertools.pairwise(widths))
+        transitions = sum(a.width != b.width for a, b in itertools.pairwise(self.sections))
         return 1 + transitions + self.depth + 1
 
     @property
@@ -121,15 +121,21 @@ class Architecture:
         Kernels are named `anchor1`, `anchor2`, ... by first use and `transition2`, ... by section.
         """
         blocks: list[Block] = []
-        kernels = iter(_anchor_names(self))
+        anchors = iter(_anchors(self))
         width = self.sections[0].width
         for index, section in enumerate(self.sections):
-            layers = []
+            kernels = [(f"anchor{next(anchors)}", section.width) for _ in range(section.depth)]
             if section.width != width:
-                layers.append(Layer(f"transition{index + 1}", width, section.width, False))
+                kernels.insert(0, (f"transition{index + 1}", width))
                 width = section.width
-            layers += [Layer(next(kernels), width, width, False) for _ in range(section.depth)]
-            blocks += _group(layers, index, section.regulators, self.is_residual)
+            for start in range(0, len(kernels), 2):
+                pair = kernels[start : start + 2]
+                first_regulated = {"none": 2, "block": len(pair) - 1, "layer": 0}[section.regulators]
+                layers = [Layer(*kernel, width, place >= first_regulated) for place, kernel in enumerate(pair)]
+                shortcut: Shortcut = "identity" if layers[0].in_width == width else "projection"
+                blocks.append(
+                    Block(index, tuple(layers), index > 0 and start == 0, shortcut if self.is_residual else "none")
+                )
         return tuple(blocks)
 
     @functools.cached_property
@@ -144,11 +150,16 @@ class Architecture:
         It has `residual` decided, the widest sharing and the fewest anchors that give the same kernels, and regulators
         per block where those per layer are the same.
         """
+        layers = Counter(block.section for block in self.blocks for _ in block.layers)
         sections = tuple(
-            dataclasses.replace(s, regulators="block") if s.regulators == "layer" and _has_one_layer(self, i) else s
+            dataclasses.replace(s, regulators="block") if s.regulators == "layer" and layers[i] == 1 else s
             for i, s in enumerate(self.sections)
         )
-        sharing, anchors = _canonical_sharing(self)
+        sharing, anchors = self.sharing, self.anchors
+        if len(set(_anchors(self))) == self.depth:
+            sharing, anchors = ("none" if self.depth > 1 else "network"), 1
+        elif len(self.sections) == 1:
+            sharing = "network"
         return Architecture(sections, sharing, anchors, self.is_residual, self.batch_norm)
 
     def check_image_size(self, height: int, width: int) -> None:
@@ -162,13 +173,7 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the description as plain values for YAML and JSON, which `from_dict` reads."""
-        return {
-            "sections": [dataclasses.asdict(section) for section in self.sections],
-            "sharing": self.sharing,
-            "anchors": self.anchors,
-            "residual": self.residual,
-            "batch_norm": self.batch_norm,
-        }
+        return dataclasses.asdict(self) | {"sections": [dataclasses.asdict(section) for section in self.sections]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Architecture":
@@ -183,18 +188,17 @@ class Architecture:
 
     def __str__(self) -> str:
         """One line, such as `2 sections, 16-32 wide, 3+4 deep, section sharing, regulators block+none, residual`."""
-        join = "+".join
         parts = [
             f"{len(self.sections)} section{'s' if len(self.sections) > 1 else ''}",
             "-".join(dict.fromkeys(str(s.width) for s in self.sections)) + " wide",
-            join(str(s.depth) for s in self.sections) + " deep",
+            "+".join(str(s.depth) for s in self.sections) + " deep",
         ]
         if self.depth > 1:
             parts.append(f"{self.sharing} sharing" if self.sharing != "none" else "free weights")
         if self.anchors > 1 and self.sharing != "none":
             parts.append(f"{self.anchors} anchors")
         if any(s.regulators != "none" for s in self.sections):
-            parts.append("regulators " + join(s.regulators for s in self.sections))
+            parts.append("regulators " + "+".join(s.regulators for s in self.sections))
         parts += ["residual"] * self.is_residual + ["no batch norm"] * (not self.batch_norm)
         return ", ".join(parts)
 
@@ -245,54 +249,12 @@ def _check_keys(what: str, values: Any, required: set[str], known: set[str]) -> 
             raise ArchitectureError(f"{what} {kind} {', '.join(sorted(map(str, keys)))}")
 
 
-def _group(layers: list[Layer], section: int, regulators: str, residual: bool) -> list[Block]:
-    """Group the layers of one section into blocks of two. The last block has one layer if their number is odd."""
-    blocks = []
-    for start in range(0, len(layers), 2):
-        pair = layers[start : start + 2]
-        regulated = [
-            dataclasses.replace(layer, regulator=regulators == "layer" or (regulators == "block" and layer is pair[-1]))
-            for layer in pair
-        ]
-        shortcut: Shortcut = "none"
-        if residual:
-            shortcut = "identity" if pair[0].in_width == pair[-1].width else "projection"
-        blocks.append(Block(section, tuple(regulated), section > 0 and start == 0, shortcut))
-    return blocks
-
-
-def _anchor_names(architecture: Architecture) -> list[str]:
-    uses = _anchor_uses(architecture, architecture.sharing, architecture.anchors)
-    return [f"anchor{number + 1}" for number in uses]
-
-
-def _anchor_uses(architecture: Architecture, sharing: Sharing, anchors: int) -> list[int]:
-    """Return the anchor of each shared layer, numbered from 0 by first use."""
-    places = [(section, i) for section, s in enumerate(architecture.sections) for i in range(s.depth)]
-    if sharing == "network":
-        keys = [(0, position % anchors) for position in range(len(places))]
-    elif sharing == "section":
-        keys = [(section, i % anchors) for section, i in places]
-    else:
-        keys = places
+def _anchors(architecture: Architecture) -> list[int]:
+    """Return the anchor of each shared layer, numbered from 1 by first use."""
+    layers = [(section, i) for section, s in enumerate(architecture.sections) for i in range(s.depth)]
+    if architecture.sharing == "network":
+        layers = [(0, position % architecture.anchors) for position in range(len(layers))]
+    elif architecture.sharing == "section":
+        layers = [(section, i % architecture.anchors) for section, i in layers]
     numbers: dict[tuple[int, int], int] = {}
-    return [numbers.setdefault(key, len(numbers)) for key in keys]
-
-
-def _canonical_sharing(architecture: Architecture) -> tuple[Sharing, int]:
-    """Return the first of network, section and none that gives the same kernels, and the fewest anchors for it."""
-    uses = _anchor_uses(architecture, architecture.sharing, architecture.anchors)
-    if len(set(uses)) == len(uses) and len(uses) > 1:
-        return "none", 1
-    deepest = max(section.depth for section in architecture.sections)
-    anchors = min(architecture.anchors, len(uses) if architecture.sharing == "network" else deepest)
-    if len({s.width for s in architecture.sections}) == 1 and uses == _anchor_uses(architecture, "network", anchors):
-        return "network", anchors
-    return "section", anchors
-
-
-def _has_one_layer(architecture: Architecture, index: int) -> bool:
-    """Return whether a section has a single layer, transition included, so that its only block has one, too."""
-    sections = architecture.sections
-    transition = index > 0 and sections[index].width != sections[index - 1].width
-    return sections[index].depth + transition == 1
+    return [numbers.setdefault(layer, len(numbers) + 1) for layer in layers]

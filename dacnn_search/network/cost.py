@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dacnn_search.network.architecture import Architecture, Block, Layer
+from dacnn_search.network.architecture import Architecture, Block
 
 __all__ = [
     "Cost",
@@ -55,9 +55,8 @@ def estimate_cost(architecture: Architecture, input_shape: InputShape, num_class
 
     Raises ArchitectureError if the image has fewer halvings than the network has poolings.
     """
-    channels, height, width = input_shape
-    architecture.check_image_size(height, width)
-    shapes = list(tensor_shapes(architecture, channels, num_classes))
+    architecture.check_image_size(*input_shape[1:])
+    shapes = list(tensor_shapes(architecture, input_shape[0], num_classes))
     parameters = sum(math.prod(shape) for _, shape in shapes)
     sections = section_activations(architecture, input_shape)
     return Cost(
@@ -92,19 +91,14 @@ def tensor_shapes(
     architecture: Architecture, in_channels: int, num_classes: int
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield name and shape of every trainable tensor, each shared kernel once, as in `Network.named_parameters`."""
-    first = architecture.sections[0].width
+    first, last = architecture.sections[0].width, architecture.sections[-1].width
+    layers = [layer for block in architecture.blocks for layer in block.layers]
     yield "kernels.stem", (first, in_channels, 3, 3)
-    seen: set[str] = set()
-    for block in architecture.blocks:
-        for layer in block.layers:
-            if layer.kernel not in seen:
-                seen.add(layer.kernel)
-                yield f"kernels.{layer.kernel}", (layer.width, layer.in_width, 3, 3)
-    if architecture.batch_norm:
-        yield from _norm_shapes("stem_norm", first)
-    for index, block in enumerate(architecture.blocks):
-        yield from _block_shapes(f"blocks.{index}", block, architecture.batch_norm)
-    yield "classifier.weight", (num_classes, architecture.sections[-1].width)
+    yield from {f"kernels.{layer.kernel}": (layer.width, layer.in_width, 3, 3) for layer in layers}.items()
+    for name, shape in _block_shapes(architecture):
+        if architecture.batch_norm or "norm" not in name:
+            yield name, shape
+    yield "classifier.weight", (num_classes, last)
     yield "classifier.bias", (num_classes,)
 
 
@@ -116,19 +110,16 @@ def section_activations(architecture: Architecture, input_shape: InputShape) -> 
     """
     channels, height, width = input_shape
     norms = 1 if architecture.batch_norm else 0
-    first = architecture.sections[0].width
-    entering = [height * width * channels] + [0] * (len(architecture.sections) - 1)
-    inside = [height * width * (1 + norms) * first] + [0] * (len(architecture.sections) - 1)
-    pixels_before = height * width
+    entering, inside = [height * width * channels], [height * width * (1 + norms) * architecture.sections[0].width]
     for block, pixels in _blocks_with_pixels(architecture, height, width):
         if block.pool:
-            entering[block.section] = pixels_before * block.layers[0].in_width
-            inside[block.section] += pixels * 3 * block.layers[0].in_width
+            pixels_before = (height >> block.section - 1) * (width >> block.section - 1)
+            entering.append(pixels_before * block.layers[0].in_width)
+            inside.append(pixels * 3 * block.layers[0].in_width)
         for layer in block.layers:
-            inside[block.section] += pixels * layer.width * (1 + norms) * (2 if layer.regulator else 1)
+            inside[-1] += pixels * layer.width * (1 + norms) * (2 if layer.regulator else 1)
         if block.shortcut == "projection":
-            inside[block.section] += pixels * block.layers[-1].width * norms
-        pixels_before = pixels
+            inside[-1] += pixels * block.layers[-1].width * norms
     return list(zip(entering, inside, strict=True))
 
 
@@ -167,10 +158,7 @@ def costliest_section(architecture: Architecture, input_shape: InputShape) -> tu
     """Return width and image side, in pixels, of the section with the most multiply-accumulates."""
     side = min(input_shape[1:])
     sizes = [(section.width, side >> index) for index, section in enumerate(architecture.sections)]
-    macs = [
-        section.depth * (width * pixels) ** 2
-        for section, (width, pixels) in zip(architecture.sections, sizes, strict=True)
-    ]
+    macs = [s.depth * (width * pixels) ** 2 for s, (width, pixels) in zip(architecture.sections, sizes, strict=True)]
     return sizes[macs.index(max(macs))]
 
 
@@ -183,29 +171,23 @@ def gpu_step_seconds(step_macs: float, layers: int) -> tuple[float, float]:
     return 2 * step_macs / GPU_FLOPS, layers * KERNELS_PER_LAYER * SECONDS_PER_KERNEL
 
 
-def _block_shapes(prefix: str, block: Block, batch_norm: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
-    for index, layer in enumerate(block.layers):
-        yield from _layer_shapes(f"{prefix}.layers.{index}", layer, batch_norm)
-    if block.shortcut == "projection":
-        yield from _pointwise_shapes(
-            f"{prefix}.projection", block.layers[0].in_width, block.layers[-1].width, batch_norm
-        )
+def _block_shapes(architecture: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the tensors of batch norms, regulators and projections, as of a network with batch norm."""
+    yield from _norm_shapes("stem_norm", architecture.sections[0].width)
+    for number, block in enumerate(architecture.blocks):
+        for index, layer in enumerate(block.layers):
+            yield from _norm_shapes(f"blocks.{number}.layers.{index}.norm", layer.width)
+            if layer.regulator:
+                yield from _pointwise_shapes(f"blocks.{number}.layers.{index}.regulator", layer.width, layer.width)
+        if block.shortcut == "projection":
+            yield from _pointwise_shapes(
+                f"blocks.{number}.projection", block.layers[0].in_width, block.layers[-1].width
+            )
 
 
-def _layer_shapes(prefix: str, layer: Layer, batch_norm: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
-    if batch_norm:
-        yield from _norm_shapes(f"{prefix}.norm", layer.width)
-    if layer.regulator:
-        yield from _pointwise_shapes(f"{prefix}.regulator", layer.width, layer.width, batch_norm)
-
-
-def _pointwise_shapes(
-    prefix: str, in_width: int, width: int, batch_norm: bool
-) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield the tensors of a 1x1 convolution and its batch norm: a regulator or the projection of a shortcut."""
+def _pointwise_shapes(prefix: str, in_width: int, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{prefix}.convolution.weight", (width, in_width, 1, 1)
-    if batch_norm:
-        yield from _norm_shapes(f"{prefix}.norm", width)
+    yield from _norm_shapes(f"{prefix}.norm", width)
 
 
 def _norm_shapes(prefix: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -227,6 +209,4 @@ def _header_bytes(shapes: list[tuple[str, tuple[int, ...]]]) -> int:
 def _blocks_with_pixels(architecture: Architecture, height: int, width: int) -> Iterator[tuple[Block, int]]:
     """Yield each block with the number of pixels it works at. Poolings halve height and width, rounding down."""
     for block in architecture.blocks:
-        if block.pool:
-            height, width = height // 2, width // 2
-        yield block, height * width
+        yield block, (height >> block.section) * (width >> block.section)

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from dacnn_search.network import zoo
 from dacnn_search.network.architecture import Architecture, Block, Layer
 
-__all__ = ["Network", "build"]
+__all__ = ["BatchNorm", "Network", "build"]
 
 
 def build(architecture: Architecture | str, num_classes: int, in_channels: int = 3) -> "Network":
@@ -43,7 +43,7 @@ class Network(nn.Module):
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.recomputes = False
-        first, last = architecture.sections[0].width, architecture.sections[-1].width
+        first = architecture.sections[0].width
         self.kernels = nn.ParameterDict({"stem": _kernel(in_channels, first)})
         for block in architecture.blocks:
             for layer in block.layers:
@@ -51,7 +51,7 @@ class Network(nn.Module):
                     self.kernels[layer.kernel] = _kernel(layer.in_width, layer.width)
         self.stem_norm = _norm(first, architecture.batch_norm)
         self.blocks = nn.ModuleList(BlockModule(block, architecture.batch_norm) for block in architecture.blocks)
-        self.classifier = nn.Linear(last, num_classes)
+        self.classifier = nn.Linear(architecture.sections[-1].width, num_classes)
         by_section = groupby(range(len(architecture.blocks)), lambda number: architecture.blocks[number].section)
         self._sections = [list(numbers) for _, numbers in by_section]  # the numbers of each section's blocks
 
@@ -59,7 +59,13 @@ class Network(nn.Module):
         x = images
         for section in self._sections:
             if self.recomputes and torch.is_grad_enabled():
-                x = checkpoint(self._section, x, section, use_reentrant=False, context_fn=self._contexts)
+                x = checkpoint(
+                    self._section,
+                    x,
+                    section,
+                    use_reentrant=False,
+                    context_fn=lambda: (contextlib.nullcontext(), self._statistics_kept()),  # of its second computation
+                )
             else:
                 x = self._section(x, section)
         return self.classifier(x.mean(dim=(2, 3)))
@@ -71,10 +77,6 @@ class Network(nn.Module):
         for number in blocks:
             x = self.blocks[number](x, self.kernels)
         return x
-
-    def _contexts(self) -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
-        """Return contexts for a section's first computation and for its second, which must leave statistics alone."""
-        return contextlib.nullcontext(), self._statistics_kept()
 
     @contextlib.contextmanager
     def _statistics_kept(self) -> Iterator[None]:
@@ -141,9 +143,13 @@ class Pointwise(nn.Module):
 class BatchNorm(nn.BatchNorm2d):
     """torch's batch norm without its count of batches, which takes up to 8% of a small network's step."""
 
+    running_mean: Tensor
+    running_var: Tensor
+    momentum: float
+
     def forward(self, x: Tensor) -> Tensor:
         statistics = self.running_mean, self.running_var
-        return F.batch_norm(x, *statistics, self.weight, self.bias, self.training, self.momentum, self.eps)  # type: ignore[arg-type]
+        return F.batch_norm(x, *statistics, self.weight, self.bias, self.training, self.momentum, self.eps)
 
 
 def _kernel(in_width: int, width: int) -> nn.Parameter:

@@ -12,11 +12,11 @@ import safetensors
 import safetensors.torch
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.files import write_atomic
-from dacnn_search.network.model import Network
+from dacnn_search.network.model import BatchNorm, Network
 
 __all__ = ["load_weights", "read_weights", "trained_weights", "write_weights"]
 
@@ -28,10 +28,9 @@ def trained_weights(model: Network) -> dict[str, Tensor]:
     """
     tensors = {name: parameter.detach() for name, parameter in model.named_parameters()}
     for name, norm in _norms(model):
-        mean, variance = running_statistics(norm)
-        scale = norm.weight.detach() / torch.sqrt(variance + norm.eps)
+        scale = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
         tensors[f"{name}.weight"] = scale
-        tensors[f"{name}.bias"] = norm.bias.detach() - mean * scale
+        tensors[f"{name}.bias"] = norm.bias.detach() - norm.running_mean * scale
     return {
         name: tensor.to("cpu", torch.float32, copy=True, memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
@@ -56,9 +55,8 @@ def load_weights(model: Network, tensors: Mapping[str, Tensor]) -> Network:
         for name, parameter in own.items():
             parameter.copy_(tensors[name])
         for _, norm in _norms(model):
-            mean, variance = running_statistics(norm)
-            mean.zero_()
-            variance.fill_(1 - norm.eps)
+            norm.running_mean.zero_()
+            norm.running_var.fill_(1 - norm.eps)
     return model.eval()
 
 
@@ -80,11 +78,5 @@ def write_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
     write_atomic(path, safetensors.torch.save(dict(tensors)))
 
 
-def _norms(model: Network) -> list[tuple[str, nn.BatchNorm2d]]:
-    return [(name, module) for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
-
-
-def running_statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    return norm.running_mean, norm.running_var
+def _norms(model: Network) -> list[tuple[str, BatchNorm]]:
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, BatchNorm)]
