@@ -6,13 +6,14 @@ process by SystemExit, as from a shell.
 
 import contextlib
 import importlib
+import math
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -50,13 +51,10 @@ class Parsed(click.ParamType):
 def _parse_gpus(text: str) -> float | str:
     if text == "auto":
         return text
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"must be auto or a number of at least 0, but is {text!r}")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    raise ValueError(f"must be auto or a number of at least 0, but is {text!r}")
 
 
 PATH = click.Path(path_type=Path)
@@ -73,20 +71,15 @@ def at_least(least: int) -> click.IntRange:
     return numbers
 
 
-class Option(click.Option):
-    """An option with a heading in the help. If it takes `several` values, `--name a b` means `--name a --name b`."""
-
-    def __init__(self, *args: Any, heading: str, several: bool = False, **attributes: Any) -> None:
-        if several:
-            attributes["multiple"] = True
+class _Option(click.Option):
+    def __init__(self, *args: Any, heading: str, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self.heading = heading
-        self.several = several
 
 
 def option_group(heading: str) -> Callable[..., Any]:
     """Return a decorator like `click.option`, for options that the help lists under `heading`."""
-    return partial(click.option, cls=Option, heading=heading)
+    return partial(click.option, cls=_Option, heading=heading)
 
 
 class _OneLineErrors(click.Command):
@@ -94,32 +87,36 @@ class _OneLineErrors(click.Command):
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         try:
-            code = super().main(args, *rest, **{**extra, "standalone_mode": False})
+            sys.exit(super().main(args, *rest, **{**extra, "standalone_mode": False}) or 0)
         except click.ClickException as error:
-            code = _fail(" ".join(error.format_message().split()), InputError.exit_code)
+            _fail(" ".join(error.format_message().split()), InputError.exit_code)
         except click.Abort:  # Ctrl-C before the command began
-            code = _fail("interrupted", 130)
-        sys.exit(code or 0)
+            _fail("interrupted", 130)
 
 
 class Command(_OneLineErrors):
-    """A command with `--traceback` whose errors are one line on stderr and whose return value is the exit code."""
+    """A command with `--traceback` whose errors are one line on stderr and whose return value is the exit code.
+
+    For an option with `multiple=True`, `--name a b` means `--name a --name b`.
+    """
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self.context_settings = {"help_option_names": ["-h", "--help"], "show_default": True}
-        self.params.append(
-            click.Option(
-                ["--traceback"],
-                is_flag=True,
-                envvar="DACNN_SEARCH_TRACEBACK",
-                help="show where an error comes from, as DACNN_SEARCH_TRACEBACK=1 does",
-            )
-        )
+        purpose = "show where an error comes from, as DACNN_SEARCH_TRACEBACK=1 does"
+        self.params.append(click.Option(["--traceback"], is_flag=True, envvar="DACNN_SEARCH_TRACEBACK", help=purpose))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        several = {name for param in self.params if getattr(param, "several", False) for name in param.opts}
-        return super().parse_args(ctx, _repeat_names(args, several))
+        multiple = {name for param in self.params if getattr(param, "multiple", False) for name in param.opts}
+        repeated: list[str] = []
+        option = ""
+        for argument in args:
+            if argument.startswith("-"):
+                option = argument
+            elif option in multiple and repeated[-1] != option:
+                repeated.append(option)
+            repeated.append(argument)
+        return super().parse_args(ctx, repeated)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         headings: dict[str, list[tuple[str, str]]] = {}
@@ -133,10 +130,22 @@ class Command(_OneLineErrors):
 
     def invoke(self, ctx: click.Context) -> Any:
         warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
-        with _errors_told(ctx.params.pop("traceback")):
+        with_traceback = ctx.params.pop("traceback")
+        try:
             code = super().invoke(ctx)
             sys.stdout.flush()
             return code
+        except BrokenPipeError:  # the reader of a pipe, such as head, has left
+            sys.stderr.close()
+            sys.exit(0)
+        except (DacnnSearchError, KeyboardInterrupt, OSError) as error:
+            if with_traceback:
+                _print_traceback(error)
+            if isinstance(error, DacnnSearchError):
+                _fail(str(error), error.exit_code)
+            if isinstance(error, KeyboardInterrupt):
+                _fail("interrupted", 130)
+            _fail(f"{error.filename or 'a file'}: {error.strerror or error} (--traceback shows where)", 1)
 
 
 command = partial(click.command, cls=Command)
@@ -170,39 +179,6 @@ class CommandGroup(_OneLineErrors, click.Group):
             formatter.write_dl([(name, purpose) for name, (_, purpose) in self.modules.items()])
 
 
-def _repeat_names(arguments: Sequence[str], names: set[str]) -> list[str]:
-    """Return the arguments with the name of an option in `names` repeated before each of its values but the first."""
-    repeated: list[str] = []
-    current, values = "", 0
-    for argument in arguments:
-        if argument.startswith("-"):
-            current, values = argument, 0
-        else:
-            if current in names and values:
-                repeated.append(current)
-            values += 1
-        repeated.append(argument)
-    return repeated
-
-
-@contextlib.contextmanager
-def _errors_told(with_traceback: bool) -> Iterator[None]:
-    """Turn an error into one line on stderr, after its traceback if asked for, and end the process."""
-    try:
-        yield
-    except BrokenPipeError:  # the reader of a pipe, such as head, has left
-        sys.stderr.close()
-        sys.exit(0)
-    except (DacnnSearchError, KeyboardInterrupt, OSError) as error:
-        if with_traceback:
-            _print_traceback(error)
-        if isinstance(error, DacnnSearchError):
-            sys.exit(_fail(str(error), error.exit_code))
-        if isinstance(error, KeyboardInterrupt):
-            sys.exit(_fail("interrupted", 130))
-        sys.exit(_fail(f"{error.filename or 'a file'}: {error.strerror or error} (--traceback shows where)", 1))
-
-
 def _print_traceback(error: BaseException) -> None:
     """Print the traceback with all errors that led to this one, also where `from None` hides them."""
     cause: BaseException | None = error
@@ -212,6 +188,6 @@ def _print_traceback(error: BaseException) -> None:
     traceback.print_exception(error)
 
 
-def _fail(message: str, code: int) -> int:
+def _fail(message: str, code: int) -> NoReturn:
     print(message, file=sys.stderr)
-    return code
+    sys.exit(code)

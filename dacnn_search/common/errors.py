@@ -1,17 +1,5 @@
 """Every error this package raises on purpose. A command prints the message alone and exits with `exit_code`."""
 
-__all__ = [
-    "ArchitectureError",
-    "DacnnSearchError",
-    "DataError",
-    "ExportError",
-    "InputError",
-    "RunDirectoryError",
-    "SpaceError",
-    "TrainingError",
-    "YamlError",
-]
-
 
 class DacnnSearchError(Exception):
     """Root of all errors of this package."""

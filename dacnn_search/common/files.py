@@ -18,7 +18,7 @@ from typing import Any
 
 from dacnn_search.common.errors import RunDirectoryError
 
-__all__ = ["lock", "new_folder", "read_json", "replace_folder", "sha256_of", "sweep", "sync_folder", "write_atomic"]
+__all__ = ["lock", "new_folder", "read_json", "sha256_of", "sweep", "sync_folder", "write_atomic"]
 
 LOCK_NAME = ".lock"
 SWEEP_SECONDS = 60.0  # what is younger may be in use
@@ -46,43 +46,27 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Make an empty folder to fill, which gets the name `folder` at the end. A crash leaves the whole or nothing.
+def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Make an empty folder to fill, which gets the name `folder` at the end. An error changes nothing.
 
-    Raises FileExistsError if the name is taken, OSError.
+    A crash leaves the whole or nothing, with `replace` in rare cases neither the old folder nor the new one.
+    Raises FileExistsError if the name is taken and not to be replaced, OSError.
     """
-    new = folder.parent / f".tmp-{secrets.token_hex(8)}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new, old = (folder.parent / f".tmp-{secrets.token_hex(8)}" for _ in range(2))
     new.mkdir()
     try:
         yield new
-        if folder.exists():
-            raise FileExistsError(errno.EEXIST, "the name is taken", str(folder))
+        if replace and folder.exists():
+            os.rename(folder, old)  # noqa: PTH104
         try:
+            if folder.exists():
+                raise FileExistsError(errno.EEXIST, "the name is taken", str(folder))
             os.rename(new, folder)  # noqa: PTH104
         except OSError as error:  # taken in this moment, by a folder that is not empty
             if error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):
                 raise FileExistsError(errno.EEXIST, "the name is taken", str(folder)) from None
             raise
-        sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-
-
-@contextmanager
-def replace_folder(folder: Path) -> Iterator[Path]:
-    """Make an empty folder to fill, which takes the place of `folder` at the end. An error changes nothing.
-
-    A crash between the two renames at the end leaves neither folder, but never a part. Raises OSError.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = folder.parent / f".tmp-{secrets.token_hex(8)}"
-    old = folder.parent / f".tmp-{secrets.token_hex(8)}"
-    new.mkdir()
-    try:
-        yield new
-        if folder.exists():
-            os.replace(folder, old)  # noqa: PTH105
-        os.replace(new, folder)  # noqa: PTH105
         sync_folder(folder.parent)
     finally:
         shutil.rmtree(new, ignore_errors=True)

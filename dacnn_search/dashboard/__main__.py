@@ -36,21 +36,25 @@ def main(
 ) -> None:
     """Rebuild the dashboard of a run from its ledger; of several runs, write a page that compares them; of a folder of
     runs, its index. RUN is a run directory, such as results/digits."""
-    folders = list(runs)
     if image or tensorboard:
         if serve is not None or open_page:
             raise InputError(
                 "--image and --tensorboard write files and show none: --serve and --open can't go with them"
             )
-        _write_files(folders, image, tensorboard)
+        if len(runs) > 1:
+            raise InputError(f"--image and --tensorboard take one run, but got {len(runs)}")
+        if image:
+            print(write_figure(runs[0], image))
+        if tensorboard:
+            print(write_tensorboard(runs[0], RunDirectory.snapshot(runs[0]).records, anew=True))
         return
-    if out and len(folders) == 1:
+    if out and len(runs) == 1:
         raise InputError("--out is only used with several runs, which are compared")
-    page = build_page(folders, out)
+    page = build_page(runs, out)
     assert page is not None  # there is always a page at /
     print(page)
     if serve is not None:
-        _serve(folders, out, serve, open_page)
+        _serve(runs, out, serve, open_page)
     elif open_page:
         webbrowser.open(page.resolve().as_uri())
 
@@ -71,15 +75,6 @@ def build_page(folders: Sequence[Path], out: Path | None = None, path: str = "/"
     if len(folders) == 1 and is_index and name in {run.name for run in runs_in(first)}:
         return write_dashboard(first / name)
     return None
-
-
-def _write_files(folders: Sequence[Path], image: Path | None, tensorboard: bool) -> None:
-    if len(folders) > 1:
-        raise InputError(f"--image and --tensorboard take one run, but got {len(folders)}")
-    if image:
-        print(write_figure(folders[0], image))
-    if tensorboard:
-        print(write_tensorboard(folders[0], RunDirectory.snapshot(folders[0]).records, anew=True))
 
 
 def _serve(folders: Sequence[Path], out: Path | None, port: int, open_page: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dacnn_search.common.privacy import relative_path
+from dacnn_search.space.settings import SearchSettings
 from dacnn_search.storage.front import Scale, best_under, hypervolumes
 from dacnn_search.storage.resume import space_id
 from dacnn_search.storage.run_directory import RunDirectory
@@ -16,23 +17,7 @@ __all__ = ["comparison_payload"]
 
 MOST_POINTS = 2000  # of a curve of quartiles
 
-SETTINGS = (
-    "sampler",
-    "stopping",
-    "confirm",
-    "trials",
-    "time_budget",
-    "seed",
-    "concurrency",
-    "gpus_per_trial",
-    "epochs",
-    "git_commit",
-    "data",
-    "space",
-    "recipe",
-    "versions",
-    "machine",
-)
+RUN_SETTINGS = ("epochs", "git_commit", "data", "space", "recipe", "versions", "machine")
 
 
 def comparison_payload(runs: Sequence[RunDirectory]) -> dict[str, Any]:
@@ -59,7 +44,11 @@ def comparison_payload(runs: Sequence[RunDirectory]) -> dict[str, Any]:
             for i, run in enumerate(runs)
         ],
         "groups": [
-            {"label": label, **_bands([times[i] for i in group], [curves[i] for i in group])}
+            {
+                "label": label,
+                "trials": _quartiles([range(1, len(curves[i]) + 1) for i in group], [curves[i] for i in group]),
+                "time": _quartiles([times[i] for i in group], [curves[i] for i in group]),
+            }
             for label, group in zip(_labels(runs, groups), groups, strict=True)
         ],
         "results": _results(runs, curves),
@@ -82,7 +71,7 @@ def _group_key(run: RunDirectory) -> tuple[str, ...]:
 def _given_data(run: RunDirectory) -> dict[str, Any] | None:
     """Return which images of its data a run has and how they were divided; None if it does not know."""
     given = run.given_settings
-    return None if given is None else given.data.model_dump(mode="json")
+    return given.data.model_dump(mode="json") if given else None
 
 
 def _are_equal(values: Iterable[Any]) -> bool:
@@ -92,26 +81,11 @@ def _are_equal(values: Iterable[Any]) -> bool:
 def _labels(runs: Sequence[RunDirectory], groups: Sequence[Sequence[int]]) -> list[str]:
     """Return a label per group: its sampler if that tells all groups apart, otherwise the name of its first run."""
     samplers = [str(runs[group[0]].environment.get("sampler")) for group in groups]
-    counts = [len(group) for group in groups]
-    if len(groups) > 1 and len(set(samplers)) == len(groups) and max(counts) > 1:
-        return [f"{name} ({_seeds(count)})" for name, count in zip(samplers, counts, strict=True)]
-    names = [runs[group[0]].name for group in groups]
-    return [
-        f"{name} and {_seeds(count - 1, 'more ')}" if count > 1 else name
-        for name, count in zip(names, counts, strict=True)
-    ]
-
-
-def _seeds(count: int, word: str = "") -> str:
-    return f"{count} {word}seed{'s' * (count > 1)}"
-
-
-def _bands(
-    times: Sequence[Sequence[float]], curves: Sequence[Sequence[float]]
-) -> dict[str, dict[str, list[float]] | None]:
-    """Return the quartiles of a group's hypervolumes against trials and against time."""
-    counts = [range(1, len(values) + 1) for values in curves]
-    return {"trials": _quartiles(counts, curves), "time": _quartiles(times, curves)}
+    if 1 < len(groups) == len(set(samplers)) and max(map(len, groups)) > 1:
+        counted = [(sampler, len(group)) for sampler, group in zip(samplers, groups, strict=True)]
+        return [f"{sampler} ({count} seed{'s' * (count > 1)})" for sampler, count in counted]
+    counted = [(runs[group[0]].name, len(group) - 1) for group in groups]
+    return [f"{name} and {more} more seed{'s' * (more > 1)}" if more else name for name, more in counted]
 
 
 def _quartiles(
@@ -171,7 +145,14 @@ def _budgets(sizes: Sequence[int]) -> list[int]:
 
 def _differences(runs: Sequence[RunDirectory]) -> list[dict[str, Any]]:
     """Return the settings that are not the same in all runs, as words per run."""
-    flat = [dict(pair for key in SETTINGS for pair in _flatten(key, run.environment.get(key))) for run in runs]
+    flat = [
+        dict(
+            pair
+            for key in (*SearchSettings.model_fields, *RUN_SETTINGS)
+            for pair in _flatten(key, run.environment.get(key))
+        )
+        for run in runs
+    ]
     names = dict.fromkeys(name for settings in flat for name in settings)
     rows = {name: [settings.get(name, "–") for settings in flat] for name in names}
     return [

@@ -1,5 +1,6 @@
 """The importance of a search space's choices: the share that each has in the accuracy that size does not explain."""
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -56,33 +57,25 @@ def _remainders(finished: Sequence[Record]) -> np.ndarray:
 def _share(name: str, finished: Sequence[Record], rest: np.ndarray) -> dict[str, Any]:
     having = [i for i, r in enumerate(finished) if name in (r.get("choices") or {})]
     having.sort(key=lambda i: _order(finished[i]["choices"][name]))
-    labels = np.array(_labels([finished[i]["choices"][name] for i in having]))
+    choices = [finished[i]["choices"][name] for i in having]
+    labels: list[Any] = [_word(choice) for choice in choices]
+    ranges = len(set(choices)) > MOST_GROUPS and all(isinstance(choice, int | float) for choice in choices)
+    if ranges:
+        edges = np.unique(np.quantile(np.array(choices, float), np.linspace(0, 1, MOST_GROUPS + 1)[1:-1]))
+        labels = np.searchsorted(edges, np.array(choices, float)).tolist()
     values = rest[having]
-    groups = {label: values[labels == label] for label in dict.fromkeys(labels.tolist())}
-    between = sum(len(group) * (group.mean() - values.mean()) ** 2 for group in groups.values())
-    within = sum(((group - group.mean()) ** 2).sum() for group in groups.values())
+    groups = [list(group) for _, group in itertools.groupby(range(len(having)), key=labels.__getitem__)]
+    means = [float(values[group].mean()) for group in groups]
+    between = sum(len(group) * (mean - values.mean()) ** 2 for group, mean in zip(groups, means, strict=True))
+    within = sum(len(group) * values[group].var() for group in groups)
     chance = (len(groups) - 1) * within / max(len(values) - len(groups), 1)
     share = max(0.0, float(between - chance)) / (float((rest**2).sum()) or 1.0)
-    effects = [
-        {"value": label, "trials": len(group), "effect": round(float(group.mean()), 5)}
-        for label, group in groups.items()
-    ]
-    numbers = [finished[i]["choices"][name] for i in having]
-    if len(set(numbers)) > len(groups):  # the labels are ranges
-        for effect in effects:
-            of_label = [number for number, label in zip(numbers, labels, strict=True) if label == effect["value"]]
-            effect["range"] = [min(of_label), max(of_label)]
+    effects = []
+    for group, mean in zip(groups, means, strict=True):
+        low, high = choices[group[0]], choices[group[-1]]
+        words = {"value": f"{_word(low)} to {_word(high)}", "range": [low, high]} if ranges else {"value": _word(low)}
+        effects.append({**words, "trials": len(group), "effect": round(mean, 5)})
     return {"choice": name, "share": round(min(share, 1.0), 4), "effects": effects}
-
-
-def _labels(values: Sequence[Any]) -> list[str]:
-    """Return the label of each value: itself, or a range where there are many numbers."""
-    if len(set(values)) <= MOST_GROUPS or not all(isinstance(value, int | float) for value in values):
-        return [_word(value) for value in values]
-    edges = np.unique(np.quantile(np.array(values, float), np.linspace(0, 1, MOST_GROUPS + 1)[1:-1]))
-    bins = np.searchsorted(edges, np.array(values, float)).tolist()
-    ranges = {b: [value for value, other in zip(values, bins, strict=True) if other == b] for b in set(bins)}
-    return [f"{_word(min(ranges[b]))} to {_word(max(ranges[b]))}" for b in bins]
 
 
 def _order(value: Any) -> tuple[bool, Any]:

@@ -33,9 +33,8 @@ def write_dashboard(folder: Path) -> Path:
     damaged.
     """
     run = RunDirectory.snapshot(folder)
-    return _write(
-        folder / "dashboard.html", _page("page.html", _scripts(RUN_SCRIPTS), title=run.name, payload=run_payload(run))
-    )
+    page = _page("page.html", _scripts(RUN_SCRIPTS), title=run.name, payload=run_payload(run))
+    return _write(folder / "dashboard.html", page)
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> Path:
@@ -53,11 +52,8 @@ def write_index(results: Path) -> Path:
     folders = runs_in(results)
     if not folders:
         raise RunDirectoryError(f"{results}: a folder of runs must hold a run directory, but this one holds none")
-    rows = sorted(
-        (_index_row(folder, _change_times(folder)) for folder in folders),
-        key=lambda row: (row["started"], row["folder"]),
-        reverse=True,
-    )
+    rows = [_index_row(folder, _change_times(folder)) for folder in folders]
+    rows.sort(key=lambda row: (row["started"], row["folder"]), reverse=True)
     return _write(results / "index.html", _page("index.html", rows=rows))
 
 

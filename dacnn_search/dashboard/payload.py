@@ -38,18 +38,8 @@ PART_OF = {
     "classifier": "classifier",
 }
 PARTS = tuple(PART_OF.values())
-FACTS = (
-    "description",
-    "started",
-    "sampler",
-    "stopping",
-    "seed",
-    "epochs",
-    "recipe",
-    "machine",
-    "versions",
-    "git_commit",
-)
+SETTINGS = ("sampler", "stopping", "seed", "epochs", "recipe")
+ORIGIN = ("description", "started", "machine", "versions", "git_commit")
 MOST_CURVE_POINTS = 240_000  # of all trials together, about 1.2 MB
 
 
@@ -85,7 +75,7 @@ def _facts_of(run: RunDirectory) -> dict[str, Any]:
     environment = run.environment
     space = environment.get("space") or {}
     return {
-        **{name: environment.get(name) for name in FACTS},
+        **{name: environment.get(name) for name in (*SETTINGS, *ORIGIN)},
         "name": run.name,
         "folder": _relative(run.folder),
         "command": _shown_command(environment.get("command") or []),
@@ -143,6 +133,11 @@ def _describe(text: str, channels: int, classes: int) -> dict[str, Any]:
     parts: Counter[str] = Counter()
     for name, shape in tensor_shapes(architecture, channels, classes):
         parts[next(part for key, part in PART_OF.items() if key in name)] += math.prod(shape)
+    drawing: list[list[Any]] = [[] for _ in architecture.sections]
+    for block in architecture.blocks:
+        kernels = [(layer.kernel.partition("anchor")[2], layer.regulator) for layer in block.layers]
+        layers = [[int(anchor) if anchor else None, regulated] for anchor, regulated in kernels]
+        drawing[block.section].append([layers, block.shortcut])
     return {
         "network": str(architecture),
         "config": [
@@ -152,22 +147,10 @@ def _describe(text: str, channels: int, classes: int) -> dict[str, Any]:
             architecture.residual,
             architecture.batch_norm,
         ],
-        "drawing": _drawing(architecture),
+        "drawing": drawing,
         "unshared": count_parameters(free, channels, classes),
         "parts": [parts[part] for part in PARTS],
     }
-
-
-def _drawing(architecture: Architecture) -> list[list[Any]]:
-    sections: list[list[Any]] = [[] for _ in architecture.sections]
-    for block in architecture.blocks:
-        layers = [[_anchor(layer.kernel), layer.regulator] for layer in block.layers]
-        sections[block.section].append([layers, block.shortcut])
-    return sections
-
-
-def _anchor(kernel: str) -> int | None:
-    return int(kernel.removeprefix("anchor")) if kernel.startswith("anchor") else None
 
 
 def _curves(records: Sequence[Record]) -> dict[str, list[Any]]:

@@ -47,14 +47,10 @@ def main(folder: Path, to: Path | None, formats: str, float16: bool, int8: bool,
     else:
         folders = export_run(RunDirectory(folder), to, wanted, **limits)
     for written in folders:
-        _print(written)
-
-
-def _print(folder: Path) -> None:
-    print(folder)
-    for name, file in read_metrics(folder)["files"].items():
-        accuracy = "" if file["accuracy"] is None else f"{file['accuracy']:.2%}"
-        print(f"  {name:<28} {format_bytes(file['bytes']):>8}  {accuracy}".rstrip())
+        print(written)
+        for name, file in read_metrics(written)["files"].items():
+            accuracy = "" if file["accuracy"] is None else f"{file['accuracy']:.2%}"
+            print(f"  {name:<28} {format_bytes(file['bytes']):>8}  {accuracy}".rstrip())
 
 
 if __name__ == "__main__":

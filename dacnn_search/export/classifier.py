@@ -127,12 +127,8 @@ def as_classifier(
 class ScaleShift(nn.Module):
     """Batch norm in use: x (N, width, H, W) -> x * weight + bias, per channel.
 
-    It is computed as the batch norm of mean 0 and variance 1, which is one operation in every format.
-
-    Args:
-        norm: The module that it replaces.
-        zeros: (width,), shared by all modules of this width, as are the `ones`.
-        ones: (width,).
+    It is computed as the batch norm of mean 0 and variance 1, which is one operation in every format. The constants
+    (width,) are shared by all modules of this width.
     """
 
     zeros: Tensor

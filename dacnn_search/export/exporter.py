@@ -144,12 +144,13 @@ def export_network(
     from safetensors.torch import save
 
     from dacnn_search.export.classifier import as_classifier
+    from dacnn_search.export.formats import write_export
 
     chosen = Formats(tuple(formats), float16, int8)
     classifier = as_classifier(model, data, input_shape)
     config = config_text(classifier.architecture)
     metrics = describe_network(classifier.architecture, classifier.input)
-    return _write_export(Path(folder), config, save(classifier.weights), metrics, classifier, chosen, data)
+    return write_export(Path(folder), config, save(classifier.weights), metrics, classifier, chosen, data)
 
 
 def refresh_best(folder: Path) -> None:
@@ -199,7 +200,7 @@ def _write_network(run: RunDirectory, network: TrainedNetwork, data: ImageData) 
         same_weights = (network.folder / WEIGHTS).read_bytes() == weights
         exports = {key: dict(found[key]) for key in ("files", "measured") if key in found and same_weights}
         current = (network.folder / CONFIG).read_text(encoding="utf-8") == config
-        current &= {key: found.get(key) for key in metrics} == json.loads(json.dumps(metrics))
+        current &= found | json.loads(json.dumps(metrics)) == found
     except (InputError, OSError, ValueError, TypeError):  # missing or damaged
         same_weights, exports, current = False, {}, False
     if same_weights and current:
@@ -223,30 +224,13 @@ def _read_weights(run: RunDirectory, network: TrainedNetwork) -> bytes:
 def _export(source: Path, to: Path | None, formats: Formats | None, data: ImageData | None) -> Path:
     """Write the network of a folder, with its files in other formats, there or to a folder of its name below `to`."""
     from dacnn_search.export.classifier import load_model
+    from dacnn_search.export.formats import write_export
 
     model = load_model(source)
     metrics = {key: value for key, value in read_metrics(source).items() if key not in ("files", "measured")}
     config, weights = (source / CONFIG).read_text(encoding="utf-8"), (source / WEIGHTS).read_bytes()
     target = to / source.resolve().name if to else source
-    return _write_export(target, config, weights, metrics, model, formats or Formats(), data)
-
-
-def _write_export(
-    folder: Path,
-    config: str,
-    weights: bytes,
-    metrics: Mapping[str, Any],
-    model: "Classifier",
-    formats: Formats,
-    data: ImageData | None,
-) -> Path:
-    """Write a network to a folder, with its files in other formats, which are checked first."""
-    from dacnn_search.export.formats import write_files
-
-    with rewrite_folder(folder) as new:
-        files = write_files(new, model, formats, data)
-        write_folder(new, config, weights, {**metrics, **files}, folder.name)
-    return folder
+    return write_export(target, config, weights, metrics, model, formats or Formats(), data)
 
 
 def _explain_no_network(run: RunDirectory, limits: Mapping[str, Any]) -> str:

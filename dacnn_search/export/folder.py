@@ -21,7 +21,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from dacnn_search.common.errors import InputError
-from dacnn_search.common.files import replace_folder, sha256_of, write_atomic
+from dacnn_search.common.files import new_folder, sha256_of, write_atomic
 from dacnn_search.common.machine import package_versions
 from dacnn_search.common.yaml import dump_yaml
 from dacnn_search.data.dataset import DataConfig, ImageData
@@ -187,7 +187,7 @@ def rewrite_folder(folder: Path, *, keep_exports: bool = False) -> Iterator[Path
             except InputError:
                 shown = ", ".join(foreign[:5])
                 raise InputError(f"{folder}: must be new or hold an export, but holds {shown}") from None
-    with replace_folder(folder) as new:
+    with new_folder(folder, replace=True) as new:
         if folder.exists():
             shutil.copytree(folder, new, symlinks=True, dirs_exist_ok=True)
         for name in () if keep_exports else EXPORTS:

@@ -4,12 +4,13 @@ Each file stores a shared kernel once, holds no trace of where it was made, and 
 """
 
 import contextlib
+import importlib.util
 import io
 import json
 import logging
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,11 +24,11 @@ from dacnn_search.common.machine import processor_name
 from dacnn_search.data.dataset import ImageData
 from dacnn_search.export.classifier import Classifier
 from dacnn_search.export.exporter import Formats
-from dacnn_search.export.folder import WEIGHTS
+from dacnn_search.export.folder import WEIGHTS, rewrite_folder, write_folder
 from dacnn_search.export.parity import CheckImages, describe_file, measure_file
 from dacnn_search.training.weights import read_weights, write_weights
 
-__all__ = ["write_files"]
+__all__ = ["write_export"]
 
 INPUT, OUTPUT, BATCH_NAME, CLASSES = "pixels", "logits", "batch", "classes"
 # Notes that tracing adds to each operation: source files, lines, module names.
@@ -37,27 +38,36 @@ MOST_CALIBRATION = 512  # images
 SMALLEST_HALVED = 64
 
 
-def write_files(folder: Path, model: Classifier, formats: Formats, data: ImageData | None) -> dict[str, Any]:
-    """Write the files in all formats, run each, and return the parts `files` and `measured` of `metrics.json`.
+def write_export(
+    folder: Path,
+    config: str,
+    weights: bytes,
+    metrics: Mapping[str, Any],
+    model: Classifier,
+    formats: Formats,
+    data: ImageData | None,
+) -> Path:
+    """Write a network to a folder, with its files in other formats, and return the folder.
 
-    The files are run on the test images of `data`, or on random images. Raises ExportError if a file does not do what
-    the network does, InputError if a package that it needs is not installed.
+    Each file is run on the test images of `data`, or on random images, before the folder takes its place. Raises
+    ExportError if a file does not do what the network does, InputError if a package that it needs is not installed.
     """
     check = CheckImages.of(data, model.input)
     reference = model.logits(check.images)
     files: dict[str, dict[str, Any]] = {WEIGHTS: {"accuracy": check.accuracy(reference)}}
-    if formats.float16:
-        path = folder / "weights-float16.safetensors"
-        for name, tensor in model.weights.items():
-            _check_half(name, float(tensor.abs().max()))
-        write_weights({name: tensor.half() for name, tensor in model.weights.items()}, path)
-        logits = Classifier(model.architecture, read_weights(path), model.input).logits(check.images)
-        files[path.name] = describe_file(path, check, logits)
-    for path in _write_programs(folder, model, formats, check):
-        exact = path.name in ("model.pt2", "model.onnx")
-        files[path.name] = measure_file(path, check, reference, exact=exact)
-    measured = {"part": check.part, "images": len(check.images), "processor": processor_name()}
-    return {"files": files, "measured": measured}
+    with rewrite_folder(folder) as new:
+        if formats.float16:
+            path = new / "weights-float16.safetensors"
+            halves = {name: torch.from_numpy(_half(name, tensor.numpy())) for name, tensor in model.weights.items()}
+            write_weights(halves, path)
+            logits = Classifier(model.architecture, read_weights(path), model.input).logits(check.images)
+            files[path.name] = describe_file(path, check, logits)
+        for path in _write_programs(new, model, formats, check):
+            exact = path.name in ("model.pt2", "model.onnx")
+            files[path.name] = measure_file(path, check, reference, exact=exact)
+        measured = {"part": check.part, "images": len(check.images), "processor": processor_name()}
+        write_folder(new, config, weights, {**metrics, "files": files, "measured": measured}, folder.name)
+    return folder
 
 
 def _write_programs(folder: Path, model: Classifier, formats: Formats, check: CheckImages) -> Iterator[Path]:
@@ -65,7 +75,12 @@ def _write_programs(folder: Path, model: Classifier, formats: Formats, check: Ch
     if set(formats.names) == {"safetensors"}:
         return
     if "onnx" in formats.names:
-        _require("onnx", "onnxscript", "onnxruntime")
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            if importlib.util.find_spec(package) is None:
+                raise InputError(
+                    f"ONNX files need the package {package}, which is not installed: "
+                    "pip install onnx onnxscript onnxruntime, or choose other formats"
+                )
     program = _trace(model)
     if "pt2" in formats.names:
         _write_pt2(program, folder / "model.pt2")
@@ -82,24 +97,12 @@ def _write_programs(folder: Path, model: Classifier, formats: Formats, check: Ch
             yield folder / "model-int8.onnx"
 
 
-def _check_half(name: str, largest: float) -> None:
-    """Raise ExportError for a weight beyond the range of float16."""
-    most = float(np.finfo(np.float16).max)
+def _half(name: str, values: np.ndarray) -> np.ndarray:
+    """Return values in half precision. Raises ExportError if one of them is beyond its range."""
+    largest, most = float(np.abs(values).max()), float(np.finfo(np.float16).max)
     if not largest <= most:
         raise ExportError(f"float16 holds at most {most:,.0f}, but {name} has {largest:g}")
-
-
-def _require(*packages: str) -> None:
-    """Raise InputError if one of the packages that ONNX files need can't be imported."""
-    for package in packages:
-        try:
-            with _quiet():
-                __import__(package)
-        except ImportError as error:
-            raise InputError(
-                f"ONNX files need the package {package}, but: {error}; "
-                "pip install onnx onnxscript onnxruntime, or choose other formats"
-            ) from error
+    return values.astype(np.float16)
 
 
 def _trace(model: Classifier) -> torch.export.ExportedProgram:
@@ -142,27 +145,18 @@ def _write_onnx(program: torch.export.ExportedProgram, path: Path, classes: Sequ
 
 
 def _write_float16_onnx(source: Path, path: Path) -> None:
-    """Write an ONNX file anew with its weights in half precision. It computes in float32, as CPUs do anyway.
-
-    Raises ExportError for weights beyond the range of float16.
-    """
+    """Write an ONNX file anew with its weights in half precision. It computes in float32, as CPUs do anyway."""
     import onnx
     from onnx import helper, numpy_helper
 
     model = onnx.load(source)
-    graph = model.graph
-    casts = []
-    for tensor in graph.initializer:
+    for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
         if values.dtype != np.float32 or values.size < SMALLEST_HALVED:
             continue
-        _check_half(tensor.name, float(np.abs(values).max()))
         name, half = tensor.name, f"{tensor.name}_half"
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), half))
-        casts.append(helper.make_node("Cast", [half], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
+        tensor.CopyFrom(numpy_helper.from_array(_half(name, values), half))
+        model.graph.node.insert(0, helper.make_node("Cast", [half], [name], to=onnx.TensorProto.FLOAT))
     _save(model, path)
 
 
@@ -176,7 +170,8 @@ def _write_int8_onnx(source: Path, path: Path, images: np.ndarray) -> None:
     import onnx
 
     unchecked = path.with_name(f".{path.name}")
-    batches = _calibration_batches(images)
+    chosen = images[:: max(1, len(images) // MOST_CALIBRATION)][:MOST_CALIBRATION].transpose(0, 3, 1, 2)
+    batches = ({INPUT: np.ascontiguousarray(chosen[i : i + 64], np.float32) / 255} for i in range(0, len(chosen), 64))
     with _quiet():
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
@@ -192,14 +187,6 @@ def _write_int8_onnx(source: Path, path: Path, images: np.ndarray) -> None:
         )
     _save(onnx.load(unchecked), path)
     unchecked.unlink()
-
-
-def _calibration_batches(images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-    step = max(1, len(images) // MOST_CALIBRATION)
-    chosen = images[::step][:MOST_CALIBRATION]
-    for start in range(0, len(chosen), 64):
-        batch = chosen[start : start + 64].transpose(0, 3, 1, 2)
-        yield {INPUT: np.ascontiguousarray(batch, np.float32) / 255}
 
 
 def _save(model: Any, path: Path) -> None:
@@ -221,13 +208,11 @@ def _save(model: Any, path: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide deprecation warnings about the insides of these libraries, and advice in their logs."""
+    """Hide warnings about the insides of these libraries, and advice in their logs."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.simplefilter("ignore", FutureWarning)
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(before)

@@ -52,12 +52,7 @@ def _load_onnx(path: Path) -> Run:
     session = onnxruntime.InferenceSession(
         path, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(UNSHARING)
     )
-    name = session.get_inputs()[0].name
-
-    def run(pixels: np.ndarray) -> np.ndarray:
-        return np.asarray(session.run(None, {name: pixels})[0])
-
-    return run
+    return lambda pixels: np.asarray(session.run(None, {"pixels": pixels})[0])
 
 
 def _load_pt2(path: Path) -> Run:

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dacnn_search.common.files import replace_folder
+from dacnn_search.common.files import new_folder
 from dacnn_search.common.machine import package_versions
 from dacnn_search.export.folder import (
     NetworkInput,
@@ -122,7 +122,7 @@ def write_network(task: Task, record: Record, weights: bytes, target: Path) -> N
     name = task.member.network + (f", widths times {scale:g}" if scale != 1 else "")
     metrics = describe_network(task.architecture, NetworkInput.of(images), name)
     metrics["training"] = describe_training([record], images, config)
-    with replace_folder(target) as folder:
+    with new_folder(target, replace=True) as folder:
         text = config_text(task.architecture, config, record["recipe"], task.seed, name)
         write_folder(folder, text, weights, metrics, target.name)
 

@@ -29,7 +29,7 @@ numbers = option_group("Numbers")
 @click.option("--count", type=COUNT)
 @click.option("--size", type=BYTES)
 @click.option("--time", type=DURATION)
-@numbers("--layers", type=at_least(0), several=True)
+@numbers("--layers", type=at_least(0), multiple=True)
 @click.argument("names", nargs=-1)
 def show(**given):
     """Show what was given."""
