@@ -37,7 +37,7 @@ import plotly.colors
 from results_file import RESULTS, make_parser, write_figures
 from simulator import Table, best_hypervolume, hypervolumes, scale_of, simulate
 
-from dacnn_search.search.sampler.registry import SamplerFactory
+from dacnn_search.search.sampler.proposals import SamplerFactory
 from dacnn_search.search.stopping import Progress, StoppingRule, Verdict, make_stopping
 from dacnn_search.space.search_space import SearchSpace
 

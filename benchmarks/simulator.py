@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 
-from dacnn_search.search.sampler.proposals import Proposal, Proposals
-from dacnn_search.search.sampler.registry import SamplerFactory
+from dacnn_search.search.sampler.proposals import Proposal, Proposals, SamplerFactory
 from dacnn_search.search.stopping import Progress, StoppingRule
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.front import Scale, front_of

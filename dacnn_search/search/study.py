@@ -12,8 +12,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
-from dacnn_search.search.sampler.proposals import Proposal, frozen_trial
-from dacnn_search.search.sampler.registry import quiet_optuna
+from dacnn_search.search.sampler.proposals import Proposal, frozen_trial, quiet_optuna
 from dacnn_search.search.sampler.surrogate import DIRECTIONS
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.front import Record

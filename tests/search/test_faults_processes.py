@@ -16,7 +16,7 @@ import pytest
 from faulty import ENDLESS, SPACE, Run, let_run, records_in, running, status_of, wait_until
 
 from dacnn_search.common.files import sweep
-from dacnn_search.search.sampler.replay import replay
+from dacnn_search.replay import replay
 from dacnn_search.storage.front import front_of
 from dacnn_search.storage.run_directory import RunDirectory
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pretended import TINY, Pretended, new_run
 
-from dacnn_search.search.sampler.replay import replay
+from dacnn_search.replay import replay
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.run_directory import RunDirectory

@@ -25,8 +25,7 @@ from dacnn_search.search.listener import Listener
 from dacnn_search.search.precision import fix_run_precision
 from dacnn_search.search.request import prepare
 from dacnn_search.search.retrain import retrain
-from dacnn_search.search.sampler.proposals import Proposals
-from dacnn_search.search.sampler.registry import SAMPLERS
+from dacnn_search.search.sampler.proposals import SAMPLERS, Proposals
 from dacnn_search.search.search import run_search
 from dacnn_search.search.tune import CheckpointBytes, SearchAdapter, TrialWorker, _adapted_tune, _requeue_running_trials
 from dacnn_search.space.search_space import SearchSpace

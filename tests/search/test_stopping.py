@@ -9,7 +9,7 @@ import pytest
 from faulty import records_in
 from pretended import TINY, Pretended, epoch_result, new_run
 
-from dacnn_search.search.sampler.replay import replay
+from dacnn_search.replay import replay
 from dacnn_search.search.search import run_search
 from dacnn_search.search.stopping import RULES, FrontStopping, ParetoHalving, Progress, Verdict, make_stopping
 from dacnn_search.space.search_space import SearchSpace

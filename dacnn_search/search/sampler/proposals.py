@@ -1,29 +1,44 @@
 """What to train next: an Optuna sampler proposes; infeasible and known networks are turned away untrained."""
 
+import contextlib
 import datetime
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import Cost
 from dacnn_search.search.sampler.domain import distribution_of
-from dacnn_search.search.sampler.registry import SAMPLERS, SamplerFactory, quiet_optuna
-from dacnn_search.search.sampler.surrogate import DIRECTIONS, ESTIMATE
+from dacnn_search.search.sampler.surrogate import DIRECTIONS, ESTIMATE, SurrogateSampler
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.ledger import Ledger
 
-__all__ = ["Proposal", "Proposals", "Proposer", "frozen_trial"]
+__all__ = ["SAMPLERS", "Proposal", "Proposals", "Proposer", "SamplerFactory", "frozen_trial", "quiet_optuna"]
 
 ATTRIBUTES = ("trial", "fingerprint", "parameters", "macs", "accuracy", "epochs", "seconds", "reason")
 MOST_ASKED = 16  # proposals turned away in a row, before we stop asking the sampler and draw by ourselves
 MOST_DRAWN = 64  # known networks drawn in a row, before we go through the space in its order
+
+SamplerFactory = Callable[[int, SearchSpace], BaseSampler]  # called with a seed and the space
+SAMPLERS: dict[str, SamplerFactory] = {
+    "auto": SurrogateSampler,
+    # Choices that are asked together are modelled together. Running trials count as bad ones: workers do not flock.
+    "tpe": lambda seed, _: optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True),
+    "nsga2": lambda seed, _: optuna.samplers.NSGAIISampler(seed=seed),
+    "nsga3": lambda seed, _: optuna.samplers.NSGAIIISampler(seed=seed),
+    "gp": lambda seed, _: optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False),
+    "random": lambda seed, _: optuna.samplers.RandomSampler(seed=seed),
+    "surrogate": SurrogateSampler,
+    "qmc": lambda seed, _: optuna.samplers.QMCSampler(seed=seed, scramble=True),
+}
 
 
 @dataclass(frozen=True)
@@ -211,3 +226,16 @@ def frozen_trial(space: SearchSpace, record: Mapping[str, Any]) -> FrozenTrial:
         trial.datetime_start = end - datetime.timedelta(seconds=record["finished"] - record["started"])
         trial.datetime_complete = end
     return trial
+
+
+@contextlib.contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Silence Optuna's announcements of studies and its warnings that a feature is experimental."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
