@@ -94,17 +94,34 @@ class Conditions:
             raise InputError(f"scale must lie in (0, 4], but is {self.scale:g}")
 
     @property
-    def suffix(self) -> str:
-        """The ending of folder names; empty for the paper's own conditions."""
-        parts = [f"-scale{self.scale:g}"] if self.scale != 1 else []
-        parts += [f"-epochs{self.epochs}"] if self.epochs is not None else []
-        parts += [f"-subset{self.subset}"] if self.subset is not None else []
-        return "".join(parts) + ("-fast" if self.recipe == "fast" else "")
+    def changes(self) -> dict[str, str]:
+        """What differs from the paper in words, by its part of folder names."""
+        changes = {}
+        if self.scale != 1:
+            changes[f"-scale{self.scale:g}"] = f"all widths times {self.scale:g} (rounded, at least {LEAST_WIDTH})"
+        if self.recipe != "paper":
+            changes[f"-{self.recipe}"] = f"the recipe {self.recipe} instead of the paper's"
+        if self.epochs is not None:
+            plural = "s" * (self.epochs > 1)
+            changes[f"-epochs{self.epochs}"] = f"{self.epochs} epoch{plural} instead of the recipe's"
+        if self.subset is not None:
+            changes[f"-subset{self.subset}"] = f"only {self.subset:,} training images"
+        return changes
 
     @property
-    def are_published(self) -> bool:
-        """True for the paper's own conditions."""
-        return not self.suffix
+    def suffix(self) -> str:
+        """The ending of folder names, the recipe last; empty for the paper's own conditions."""
+        return "".join(sorted(self.changes, key=f"-{self.recipe}".__eq__))
+
+    @property
+    def note(self) -> str:
+        """A sentence on what differs from the paper."""
+        if not self.changes:
+            return "Full size, with the paper's recipe (batches of 128, in bfloat16 where that is faster)."
+        return (
+            f"A smaller version of the paper's experiment: {', '.join(self.changes.values())}. Every network was "
+            "treated alike; published figures are those of the full version."
+        )
 
     def architecture(self, network: str) -> Architecture:
         """Return a network of the zoo with all widths scaled, rounded, at least 4.
@@ -129,25 +146,6 @@ class Conditions:
         if self.epochs is not None:
             values["epochs"] = self.epochs
         return Recipe.model_validate(values)
-
-    @property
-    def note(self) -> str:
-        """A sentence on what differs from the paper."""
-        changes = []
-        if self.scale != 1:
-            changes.append(f"all widths times {self.scale:g} (rounded, at least {LEAST_WIDTH})")
-        if self.recipe != "paper":
-            changes.append(f"the recipe {self.recipe} instead of the paper's")
-        if self.epochs is not None:
-            changes.append(f"{self.epochs} epoch{'s' * (self.epochs > 1)} instead of the recipe's")
-        if self.subset is not None:
-            changes.append(f"only {self.subset:,} training images")
-        if not changes:
-            return "Full size, with the paper's recipe (batches of 128, in bfloat16 where that is faster)."
-        return (
-            f"A smaller version of the paper's experiment: {', '.join(changes)}. Every network was treated alike; "
-            "published figures are those of the full version."
-        )
 
 
 def describe_experiments(conditions: Conditions) -> str:

@@ -50,7 +50,7 @@ def write_report(experiment: Experiment, results: Results, folder: Path) -> Path
 
 
 def _figures(experiment: Experiment, results: Results, rows: Sequence[Row], target: Path) -> Iterator[go.Figure]:
-    published = "published" if results.conditions.are_published else "published (full version)"
+    published = "published (full version)" if results.conditions.changes else "published"
     if experiment.kind in COMPARISONS:
         yield COMPARISONS[experiment.kind](rows, published)
     if experiment.kind == "filters":

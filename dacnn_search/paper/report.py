@@ -101,7 +101,7 @@ def _row(published: Published, results: Results) -> Row:
         extra = parameters - results.cost(Member(member.dataset, EXTRA_TO[published.table])).parameters
     scores = [score for record in records for score in record["curve"]["test_accuracy"] if score is not None]
     error = statistics.fmean(errors) if errors else None
-    as_published = results.conditions.are_published and results.data[member.dataset].is_whole
+    as_published = not results.conditions.changes and results.data[member.dataset].is_whole
     reasons = [f"seed {record['seed']}: {record['reason']}" for record in records if record["reason"]]
     return {
         "data": member.dataset,

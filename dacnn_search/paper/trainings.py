@@ -5,6 +5,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,36 +37,30 @@ SECONDS_PER_LINE = 10.0  # between two reports on what is running
 KINDS = ("train_loss", "test_loss", "test_accuracy")  # of curves
 
 
+@dataclass(eq=False)
 class Trainings:
     """The `TaskHandler` of a reproduction. `broken` has a line for each training that was given up."""
 
-    def __init__(
-        self,
-        tasks: Sequence[Task],
-        results: Path,
-        ledger: Ledger,
-        slots: Slots,
-        listener: Listener,
-        write_reports: Callable[[], Any],
-    ) -> None:
-        self.broken: list[str] = []
-        self._results = results
-        self._ledger = ledger
-        self._checkpoints = Checkpoints(results / CHECKPOINTS)
-        self._slots = slots
-        self._listener = listener
-        self._write_reports = write_reports
-        self._images = {data: ray.put(data.images) for data in {task.data for task in tasks}}
+    tasks: Sequence[Task]
+    results: Path
+    ledger: Ledger
+    slots: Slots
+    listener: Listener
+    write_reports: Callable[[], Any]
+    broken: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._checkpoints = Checkpoints(self.results / CHECKPOINTS)
+        self._images = {data: ray.put(data.images) for data in {task.data for task in self.tasks}}
         self._running: dict[Task, str] = {}
-        self._count = len(tasks)
-        self._left = {task: task.work for task in tasks}
+        self._left = {task: task.work for task in self.tasks}
         self._work = 0.0  # that this process has seen done
         self._start = self._last_line = time.monotonic()
 
     def start(self, task: Task) -> Any:
         state = self._checkpoints.load(task.key)
-        values = (task.architecture, task.recipe, task.seed, self._slots, state, CHECKPOINT_SECONDS)
-        return start_task(train_watched, self._slots, self._images[task.data], *values)
+        values = (task.architecture, task.recipe, task.seed, self.slots, state, CHECKPOINT_SECONDS)
+        return start_task(train_watched, self.slots, self._images[task.data], *values)
 
     def progressed(self, task: Task, message: Mapping[str, Any]) -> None:
         epoch, epochs = message["epoch"], task.recipe.epochs
@@ -79,23 +74,23 @@ class Trainings:
             self._last_line = time.monotonic()
             seconds = (self._last_line - self._start) * sum(self._left.values()) / self._work
             running = ", ".join(self._running.values())
-            self._listener.say(f"{self._done} done, about {format_duration(seconds)} left; {running}")
+            self.listener.say(f"{self._done} done, about {format_duration(seconds)} left; {running}")
 
     def finished(self, task: Task, result: dict[str, Any]) -> None:
         """Write the trained network, then the record that speaks of it."""
         record = task.record(result)
         if record["reason"] is None:
-            write_network(task, record, result["weights"], network_folder(self._results, record))
-        self._ledger.append(record)
+            write_network(task, record, result["weights"], network_folder(self.results, record))
+        self.ledger.append(record)
         self._checkpoints.drop(task.key)
         self._end(task)
         outcome = record["reason"] or f"test error {100 * (1 - record['test_accuracy']):.2f}%"
-        self._listener.say(f"{self._done} {task}: {outcome}, in {format_duration(record['seconds'])}")
-        self._write_reports()
+        self.listener.say(f"{self._done} {task}: {outcome}, in {format_duration(record['seconds'])}")
+        self.write_reports()
 
     def lost(self, task: Task) -> None:
         self._running.pop(task, None)
-        self._listener.say(f"{task}: its worker process died")
+        self.listener.say(f"{task}: its worker process died")
 
     def failed(self, task: Task, reason: str) -> None:
         self._end(task)
@@ -103,7 +98,7 @@ class Trainings:
 
     @property
     def _done(self) -> str:
-        return f"{self._count - len(self._left)}/{self._count}"
+        return f"{len(self.tasks) - len(self._left)}/{len(self.tasks)}"
 
     def _end(self, task: Task) -> None:
         self._running.pop(task, None)
