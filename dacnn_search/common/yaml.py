@@ -5,8 +5,7 @@ booleans, null. Anchors, aliases, tags and duplicate keys are refused. Words wit
 the core schema of YAML 1.2 (section 10.3.2): `no`, `12:30`, `1_000` and `2024-01-01` are strings, `1e-3` is a
 float.
 
-`ruamel.yaml` turns the text into a stream of events. The bounds are checked as the events arrive, so neither the
-depth nor the size of a hostile file costs more than a moment.
+The bounds are checked as the events of `ruamel.yaml`'s parser arrive, so a hostile file costs no more than a moment.
 """
 
 import io
@@ -17,17 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, events
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import (
-    AliasEvent,
-    CollectionEndEvent,
-    DocumentStartEvent,
-    Event,
-    MappingStartEvent,
-    NodeEvent,
-    ScalarEvent,
-)
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.representer import SafeRepresenter
@@ -45,12 +35,13 @@ MAX_PROBLEMS = 20  # reported at once
 
 KeyPath = tuple[str | int, ...]
 
-_NULL = {"", "~", "null", "Null", "NULL"}
-_BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_INTEGER = re.compile(r"[-+]?[0-9]+")
-_BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_WORDS = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
 @dataclass(frozen=True)
@@ -68,16 +59,11 @@ class Document:
             path = path[:-1]
         return self.lines.get(path, 1)
 
-    def where(self, path: KeyPath) -> str:
-        """Return `file:line` of the part at `path`."""
-        return f"{self.path}:{self.line(path)}"
-
 
 def read_yaml(path: Path) -> Document:
     """Read one YAML document.
 
-    Raises YamlError, one line `file:line: rule and value` per problem. A syntax error ends the reading; all problems
-    before it are told, too.
+    Raises YamlError, one line `file:line: rule and value` per problem, of which a syntax error is the last.
     """
     document, problems = parse_yaml(path)
     if problems:
@@ -86,15 +72,14 @@ def read_yaml(path: Path) -> Document:
 
 
 def parse_yaml(path: Path) -> tuple[Document, list[tuple[int, str]]]:
-    """Read one YAML document and the (line, rule) of what breaks a rule but did not end the reading.
+    """Read one YAML document and the (line, rule) of what breaks a rule, for callers that tell more problems with them.
 
-    This is for callers that check the data and tell all problems at once. Raises YamlError as `read_yaml` does where
-    reading can't go on.
+    Raises YamlError as `read_yaml` does where reading can't go on.
     """
     text = _read_text(path)
-    builder = _Builder(path)
+    builder = _Builder(path, text)
     try:
-        data = builder.document(text)
+        data = builder.document()
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         parts = [" ".join(part.split()) for part in (error.context, error.problem) if part]
@@ -149,24 +134,23 @@ def _read_text(path: Path) -> str:
 class _Builder:
     """Builds the data from the parser's events, by recursion that MAX_DEPTH bounds, and collects the problems."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, text: str) -> None:
         self.file = file
         self.lines: dict[KeyPath, int] = {}
         self.problems: list[tuple[int, str]] = []
         self.line = 1  # of the latest event
-        self._events: Iterator[Event] = iter(())
+        self._events = self._count_lines(YAML(typ="safe", pure=True).parse(text))
         self._nodes = 0
 
-    def document(self, text: str) -> Any:
+    def document(self) -> Any:
         """Return the data of the only document in the text; null if there is none."""
-        self._events = self._count_lines(YAML(typ="safe", pure=True).parse(text))
         data, documents = None, 0
         for event in self._events:
-            if isinstance(event, DocumentStartEvent):
+            if isinstance(event, events.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
                     self.stop("a file must hold one document, but a second one begins here")
-            elif isinstance(event, NodeEvent):
+            elif isinstance(event, events.NodeEvent):
                 data = self._value(event, ())
         return data
 
@@ -174,8 +158,8 @@ class _Builder:
         """Raise YamlError with the problems so far and this one, by default of the latest event."""
         raise YamlError(_lines_of(self.file, [*self.problems, (line or self.line, rule)]))
 
-    def _count_lines(self, events: Iterator[Event]) -> Iterator[Event]:
-        for event in events:
+    def _count_lines(self, parsed: Iterator[events.Event]) -> Iterator[Any]:
+        for event in parsed:
             self.line = event.start_mark.line + 1
             yield event
 
@@ -184,50 +168,42 @@ class _Builder:
         if len(self.problems) == MAX_PROBLEMS:
             self.stop(f"reading stopped here, after {MAX_PROBLEMS} problems")
 
-    def _value(self, event: Event, path: KeyPath) -> Any:
+    def _value(self, event: events.Event, path: KeyPath) -> Any:
         self.lines.setdefault(path, self.line)  # a value may begin below its key, whose line is set already
-        self._check(event)
-        if isinstance(event, AliasEvent):
-            return None
-        if isinstance(event, ScalarEvent):
+        if not isinstance(event, events.CollectionStartEvent):
             return self._scalar(event)
+        self._check(event)
         if len(path) == MAX_DEPTH:
             self.stop(f"mappings and lists may be nested {MAX_DEPTH} deep, but these are deeper")
-        return self._mapping(path) if isinstance(event, MappingStartEvent) else self._list(path)
+        if isinstance(event, events.MappingStartEvent):
+            return self._mapping(path)
+        items: list[Any] = []
+        while not isinstance(event := next(self._events), events.CollectionEndEvent):
+            items.append(self._value(event, (*path, len(items))))
+        return items
 
     def _mapping(self, path: KeyPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        while not isinstance(event := next(self._events), CollectionEndEvent):
-            key = self._key(event)
+        while not isinstance(event := next(self._events), events.CollectionEndEvent):
+            if isinstance(event, events.CollectionStartEvent):
+                self.stop("keys must be strings, but this one is a mapping or a list")
+            key = self._scalar(event)
+            if not isinstance(key, str):
+                self._report(f"keys must be strings, but this one is {_short(event.value) or 'empty'} without quotes")
+                key = event.value
             if key in values:
                 self._report(f"keys must differ, but {_short(key)} is already on line {self.lines[*path, key]}")
             self.lines.setdefault((*path, key), self.line)
             values[key] = self._value(next(self._events), (*path, key))
         return values
 
-    def _list(self, path: KeyPath) -> list[Any]:
-        items: list[Any] = []
-        while not isinstance(event := next(self._events), CollectionEndEvent):
-            items.append(self._value(event, (*path, len(items))))
-        return items
-
-    def _key(self, event: Event) -> str:
+    def _scalar(self, event: Any) -> Any:
         self._check(event)
-        if isinstance(event, AliasEvent):
+        if isinstance(event, events.AliasEvent):
             return f"*{event.anchor}"
-        if not isinstance(event, ScalarEvent):
-            self.stop("keys must be strings, but this one is a mapping or a list")
-        key = self._scalar(event)
-        if isinstance(key, str):
-            return key
-        self._report(f"keys must be strings, but this one is {_short(event.value) or 'empty'} without quotes")
-        return str(event.value)
-
-    def _scalar(self, event: ScalarEvent) -> Any:
-        text = event.value
         try:
-            text.encode()
-            return _plain(text) if event.implicit[0] else text  # not implicit: quoted, or a block of text
+            event.value.encode()
+            return _plain(event.value) if event.implicit[0] else event.value  # not implicit: quoted, or a block
         except UnicodeEncodeError:
             self._report("text must be Unicode, but this has half of a surrogate pair")
         except ValueError as error:
@@ -239,7 +215,7 @@ class _Builder:
         self._nodes += 1
         if self._nodes > MAX_NODES:
             self.stop(f"a file may have at most {MAX_NODES:,} values and keys, but this has more")
-        if isinstance(event, AliasEvent):
+        if isinstance(event, events.AliasEvent):
             self._report(f"aliases are not supported: write the value out instead of *{_short(event.anchor)}")
         elif event.anchor is not None:
             self._report(f"anchors are not supported: leave &{_short(event.anchor)} out")
@@ -249,22 +225,17 @@ class _Builder:
 
 def _plain(text: str) -> Any:
     """Return the value of a word without quotes. Raises ValueError for a number out of bounds."""
-    if text in _NULL:
-        return None
-    if text in _BOOLEANS:
-        return _BOOLEANS[text]
-    based = _BASED.fullmatch(text)
-    if based or _INTEGER.fullmatch(text):
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text):
         if len(text) > MAX_DIGITS:
             raise ValueError(f"whole numbers may have at most {MAX_DIGITS} digits, but this has {len(text):,}")
-        return int(text, 0 if based else 10)
-    if _FLOAT.fullmatch(text):
-        value = float(text)
-        if math.isfinite(value):
-            return value
-    elif not _NOT_FINITE.fullmatch(text):
+        return int(text, 0 if text[:2] in ("0o", "0x") else 10)
+    if not _FLOAT.fullmatch(text):
         return text
-    raise ValueError(f"numbers must be finite, but this one is {_short(text)}")
+    if text[-1].isalpha() or math.isinf(float(text)):  # .inf, .nan, 1e999
+        raise ValueError(f"numbers must be finite, but this one is {_short(text)}")
+    return float(text)
 
 
 def _lines_of(file: Path, problems: list[tuple[int, str]]) -> str:

@@ -4,21 +4,15 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.units import format_bytes
-from dacnn_search.export.folder import METRICS, WEIGHTS, read_config, read_input, read_metrics
-from dacnn_search.network.cost import estimate_cost
+from dacnn_search.export.folder import METRICS, describe_network, read_input, read_metrics
 from dacnn_search.network.zoo import get, names
 from dacnn_search.paper.markdown import markdown_table
 
 __all__ = ["Measured", "compression_report", "measure", "reference_for"]
-
-COLUMNS = (
-    *("network", "reference", "parameters", "prune ratio", "accuracy", "accuracy drop", "weights"),
-    *("reference weights", "MACs ratio"),
-)
 
 
 @dataclass(frozen=True)
@@ -39,6 +33,14 @@ class Measured:
     accuracy: float | None = None
     tested_on: Any = None
 
+    @classmethod
+    def of(cls, metrics: Mapping[str, Any]) -> Self:
+        """Return what the `metrics.json` of a network says."""
+        training = metrics.get("training", {})
+        tested_on = training.get("data"), training.get("test_images")
+        sizes = {key: metrics[key] for key in ("name", "parameters", "macs", "file_bytes")}
+        return cls(**sizes, accuracy=training.get("test_accuracy"), tested_on=tested_on)
+
     def prune_ratio(self, reference: "Measured") -> float:
         """Return the share of the reference's parameters that is saved, in percent; negative for a larger network."""
         return 100 * (1 - self.parameters / reference.parameters)
@@ -56,7 +58,8 @@ def compression_report(folders: Sequence[Path], against: str, trained: Path | No
     Raises InputError as `reference_for` does, which explains `against` and `trained`.
     """
     pairs = [(measure(folder), reference_for(against, folder, trained)) for folder in folders]
-    text = markdown_table(COLUMNS, [_cells(*pair) for pair in pairs], right=COLUMNS[2:])
+    rows = [_row(*pair) for pair in pairs]
+    text = markdown_table(rows, right=list(rows[0])[2:])
     if any(reference.accuracy is None for _, reference in pairs):
         text += (
             f"\n{against} has no accuracy here: no training of it on the same data by the same recipe was found"
@@ -67,19 +70,25 @@ def compression_report(folders: Sequence[Path], against: str, trained: Path | No
     return text
 
 
-def measure(folder: Path) -> Measured:
-    """Return the size of the network in a folder, and the accuracy that its `metrics.json` has.
+def _row(network: Measured, reference: Measured) -> dict[str, str]:
+    drop = network.accuracy_drop(reference)
+    return {
+        "network": network.name,
+        "reference": reference.name,
+        "parameters": f"{network.parameters:,}",
+        "prune ratio": f"{network.prune_ratio(reference):.1f}%",
+        "accuracy": "" if network.accuracy is None else f"{network.accuracy:.2%}",
+        "accuracy drop": "" if drop is None else f"{drop:+.2f} points",
+        "weights": format_bytes(network.file_bytes),
+        "reference weights": format_bytes(reference.file_bytes),
+        "MACs ratio": f"{network.macs / reference.macs:.1%}",
+    }
 
-    Raises InputError if the folder is not one of a trained network.
-    """
-    metrics, given = read_metrics(folder), read_input(folder)
-    cost = estimate_cost(read_config(folder).architecture, given.shape, len(given.classes))
-    try:
-        size = (folder / WEIGHTS).stat().st_size
-    except OSError as error:
-        raise InputError(f"{folder / WEIGHTS}: the weights must be there, but: {error.strerror}") from error
-    accuracy = metrics.get("training", {}).get("test_accuracy")
-    return Measured(metrics.get("name") or folder.name, cost.parameters, cost.macs, size, accuracy, _test_set(metrics))
+
+def measure(folder: Path) -> Measured:
+    """Return size and accuracy of the network in a folder. Raises InputError if there is none."""
+    metrics = read_metrics(folder)
+    return Measured.of({**metrics, "name": metrics.get("name") or folder.name})
 
 
 def reference_for(against: str, like: Path, trained: Path | None = None) -> Measured:
@@ -97,39 +106,19 @@ def reference_for(against: str, like: Path, trained: Path | None = None) -> Meas
         raise InputError(
             f"the reference must be the folder of a trained network or one of {', '.join(names())}, but is {against!r}"
         )
-    metrics, given = read_metrics(like), read_input(like)
+    metrics = read_metrics(like)
+    reference = describe_network(get(against), read_input(like), against)
     known = [read_metrics(path.parent) for path in sorted(trained.glob(f"*/{METRICS}"))] if trained else []
-    fingerprint = get(against).fingerprint
-    alike = [other for other in known if other["fingerprint"] == fingerprint and _trained_alike(other, metrics)]
-    accuracies = [other["training"]["test_accuracy"] for other in alike]
-    accuracies = [accuracy for accuracy in accuracies if accuracy is not None]
-    cost = estimate_cost(get(against), given.shape, len(given.classes))
-    accuracy = statistics.fmean(accuracies) if accuracies else None
-    return Measured(against, cost.parameters, cost.macs, cost.file_bytes, accuracy, _test_set(metrics))
+    accuracies = [
+        other["training"]["test_accuracy"]
+        for other in known
+        if other["fingerprint"] == reference["fingerprint"] and _conditions(other) == _conditions(metrics) != {}
+    ]
+    tested = [accuracy for accuracy in accuracies if accuracy is not None]
+    training = {**metrics.get("training", {}), "test_accuracy": statistics.fmean(tested) if tested else None}
+    return Measured.of({**reference, "training": training})
 
 
-def _trained_alike(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Return whether two networks were trained on the same data by the same recipe."""
-    if not ("training" in a and "training" in b):
-        return False
-    return all(a["training"].get(key) == b["training"].get(key) for key in ("data", "train_images", "recipe"))
-
-
-def _test_set(metrics: Mapping[str, Any]) -> Any:
-    training = metrics.get("training", {})
-    return training.get("data"), training.get("test_images")
-
-
-def _cells(network: Measured, reference: Measured) -> tuple[str, ...]:
-    drop = network.accuracy_drop(reference)
-    return (
-        network.name,
-        reference.name,
-        f"{network.parameters:,}",
-        f"{network.prune_ratio(reference):.1f}%",
-        "" if network.accuracy is None else f"{network.accuracy:.2%}",
-        "" if drop is None else f"{drop:+.2f} points",
-        format_bytes(network.file_bytes),
-        format_bytes(reference.file_bytes),
-        f"{network.macs / reference.macs:.1%}",
-    )
+def _conditions(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what must be equal of two networks that were trained alike; nothing if it was not trained."""
+    return {key: metrics["training"].get(key) for key in ("data", "train_images", "recipe") if "training" in metrics}

@@ -1,16 +1,13 @@
 """Tables in Markdown."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 __all__ = ["markdown_table"]
 
 
-def markdown_table(columns: Sequence[str], rows: Iterable[Iterable[object]], right: Collection[str] = ()) -> str:
+def markdown_table(rows: Sequence[Mapping[str, object]], right: Collection[str] = ()) -> str:
     """Return a table; a cell that is None is empty, and the columns named in `right` are aligned to the right."""
-    lines = [_line(columns), "|" + "".join("---:|" if column in right else "---|" for column in columns)]
-    return "\n".join([*lines, *map(_line, rows)]) + "\n"
-
-
-def _line(cells: Iterable[object]) -> str:
-    texts = ("" if cell is None else str(cell).replace("|", "\\|") for cell in cells)
-    return "| " + " | ".join(texts) + " |"
+    columns = list(rows[0])
+    cells = [["" if cell is None else str(cell).replace("|", "\\|") for cell in row.values()] for row in rows]
+    header, *body = (f"| {' | '.join(line)} |\n" for line in (columns, *cells))
+    return "".join([header, "|", *("---:|" if name in right else "---|" for name in columns), "\n", *body])

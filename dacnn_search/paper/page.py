@@ -2,34 +2,36 @@
 
 import dataclasses
 import functools
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+import plotly.express as px
 import plotly.graph_objects as go
 
 from dacnn_search.common.files import write_atomic
 from dacnn_search.paper.archive import network_folder
 from dacnn_search.paper.experiments import Experiment, Member
 from dacnn_search.paper.plot_page import html_page
-from dacnn_search.paper.report import report_of
-from dacnn_search.paper.rows import Results, Row
+from dacnn_search.paper.report import Results, Row, notes_of, rows_of, visible_cells, write_tables
 
 if TYPE_CHECKING:
     from dacnn_search.paper.filters import FilterPictures
 
 __all__ = ["write_report"]
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#9a4a78", "#7f7f7f", "#b8a200", "#222222")
-OURS, PRINTED = COLOURS[:2]
-FAMILIES = {  # kind of sharing -> colour, and side of a name in figure 5, where families meet
-    "plain": ("#0072b2", "right"),
-    "plain with regulators": ("#56b4e9", "right"),
-    "mixed": ("#d55e00", "left"),
-    "mixed with regulators": ("#e69f00", "right"),
-    "free weights": ("#7f7f7f", "center"),
+OURS, PRINTED = "#0072b2", "#d55e00"
+COLOURS = px.colors.qualitative.Safe
+LOOK = {"template": "plotly_white"}
+FAMILIES = {  # kind of sharing -> colour
+    "plain": OURS,
+    "plain with regulators": "#56b4e9",
+    "mixed": PRINTED,
+    "mixed with regulators": "#e69f00",
+    "free weights": "#7f7f7f",
 }
+SIDES = {"plain": "right", "plain with regulators": "right", "mixed": "left", "mixed with regulators": "right"}
 
 
 def write_report(experiment: Experiment, results: Results, folder: Path) -> Path:
@@ -39,88 +41,96 @@ def write_report(experiment: Experiment, results: Results, folder: Path) -> Path
     """
     target = folder / (experiment.name + results.conditions.suffix)
     target.mkdir(exist_ok=True)
-    report = report_of(experiment, results)
-    report.write(target)
-    figures = _figures(experiment, results, report.rows, target)
-    write_atomic(target / "page.html", html_page(report.title, report.notes, figures, report.table))
+    rows = rows_of(experiment, results)
+    notes = notes_of(experiment, results, rows)
+    write_tables(experiment.heading, notes, rows, target)
+    figures = _figures(experiment, results, rows, target)
+    write_atomic(target / "page.html", html_page(experiment.heading, notes, figures, visible_cells(rows)))
     return target
 
 
-def _figures(experiment: Experiment, results: Results, rows: Sequence[Row], target: Path) -> list[go.Figure]:
-    figures: list[go.Figure] = []
+def _figures(experiment: Experiment, results: Results, rows: Sequence[Row], target: Path) -> Iterator[go.Figure]:
     published = "published" if results.conditions.are_published else "published (full version)"
-    if experiment.kind == "pruning":
-        figures.append(_pruning(rows, published))
-    if experiment.kind == "table":
-        figures.append(_errors(rows, published))
-    if experiment.kind == "efficiency":
-        figures.append(_efficiency(rows, published))
+    if experiment.kind in COMPARISONS:
+        yield COMPARISONS[experiment.kind](rows, published)
     if experiment.kind == "filters":
-        figures += _filters(experiment, results, target)
+        yield from _filters(experiment, results, target)
     for dataset in dict.fromkeys(member.dataset for member in experiment.members):
-        figures.append(_curves(dataset, [m for m in experiment.members if m.dataset == dataset], results))
+        yield _curves(dataset, [m for m in experiment.members if m.dataset == dataset], results)
     if experiment.name == "figure-4":
-        figures.append(_sizes(rows, published))
-    return figures
+        yield _sizes(rows, published)
 
 
 def _pruning(rows: Sequence[Row], published: str) -> go.Figure:
     """Draw the accuracy drop against the prune ratio: good methods are at the bottom right."""
-    figure = _figure("Compression against ResNet-18", "prune ratio (%)", "accuracy drop (points)", height=480)
-    for name, colour in (("Agent Pruning", "#009e73"), ("SM Pruning", "#cc79a7"), ("DACNN", PRINTED)):
-        chosen = [row for row in rows if row["method"].startswith(name)]
-        label = f"{name}, {published if name == 'DACNN' else 'published'}"
-        points = _points(chosen, "published ratio", "published drop", "method")
-        figure.add_scatter(**points, **_hollow(colour), name=label)
-    points = _points([row for row in rows if row["accuracy drop"] is not None], "prune ratio", "accuracy drop")
-    return figure.add_scatter(**points, **_filled(OURS, named=True), textposition="top center", name="ours")
+    colours = {"DACNN": OURS, "Agent Pruning": "#009e73", "SM Pruning": "#cc79a7"}
+    rows = [
+        {**row, "model": row["method"], "kind": next(kind for kind in colours if row["method"].startswith(kind))}
+        for row in rows
+    ]
+    x, y = ("prune ratio", "published ratio"), ("accuracy drop", "published drop")
+    axes = {"prune ratio (%)": x, "accuracy drop (points)": y}
+    return _compared(rows, published, axes, "kind", colours, title="Compression against ResNet-18", height=480)
 
 
 def _errors(rows: Sequence[Row], published: str) -> go.Figure:
     """Draw our error and the published one of each network, with a line between them."""
-    figure = _figure("Test error, ours and published", "test error (%)", None, height=150 + 34 * len(rows))
     several = len({row["data"] for row in rows}) > 1
-    labels = [f"{row['network']}<br>on {row['data']}" if several else row["network"] for row in rows]
-    ours, printed = ([row[column] for row in rows] for column in ("error", "published error"))
-    for label, *ends in zip(labels, printed, ours, strict=True):
-        if None not in ends:
-            line = {"color": "#cccccc", "width": 2}
-            figure.add_scatter(x=ends, y=[label] * 2, mode="lines", line=line, showlegend=False, hoverinfo="skip")
-    figure.add_scatter(x=printed, y=labels, name=published, **_hollow(PRINTED))
-    deviations = [row["standard deviation"] or 0 for row in rows]
-    bars = {"array": deviations, "visible": any(deviations)}
-    figure.add_scatter(x=ours, y=labels, name="ours", error_x=bars, **_filled(OURS))
-    return figure.update_yaxes(autorange="reversed", categoryorder="array", categoryarray=labels)
+    rows = [row | {"": row["network"] + several * f"<br>on {row['data']}"} for row in rows]
+    axes = {"test error (%)": ("error", "published error"), "": ("", "")}
+    layout = {"title": "Test error, ours and published", "height": 150 + 34 * len(rows)}
+    figure = _compared(rows, published, axes, "source", {"ours": OURS, published: PRINTED}, **layout)
+    trained = [row for row in rows if row["error"] is not None]
+    for row in trained:
+        ends = {"x0": row["error"], "x1": row["published error"], "y0": row[""], "y1": row[""]}
+        figure.add_shape(type="line", **ends, line_color="#cccccc", layer="below")
+    deviations = [row["standard deviation"] for row in trained]
+    figure.update_traces(error_x={"array": deviations, "visible": any(deviations)}, selector={"name": "ours"})
+    figure.update_yaxes(autorange="reversed", categoryorder="array", categoryarray=[row[""] for row in rows])
+    return figure.update_traces(mode="markers")
 
 
 def _efficiency(rows: Sequence[Row], published: str) -> go.Figure:
     """Draw the error against the parameters, as figure 5 does: good networks are at the bottom left."""
-    figure = _figure("Error against parameters", "parameters", "test error (%)", height=560)
-    for name, (colour, side) in FAMILIES.items():
-        members = [row for row in rows if _family(row["network"]) == name]
-        trained = [row for row in members if row["error"] is not None]
-        figure.add_scatter(
-            **_points(trained, "parameters", "error"),
-            **_filled(colour, named=True),
-            name=f"{name}, ours",
-            cliponaxis=False,
-            textposition=_text_positions([row["error"] for row in trained], side) or None,
-        )
-        figure.add_scatter(
-            **_points(members, "published parameters", "published error", "model"),
-            **_hollow(colour),
-            name=f"{name}, {published}",
-            hovertemplate="%{text}: %{x:,}, %{y:.2f}%",
-        )
+    rows = [row | {"family": _family(row["network"])} for row in rows]
+    axes = {"parameters ": ("parameters", "published parameters"), "test error (%)": ("error", "published error")}
+    figure = _compared(rows, published, axes, "family", FAMILIES, title="Error against parameters", height=560)
+    for family, side in SIDES.items():
+        figure.update_traces(textposition=f"top {side}", selector={"name": f"{family}, ours"})
     return figure.update_xaxes(type="log", dtick=1)
 
 
-def _text_positions(errors: Sequence[float], side: str) -> list[str]:
-    """Place the names of larger errors above their points and others below, to tell close points apart."""
-    return [f"{'top' if error >= statistics.median(errors) else 'bottom'} {side}" for error in errors]
+def _compared(
+    rows: Sequence[Row],
+    published: str,
+    axes: dict[str, tuple[str, str]],
+    colour: str,
+    colours: dict[str, str],
+    **layout: Any,
+) -> go.Figure:
+    """Draw points, ours filled and named, the published hollow. `axes` has our and the published column by title."""
+    table = pd.DataFrame(rows)
+    ours, printed = (
+        table.assign(source=source, **{title: table[columns[index]] for title, columns in axes.items()})
+        for index, source in enumerate(("ours", published))
+    )
+    x, y = axes
+    points = pd.concat([ours, printed.assign(network="")]).dropna(subset=[x, y])
+    looks = {
+        "hover_name": "model",
+        "color_discrete_map": colours,
+        "symbol_map": {"ours": "circle", published: "circle-open"},
+        **LOOK,
+    }
+    figure = px.scatter(points, x=x, y=y, color=colour, symbol="source", text="network", **looks, **layout)
+    figure.update_traces(marker={"size": 10, "opacity": 1}, textposition="top center")
+    return figure.update_traces(cliponaxis=False).update_layout(legend_title_text="")
 
 
-def _filters(experiment: Experiment, results: Results, target: Path) -> Iterable[go.Figure]:
+COMPARISONS = {"table": _errors, "efficiency": _efficiency, "pruning": _pruning}
+
+
+def _filters(experiment: Experiment, results: Results, target: Path) -> Iterator[go.Figure]:
     """Draw the filters of each network that is trained, and write them to `filters.png`."""
     from dacnn_search.paper.filters import filter_figure, write_png
 
@@ -144,37 +154,32 @@ def _pictures(network: Path) -> "FilterPictures":
 
 def _curves(dataset: str, members: Sequence[Member], results: Results) -> go.Figure:
     """Draw the test error by epoch, a line per training; free weights are dashed, in their counterparts' colours."""
-    figure = _figure(f"Test error on {dataset}", "epoch", "test error (%)", height=520)
-    free = {member: _family(member.network) == "free weights" for member in members}
-    longest = 0
-    for member in members:
-        again, colour = divmod([m for m in members if free[m] == free[member]].index(member), len(COLOURS))
-        dash = "dot" if again else "dash" if free[member] else "solid"
-        for number, record in enumerate(results.records[member]):
-            errors = [None if a is None else 100 * (1 - a) for a in record["curve"]["test_accuracy"]]
-            longest = max(longest, len(errors))
-            figure.add_scatter(
-                x=list(range(1, len(errors) + 1)),
-                y=errors,
-                name=member.network,
-                legendgroup=member.network,
-                showlegend=number == 0,
-                mode="lines" if len(errors) > 1 else "markers",
-                opacity=1 if number == 0 else 0.5,
-                line={"color": COLOURS[colour], "width": 2, "dash": dash},
-                hovertemplate=f"{member.network}, seed {record['seed']}<br>epoch %{{x}}: %{{y:.2f}}%<extra></extra>",
-            )
-    return figure.update_xaxes(dtick=1 if longest <= 15 else None)
+    free = [member.network for member in members if _family(member.network) == "free weights"]
+    shared = [member.network for member in members if member.network not in free]
+    points = [
+        (member.network, record["seed"], epoch, None if accuracy is None else 100 * (1 - accuracy))
+        for member in members
+        for record in results.records[member]
+        for epoch, accuracy in enumerate(record["curve"]["test_accuracy"], 1)
+    ]
+    frame = pd.DataFrame(points, columns=["network", "seed", "epoch", "test error (%)"])
+    epochs = frame["epoch"].nunique()
+    colours = {name: colour for names in (shared, free) for name, colour in zip(names, COLOURS, strict=False)}
+    axes = {"x": "epoch", "y": "test error (%)", "color": "network", "line_group": "seed"}
+    layout = {"title": f"Test error on {dataset}", "height": 520, **LOOK}
+    figure = px.line(frame, **axes, color_discrete_map=colours, markers=epochs == 1, **layout)
+    figure.for_each_trace(lambda line: line.update(line_dash="dash" if line.name in free else "solid"))
+    return figure.update_layout(legend_title_text="").update_xaxes(dtick=1 if epochs <= 15 else None)
 
 
 def _sizes(rows: Sequence[Row], published: str) -> go.Figure:
     """Draw the parameters, as on the right of figure 4."""
-    figure = _figure("Parameters", "parameters", None, height=120 + 50 * len(rows))
-    bars = {"y": [row["network"] for row in rows], "orientation": "h"}
-    figure.add_bar(x=[row["parameters"] for row in rows], name="ours", marker_color=OURS, **bars)
-    printed = [row["published parameters"] for row in rows]
-    figure.add_bar(x=printed, name=published, marker_color="#e3b08c", **bars)
-    return figure.update_layout(barmode="group").update_yaxes(autorange="reversed")
+    frame = pd.DataFrame(rows).rename(columns={"parameters": "ours", "published parameters": published})
+    colours = {"ours": OURS, published: "#e3b08c"}
+    layout = {"title": "Parameters", "height": 120 + 50 * len(rows), "barmode": "group", **LOOK}
+    labels = {"value": "parameters", "network": "", "variable": ""}
+    figure = px.bar(frame, x=list(colours), y="network", color_discrete_map=colours, labels=labels, **layout)
+    return figure.update_yaxes(autorange="reversed")
 
 
 def _family(network: str) -> str:
@@ -183,30 +188,3 @@ def _family(network: str) -> str:
         return "free weights"
     kind = "mixed" if "-mix" in network else "plain"
     return f"{kind} with regulators" if "-reg" in network and not network.endswith("-reg-none") else kind
-
-
-def _points(rows: Iterable[Row], x: str, y: str, text: str = "network") -> dict[str, list[Any]]:
-    """Return columns of the table as what a scatter plot shows."""
-    return {axis: [row[column] for row in rows] for axis, column in (("x", x), ("y", y), ("text", text))}
-
-
-def _filled(colour: str, named: bool = False) -> Mapping[str, Any]:
-    return {"mode": "markers+text" if named else "markers", "marker": {"color": colour, "size": 10}}
-
-
-def _hollow(colour: str) -> Mapping[str, Any]:
-    return {"mode": "markers", "marker": {"color": colour, "size": 11, "symbol": "circle-open", "line": {"width": 2}}}
-
-
-def _figure(title: str, x: str, y: str | None, height: int) -> go.Figure:
-    return go.Figure(
-        layout={
-            "title": {"text": title, "x": 0, "font": {"size": 16}},
-            "template": "plotly_white",
-            "height": height,
-            "margin": {"l": 70, "r": 20, "t": 50, "b": 60},
-            "xaxis": {"title": {"text": x}, "automargin": True},
-            "yaxis": {"title": {"text": y}, "automargin": True},
-            "legend": {"tracegroupgap": 0},
-        }
-    )

@@ -67,22 +67,18 @@ class Published:
 
 def counts_table() -> str:
     """Return all counts as the Markdown table of `docs/paper.md`. Extra parameters have a plus sign."""
-    columns = ("table", "data set", "model", "name here", "ours", "published", "difference", "why")
     rows = []
     for row in PUBLISHED:
-        sign = "" if row.extra_parameters is None else "+"
-        printed = None if row.count is None else f"{sign}{row.count:,}"
-        difference = None if row.difference is None else f"{row.difference:+.1%}"
         if row.zoo_name:
-            name, ours = f"`{row.zoo_name}`", f"{sign}{row.our_count:,}"
-            rows.append((row.table, row.dataset, row.model, name, ours, printed, difference, row.explanation))
-    return markdown_table(columns, rows, right=("ours", "published", "difference"))
+            sign = "" if row.extra_parameters is None else "+"
+            cells = {"table": row.table, "data set": row.dataset, "model": row.model, "name here": f"`{row.zoo_name}`"}
+            cells["ours"] = f"{sign}{row.our_count:,}"
+            cells["published"] = None if row.count is None else f"{sign}{row.count:,}"
+            cells["difference"] = None if row.difference is None else f"{row.difference:+.1%}"
+            rows.append({**cells, "why": row.explanation})
+    return markdown_table(rows, right=("ours", "published", "difference"))
 
 
-def _read_published() -> tuple[Published, ...]:
-    text = Path(__file__).with_name("published.csv").read_text(encoding="utf-8")
-    rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(text.splitlines())]
-    return TypeAdapter(tuple[Published, ...]).validate_python(rows)
-
-
-PUBLISHED = _read_published()
+with Path(__file__).with_name("published.csv").open(encoding="utf-8", newline="") as _file:
+    _ROWS = [{key: value for key, value in row.items() if value} for row in csv.DictReader(_file)]
+PUBLISHED = TypeAdapter(tuple[Published, ...]).validate_python(_ROWS)

@@ -1,9 +1,9 @@
 """The report on an experiment, our figures beside the published ones: notes and a table, as CSV and Markdown."""
 
-import csv
-import io
+import re
 import shlex
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,80 +11,169 @@ from typing import Any
 import pandas as pd
 
 from dacnn_search.common.files import write_atomic
-from dacnn_search.paper.experiments import PROTOCOL, REFERENCE, Experiment
+from dacnn_search.network.cost import Cost, estimate_cost
+from dacnn_search.paper.archive import Record
+from dacnn_search.paper.compression import Measured
+from dacnn_search.paper.data import PaperData
+from dacnn_search.paper.experiments import PROTOCOL, REFERENCE, Conditions, Experiment, Member
 from dacnn_search.paper.markdown import markdown_table
-from dacnn_search.paper.rows import Results, Row, rows_of
+from dacnn_search.paper.published import EXTRA_TO, Published
 
-__all__ = ["Report", "report_of"]
+__all__ = ["Results", "Row", "notes_of", "rows_of", "visible_cells", "write_tables"]
 
+Row = dict[str, Any]  # column -> value; None where there is none
+
+# A network is compared with the first of these that is in the same table: they differ in one thing.
+COUNTERPARTS = (
+    (r"(.+)-no-bn", (r"\1",)),
+    (r"dacnn(\d+)", (r"free\1",)),
+    (r"(.+-reg)-(?!none).+", (r"\1-none",)),
+    (r"(.+)-reg", (r"\1",)),
+    (r"dacnn(\d+)-mix(-reg)?", (r"resnet\1", "vgg")),
+)
+FORMATS = {  # of floats
+    **dict.fromkeys(("difference", "change", "published change"), "+.2f"),
+    **dict.fromkeys(("prune ratio", "published ratio"), ".1f"),
+}
 ERRORS = "error: in percent of the test images after the last epoch, the mean over the trainings."
 CHANGES = "change: error less that of the network named under against, in points."
 DROPS = "Drops are in points of accuracy, prune ratios in percent of its parameters; MACs ratio: by its MACs."
-SIGNED = ("difference", "change", "published change")
-RATIOS = ("prune ratio", "published ratio")
 
 
 @dataclass(frozen=True)
-class Report:
-    """The notes and the rows of an experiment."""
+class Results:
+    """The trainings that were done under some conditions.
 
-    title: str
-    notes: Sequence[str]
-    rows: Sequence[Row]
+    Args:
+        records: The ledger's records of each network, one per seed.
+        data: The images by data set.
+    """
 
-    @property
-    def table(self) -> tuple[list[str], list[list[str]]]:
-        """Columns and cells for people: empty columns left out, and the data set where it is the same in all rows."""
-        columns = [name for name in self.rows[0] if any(row[name] not in (None, "") for row in self.rows)]
-        if "data" in columns and len({row["data"] for row in self.rows}) == 1:
-            columns.remove("data")
-        return columns, [[_cell(name, row[name], thousands=",") for name in columns] for row in self.rows]
+    conditions: Conditions
+    records: Mapping[Member, Sequence[Record]]
+    data: Mapping[str, PaperData]
 
-    def write(self, folder: Path) -> None:
-        """Write `comparison.csv`, with all columns, and `comparison.md` to a folder."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.rows[0])
-        writer.writerows([_cell(name, value) for name, value in row.items()] for row in self.rows)
-        write_atomic(folder / "comparison.csv", text.getvalue())
-        notes = "".join(f"- {note}\n" for note in self.notes)
-        write_atomic(folder / "comparison.md", f"# {self.title}\n\n{notes}\n{markdown_table(*self.table)}")
+    def cost(self, member: Member) -> Cost:
+        """Return the size of a network under these conditions."""
+        images = self.data[member.dataset].images
+        return estimate_cost(self.conditions.architecture(member.network), images.input_shape, images.num_classes)
+
+    def errors(self, member: Member) -> list[float]:
+        """Return the test errors in percent of the trainings that reached their last epoch."""
+        scores = [record["test_accuracy"] for record in self.records[member]]
+        return [100 * (1 - score) for score in scores if score is not None]
+
+    def measured(self, member: Member) -> Measured:
+        """Return size and mean accuracy of a network."""
+        cost, errors = self.cost(member), self.errors(member)
+        accuracy = 1 - statistics.fmean(errors) / 100 if errors else None
+        return Measured(member.network, cost.parameters, cost.macs, cost.file_bytes, accuracy)
 
 
-def report_of(experiment: Experiment, results: Results) -> Report:
-    """Return the report on an experiment."""
-    rows = rows_of(experiment, results)
+def rows_of(experiment: Experiment, results: Results) -> list[Row]:
+    """Return a row per network that the paper prints, for figure 7 one per network that is trained.
+
+    `error` is the mean over the trainings of the test error in percent after the last epoch, `lowest of any epoch`
+    that of any epoch of any training: the paper does not say which of the two it prints. `change` is the error less
+    that of the network named under `against`, in points. `difference` is our error less the published one, only under
+    the paper's own conditions. Table 8 has other columns: drops in points, ratios in percent.
+    """
+    if experiment.kind == "pruning":
+        return [_pruning_row(published, results) for published in experiment.rows]
+    unpublished = [Published(0, member.dataset, member.network, member.network) for member in experiment.members]
+    rows = [_row(published, results) for published in experiment.rows or unpublished]
+    by_network = {(row["data"], row["network"]): row for row in rows}
+    for row in rows:
+        counterparts = (by_network.get((row["data"], name)) for name in _counterparts(row["network"]))
+        if (other := next(filter(None, counterparts), None)) is not None:
+            row["against"] = other["network"]
+            row["change"] = _less(row["error"], other["error"])
+            row["published change"] = _less(row["published error"], other["published error"])
+    return rows
+
+
+def _row(published: Published, results: Results) -> Row:
+    """Return a row that is not compared with another one yet."""
+    member = Member(published.dataset, published.zoo_name)
+    records, errors, parameters = results.records[member], results.errors(member), results.cost(member).parameters
+    extra = None
+    if published.extra_parameters is not None:
+        extra = parameters - results.cost(Member(member.dataset, EXTRA_TO[published.table])).parameters
+    scores = [score for record in records for score in record["curve"]["test_accuracy"] if score is not None]
+    error = statistics.fmean(errors) if errors else None
+    as_published = results.conditions.are_published and results.data[member.dataset].is_whole
+    reasons = [f"seed {record['seed']}: {record['reason']}" for record in records if record["reason"]]
+    return {
+        "data": member.dataset,
+        "model": published.model,
+        "network": member.network,
+        "parameters": parameters,
+        "published parameters": published.parameters,
+        "extra parameters": extra,
+        "published extra parameters": published.extra_parameters,
+        "error": error,
+        "standard deviation": statistics.stdev(errors) if len(errors) > 1 else None,
+        "trainings": len(errors),
+        "lowest of any epoch": 100 * (1 - max(scores)) if scores else None,
+        "published error": published.top1_error,
+        "difference": _less(error, published.top1_error) if as_published else None,
+        "against": None,
+        "change": None,
+        "published change": None,
+        "note": "; ".join(filter(None, [published.note, *reasons, "" if records else "not trained yet"])),
+    }
+
+
+def _counterparts(network: str) -> Iterator[str]:
+    for pattern, candidates in COUNTERPARTS:
+        if found := re.fullmatch(pattern, network):
+            yield from map(found.expand, candidates)
+
+
+def _less(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _pruning_row(published: Published, results: Results) -> Row:
+    """Return a row of Table 8, with size and accuracy of our network if it is one."""
+    reference = results.measured(REFERENCE)
+    ours = results.measured(Member(published.dataset, published.zoo_name)) if published.zoo_name else None
+    return {
+        "method": published.model,
+        "network": ours and ours.name,
+        "parameters": ours and ours.parameters,
+        "accuracy drop": ours and ours.accuracy_drop(reference),
+        "published drop": published.accuracy_drop,
+        "prune ratio": ours and ours.prune_ratio(reference),
+        "published ratio": published.prune_ratio,
+        "weights in bytes": ours and ours.file_bytes,
+        "MACs ratio": ours and ours.macs / reference.macs,
+    }
+
+
+def notes_of(experiment: Experiment, results: Results, rows: Sequence[Row]) -> list[str]:
+    """Return what there is to say of the conditions, the data, the trainings and the columns."""
     datasets = dict.fromkeys(member.dataset for member in experiment.members)
     notes = [PROTOCOL, results.conditions.note, *(results.data[name].note for name in datasets)]
-    notes += _origin(experiment, results)
-    if experiment.kind == "pruning":
-        notes += [_reference(results), DROPS]
-    else:
-        notes += [ERRORS, *([CHANGES] if any(row["against"] for row in rows) else []), *_rank_correlations(rows)]
-    return Report(experiment.heading, notes, rows)
-
-
-def _cell(column: str, value: Any, thousands: str = "") -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:+.2f}" if column in SIGNED else f"{value:.1f}" if column in RATIOS else f"{value:.2f}"
-    return f"{value:{thousands}}" if isinstance(value, int) else str(value)
-
-
-def _origin(experiment: Experiment, results: Results) -> list[str]:
-    """Return the commands, machines, versions and seeds that the figures come from."""
     records = [record for member in experiment.members for record in results.records[member]]
-    if not records:
-        return ["Nothing is trained yet."]
+    notes += _origin(records) if records else ["Nothing is trained yet."]
+    if experiment.kind == "pruning":
+        reference = results.measured(REFERENCE)
+        error = "" if reference.accuracy is None else f", test error {100 * (1 - reference.accuracy):.2f}%"
+        size = f"{reference.parameters:,} parameters, {reference.file_bytes:,} bytes of weights"
+        return [*notes, f"Compared with {reference.name} here: {size}{error}.", DROPS]
+    return [*notes, ERRORS, *([CHANGES] if any(row["against"] for row in rows) else []), *_rank_correlations(rows)]
+
+
+def _origin(records: Sequence[Record]) -> list[str]:
+    """Return the commands, machines, versions and seeds that the figures come from."""
     devices = sorted({f"{record['device']} ({record['precision']})" for record in records})
     versions = sorted({f"torch {record['versions']['torch']}, ray {record['versions']['ray']}" for record in records})
-    seeds = sorted({record["seed"] for record in records})
-    commands = sorted({_command(record["command"]) for record in records})
+    seeds = ", ".join(map(str, sorted({record["seed"] for record in records})))
     return [
-        f"Trainings: {len(records)}, seeds: {', '.join(map(str, seeds))}, last on {max(r['time'] for r in records)}.",
+        f"Trainings: {len(records)}, seeds: {seeds}, last on {max(record['time'] for record in records)}.",
         f"Trained on {'; '.join(devices)}; {'; '.join(versions)}.",
-        *(f"Command: `{command}`" for command in commands),
+        *(f"Command: `{command}`" for command in sorted({_command(record["command"]) for record in records})),
     ]
 
 
@@ -95,15 +184,7 @@ def _command(arguments: Sequence[str]) -> str:
     return shlex.join(arguments)
 
 
-def _reference(results: Results) -> str:
-    """Say what the networks of Table 8 are compared with."""
-    reference = results.measured(REFERENCE)
-    error = "" if reference.accuracy is None else f", test error {100 * (1 - reference.accuracy):.2f}%"
-    size = f"{reference.parameters:,} parameters, {reference.file_bytes:,} bytes of weights"
-    return f"Compared with {reference.name} here: {size}{error}."
-
-
-def _rank_correlations(rows: Sequence[Row]) -> Iterable[str]:
+def _rank_correlations(rows: Sequence[Row]) -> Iterator[str]:
     """Compare the order of the networks with the paper's by Spearman's correlation, for each data set."""
     known = pd.DataFrame(rows)[["data", "error", "published error"]].dropna()
     for dataset, errors in known.groupby("data", sort=False):
@@ -111,3 +192,25 @@ def _rank_correlations(rows: Sequence[Row]) -> Iterable[str]:
         if len(ranks) > 2 and ranks.nunique().min() > 1:
             value = f"{ranks['error'].corr(ranks['published error']):.2f} ({len(ranks)} rows)"
             yield f"Rank correlation of our errors with the published ones, {dataset}: {value}."
+
+
+def write_tables(title: str, notes: Sequence[str], rows: Sequence[Row], folder: Path) -> None:
+    """Write `comparison.csv`, with all columns, and `comparison.md` to a folder."""
+    cells = pd.DataFrame([{name: _cell(name, value) for name, value in row.items()} for row in rows])
+    write_atomic(folder / "comparison.csv", cells.to_csv(index=False, lineterminator="\n"))
+    items = "".join(f"- {note}\n" for note in notes)
+    write_atomic(folder / "comparison.md", f"# {title}\n\n{items}\n{markdown_table(visible_cells(rows))}")
+
+
+def visible_cells(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """Return a table for people: without empty columns, and without the data set where it is the same in all rows."""
+    columns = [name for name in rows[0] if any(row[name] not in (None, "") for row in rows)]
+    if len({row.get("data") for row in rows}) == 1:
+        columns = [name for name in columns if name != "data"]
+    return [{name: _cell(name, row[name], thousands=",") for name in columns} for row in rows]
+
+
+def _cell(column: str, value: Any, thousands: str = "") -> str:
+    if isinstance(value, float):
+        return format(value, FORMATS.get(column, ".2f"))
+    return f"{value:{thousands}}" if isinstance(value, int) else value or ""

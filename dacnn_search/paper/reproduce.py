@@ -16,7 +16,7 @@ from dacnn_search.paper.archive import LEDGER, Task, network_folder, records_of
 from dacnn_search.paper.data import load_data
 from dacnn_search.paper.experiments import PROTOCOL, Conditions, Experiment
 from dacnn_search.paper.page import write_report
-from dacnn_search.paper.rows import Results
+from dacnn_search.paper.report import Results
 from dacnn_search.paper.trainings import Trainings
 from dacnn_search.search.cluster.ray_cluster import ray_session
 from dacnn_search.search.cluster.slots import Resources, demand_of

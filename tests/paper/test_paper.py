@@ -25,9 +25,8 @@ from dacnn_search.paper.data import PaperData, load_data
 from dacnn_search.paper.experiments import EXPERIMENTS, Conditions, Member
 from dacnn_search.paper.page import write_report
 from dacnn_search.paper.published import PUBLISHED
-from dacnn_search.paper.report import report_of
+from dacnn_search.paper.report import Results, notes_of, rows_of, write_tables
 from dacnn_search.paper.reproduce import reproduce
-from dacnn_search.paper.rows import Results, rows_of
 from dacnn_search.paper.trainings import train_watched
 from dacnn_search.search.cluster.slots import Slots
 from dacnn_search.storage.ledger import Ledger, LedgerWarning, read_ledger
@@ -155,6 +154,7 @@ def test_rows_compare_with_the_published(tmp_path):
     page = (folder / "page.html").read_text(encoding="utf-8")
     assert "loss is &lt;nan&gt; in" in page
     assert "loss is <nan>" not in page
+    assert '"showSendToCloud": false' in page  # no button that uploads a figure
 
 
 @pytest.mark.parametrize("unlike", [{"scale": 0.25}, {"epochs": 9}, {"subset": 9}, {"recipe": "fast"}, {}])
@@ -236,7 +236,9 @@ def test_the_committed_tables_are_what_the_committed_ledger_gives(table, recipe,
     data = PaperData("cifar100", DataConfig(name="cifar100"), images, "e8f7ed2b0344b2b8")
     ledger = read_ledger(ROOT / "results" / "paper" / LEDGER)
     records = {member: records_of(Task(member, data, conditions), ledger) for member in experiment.members}
-    report_of(experiment, Results(conditions, records, {"cifar100": data})).write(tmp_path)
+    found = Results(conditions, records, {"cifar100": data})
+    rows = rows_of(experiment, found)
+    write_tables(experiment.heading, notes_of(experiment, found, rows), rows, tmp_path)
     committed = ROOT / "results" / "paper" / f"{table}{conditions.suffix}"
     for name in ("comparison.csv", "comparison.md"):
         assert (tmp_path / name).read_text(encoding="utf-8") == (committed / name).read_text(encoding="utf-8")
@@ -305,7 +307,8 @@ def run(*arguments, expected=0):
 def test_tables_name_the_command_that_made_them(program, tmp_path):
     experiment = EXPERIMENTS["table-1"]
     found = {"dacnn14": [record(0.6) | {"command": [program, "--table", "1", "--data", "my file.npz"]}]}
-    notes = report_of(experiment, results(experiment, found, tmp_path)).notes
+    table = results(experiment, found, tmp_path)
+    notes = notes_of(experiment, table, rows_of(experiment, table))
     assert "Command: `python -m dacnn_search.paper --table 1 --data 'my file.npz'`" in notes
 
 
