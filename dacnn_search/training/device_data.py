@@ -52,7 +52,9 @@ class ResidentData:
         self.input_shape = data.input_shape
         self.num_classes = data.num_classes
         self.flip = data.flip
-        home = self.device if _fits(data.nbytes, self.device, memory) else torch.device("cpu")
+        home = self.device
+        if home.type == "cuda" and data.nbytes > GPU_DATA_SHARE * min(memory, torch.cuda.mem_get_info(home)[0]):
+            home = torch.device("cpu")
         self.train = _to_tensors(data.train, home)
         self.validation = _to_tensors(data.validation, home)
         self.test = _to_tensors(data.test, home)
@@ -76,17 +78,12 @@ class ResidentData:
         Small images are prepared several batches at a time, which takes fewer operations.
         """
         indices = order.tensor_split(count)
-        scalars = len(indices[0]) * math.prod(self.input_shape)
-        together = max(1, MOST_AT_ONCE // scalars)
+        together = max(1, MOST_AT_ONCE // (len(indices[0]) * math.prod(self.input_shape)))
         for start in range(0, count, together):
             group = indices[start : start + together]
-            images, labels = self.batch(split, torch.cat(group))
             sizes = [len(index) for index in group]
+            images, labels = self.batch(split, torch.cat(group))
             yield from zip(images.split(sizes), labels.split(sizes), strict=True)
-
-
-def _fits(size: int, device: torch.device, memory: float) -> bool:
-    return device.type != "cuda" or size <= GPU_DATA_SHARE * min(memory, torch.cuda.mem_get_info(device)[0])
 
 
 def _to_tensors(split: Split, device: torch.device) -> ResidentSplit:

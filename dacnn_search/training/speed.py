@@ -6,16 +6,15 @@ the same instructions at 0.6 of the rate. Importing this module does not import 
 
 import contextlib
 import functools
-import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from dacnn_search.common.files import write_atomic
 from dacnn_search.common.machine import processor_name
@@ -104,10 +103,14 @@ def remembered_speed_for(
     width, side, batch = (2 ** round(math.log2(size)) for size in sizes)
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "dacnn_search", "speed.json")
     key = f"{processor_name()}, torch {version('torch')}, {width} wide, {side}x{side}, batches of {batch}"
-    known = _read_speeds(path)
+    speeds, known = TypeAdapter(dict[str, Speed]), dict[str, Speed]()
+    with contextlib.suppress(OSError, ValueError):  # the file is missing or damaged
+        known = speeds.validate_json(path.read_bytes())
     if key not in known:
         known[key] = measure_speed(width, side, batch)
-        _write_speeds(path, known)
+        with contextlib.suppress(OSError):  # the user's cache directory can't be written
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, speeds.dump_json(known, indent=1))
     return known[key]
 
 
@@ -125,27 +128,11 @@ def measure_speed(width: int, side: int, batch_size: int) -> Speed:
     """
     import torch
 
-    architecture, shape = Architecture((Section(2, width),)), (3, side, side)
-    batch_size = max(2, min(batch_size, int(STEP_MACS / (3 * count_macs(architecture, shape, CLASSES)))))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        step = _make_step(architecture, shape, batch_size)
-        seconds = _fastest([functools.partial(step, False), functools.partial(step, True)])
-    finally:
-        torch.set_num_threads(threads)
-    work = training_work(architecture, shape, CLASSES, batch_size)
-    return Speed(float32=work / seconds[0], bfloat16=work / seconds[1])
-
-
-def _make_step(architecture: Architecture, shape: InputShape, batch_size: int) -> Callable[[bool], None]:
-    """Return a function that does one training step, in bfloat16 or not."""
-    import torch
-    import torch.nn.functional as F
-
     from dacnn_search.network.model import build
     from dacnn_search.training.light_optimizers import AdamW
 
+    architecture, shape = Architecture((Section(2, width),)), (3, side, side)
+    batch_size = max(2, min(batch_size, int(STEP_MACS / (3 * count_macs(architecture, shape, CLASSES)))))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         model = build(architecture, CLASSES, shape[0]).to(memory_format=torch.channels_last)
@@ -153,48 +140,30 @@ def _make_step(architecture: Architecture, shape: InputShape, batch_size: int) -
     labels = torch.arange(batch_size) % CLASSES
     optimizer = AdamW(model.parameters(), 1e-6, fused=True)
 
-    def step(bfloat16: bool) -> None:
+    def step_seconds(bfloat16: bool) -> float:
+        start = time.thread_time()
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             logits = model(images)
-        F.cross_entropy(logits.float(), labels).backward()
+        torch.nn.functional.cross_entropy(logits.float(), labels).backward()
         optimizer.step()
+        return time.thread_time() - start
 
-    return step
-
-
-def _fastest(actions: Sequence[Callable[[], None]]) -> list[float]:
-    """Return the least CPU time of each action in seconds, over rounds in which each has its turn."""
-    for action in actions:
-        action()
-    best = [math.inf] * len(actions)
-    end = time.perf_counter() + MOST_SECONDS
-    for _ in range(MOST_ROUNDS):
-        for index, action in enumerate(actions):
-            start = time.thread_time()
-            action()
-            best[index] = min(best[index], time.thread_time() - start)
-        if time.perf_counter() > end:
-            break
-    return best
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rounds = [(step_seconds(False), step_seconds(True))]  # a warm-up
+        end = time.perf_counter() + MOST_SECONDS
+        while len(rounds) < 2 or (len(rounds) <= MOST_ROUNDS and time.perf_counter() < end):
+            rounds.append((step_seconds(False), step_seconds(True)))
+    finally:
+        torch.set_num_threads(threads)
+    work = training_work(architecture, shape, CLASSES, batch_size)
+    float32, bfloat16 = (work / min(seconds) for seconds in zip(*rounds[1:], strict=True))
+    return Speed(float32=float32, bfloat16=bfloat16)
 
 
 def _middle_size(networks: Sequence[Architecture], input_shape: InputShape, num_classes: int) -> tuple[int, int]:
     """Width and image side of the costliest section of the network in the middle by work."""
     ordered = sorted(networks, key=lambda network: training_work(network, input_shape, num_classes, 1))
     return costliest_section(ordered[len(ordered) // 2], input_shape)
-
-
-def _read_speeds(path: Path) -> dict[str, Speed]:
-    """Return what the cache file holds, nothing if it is missing or damaged."""
-    try:
-        return {key: Speed.model_validate(value) for key, value in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, AttributeError):
-        return {}
-
-
-def _write_speeds(path: Path, speeds: dict[str, Speed]) -> None:
-    """Write the cache file if the user's cache directory can be written."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, json.dumps({key: speed.model_dump() for key, speed in speeds.items()}, indent=1))

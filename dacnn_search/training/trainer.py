@@ -127,9 +127,9 @@ class Training:
             if len(self.data.validation):
                 validation = evaluate_split(self.model, self.data, self.data.validation, self.precision)
         self.epoch += 1
-        _check_finite("training", train_loss, self.epoch)
-        if validation:
-            _check_finite("validation", validation.loss, self.epoch)
+        for name, loss in (("training", train_loss), ("validation", validation.loss if validation else 0.0)):
+            if not math.isfinite(loss):
+                raise TrainingError(f"{name} loss is {loss} in epoch {self.epoch}")
         return EpochResult(
             epoch=self.epoch,
             train_loss=train_loss,
@@ -166,18 +166,20 @@ class Training:
             self.model.load_state_dict(_with_prefix("model.", state))
         except RuntimeError as error:
             raise TrainingError(f"the state must be of the same network, but: {error}") from error
-        fused = self._optimizer.defaults["fused"]
+        counts_home = self.data.device if self._optimizer.defaults["fused"] else "cpu"
         for name, parameter in self.model.named_parameters():
-            stored = _with_prefix(f"optimizer.{name}.", state)
-            self._optimizer.state[parameter] = {
-                key: _copy_optimizer_state(value, parameter, fused) for key, value in stored.items()
-            }
+            for key, value in _with_prefix(f"optimizer.{name}.", state).items():
+                # A tensor of the parameter's shape gets its memory format. The others count steps.
+                same_shape = value.shape == parameter.shape
+                copy = torch.empty_like(parameter).copy_(value) if same_shape else value.to(counts_home, copy=True)
+                self._optimizer.state[parameter][key] = copy
         self.epoch = int(state["epoch"])
 
     def _train_epoch(self) -> float:
         """Pass over the training images once and return the mean loss. Wait for the device only at the end."""
         device, train = self.data.device, self.data.train
-        random = torch.Generator(device).manual_seed(_epoch_seed(self.seed, self.epoch))
+        epoch_seed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0]
+        random = torch.Generator(device).manual_seed(int(epoch_seed))
         order = torch.randperm(len(train), generator=random, device=device).to(train.images.device)
         losses, sizes = [], []
         self.model.train()
@@ -188,7 +190,9 @@ class Training:
                 logits = self._forward(images)
             loss = self._loss(logits.float(), labels)
             loss.backward()
-            self._set_learning_rate(self.epoch * self._batches + number)
+            step, steps = self.epoch * self._batches + number, self.recipe.epochs * self._batches
+            for group in self._optimizer.param_groups:
+                group["lr"] = learning_rate_at(self.recipe, step, steps)
             self._optimizer.step()
             losses.append(loss.detach())
             sizes.append(len(labels))
@@ -209,18 +213,16 @@ class Training:
             images = augmentation.cutout(images, recipe.cutout, random)
         return images
 
-    def _set_learning_rate(self, step: int) -> None:
-        rate = learning_rate_at(self.recipe, step, self.recipe.epochs * self._batches)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-
     @contextlib.contextmanager
     def _out_of_memory_explained(self, shape: tuple[int, int, int]) -> Iterator[None]:
         """Raise running out of memory as TrainingError, with an estimate of what a step needs."""
         try:
             yield
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            words = ("out of memory", "can't allocate memory")  # torch's, on a CPU
+            if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(
+                word in str(error) for word in words
+            ):
                 raise
             model, recipe = self.model, self.recipe
             needed = step_bytes(model.architecture, shape, model.num_classes, recipe, model.recomputes)
@@ -242,28 +244,5 @@ def _build_optimizer(model: Network, recipe: Recipe) -> torch.optim.Optimizer:
     return light_optimizers.Adagrad(groups, rate, fused=fused, foreach=not fused)
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
-
-
-def _check_finite(name: str, loss: float, epoch: int) -> None:
-    if not math.isfinite(loss):
-        raise TrainingError(f"{name} loss is {loss} in epoch {epoch}")
-
-
 def _with_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-
-
-def _copy_optimizer_state(value: Tensor, parameter: Tensor, fused: bool) -> Tensor:
-    """Copy a tensor of the parameter's shape into the parameter's memory format. A count of steps goes to its device if
-    the optimizer is fused, else to the CPU."""
-    if value.shape == parameter.shape:
-        return torch.empty_like(parameter).copy_(value)
-    return value.to(parameter.device if fused else "cpu", copy=True)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return any(words in str(error) for words in ("out of memory", "can't allocate memory"))  # torch's, on a CPU

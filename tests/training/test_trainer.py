@@ -74,7 +74,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def test_a_small_network_learns_the_digits(digits: ImageData) -> None:
     model = build_seeded(Architecture((Section(2, 16),)), 10, 1, seed=0)
-    results = list(train(model, digits, Recipe(epochs=4), device="cpu"))
+    results = list(train(model, digits, Recipe(epochs=4, precision="float32"), device="cpu"))
     assert [result.epoch for result in results] == [1, 2, 3, 4]
     assert results[-1].train_loss < results[0].train_loss / 2
     assert results[-1].validation_accuracy is not None
