@@ -174,27 +174,24 @@ def _thinned(values: Sequence[float | None], most: int) -> list[int | None]:
 
 def _retrained(run: RunDirectory, indices: Mapping[int, int]) -> list[dict[str, Any]]:
     """Return one entry per retrained network with its seeds, from few parameters to many."""
-    networks = []
-    for network in run.networks:
-        if network.trial not in indices:  # a trial that the ledger lost: it is to be trained again
-            continue
-        config = network.folder / "config.yaml"
-        networks.append(
-            {
-                "index": indices[network.trial],
-                "folder": network.folder.relative_to(run.folder).as_posix(),
-                "config": _shown_config(config.read_text(errors="replace")) if config.is_file() else None,
-                "seeds": [{key: r[key] for key in ("seed", "epochs", "test_accuracy")} for r in network.records],
-            }
-        )
-    return networks
+    return [
+        {
+            "index": indices[network.trial],
+            "folder": network.folder.relative_to(run.folder).as_posix(),
+            "config": _shown_config(network.folder / "config.yaml"),
+            "seeds": [{key: r[key] for key in ("seed", "epochs", "test_accuracy")} for r in network.records],
+        }
+        for network in run.networks
+        if network.trial in indices  # else the ledger lost the trial: it is to be trained again
+    ]
 
 
-def _shown_config(text: str) -> str:
+def _shown_config(file: Path) -> str | None:
     """Return a `config.yaml` with the folder of its images relative to the working directory, where it still works."""
-    return re.sub(
-        r"^( +root: '?)(/[^'\n]+)", lambda found: found[1] + os.path.relpath(found[2]), text, flags=re.MULTILINE
-    )
+    if not file.is_file():
+        return None
+    root = re.compile(r"^( +root: '?)(/[^'\n]+)", re.MULTILINE)
+    return root.sub(lambda found: found[1] + os.path.relpath(found[2]), file.read_text(errors="replace"))
 
 
 def _choices(records: Sequence[Record]) -> dict[str, list[Any]]:

@@ -29,23 +29,19 @@ def make_server(build: Callable[[str], Path | None], port: int) -> ThreadingHTTP
             host = (self.headers.get("Host") or "").rsplit(":", 1)[0]
             if host not in (ADDRESS, "localhost"):
                 self._answer(HTTPStatus.FORBIDDEN, b"Only for this machine.\n", "text/plain")
-            else:
-                self._page(unquote(self.path.partition("?")[0]))
+                return
+            try:
+                page = build(unquote(self.path.partition("?")[0]))
+                if page is None:
+                    missing = b"There is no such page; the first is at /\n"
+                    self._answer(HTTPStatus.NOT_FOUND, missing, "text/plain")
+                else:
+                    self._answer(HTTPStatus.OK, page.read_bytes(), "text/html")
+            except DacnnSearchError as error:
+                self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"{error}\n".encode(), "text/plain")
 
         def log_message(self, format: str, *args: object) -> None:
             """Visits are not worth a line."""
-
-        def _page(self, path: str) -> None:
-            try:
-                page = build(path)
-                content = b"" if page is None else page.read_bytes()
-            except DacnnSearchError as error:
-                self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"{error}\n".encode(), "text/plain")
-            else:
-                if page is None:
-                    self._answer(HTTPStatus.NOT_FOUND, b"There is no such page; the first is at /\n", "text/plain")
-                else:
-                    self._answer(HTTPStatus.OK, content, "text/html")
 
         def _answer(self, status: HTTPStatus, content: bytes, kind: str) -> None:
             self.send_response(status)

@@ -18,13 +18,7 @@ from typing import Any
 
 from dacnn_search.common.files import new_folder
 from dacnn_search.common.machine import package_versions
-from dacnn_search.export.folder import (
-    NetworkInput,
-    config_text,
-    describe_network,
-    describe_training,
-    write_folder,
-)
+from dacnn_search.export.folder import NetworkInput, config_text, describe_network, describe_training, write_folder
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import Cost, estimate_cost
 from dacnn_search.paper.data import PaperData

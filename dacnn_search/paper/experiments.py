@@ -1,11 +1,7 @@
-"""The paper's experiments: which networks each table and figure needs, and how the paper trained them (section 4).
-
-CIFAR-100: 90 epochs of Adagrad at 0.1, after 45 of them at 0.01, images mirrored at random. CIFAR-10: the same without
-augmentation. SVHN: 60 epochs, the rate divided by 10 every 20, without augmentation. The paper gives neither the batch
-size nor the precision; ours are 128, and bfloat16 in convolutions where that is faster.
-"""
+"""The paper's experiments: which networks each table and figure needs, and how the paper trained them (section 4)."""
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,20 +15,14 @@ from dacnn_search.paper.published import PUBLISHED, Published
 from dacnn_search.training.recipe import Recipe
 from dacnn_search.training.speed import remembered_speed_for
 
-__all__ = [
-    "EXPERIMENTS",
-    "PROTOCOL",
-    "REFERENCE",
-    "Conditions",
-    "Experiment",
-    "Member",
-    "describe_experiments",
-]
+__all__ = ["EXPERIMENTS", "PROTOCOL", "REFERENCE", "Conditions", "Experiment", "Member", "describe_experiments"]
 
 PROTOCOL = "The paper's protocol: the test set is looked at every epoch, nothing is selected by it."
 FLIPS = {"cifar100": True, "cifar10": False, "svhn": False}  # for every recipe
 SVHN_SCHEDULE = {"epochs": 60, "milestones": (1 / 3, 2 / 3)}  # other than the preset `paper` has it
 LEAST_WIDTH = 4
+
+Kind = Literal["table", "curves", "efficiency", "filters", "pruning"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +46,7 @@ class Experiment:
 
     name: str
     title: str
-    kind: Literal["table", "curves", "efficiency", "filters", "pruning"]
+    kind: Kind
     members: tuple[Member, ...]
     rows: tuple[Published, ...]
 
@@ -159,15 +149,6 @@ class Conditions:
             "published figures are those of the full version."
         )
 
-    def core_seconds(self, member: Member) -> float:
-        """Estimate the time of all trainings of a network on one CPU core."""
-        recipe, known = self.recipe_for(member.dataset), KNOWN_SETS[member.dataset]
-        images = min(self.subset or sum(known.train_counts), sum(known.train_counts)) * recipe.epochs
-        classes = len(known.train_counts)
-        network, shape, batch_size = self.architecture(member.network), known.input_shape, recipe.batch_size
-        rate = remembered_speed_for([network], shape, classes, batch_size).rate(recipe.precision)
-        return self.seeds * training_seconds(network, shape, classes, images, batch_size, rate)
-
 
 def describe_experiments(conditions: Conditions) -> str:
     """Say what each table and figure trains under these conditions, and about how long that takes."""
@@ -178,36 +159,40 @@ def describe_experiments(conditions: Conditions) -> str:
             names = [member.network for member in experiment.members if member.dataset == dataset]
             epochs = conditions.recipe_for(dataset).epochs
             lines.append(f"    {dataset}, {epochs} epochs: {', '.join(names)}")
-        seconds = sum(map(conditions.core_seconds, experiment.members))
+        seconds = conditions.seeds * sum(_core_seconds(member, conditions) for member in experiment.members)
         count = len(experiment.members) * conditions.seeds
         lines.append(f"    {count} training{'s' * (count > 1)}, about {format_duration(seconds)} on one CPU core")
     shared = "A network that occurs in several of them is trained once. Several can be given at once: --table 1 3 6"
     return "\n".join([conditions.note, "", *lines, "", shared])
 
 
-def _experiments() -> dict[str, Experiment]:
-    tables = [_table(number, title) for number, title in TABLES.items()]
-    table_6, table_7 = tables[5], tables[6]
-    deep = tuple(row for row in table_6.rows if row.zoo_name in FIGURE_4)
-    experiments = [
-        *tables,
-        Experiment("figure-4", "Test curves and sizes of the networks of 34 layers", "curves", _members(deep), deep),
-        Experiment("figure-5", "Error against parameters", "efficiency", table_6.members, table_6.rows),
-        Experiment("figure-6", "Test curves on CIFAR-10 and SVHN", "curves", table_7.members, table_7.rows),
-        Experiment("figure-7", "Filters of a plain network", "filters", (Member("cifar10", "dacnn5"),), ()),
-    ]
-    return {experiment.name: experiment for experiment in experiments}
+def _core_seconds(member: Member, conditions: Conditions) -> float:
+    """Estimate the time of a training on one CPU core."""
+    recipe, known = conditions.recipe_for(member.dataset), KNOWN_SETS[member.dataset]
+    network, whole = conditions.architecture(member.network), sum(known.train_counts)
+    size = (known.input_shape, len(known.train_counts))
+    rate = remembered_speed_for([network], *size, recipe.batch_size).rate(recipe.precision)
+    images = min(conditions.subset or whole, whole) * recipe.epochs
+    return training_seconds(network, *size, images, recipe.batch_size, rate)
 
 
-def _table(number: int, title: str) -> Experiment:
-    rows = tuple(row for row in PUBLISHED if row.table == number)
-    if number == 8:
-        return Experiment("table-8", title, "pruning", (REFERENCE, *_members(rows)), rows)
-    return Experiment(f"table-{number}", title, "table", _members(rows), rows)
+def _experiment(name: str, title: str, kind: Kind, rows: Iterable[Published], *others: Member) -> Experiment:
+    """Return the experiment that trains the networks of some rows, after some others."""
+    rows = tuple(rows)
+    trained = [Member(row.dataset, row.zoo_name) for row in rows if row.zoo_name]
+    return Experiment(name, title, kind, tuple(dict.fromkeys([*others, *trained])), rows)
 
 
-def _members(rows: tuple[Published, ...]) -> tuple[Member, ...]:
-    return tuple(dict.fromkeys(Member(row.dataset, row.zoo_name) for row in rows if row.zoo_name))
+def _experiments() -> Iterator[Experiment]:
+    rows = {number: [row for row in PUBLISHED if row.table == number] for number in TABLES}
+    for number in range(1, 8):
+        yield _experiment(f"table-{number}", TABLES[number], "table", rows[number])
+    yield _experiment("table-8", TABLES[8], "pruning", rows[8], REFERENCE)
+    deep = [row for row in rows[6] if row.zoo_name in FIGURE_4]
+    yield _experiment("figure-4", "Test curves and sizes of the networks of 34 layers", "curves", deep)
+    yield _experiment("figure-5", "Error against parameters", "efficiency", rows[6])
+    yield _experiment("figure-6", "Test curves on CIFAR-10 and SVHN", "curves", rows[7])
+    yield _experiment("figure-7", "Filters of a plain network", "filters", [], Member("cifar10", "dacnn5"))
 
 
-EXPERIMENTS = _experiments()
+EXPERIMENTS = {experiment.name: experiment for experiment in _experiments()}

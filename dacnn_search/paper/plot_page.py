@@ -18,8 +18,9 @@ def html_page(
     title: str, notes: Iterable[str], figures: Iterable[go.Figure], table: Sequence[Mapping[str, str]] = ()
 ) -> str:
     """Return a page that includes Plotly. Notes may hold Markdown's `code`; `table` has the cells by row and column."""
+    config = {"displaylogo": False, "showSendToCloud": False}  # no button that uploads a figure
     parts = [
-        figure.to_html(full_html=False, include_plotlyjs=index == 0, div_id=f"figure{index + 1}")
+        figure.to_html(config, full_html=False, include_plotlyjs=index == 0, div_id=f"figure{index + 1}")
         for index, figure in enumerate(figures)
     ]
     parts += [pd.DataFrame(table).to_html(index=False, border=0)] if table else []

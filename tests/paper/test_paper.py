@@ -154,6 +154,7 @@ def test_rows_compare_with_the_published(tmp_path):
     page = (folder / "page.html").read_text(encoding="utf-8")
     assert "loss is &lt;nan&gt; in" in page
     assert "loss is <nan>" not in page
+    assert '"showSendToCloud": false' in page  # no button that uploads a figure
 
 
 @pytest.mark.parametrize("unlike", [{"scale": 0.25}, {"epochs": 9}, {"subset": 9}, {"recipe": "fast"}, {}])

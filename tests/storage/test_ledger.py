@@ -154,6 +154,7 @@ def test_only_line_cut_off(path: Path) -> None:
         lambda content: content[:60] + b"\xff" * 200,
         lambda content: b"\xff" + content[1:-9].replace(b"\n", b" "),
         lambda content: content + b"x",
+        lambda content: content.replace(b"0.25", b"0.26").removesuffix(b"\n"),
     ],
 )
 def test_an_end_that_no_append_leaves_is_refused_and_left(path: Path, change: Callable[[bytes], bytes]) -> None:
