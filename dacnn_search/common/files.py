@@ -1,7 +1,4 @@
-"""Atomic writes of files and folders, and the lock of a run directory.
-
-No other module of the package replaces files.
-"""
+"""Atomic writes of files and folders, and the lock of a run directory."""
 
 import errno
 import hashlib

@@ -74,13 +74,10 @@ class DataConfig(BaseModel):
             broken.append(f"root is not allowed for data set 'digits', but is '{self.root}'")
         if self.image_size is None and self.name == "folder":
             broken.append("image_size is required for data set 'folder'")
-        if self.name != "folder":
-            given = {"image_size": self.image_size, "channels": self.channels}
-            broken += [
-                f"{key} is only allowed for data set 'folder', but is {value} for '{self.name}'"
-                for key, value in given.items()
-                if value is not None and key in self.model_fields_set
-            ]
+        for key in ("image_size", "channels"):
+            value = getattr(self, key)
+            if self.name != "folder" and key in self.model_fields_set and value is not None:
+                broken.append(f"{key} is only allowed for data set 'folder', but is {value} for '{self.name}'")
         if broken:
             raise ValueError("; ".join(broken))
         return self
@@ -205,23 +202,28 @@ def _divide(
     divided = {pool: (pool, np.arange(len(pool_labels))) for pool, pool_labels in labels.items()}
     train = np.arange(len(labels["train"]))
     if "test" not in labels:
-        train, test = _hold_out("test", config.test, train, labels["train"], class_names, config.split_seed)
+        train, test = _hold_out("test", config, train, labels["train"], class_names)
         divided["test"] = ("train", test)
     if config.subset is not None:
         each = 2 if config.validation > 0 and "validation" not in labels else 1
-        train = _draw_subset(config.subset, each, train, labels["train"], config.split_seed)
+        least = int(np.minimum(np.bincount(labels["train"][train]), each).sum())
+        if not least <= config.subset <= len(train):
+            raise DataError(
+                f"data.subset must lie between {least}, {each} of each class, and {len(train)}, "
+                f"all training images, but is {config.subset}"
+            )
+        train = train[_draw(labels["train"][train], config.subset, each, config.split_seed)]
     if "validation" not in labels:
-        train, validation = _hold_out(
-            "validation", config.validation, train, labels["train"], class_names, config.split_seed
-        )
+        train, validation = _hold_out("validation", config, train, labels["train"], class_names)
         divided["validation"] = ("train", validation)
     return divided | {"train": ("train", train)}
 
 
 def _hold_out(
-    part: str, share: float, train: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...], seed: int
+    part: str, config: DataConfig, train: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices that stay in train, at least one of every class, and those held out."""
+    share = getattr(config, part)
     if share == 0:
         return train, train[:0]
     counts = np.bincount(labels[train], minlength=len(class_names))
@@ -231,19 +233,8 @@ def _hold_out(
             f"but class '{class_names[int(counts.argmin())]}' has {counts.min()}"
         )
     held_out = max(1, round(share * len(train)))
-    kept = _draw(labels[train], max(len(train) - held_out, len(counts)), 1, seed)
+    kept = _draw(labels[train], max(len(train) - held_out, len(counts)), 1, config.split_seed)
     return train[kept], train[~kept]
-
-
-def _draw_subset(subset: int, each: int, train: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
-    """Draw `subset` of the indices of train, at least `each` of every class, or all of a smaller class."""
-    least = int(np.minimum(np.bincount(labels[train]), each).sum())
-    if not least <= subset <= len(train):
-        raise DataError(
-            f"data.subset must lie between {least}, {each} of each class, and {len(train)}, "
-            f"all training images, but is {subset}"
-        )
-    return train[_draw(labels[train], subset, each, seed)]
 
 
 def _draw(labels: np.ndarray, count: int, each: int, seed: int) -> np.ndarray:

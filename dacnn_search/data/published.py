@@ -122,27 +122,20 @@ def _read_torchvision(name: str, root: Path) -> tuple[tuple[str, ...], Pools]:
 
 
 def _build_torchvision(name: str, root: Path, download: bool) -> tuple[tuple[str, ...], Pools]:
-    from torchvision import datasets
-
-    pools: Pools = {}
+    kind, pools = _torchvision_class(name), Pools()
     for pool in ("train", "test"):
-        if name == "svhn":
-            part = datasets.SVHN(root, split=pool, download=download)
-            images, targets = part.data.transpose(0, 2, 3, 1), part.labels
-            class_names = tuple("0123456789")
-        else:
-            part = _torchvision_class(name)(root, train=pool == "train", download=download)
-            images, targets = np.asarray(part.data), part.targets
-            images = images[..., None] if images.ndim == 3 else images
-            class_names = tuple(part.classes)
-        pools[pool] = (images, np.asarray(targets, dtype=np.int64))
-    return class_names, pools
+        chosen: dict[str, Any] = {"split": pool} if name == "svhn" else {"train": pool == "train"}
+        part = kind(root, **chosen, download=download)
+        images, targets = np.asarray(part.data), part.labels if name == "svhn" else part.targets
+        images = images.transpose(0, 2, 3, 1) if name == "svhn" else images
+        pools[pool] = (images[..., None] if images.ndim == 3 else images, np.asarray(targets, dtype=np.int64))
+    return tuple("0123456789") if name == "svhn" else tuple(part.classes), pools
 
 
 def _torchvision_class(name: str) -> Any:
     from torchvision import datasets
 
-    kinds = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "fashion_mnist": "FashionMNIST"}
+    kinds = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "svhn": "SVHN", "fashion_mnist": "FashionMNIST"}
     return getattr(datasets, kinds[name])
 
 
@@ -169,20 +162,15 @@ def _explain_missing(name: str, root: Path, error: Exception) -> str:
         facts.append(f"missing: {'all of them' if len(missing) == len(files) else ', '.join(missing)}")
     if damaged:
         facts.append(f"damaged, their checksum differs: {', '.join(damaged)}")
-    if missing or damaged:
-        facts.append(f"the download failed: {describe_error(error)}")
-    else:
-        facts.append(f"they are there but damaged: {describe_error(error)}")
-    return "; ".join(facts)
+    problem = "the download failed" if missing or damaged else "they are there but damaged"
+    return "; ".join([*facts, f"{problem}: {describe_error(error)}"])
 
 
 def _expected_files(name: str) -> dict[str, str | None]:
     """Return the paths of a set's files below the root, with the md5 if torchvision checks it."""
-    from torchvision import datasets
-
-    if name == "svhn":
-        return {file: md5 for _, file, md5 in (datasets.SVHN.split_list[pool] for pool in ("train", "test"))}
     kind = _torchvision_class(name)
+    if name == "svhn":
+        return {file: md5 for _, file, md5 in (kind.split_list[pool] for pool in ("train", "test"))}
     if name == "fashion_mnist":
         return {f"FashionMNIST/raw/{file.removesuffix('.gz')}": None for file, _ in kind.resources}
     meta = (kind.meta["filename"], kind.meta["md5"])

@@ -27,7 +27,7 @@ MOST_COMPRESSION, MOST_UNCHECKED_BYTES = 100, 2**28  # of a large array in a zip
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 IMAGE_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")  # PIL's names; others run programs (EPS)
 POOLS_BY_FOLDER = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-POOLS_BY_KEY = {"train": "train", "val": "validation", "test": "test"}
+KEYS_BY_POOL = {"train": "train", "validation": "val", "test": "test"}
 
 
 def open_folder(root: Path, image_size: int, channels: int) -> Source:
@@ -68,23 +68,20 @@ def open_npz(path: Path) -> Source:
     """
     shapes: dict[str, tuple[int, ...]] = {}
     labels: dict[str, np.ndarray] = {}
-    keys: dict[str, str] = {}
     with _reading(path), zipfile.ZipFile(path) as archive:
-        members = set(archive.namelist())
-        for key, pool in POOLS_BY_KEY.items():
-            if pool == "train" or {f"{key}_images.npy", f"{key}_labels.npy"} & members:
-                keys[pool] = f"{key}_images"
-                shapes[pool] = _image_shape(archive, keys[pool])
+        for pool, key in KEYS_BY_POOL.items():
+            if pool == "train" or {f"{key}_images.npy", f"{key}_labels.npy"} & set(archive.namelist()):
+                shapes[pool] = _image_shape(archive, f"{key}_images")
                 labels[pool] = _read_labels(archive, f"{key}_labels", shapes[pool][0])
         if len({shape[1:] for shape in shapes.values()}) > 1:
-            sizes = ", ".join(f"{keys[pool]} {shape[1:]}" for pool, shape in shapes.items())
+            sizes = ", ".join(f"{KEYS_BY_POOL[pool]}_images {shape[1:]}" for pool, shape in shapes.items())
             raise DataError(f"all images must have one shape (H, W, C), but have {sizes}")
         class_names = _class_names(archive, labels)
 
     @functools.cache
     def images(pool: str) -> np.ndarray:
         with _reading(path), zipfile.ZipFile(path) as archive:
-            return _read_array(archive, keys[pool]).reshape(shapes[pool])
+            return _read_array(archive, f"{KEYS_BY_POOL[pool]}_images").reshape(shapes[pool])
 
     height, width, channels = shapes["train"][1:]
     return Source(
@@ -106,9 +103,6 @@ def _reading(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: {error}") from None
     except Exception as error:  # hostile files raise nearly every kind
         raise DataError(f"{path} can't be read: {describe_error(error)}") from error
-
-
-# ---- folders of images
 
 
 def _pool_folders(root: Path) -> dict[str, Path]:
@@ -186,9 +180,6 @@ def _read_image(file: Path, size: tuple[int, int], channels: int) -> np.ndarray:
         return np.asarray(fitted).reshape(height, width, channels)
 
 
-# ---- .npz files
-
-
 def _image_shape(archive: zipfile.ZipFile, key: str) -> tuple[int, ...]:
     """Return (N, H, W, C) of an array of images, from its header."""
     shape, dtype = _read_header(archive, key)
@@ -240,12 +231,10 @@ def _read_header(archive: zipfile.ZipFile, key: str) -> tuple[tuple[int, ...], n
     info = archive.getinfo(f"{key}.npy")
     with archive.open(info) as file:
         version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        elif version == (2, 0):
-            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-        else:
+        if version not in ((1, 0), (2, 0)):
             raise DataError(f"{key} must be of version 1.0 or 2.0 of the .npy format, but is of {version}")
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
         header_size = file.tell()
     if dtype.hasobject:
         raise DataError(f"{key} must be an array of numbers or text, but holds Python objects (a pickle)")

@@ -83,7 +83,6 @@ class FrontStopping(StoppingRule):
     def __init__(self, epochs: int) -> None:
         super().__init__(epochs)
         self._full: dict[Hashable, tuple[np.ndarray, Progress]] = {}  # features after each epoch, and curve, by trial
-        self._features = np.empty((epochs, 0, 5))  # those of all full trials
         self._forecasts: dict[int, Forecast] = {}  # by epochs done
 
     def judge(self, progress: Progress) -> Verdict:
@@ -94,8 +93,9 @@ class FrontStopping(StoppingRule):
         if len(self._full) < FEWEST_CURVES:
             return Verdict(True)
         if done not in self._forecasts:
+            features = np.array([features[done - 1] for features, _ in self._full.values()])
             log_errors = np.array([_log_error(full.accuracy[-1]) for _, full in self._full.values()])
-            self._forecasts[done] = Forecast(self._features[done - 1], log_errors)
+            self._forecasts[done] = Forecast(features, log_errors)
         expected, spread = self._forecasts[done].predict(_features(progress, done))
         best = 1 - 10 ** (expected - OPTIMISM * spread)
         smaller = (full for _, full in self._full.values() if full.parameters <= progress.parameters)
@@ -110,7 +110,6 @@ class FrontStopping(StoppingRule):
         """Learn from a full curve; it replaces an earlier one of the same trial."""
         features = np.array([_features(full, done) for done in range(1, self.epochs + 1)])
         self._full[full.trial] = (features, full)
-        self._features = np.stack([features for features, _ in self._full.values()], axis=1)
         self._forecasts.clear()
 
 

@@ -98,7 +98,7 @@ class Terminal(Listener):
         if (snapshot := self._snapshot) is None:
             return ""
         run, trials = Progress(*RUN_COLUMNS), Progress(*TRIAL_COLUMNS)
-        finished, wanted = _counts(snapshot)
+        finished, wanted, _ = _counts(snapshot)
         run.add_task(snapshot.state, completed=finished, total=wanted, text=self._progress(snapshot))
         for trial in snapshot.running[:MOST_ROWS]:
             trials.add_task(
@@ -116,8 +116,8 @@ class Terminal(Listener):
     def _progress(self, snapshot: Snapshot) -> str:
         """Return how far a run is and when it should end, counted on from when the snapshot came."""
         since = time.monotonic() - self._received
-        finished, wanted = _counts(snapshot)
-        parts = [_done(snapshot)]
+        finished, wanted, unit = _counts(snapshot)
+        parts = [f"{finished}/{wanted} {unit}"]
         if snapshot.message:
             parts.append(snapshot.message)
         elif not snapshot.running and finished < wanted:
@@ -168,23 +168,22 @@ def _test_accuracy(network: TrainedNetwork | None) -> str:
 
 def _line(snapshot: Snapshot) -> str:
     """Return a snapshot in one line."""
-    done = f"{snapshot.state}: {_done(snapshot)}"
-    parts = [done, *_facts(snapshot), _left(snapshot.remaining) if snapshot.state == "searching" else ""]
-    if snapshot.running and snapshot.state in RUNNING:
-        parts.insert(1, f"{len(snapshot.running)} running")
-    return ", ".join(part for part in [*parts, snapshot.message] if part)
+    finished, wanted, unit = _counts(snapshot)
+    parts = [
+        f"{snapshot.state}: {finished}/{wanted} {unit}",
+        f"{len(snapshot.running)} running" if snapshot.running and snapshot.state in RUNNING else "",
+        *_facts(snapshot),
+        _left(snapshot.remaining) if snapshot.state == "searching" else "",
+        snapshot.message,
+    ]
+    return ", ".join(part for part in parts if part)
 
 
-def _done(snapshot: Snapshot) -> str:
-    finished, wanted = _counts(snapshot)
-    return f"{finished}/{wanted} {'networks' if snapshot.retraining else 'trials'}"
-
-
-def _counts(snapshot: Snapshot) -> tuple[int, int]:
-    """Return how much is done, of how much."""
+def _counts(snapshot: Snapshot) -> tuple[int, int, str]:
+    """Return how much is done, of how much, and of what."""
     if snapshot.retraining:
-        return snapshot.retraining.finished, snapshot.retraining.trainings
-    return snapshot.finished, snapshot.trials
+        return snapshot.retraining.finished, snapshot.retraining.trainings, "networks"
+    return snapshot.finished, snapshot.trials, "trials"
 
 
 def _facts(snapshot: Snapshot) -> list[str]:

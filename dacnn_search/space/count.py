@@ -45,7 +45,8 @@ def _count_depths(
     for (depth, deepest), count in _ways(tree, transitions).items():
         layers = 1 + sum(transitions) + depth + 1
         kernels = _distinct_sharing(sharing, depth, deepest, len(transitions))
-        total += count * kernels * _distinct_residual(residuals, layers)
+        shortcuts = {layers > DEEPEST_WITHOUT_SHORTCUTS if r == "auto" else r for r in residuals}
+        total += count * kernels * len(shortcuts)
     return total
 
 
@@ -73,7 +74,3 @@ def _distinct_sharing(schemes: Iterable[tuple[str, int]], depth: int, deepest: i
         scope = "network" if sharing == "network" and sections > 1 else "section"
         distinct.add(("free", 0) if used == whole else (scope, used))
     return len(distinct)
-
-
-def _distinct_residual(residuals: Iterable[object], layers: int) -> int:
-    return len({layers > DEEPEST_WITHOUT_SHORTCUTS if residual == "auto" else residual for residual in residuals})

@@ -159,10 +159,7 @@ class SearchSpace:
         return [frames[i].architecture([generator.choice(pairs) for pairs in sections[i]]) for i in numbers]
 
     def extremes(self) -> tuple[Cost, Cost]:
-        """Return the costs of the networks with the fewest and with the most parameters.
-
-        Where the constraint on parameters binds, it replaces the most parameters.
-        """
+        """Return the costs of the networks with the fewest and with the most parameters, which a limit replaces."""
         smallest = [self.cost(self.tree.smallest(group[0][0])) for group in self._groups]
         largest = [self.cost(self.tree.largest(group[-1][0])) for group in self._groups]
         least, most = min(smallest, key=lambda c: c.parameters), max(largest, key=lambda c: c.parameters)

@@ -100,13 +100,7 @@ Residual = Literal["auto", True, False]
 
 
 def _free(kind: Any, number: bool = True, per_section: bool = False) -> GetPydanticSchema:
-    """Return the annotation of a free part: a value, a choice or a range.
-
-    Args:
-        kind: Type of the values.
-        number: Allow a range.
-        per_section: Allow a list with a value, choice or range for each section.
-    """
+    """Return the annotation of a free part: a value, choice, (`number`) range, or (`per_section`) list of these."""
     # Types made while the program runs are beyond type checkers.
     annotated, union, choice, range_, list_ = cast(Any, (Annotated, Union, Choice, Range, list))
     one = [annotated[kind, Tag("value")], annotated[choice[kind], Tag("choice")]]

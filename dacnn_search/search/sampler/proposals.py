@@ -139,7 +139,7 @@ class Proposals:
         self.space = space
         self.first_trial = max((line["trial"] + 1 for line in (*records, *proposed)), default=0)
         self._open: dict[int, optuna.Trial] = {}
-        self._next_trial = self.first_trial
+        self._numbers = itertools.count(self.first_trial)
         self._generator = random.Random(f"{seed} {self.first_trial}")
         make = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
         with quiet_optuna():
@@ -160,12 +160,13 @@ class Proposals:
             if architecture.fingerprint in self._known:
                 duplicates += 1
             elif self.space.meets_constraints(architecture):
-                return self._accept(trial, architecture, trial.params, duplicates)
+                return self._accept(next(self._numbers), trial, architecture, trial.params, duplicates)
             self._study.tell(trial, state=TrialState.FAIL)
         drawn = (self.space.draw(self._generator) for _ in range(MOST_DRAWN))
         for architecture, choices in itertools.chain(drawn, self.space.networks(self._known)):
             if architecture.fingerprint not in self._known:
-                return self._accept(self._ask_for(choices), architecture, choices, duplicates)
+                trial = self._ask_for(choices)
+                return self._accept(next(self._numbers), trial, architecture, choices, duplicates)
         return None
 
     def tell(
@@ -176,18 +177,14 @@ class Proposals:
         trial = self._open.pop(proposal.trial)
         if estimate is not None:
             trial.set_user_attr(ESTIMATE, estimate)
-        if accuracy is not None and state == "COMPLETE":
-            self._study.tell(trial, (accuracy, proposal.cost.parameters))
-        else:
-            self._study.tell(trial, state=TrialState[state])
+        values = (accuracy, proposal.cost.parameters) if accuracy is not None and state == "COMPLETE" else None
+        self._study.tell(trial, values, TrialState[state])
 
     def _reopen(self, line: Mapping[str, Any]) -> Proposal:
         """Make a proposal of an earlier session one of this session."""
         choices = dict(line["choices"])
         architecture, _ = self.space.replay(choices)
-        self._known.add(architecture.fingerprint)
-        self._open[line["trial"]] = self._ask_for(choices)
-        return Proposal(line["trial"], architecture, choices, self.space.cost(architecture), line["duplicates"])
+        return self._accept(line["trial"], self._ask_for(choices), architecture, choices, line["duplicates"])
 
     def _ask_for(self, choices: dict[str, Any]) -> optuna.Trial:
         """Start a trial of the study with these choices."""
@@ -197,13 +194,11 @@ class Proposals:
         return trial
 
     def _accept(
-        self, trial: optuna.Trial, architecture: Architecture, choices: dict[str, Any], duplicates: int
+        self, number: int, trial: optuna.Trial, architecture: Architecture, choices: dict[str, Any], duplicates: int
     ) -> Proposal:
-        proposal = Proposal(self._next_trial, architecture, choices, self.space.cost(architecture), duplicates)
         self._known.add(architecture.fingerprint)
-        self._open[proposal.trial] = trial
-        self._next_trial += 1
-        return proposal
+        self._open[number] = trial
+        return Proposal(number, architecture, choices, self.space.cost(architecture), duplicates)
 
 
 def frozen_trial(space: SearchSpace, record: Mapping[str, Any]) -> FrozenTrial:

@@ -104,7 +104,9 @@ class SurrogateSampler(BaseSampler):
         known = history.points + history.pending
         expected = np.stack([model.predict(_features(known))[0], _costs(known)], axis=1)
         front = _front(expected)
-        candidates = history.unknown(self._reserve + self._mutants([known[i] for i in front]))
+        parents = [known[i] for i in front]
+        mutants = [self._domain.mutate(self._generator.choice(parents), self._generator) for _ in range(MUTANTS)]
+        candidates = history.unknown(self._reserve + [mutant for mutant in mutants if mutant])
         if not candidates:
             return None
         means, deviations = model.predict(_features(candidates))
@@ -118,10 +120,6 @@ class SurrogateSampler(BaseSampler):
             _costs(candidates),
         )
         return candidates[int(gains.argmax())]
-
-    def _mutants(self, parents: Sequence[Point]) -> list[Point]:
-        drawn = [self._domain.mutate(self._generator.choice(parents), self._generator) for _ in range(MUTANTS)]
-        return [mutant for mutant in drawn if mutant]
 
     def _model(self, history: "History") -> GaussianProcess:
         """Return the process of log10 errors; its kernel is fitted anew if observations have grown enough."""
