@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -41,6 +42,7 @@ def users_of(folder):
 @pytest.mark.filterwarnings("ignore")
 def test_ray_is_recognised_by_its_command_lines():
     """All that Ray starts; an upgrade may rename its programs."""
+    handler = signal.getsignal(signal.SIGTERM)
     with guarded() as folder:
         ray.init(address="local", num_cpus=1, include_dashboard=False, _temp_dir=str(folder), log_to_driver=False)
         try:
@@ -51,3 +53,4 @@ def test_ray_is_recognised_by_its_command_lines():
             assert users_of(folder) - {os.getpid()} == found - {os.getpid()}
         finally:
             ray.shutdown()
+            signal.signal(signal.SIGTERM, handler)
