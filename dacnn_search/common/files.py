@@ -60,7 +60,10 @@ def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
             if folder.exists():
                 raise FileExistsError(errno.EEXIST, "the name is taken", str(folder))
             os.rename(new, folder)  # noqa: PTH104
-        except OSError as error:  # taken in this moment, by a folder that is not empty
+        except OSError as error:
+            if old.exists() and not folder.exists():
+                os.rename(old, folder)  # noqa: PTH104
+            # Another process may have taken the name at this moment, by a folder that is not empty.
             if error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):
                 raise FileExistsError(errno.EEXIST, "the name is taken", str(folder)) from None
             raise

@@ -14,7 +14,7 @@ import pytest
 
 from dacnn_search.common import files
 from dacnn_search.common.errors import RunDirectoryError
-from dacnn_search.common.files import lock, sha256_of, sweep, sync_folder, write_atomic
+from dacnn_search.common.files import lock, new_folder, sha256_of, sweep, sync_folder, write_atomic
 
 HOLD = """import sys
 from pathlib import Path
@@ -100,6 +100,23 @@ def test_content_is_on_disk_before_the_name_and_the_name_before_return(
     monkeypatch.setattr(files.os, "replace", noting_replace)
     write_atomic(tmp_path / "a", "new")
     assert steps == ["content", "name", "folder"]
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "network"
+    folder.mkdir()
+    (folder / "kept").touch()
+    rename = os.rename
+
+    def fail_for_the_new_one(source: Path, target: Path) -> None:
+        if target == folder and not (source / "kept").exists():
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(files.os, "rename", fail_for_the_new_one)
+    with pytest.raises(OSError, match="No space left"), new_folder(folder, replace=True):
+        pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["network", "kept"]
 
 
 def test_missing_folder(tmp_path: Path) -> None:
