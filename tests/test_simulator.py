@@ -84,6 +84,7 @@ def test_virtual_time_is_shared_by_the_workers(bench):
     assert alone[-1].spent == four[-1].spent == 32
 
 
+@pytest.mark.slow
 def test_stopped_trials_are_pruned_and_cost_what_they_ran(bench):
     events = simulate(bench, FrontStopping(4), sampler="surrogate", workers=2)
     pruned = [event for event in events if event.state == "PRUNED"]

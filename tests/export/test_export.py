@@ -245,6 +245,7 @@ def test_a_damaged_input_is_told(run_copy, given):
         load_model(folder)
 
 
+@pytest.mark.slow
 def test_a_folder_whose_data_are_gone_is_checked_on_random_images(run_copy, tmp_path):
     folder = write_best(run_copy)[0]
     config = folder / "config.yaml"

@@ -39,6 +39,7 @@ def users_of(folder):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_ray_is_recognised_by_its_command_lines():
     """All that Ray starts; an upgrade may rename its programs."""

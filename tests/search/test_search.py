@@ -310,6 +310,7 @@ class Impatient(Listener):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_an_interrupted_retraining_goes_on_from_its_checkpoint(retrained, monkeypatch):
     monkeypatch.setattr(sys.modules["dacnn_search.search.retrain"], "CHECKPOINT_SECONDS", 0.0)
     settings = {"top": 1, "seeds": 1, "epochs": 40, "concurrency": 1}
@@ -691,6 +692,7 @@ def test_workers_are_those_that_ray_has_at_hand():
     assert before == class_cache.DEFAULT_ENV_VARS != {}
 
 
+@pytest.mark.slow
 def test_the_environment_of_the_user_stays_as_it_is():
     """Neither an import nor a session leaves variables in the process."""
     code = """

@@ -238,6 +238,7 @@ def test_a_resumed_search_stops_by_the_curves_of_its_earlier_sessions(space, tmp
     resumed.close()
 
 
+@pytest.mark.slow
 def test_a_search_that_stops_trials_can_be_replayed(space, tmp_path):
     run = new_run(space, tmp_path / "results", sampler="surrogate")
     pretended = Pretended(space, run, trials=30, stopping="front", sampler="surrogate")

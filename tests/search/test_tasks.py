@@ -91,6 +91,7 @@ def test_what_lost_its_worker_begins_again(diary):
     assert diary.of("a")[-1] == {"result": "a"}
 
 
+@pytest.mark.slow
 def test_what_always_loses_its_worker_is_given_up(diary, tmp_path):
     run_tasks(["lethal", "a"], diary, 1, Stop())
     assert (tmp_path / "lethal").read_text() == "x" * ATTEMPTS

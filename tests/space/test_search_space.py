@@ -19,6 +19,7 @@ def all_fingerprints(space):
     return {architecture.fingerprint for architecture, _ in enumerate_answers(space.tree.build)}
 
 
+@pytest.mark.slow
 @given(space_parts())
 @settings(max_examples=120)
 def test_count_equals_enumeration(parts):

@@ -462,6 +462,7 @@ def test_a_training_that_computes_sections_again_is_the_same(precision: str) -> 
     assert same(again.state_dict(), plain.state_dict())
 
 
+@pytest.mark.slow
 def test_every_training_of_a_process_is_compiled_as_one_graph_per_size_of_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
