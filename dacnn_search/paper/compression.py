@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.units import format_bytes
-from dacnn_search.export.folder import METRICS, describe_network, read_input, read_metrics
+from dacnn_search.export.folder import METRICS, WEIGHTS, describe_network, read_input, read_metrics
 from dacnn_search.network.zoo import get, names
 from dacnn_search.paper.markdown import markdown_table
 
@@ -86,9 +86,15 @@ def _row(network: Measured, reference: Measured) -> dict[str, str]:
 
 
 def measure(folder: Path) -> Measured:
-    """Return size and accuracy of the network in a folder. Raises InputError if there is none."""
+    """Return size and accuracy of the network in a folder. Raises InputError if it is missing or damaged."""
     metrics = read_metrics(folder)
-    return Measured.of({**metrics, "name": metrics.get("name") or folder.name})
+    try:
+        file_bytes = (folder / WEIGHTS).stat().st_size
+        return Measured.of({**metrics, "name": metrics.get("name") or folder.name, "file_bytes": file_bytes})
+    except OSError as error:
+        raise InputError(f"{folder / WEIGHTS}: the weights must be there, but: {error.strerror}") from error
+    except KeyError as error:
+        raise InputError(f"{folder / METRICS}: must have the size of the network, but lacks {error}") from error
 
 
 def reference_for(against: str, like: Path, trained: Path | None = None) -> Measured:

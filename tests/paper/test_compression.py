@@ -84,3 +84,17 @@ def test_command(folders, tmp_path, capsys):
     assert ended.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[0] for line in lines[2:4]] == ["| tiny, trial 5", "| tiny, trial 3"]
+
+
+def test_folders_that_lack_weights_or_sizes_are_refused(folders, tmp_path):
+    folder = tmp_path / "network"
+    shutil.copytree(folders[0], folder)
+    (folder / "weights.safetensors").unlink()
+    with pytest.raises(InputError, match=r"weights\.safetensors: the weights must be there, but: No such file"):
+        measure(folder)
+    shutil.copy(folders[0] / "weights.safetensors", folder)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    del metrics["parameters"]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(InputError, match=r"metrics\.json: must have the size of the network, but lacks 'parameters'"):
+        measure(folder)
