@@ -18,7 +18,7 @@ from typing import Any
 
 from dacnn_search.common.files import new_folder
 from dacnn_search.common.machine import package_versions
-from dacnn_search.export.folder import NetworkInput, config_text, describe_network, describe_training, write_folder
+from dacnn_search.export.folder import describe_trained, write_folder
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import Cost, estimate_cost
 from dacnn_search.paper.data import PaperData
@@ -112,13 +112,11 @@ def network_folder(results: Path, record: Record) -> Path:
 
 def write_network(task: Task, record: Record, weights: bytes, target: Path) -> None:
     """Write a trained network to a folder like those of an export."""
-    scale, images, config = task.conditions.scale, task.data.images, task.data.config
+    scale = task.conditions.scale
     name = task.member.network + (f", widths times {scale:g}" if scale != 1 else "")
-    metrics = describe_network(task.architecture, NetworkInput.of(images), name)
-    metrics["training"] = describe_training([record], images, config)
+    config, metrics = describe_trained(task.architecture, [record], task.data.images, task.data.config, name)
     with new_folder(target, replace=True) as folder:
-        text = config_text(task.architecture, config, record["recipe"], task.seed, name)
-        write_folder(folder, text, weights, metrics, target.name)
+        write_folder(folder, config, weights, metrics, target.name)
 
 
 def _without_folder(argument: str) -> str:
