@@ -18,9 +18,9 @@ from typing import Any
 
 from dacnn_search.common.files import new_folder
 from dacnn_search.common.machine import package_versions
+from dacnn_search.common.privacy import relative_path
 from dacnn_search.export.folder import NetworkInput, config_text, describe_network, describe_training, write_folder
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.network.cost import Cost, estimate_cost
 from dacnn_search.paper.data import PaperData
 from dacnn_search.paper.experiments import Conditions, Member
 from dacnn_search.storage.ledger import now
@@ -61,19 +61,14 @@ class Task:
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
     @property
-    def cost(self) -> Cost:
-        """The size of the network."""
-        return estimate_cost(self.architecture, self.data.images.input_shape, self.data.images.num_classes)
-
-    @property
     def work(self) -> float:
         """Multiply-accumulates of the training: a training image takes three times those of a test image."""
-        images = self.data.images
-        return self.cost.macs * self.recipe.epochs * (3.0 * len(images.train) + len(images.test))
+        images = 3.0 * len(self.data.images.train) + len(self.data.images.test)
+        return self.data.cost(self.architecture).macs * self.recipe.epochs * images
 
     def record(self, result: Mapping[str, Any]) -> Record:
         """Return what the ledger is told of this training, with its result."""
-        images = self.data.images
+        images, cost = self.data.images, self.data.cost(self.architecture)
         return {
             "key": self.key,
             "network": self.member.network,
@@ -81,27 +76,27 @@ class Task:
             "fingerprint": self.architecture.fingerprint,
             "architecture": self.architecture.to_dict(),
             "data": {"name": images.name, "digest": self.data.digest, "test": len(images.test)},
-            "parameters": self.cost.parameters,
-            "macs": self.cost.macs,
+            "parameters": cost.parameters,
+            "macs": cost.macs,
             "seed": self.seed,
             "epochs": self.recipe.epochs,
             "train_images": len(images.train),
             **{name: value for name, value in result.items() if name != "weights"},
             "recipe": self.recipe.model_dump(mode="json"),
             "versions": package_versions(),
-            "command": [_without_folder(argument) for argument in sys.argv],
+            "command": list(map(relative_path, sys.argv)),
             "time": now(),
         }
 
 
 def records_of(task: Task, records: Sequence[Record]) -> list[Record]:
     """Return the records of a task's network, data and recipe, compiled or not: one per seed, whichever it is."""
-    wanted = (task.architecture.fingerprint, task.data.digest)
-    by_seed: dict[int, Record] = {}
-    for record in records:
-        if (record["fingerprint"], record["data"]["digest"]) == wanted:
-            recipe = Recipe.model_validate({**record["recipe"], "compiled": task.recipe.compiled})
-            by_seed |= {record["seed"]: record} if recipe == task.recipe else {}
+    by_seed = {
+        record["seed"]: record
+        for record in records
+        if (record["fingerprint"], record["data"]["digest"]) == (task.architecture.fingerprint, task.data.digest)
+        and Recipe.model_validate({**record["recipe"], "compiled": task.recipe.compiled}) == task.recipe
+    }
     return [by_seed[seed] for seed in sorted(by_seed)]
 
 
@@ -119,9 +114,3 @@ def write_network(task: Task, record: Record, weights: bytes, target: Path) -> N
     with new_folder(target, replace=True) as folder:
         text = config_text(task.architecture, config, record["recipe"], task.seed, name)
         write_folder(folder, text, weights, metrics, target.name)
-
-
-def _without_folder(argument: str) -> str:
-    """Strip a command's argument of the folder in which this machine keeps a file."""
-    key, equals, value = argument.rpartition("=")
-    return f"{key}{equals}{Path(value).name}" if Path(value).is_absolute() else argument

@@ -8,47 +8,48 @@ import numpy as np
 
 from dacnn_search.data.dataset import DataConfig, ImageData, load
 from dacnn_search.data.published import KNOWN_SETS
+from dacnn_search.network.architecture import Architecture
+from dacnn_search.network.cost import Cost, estimate_cost
 
 __all__ = ["PaperData", "load_data"]
 
 
 @dataclass(frozen=True, eq=False)
 class PaperData:
-    """A data set in memory, without a validation part.
+    """A data set in memory, without a validation part."""
 
-    Args:
-        dataset: The name of the data set in the paper.
-        config: Where the images were read from.
-        digest: The identity of all images and labels, wherever they were read from: 16 hex digits.
-    """
-
-    dataset: str
-    config: DataConfig
+    dataset: str  # its name in the paper
+    config: DataConfig  # where the images were read from
     images: ImageData
-    digest: str
+    digest: str  # the identity of all images and labels, wherever they were read from: 16 hex digits
+
+    def cost(self, architecture: Architecture) -> Cost:
+        """Return the size of a network for these images."""
+        return estimate_cost(architecture, self.images.input_shape, self.images.num_classes)
 
     @property
     def is_whole(self) -> bool:
         """True if there are as many images and classes as in the published data set."""
-        known, images = KNOWN_SETS[self.dataset], self.images
-        published = (len(known.train_counts), sum(known.train_counts), sum(known.test_counts))
-        return (images.num_classes, len(images.train), len(images.test)) == published
+        return (len(self.images.train), len(self.images.test), self.images.num_classes) == self._published_sizes
+
+    @property
+    def _published_sizes(self) -> tuple[int, int, int]:
+        known = KNOWN_SETS[self.dataset]
+        return sum(known.train_counts), sum(known.test_counts), len(known.train_counts)
 
     @property
     def note(self) -> str:
         """The sizes, and how uncertain an error on these test images is."""
-        images, known = self.images, KNOWN_SETS[self.dataset]
+        images, (train, test, classes) = self.images, self._published_sizes
         origin = "" if images.name == self.dataset else f" (from {Path(self.config.root or '').name})"
         deviation = 50 / len(images.test) ** 0.5  # points: the largest standard error of a share of so many images
-        note = (
+        whole = f" The published set has {train:,} and {test:,} images of {classes}."
+        return (
             f"{self.dataset}{origin}: {len(images.train):,} training and {len(images.test):,} test images, "
             f"{images.num_classes} classes. The test images alone give an error a standard error of up to "
             f"{deviation:.2f} points, a difference of two {2**0.5 * deviation:.2f}; the seed adds to that."
+            f"{'' if self.is_whole else whole}"
         )
-        if not self.is_whole:
-            train, test, classes = sum(known.train_counts), sum(known.test_counts), len(known.train_counts)
-            note += f" The published set has {train:,} and {test:,} images of {classes}."
-        return note
 
 
 def load_data(dataset: str, path: str, subset: int | None) -> PaperData:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.files import write_atomic
 from dacnn_search.export.classifier import Classifier, load_model
-from dacnn_search.paper.plot_page import html_page
+from dacnn_search.paper.markup import html_page
 
 __all__ = ["FILTERS", "FilterPictures", "filter_figure", "visualise", "write_filters", "write_png"]
 

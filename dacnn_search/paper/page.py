@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from dacnn_search.common.files import write_atomic
 from dacnn_search.paper.archive import network_folder
 from dacnn_search.paper.experiments import Experiment, Member
-from dacnn_search.paper.plot_page import html_page
+from dacnn_search.paper.markup import html_page
 from dacnn_search.paper.report import Results, Row, notes_of, rows_of, visible_cells, write_tables
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _figures(experiment: Experiment, results: Results, rows: Sequence[Row], targ
         yield COMPARISONS[experiment.kind](rows, published)
     if experiment.kind == "filters":
         yield from _filters(experiment, results, target)
-    for dataset in dict.fromkeys(member.dataset for member in experiment.members):
+    for dataset in experiment.datasets:
         yield _curves(dataset, [m for m in experiment.members if m.dataset == dataset], results)
     if experiment.name == "figure-4":
         yield _sizes(rows, published)

@@ -19,7 +19,7 @@ from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.front import Record, front_of
 from dacnn_search.storage.ledger import now
 from dacnn_search.storage.run_directory import RunDirectory
-from dacnn_search.storage.trained import TrainedNetwork, deviation_of, judge
+from dacnn_search.storage.trained import TrainedNetwork, beaten_on_test, deviation_of
 
 __all__ = ["ReportWriter", "snapshot_of", "write_end", "write_status", "write_tables"]
 
@@ -123,14 +123,13 @@ def write_tables(folder: Path, records: Sequence[Record], networks: Sequence[Tra
     If networks were retrained, the front has their test accuracies: mean, standard deviation, number of seeds, and
     whether another network beats it on the test images.
     """
-    judgement = judge(networks)
-    beaten = {network.trial for network in judgement.beaten} if judgement else set()
+    beaten = beaten_on_test(networks)
     scores = {
         network.trial: {
             "test_accuracy": network.accuracy,
             "test_deviation": deviation_of(network.tested),
             "seeds": len(network.tested),
-            "beaten_on_test": network.trial in beaten,
+            "beaten_on_test": network in beaten,
         }
         for network in networks
         if network.tested

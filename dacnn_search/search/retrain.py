@@ -130,7 +130,7 @@ def retrain_in_session(
                 if len(handler.failures) == len(trainings):
                     raise DacnnSearchError(handler.failures[0])
         if judgement := judge(run.networks):
-            listener.say(str(judgement))
+            listener.say(judgement)
         chosen = {record["fingerprint"] for record in spread(run.front, settings.top)}
         return [dict(record) for record in ledger.records if record["fingerprint"] in chosen]
 

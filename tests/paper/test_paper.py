@@ -371,7 +371,7 @@ def reproduced(synthetic, results, *, networks, seeds, repair=False):
     """What a reproduction of Table 1 with some seeds tells, of networks that are in the ledger."""
     conditions = Conditions(0.05, "paper", 2, 60, seeds)
     rows = tuple(row for row in EXPERIMENTS["table-1"].rows if row.zoo_name in {member.network for member in networks})
-    experiment = dataclasses.replace(EXPERIMENTS["table-1"], members=networks, rows=rows)
+    experiment = dataclasses.replace(EXPERIMENTS["table-1"], rows=rows)
     (folder,) = reproduce([experiment], conditions, {"cifar100": str(synthetic)}, results, repair=repair)
     return cells_of(folder)
 
