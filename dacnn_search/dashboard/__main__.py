@@ -46,7 +46,7 @@ def main(
         if image:
             print(write_figure(runs[0], image))
         if tensorboard:
-            print(write_tensorboard(runs[0], RunDirectory.snapshot(runs[0]).records, anew=True))
+            print(write_tensorboard(runs[0], RunDirectory(runs[0], snapshot=True).records, anew=True))
         return
     if out and len(runs) == 1:
         raise InputError("--out is only used with several runs, which are compared")

@@ -32,14 +32,14 @@ def write_dashboard(folder: Path) -> Path:
     Cheap enough to be called during a run. Raises RunDirectoryError if `folder` is not a run directory or is
     damaged.
     """
-    run = RunDirectory.snapshot(folder)
+    run = RunDirectory(folder, snapshot=True)
     page = _page("page.html", _scripts(RUN_SCRIPTS), title=run.name, payload=run_payload(run))
     return _write(folder / "dashboard.html", page)
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     """Write a page that compares runs to `out` and return it. Raises RunDirectoryError as `write_dashboard` does."""
-    runs = [RunDirectory.snapshot(folder) for folder in folders]
+    runs = [RunDirectory(folder, snapshot=True) for folder in folders]
     title, payload = f"{len(runs)} runs compared", comparison_payload(runs)
     return _write(out, _page("comparison.html", _scripts(COMPARISON_SCRIPTS), title=title, payload=payload))
 
@@ -64,7 +64,7 @@ def write_figure(folder: Path, out: Path) -> Path:
     """
     if out.suffix not in (".svg", ".png"):
         raise InputError(f"--image must end in .svg or .png, but is {out}")
-    figure = front_figure(RunDirectory.snapshot(folder))
+    figure = front_figure(RunDirectory(folder, snapshot=True))
     return _write(out, rasterised(figure) if out.suffix == ".png" else figure)
 
 
@@ -109,7 +109,7 @@ def _index_row(folder: Path, change_times: tuple[int, ...]) -> dict[str, Any]:
     a search."""
     row: dict[str, Any] = {"folder": folder.name, "started": ""}
     try:
-        run = RunDirectory.snapshot(folder)
+        run = RunDirectory(folder, snapshot=True)
     except RunDirectoryError as error:
         return row | {"error": error}
     front = run.front

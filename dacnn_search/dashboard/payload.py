@@ -59,7 +59,7 @@ def run_payload(run: RunDirectory) -> dict[str, Any]:
         "front": [indices[record["trial"]] for record in run.front],
         "hypervolume": hypervolumes(records, run.scale),
         "retrained": _retrained(run, indices),
-        "judgement": str(judge(run.networks) or "") or None,
+        "judgement": judge(run.networks),
         "choices": _choices(records),
         "importance": {"choices": shares, "note": note},
     }

@@ -107,7 +107,7 @@ def _opened_search(request: SearchRequest, run: RunDirectory, listener: Listener
         Ledger.open(run.proposals_file, PROPOSAL, repair=request.repair) as proposed,
     ):
         if request.repair:
-            forget_lost(proposed, len(ledger.records))
+            forget_lost(proposed, proposed.records, len(ledger.records))
         else:
             check_nothing_lost(run, ledger.records, proposed.records)
         if request.replaced is not None:

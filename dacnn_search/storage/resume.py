@@ -11,7 +11,6 @@ from typing import Any
 
 from dacnn_search.common.errors import RunDirectoryError, SpaceError
 from dacnn_search.common.files import write_atomic
-from dacnn_search.space.choices import Options
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SpaceSettings, options_of
 from dacnn_search.storage.ledger import Ledger
@@ -74,9 +73,9 @@ def check_nothing_lost(
         )
 
 
-def forget_lost(proposals: Ledger, finished: int) -> None:
-    """Correct the proposals after trials were lost: none counts more than the `finished` trials of the ledger."""
-    proposals.rewrite([{**line, "finished": min(line["finished"], finished)} for line in proposals.records])
+def forget_lost(proposals: Ledger, lines: Sequence[Mapping[str, Any]], finished: int) -> None:
+    """Keep these lines of the proposals, none of which may count more than the `finished` trials of the ledger."""
+    proposals.rewrite([{**line, "finished": min(line["finished"], finished)} for line in lines])
 
 
 def extend_run(
@@ -92,7 +91,7 @@ def extend_run(
         [fitting for record in records if (fitting := _translated(record, old, new)) is not None]
         for records in (ledger.records, proposals.records)
     )
-    proposals.rewrite([{**line, "finished": min(line["finished"], len(trials))} for line in proposed])
+    forget_lost(proposals, proposed, len(trials))
     ledger.rewrite(trials)
     write_atomic(run.folder / f"space.yaml.before-{space_id(old.settings)}", run.space_file.read_bytes())
     run.set_space(new)
@@ -123,26 +122,14 @@ def _translated(record: Mapping[str, Any], old: SearchSpace, new: SearchSpace) -
 
     The new space may leave open what was fixed before, and the other way round.
     """
-    choices: dict[str, Any] = {}
-
-    def choose(name: str, options: Options) -> Any:
-        value = record["choices"].get(name, _fixed_value(old, name))
-        if value not in options.values:
-            raise SpaceError(f"{name} must be one of {list(options.values)}, but is {value!r}")
-        choices[name] = value
-        return value
-
+    fixed = {name: options_of(part)[0] for name, part in old.settings.architecture}
+    for number, ((depth, regulators), *_) in enumerate(old.tree.sections, 1):
+        fixed |= {f"depth_{number}": depth, f"regulators_{number}": regulators}
+    choices = fixed | record["choices"]
     try:
-        architecture = new.tree.build(choose)
+        architecture, asked = new.replay(choices)
     except SpaceError:
         return None
     same = architecture.fingerprint == record["fingerprint"]
-    return {**record, "choices": choices} if same and new.meets_constraints(architecture) else None
-
-
-def _fixed_value(space: SearchSpace, name: str) -> Any:
-    """Return the value of a part of the architecture that a space does not leave open."""
-    part, _, section = name.rpartition("_")
-    if section.isdigit():
-        return space.tree.sections[int(section) - 1][0][("depth", "regulators").index(part)]
-    return options_of(getattr(space.settings.architecture, name))[0]
+    fits = same and new.meets_constraints(architecture)
+    return {**record, "choices": {name: choices[name] for name in asked}} if fits else None

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import estimate_cost
 
-__all__ = ["Judgement", "TrainedNetwork", "deviation_of", "group_retrained", "judge", "trained_networks"]
+__all__ = ["TrainedNetwork", "beaten_on_test", "deviation_of", "group_retrained", "judge", "trained_networks"]
 
 Record = Mapping[str, Any]
 
@@ -96,47 +94,33 @@ def deviation_of(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """The front of a search, which was chosen by noisy validation accuracies, judged again by test accuracies.
+def beaten_on_test(networks: Iterable[TrainedNetwork]) -> list[TrainedNetwork]:
+    """Return the networks that another one, no larger, equals or beats in the accuracy on the test images."""
+    best, beaten = -1.0, []
+    for network in sorted((n for n in networks if n.tested), key=lambda n: (n.parameters, -n.accuracy)):
+        if network.accuracy <= best:
+            beaten.append(network)
+        best = max(best, network.accuracy)
+    return beaten
 
-    Args:
-        correlation: Spearman's rank correlation of validation and test accuracy. None for fewer than three networks,
-            and if all accuracies are equal.
-        front: The networks that no other one beats on the test images, from few parameters to many.
-        beaten: The other networks.
+
+def judge(networks: Iterable[TrainedNetwork]) -> str | None:
+    """Judge the front of a search, which was chosen by noisy validation accuracies, by test accuracies, in words.
+
+    Returns None if fewer than two networks have one. Spearman's rank correlation of both accuracies is given for three
+    networks or more, unless all accuracies are equal.
     """
-
-    correlation: float | None
-    front: list[TrainedNetwork]
-    beaten: list[TrainedNetwork]
-
-    def __str__(self) -> str:
-        count = len(self.front) + len(self.beaten)
-        parts = [f"on the test images {len(self.front)} of {count} retrained networks stay on the front"]
-        if self.beaten:
-            parts.append(f"beaten: trial{'s'[: len(self.beaten) > 1]} {', '.join(str(n.trial) for n in self.beaten)}")
-        if self.correlation is not None:
-            parts.append(f"rank correlation of validation and test accuracy {self.correlation:.2f}")
-        return "; ".join(parts)
-
-
-def judge(networks: Iterable[TrainedNetwork]) -> Judgement | None:
-    """Judge retrained networks by their test accuracies; return None if fewer than two have one."""
-    scored = sorted((n for n in networks if n.tested), key=lambda n: (n.parameters, -n.accuracy))
-    if len(scored) < 2:
+    tested = [network for network in networks if network.tested]
+    if len(tested) < 2:
         return None
-    front: list[TrainedNetwork] = []
-    for network in scored:
-        if not front or network.accuracy > front[-1].accuracy:
-            front.append(network)
-    return Judgement(_rank_correlation(scored), front, [network for network in scored if network not in front])
+    beaten = beaten_on_test(tested)
+    parts = [f"on the test images {len(tested) - len(beaten)} of {len(tested)} retrained networks stay on the front"]
+    if beaten:
+        parts.append(f"beaten: trial{'s'[: len(beaten) > 1]} {', '.join(str(n.trial) for n in beaten)}")
+    searched, scores = [n.records[0]["accuracy"] for n in tested], [n.accuracy for n in tested]
+    if len(tested) > 2 and len(set(searched)) > 1 and len(set(scores)) > 1:
+        from scipy.stats import spearmanr  # not at the top: it takes a while
 
-
-def _rank_correlation(networks: Sequence[TrainedNetwork]) -> float | None:
-    from scipy.stats import rankdata  # not at the top: it takes a while
-
-    pairs = np.array([(network.records[0]["accuracy"], network.accuracy) for network in networks])
-    if len(pairs) < 3 or (pairs == pairs[0]).all(axis=0).any():
-        return None
-    return float(np.corrcoef(rankdata(pairs, axis=0), rowvar=False)[0, 1])
+        correlation = spearmanr(searched, scores).statistic
+        parts.append(f"rank correlation of validation and test accuracy {correlation:.2f}")
+    return "; ".join(parts)

@@ -61,7 +61,7 @@ def test_page_holds_the_ledger(tmp_path: Path) -> None:
 
 def test_networks_are_described_by_the_architecture(tmp_path: Path) -> None:
     records = write_run(tmp_path, trials=40)
-    trials = run_payload(RunDirectory.snapshot(tmp_path))["trials"]
+    trials = run_payload(RunDirectory(tmp_path, snapshot=True))["trials"]
     for index, record in enumerate(records):
         architecture = Architecture.from_dict(record["architecture"])
         assert trials["network"][index] == str(architecture)
@@ -88,7 +88,7 @@ def test_drawing_of_a_known_network(tmp_path: Path) -> None:
     )
     record = {**records[0], "architecture": architecture.to_dict()}
     write_ledger(tmp_path / "trials.jsonl", [record])
-    assert run_payload(RunDirectory.snapshot(tmp_path))["trials"]["drawing"] == [
+    assert run_payload(RunDirectory(tmp_path, snapshot=True))["trials"]["drawing"] == [
         [
             [[[[1, False], [1, True]], "identity"], [[[1, True]], "identity"]],
             [[[[None, True], [2, True]], "projection"], [[[2, True]], "identity"]],
