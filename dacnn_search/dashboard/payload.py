@@ -138,13 +138,7 @@ def _describe(text: str, channels: int, classes: int) -> dict[str, Any]:
         drawing[block.section].append([layers, block.shortcut])
     return {
         "network": str(architecture),
-        "config": [
-            [[s.depth, s.width, s.regulators] for s in architecture.sections],
-            architecture.sharing,
-            architecture.anchors,
-            architecture.residual,
-            architecture.batch_norm,
-        ],
+        "config": dataclasses.astuple(architecture),
         "drawing": drawing,
         "unshared": count_parameters(free, channels, classes),
         "parts": list(parts.values()),
