@@ -18,7 +18,7 @@ from dacnn_search.paper.experiments import PROTOCOL, Conditions, Experiment
 from dacnn_search.paper.page import write_report
 from dacnn_search.paper.report import Results
 from dacnn_search.paper.trainings import Trainings
-from dacnn_search.search.cluster.ray_cluster import ray_session
+from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.cluster.slots import Resources, demand_of
 from dacnn_search.search.cluster.tasks import run_tasks
 from dacnn_search.search.listener import Listener
@@ -79,7 +79,7 @@ def reproduce(
             images = missing[0].data.images  # all data sets of the paper have images of one size
             networks = [task.architecture for task in missing]
             size = (images.input_shape, images.num_classes, missing[0].recipe)
-            with ray_session(resources) as session:
+            with RaySession(resources) as session:
                 slots = session.slots(demand_of(networks, *size, data_bytes=images.nbytes))
                 trainings = Trainings(missing, results, ledger, slots, listener, write_reports)
                 run_tasks(missing, trainings, slots.concurrency, stop)
