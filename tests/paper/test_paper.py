@@ -27,7 +27,7 @@ from dacnn_search.paper.page import write_report
 from dacnn_search.paper.published import PUBLISHED
 from dacnn_search.paper.report import Results, notes_of, rows_of, write_tables
 from dacnn_search.paper.reproduce import reproduce
-from dacnn_search.paper.trainings import train_watched
+from dacnn_search.paper.worker import train_watched
 from dacnn_search.search.cluster.slots import Slots
 from dacnn_search.storage.ledger import Ledger, LedgerWarning, read_ledger
 from dacnn_search.training.evaluation import evaluate
