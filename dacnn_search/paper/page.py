@@ -1,6 +1,5 @@
 """The page of an experiment: its notes, its figures, its table."""
 
-import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -139,17 +138,18 @@ def _filters(experiment: Experiment, results: Results, target: Path) -> Iterator
         if records:
             pictures = _pictures(network_folder(target.parent, records[0]))
             write_png(pictures, target / "filters.png")
-            yield filter_figure(dataclasses.replace(pictures, network=member.network))
+            yield filter_figure(pictures, member.network)
 
 
 @functools.cache  # pages are written again after every training
 def _pictures(network: Path) -> "FilterPictures":
     import torch
 
+    from dacnn_search.export.classifier import load_model
     from dacnn_search.paper.filters import visualise
 
     torch.set_num_threads(1)  # the other cores train
-    return visualise(network)
+    return visualise(load_model(network))
 
 
 def _curves(dataset: str, members: Sequence[Member], results: Results) -> go.Figure:

@@ -1,7 +1,6 @@
 """The files of a run directory that follow from its ledgers and can be deleted: status, tables, study, dashboard."""
 
 import concurrent.futures
-import dataclasses
 import json
 import math
 import time
@@ -91,12 +90,9 @@ class ReportWriter:
 
 def write_status(run: RunDirectory, snapshot: Snapshot) -> None:
     """Write `status.json`: the state of a run, for the dashboard and other programs."""
-    values = dataclasses.asdict(dataclasses.replace(snapshot, front=()))
-    del values["front"]
-    values["elapsed"] = round(snapshot.elapsed, 1)
-    values["remaining"] = None if snapshot.remaining is None else round(snapshot.remaining, 1)
-    values["updated"] = now()
-    write_atomic(run.folder / "status.json", json.dumps(values, indent=2) + "\n")
+    values = {name: value for name, value in vars(snapshot).items() if name != "front"}
+    seconds = {name: None if values[name] is None else round(values[name], 1) for name in ("elapsed", "remaining")}
+    write_atomic(run.folder / "status.json", json.dumps({**values, **seconds, "updated": now()}, indent=2) + "\n")
 
 
 def snapshot_of(run: RunDirectory, state: str) -> Snapshot:

@@ -27,7 +27,7 @@ from dacnn_search.paper.page import write_report
 from dacnn_search.paper.published import PUBLISHED
 from dacnn_search.paper.report import Results, notes_of, rows_of, write_tables
 from dacnn_search.paper.reproduce import reproduce
-from dacnn_search.paper.trainings import train_watched
+from dacnn_search.paper.worker import train_watched
 from dacnn_search.search.cluster.slots import Slots
 from dacnn_search.storage.ledger import Ledger, LedgerWarning, read_ledger
 from dacnn_search.training.evaluation import evaluate
@@ -388,7 +388,7 @@ def known(synthetic, tmp_path, monkeypatch):
             task = Task(member, data, Conditions(0.05, "paper", 2, 60), seed)
             *_, result = watch(data.images, task.recipe, architecture=task.architecture)
             ledger.append(task.record(result | {"test_accuracy": 0.5 + seed / 10}))
-    monkeypatch.setattr("dacnn_search.paper.reproduce.ray_session", None)
+    monkeypatch.setattr("dacnn_search.paper.reproduce.RaySession", None)
     return results, (member,)
 
 
