@@ -29,7 +29,7 @@ from dacnn_search.paper.page import write_report
 from dacnn_search.paper.report import Results
 from dacnn_search.paper.trainings import PaperData, Task, load_data, network_folder
 from dacnn_search.paper.worker import train_watched
-from dacnn_search.search.cluster.ray_cluster import ray_session
+from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.cluster.slots import Resources, demand_of
 from dacnn_search.search.cluster.tasks import run_tasks, start_task
 from dacnn_search.search.listener import Listener
@@ -117,7 +117,7 @@ class _Reproduction:
             images = missing[0].data.images  # all data sets of the paper have images of one size
             networks = [task.architecture for task in missing]
             size = (images.input_shape, images.num_classes, missing[0].recipe)
-            with ray_session(resources) as session:
+            with RaySession(resources) as session:
                 self._images = {data: ray.put(data.images) for data in {task.data for task in missing}}
                 self._slots = session.slots(demand_of(networks, *size, data_bytes=images.nbytes))
                 self._start = self._last_line = time.monotonic()

@@ -387,7 +387,7 @@ def known(synthetic, tmp_path, monkeypatch):
             task = Task(member, data, Conditions(0.05, "paper", 2, 60), seed)
             *_, result = watch(data.images, task.recipe, architecture=task.architecture)
             ledger.append(task.record(result | {"test_accuracy": 0.5 + seed / 10}))
-    monkeypatch.setattr("dacnn_search.paper.reproduce.ray_session", None)
+    monkeypatch.setattr("dacnn_search.paper.reproduce.RaySession", None)
     return results, (member,)
 
 
