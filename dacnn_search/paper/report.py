@@ -11,13 +11,12 @@ from typing import Any
 import pandas as pd
 
 from dacnn_search.common.files import write_atomic
-from dacnn_search.network.cost import Cost, estimate_cost
-from dacnn_search.paper.archive import Record
-from dacnn_search.paper.compression import Measured
-from dacnn_search.paper.data import PaperData
+from dacnn_search.network.cost import Cost
+from dacnn_search.paper.compression import prune_ratio
 from dacnn_search.paper.experiments import PROTOCOL, REFERENCE, Conditions, Experiment, Member
-from dacnn_search.paper.markdown import markdown_table
+from dacnn_search.paper.markup import markdown_table
 from dacnn_search.paper.published import EXTRA_TO, Published
+from dacnn_search.paper.trainings import PaperData, Record
 
 __all__ = ["Results", "Row", "notes_of", "rows_of", "visible_cells", "write_tables"]
 
@@ -42,32 +41,25 @@ DROPS = "Drops are in points of accuracy, prune ratios in percent of its paramet
 
 @dataclass(frozen=True)
 class Results:
-    """The trainings that were done under some conditions.
-
-    Args:
-        records: The ledger's records of each network, one per seed.
-        data: The images by data set.
-    """
+    """The trainings that were done under some conditions."""
 
     conditions: Conditions
-    records: Mapping[Member, Sequence[Record]]
-    data: Mapping[str, PaperData]
+    records: Mapping[Member, Sequence[Record]]  # the ledger's records of each network, one per seed
+    data: Mapping[str, PaperData]  # by data set
 
     def cost(self, member: Member) -> Cost:
         """Return the size of a network under these conditions."""
-        images = self.data[member.dataset].images
-        return estimate_cost(self.conditions.architecture(member.network), images.input_shape, images.num_classes)
+        return self.data[member.dataset].cost(self.conditions.architecture(member.network))
 
     def errors(self, member: Member) -> list[float]:
         """Return the test errors in percent of the trainings that reached their last epoch."""
         scores = [record["test_accuracy"] for record in self.records[member]]
         return [100 * (1 - score) for score in scores if score is not None]
 
-    def measured(self, member: Member) -> Measured:
-        """Return size and mean accuracy of a network."""
-        cost, errors = self.cost(member), self.errors(member)
-        accuracy = 1 - statistics.fmean(errors) / 100 if errors else None
-        return Measured(member.network, cost.parameters, cost.macs, cost.file_bytes, accuracy)
+    def error(self, member: Member) -> float | None:
+        """Return the mean of `errors`, None if there are none."""
+        errors = self.errors(member)
+        return statistics.fmean(errors) if errors else None
 
 
 def rows_of(experiment: Experiment, results: Results) -> list[Row]:
@@ -100,7 +92,6 @@ def _row(published: Published, results: Results) -> Row:
     if published.extra_parameters is not None:
         extra = parameters - results.cost(Member(member.dataset, EXTRA_TO[published.table])).parameters
     scores = [score for record in records for score in record["curve"]["test_accuracy"] if score is not None]
-    error = statistics.fmean(errors) if errors else None
     as_published = not results.conditions.changes and results.data[member.dataset].is_whole
     reasons = [f"seed {record['seed']}: {record['reason']}" for record in records if record["reason"]]
     return {
@@ -111,12 +102,12 @@ def _row(published: Published, results: Results) -> Row:
         "published parameters": published.parameters,
         "extra parameters": extra,
         "published extra parameters": published.extra_parameters,
-        "error": error,
+        "error": results.error(member),
         "standard deviation": statistics.stdev(errors) if len(errors) > 1 else None,
         "trainings": len(errors),
         "lowest of any epoch": 100 * (1 - max(scores)) if scores else None,
         "published error": published.top1_error,
-        "difference": _less(error, published.top1_error) if as_published else None,
+        "difference": _less(results.error(member), published.top1_error) if as_published else None,
         "against": None,
         "change": None,
         "published change": None,
@@ -136,15 +127,15 @@ def _less(a: float | None, b: float | None) -> float | None:
 
 def _pruning_row(published: Published, results: Results) -> Row:
     """Return a row of Table 8, with size and accuracy of our network if it is one."""
-    reference = results.measured(REFERENCE)
-    ours = results.measured(Member(published.dataset, published.zoo_name)) if published.zoo_name else None
+    member, reference = Member(published.dataset, published.zoo_name), results.cost(REFERENCE)
+    ours = results.cost(member) if published.zoo_name else None
     return {
         "method": published.model,
-        "network": ours and ours.name,
+        "network": published.zoo_name or None,
         "parameters": ours and ours.parameters,
-        "accuracy drop": ours and ours.accuracy_drop(reference),
+        "accuracy drop": ours and _less(results.error(member), results.error(REFERENCE)),
         "published drop": published.accuracy_drop,
-        "prune ratio": ours and ours.prune_ratio(reference),
+        "prune ratio": ours and prune_ratio(ours.parameters, reference.parameters),
         "published ratio": published.prune_ratio,
         "weights in bytes": ours and ours.file_bytes,
         "MACs ratio": ours and ours.macs / reference.macs,
@@ -153,15 +144,14 @@ def _pruning_row(published: Published, results: Results) -> Row:
 
 def notes_of(experiment: Experiment, results: Results, rows: Sequence[Row]) -> list[str]:
     """Return what there is to say of the conditions, the data, the trainings and the columns."""
-    datasets = dict.fromkeys(member.dataset for member in experiment.members)
-    notes = [PROTOCOL, results.conditions.note, *(results.data[name].note for name in datasets)]
+    notes = [PROTOCOL, results.conditions.note, *(results.data[name].note for name in experiment.datasets)]
     records = [record for member in experiment.members for record in results.records[member]]
     notes += _origin(records) if records else ["Nothing is trained yet."]
     if experiment.kind == "pruning":
-        reference = results.measured(REFERENCE)
-        error = "" if reference.accuracy is None else f", test error {100 * (1 - reference.accuracy):.2f}%"
-        size = f"{reference.parameters:,} parameters, {reference.file_bytes:,} bytes of weights"
-        return [*notes, f"Compared with {reference.name} here: {size}{error}.", DROPS]
+        cost, error = results.cost(REFERENCE), results.error(REFERENCE)
+        size = f"{cost.parameters:,} parameters, {cost.file_bytes:,} bytes of weights"
+        tested = "" if error is None else f", test error {error:.2f}%"
+        return [*notes, f"Compared with {REFERENCE.network} here: {size}{tested}.", DROPS]
     return [*notes, ERRORS, *([CHANGES] if any(row["against"] for row in rows) else []), *_rank_correlations(rows)]
 
 

@@ -8,11 +8,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dacnn_search.search.listener import Listener, RunningTrial, Snapshot
+from dacnn_search.search.listener import Listener, Snapshot
 from dacnn_search.search.remaining import RemainingTime
 from dacnn_search.search.report import ReportWriter
 from dacnn_search.search.sampler.proposals import Proposal, Proposals, Proposer
-from dacnn_search.search.stopping import NoStopping, StoppingRule, make_stopping
+from dacnn_search.search.stopping import RULES, StoppingRule
 from dacnn_search.search.trial import OpenTrials, Trial, progress_in, training_seed, what_is_missing
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SearchSettings
@@ -93,7 +93,7 @@ class Search:
     @property
     def stops(self) -> bool:
         """Whether trials may be stopped early."""
-        return not isinstance(self._rule, NoStopping)
+        return self.settings.stopping != "none"
 
     @property
     def late(self) -> bool:
@@ -314,15 +314,15 @@ class Search:
         left, budget = self._remaining.seconds(), self.settings.time_budget
         return left if left is None or budget is None else max(0.0, min(left, budget - self.elapsed))
 
-    def _running_trial(self, trial: Trial) -> RunningTrial:
-        return RunningTrial(
-            trial=trial.proposal.trial,
-            fingerprint=trial.proposal.architecture.fingerprint,
-            parameters=trial.proposal.cost.parameters,
-            epoch=len(trial.epochs),
-            epochs=self._epochs,
-            accuracy=trial.epochs[-1].get("validation_accuracy") if trial.epochs else None,
-        )
+    def _running_trial(self, trial: Trial) -> dict[str, Any]:
+        return {
+            "trial": trial.proposal.trial,
+            "fingerprint": trial.proposal.architecture.fingerprint,
+            "parameters": trial.proposal.cost.parameters,
+            "epoch": len(trial.epochs),
+            "epochs": self._epochs,
+            "accuracy": trial.epochs[-1].get("validation_accuracy") if trial.epochs else None,
+        }
 
 
 class Clock:
@@ -372,7 +372,7 @@ def _make_proposer(
 
 def _make_rule(settings: SearchSettings, epochs: int, records: Sequence[Record]) -> StoppingRule:
     """Return the stopping rule, which has learnt from the trials of earlier sessions."""
-    rule = make_stopping(settings.stopping, epochs)
+    rule = RULES[settings.stopping](epochs)
     for record in records:
         rule.learn(progress_in(record))
     return rule

@@ -16,10 +16,10 @@ from dacnn_search.common.files import lock, sha256_of, write_atomic
 from dacnn_search.common.interrupt import orderly_end
 from dacnn_search.data.dataset import ImageData, load
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.search.cluster.ray_cluster import RaySession, ray_session
+from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.cluster.slots import Demand, Resources, Share, Slots, demand_of, most_excess
 from dacnn_search.search.cluster.tasks import run_tasks, start_task, train_fully
-from dacnn_search.search.listener import Listener, Retraining, RunningTrial
+from dacnn_search.search.listener import Listener
 from dacnn_search.search.precision import fix_run_precision
 from dacnn_search.search.report import snapshot_of, write_status
 from dacnn_search.space.settings import RetrainSettings
@@ -90,7 +90,7 @@ def retrain(
         searched.get("gpus_per_trial") if gpus_per_trial is None else gpus_per_trial,
         verbose,
     )
-    with ray_session(resources) as session:
+    with RaySession(resources) as session:
         return retrain_in_session(
             run, session, top=top, epochs=epochs, seeds=seeds, repair=repair, listener=listener or Listener()
         )
@@ -130,7 +130,7 @@ def retrain_in_session(
                 if len(handler.failures) == len(trainings):
                     raise DacnnSearchError(handler.failures[0])
         if judgement := judge(run.networks):
-            listener.say(str(judgement))
+            listener.say(judgement)
         chosen = {record["fingerprint"] for record in spread(run.front, settings.top)}
         return [dict(record) for record in ledger.records if record["fingerprint"] in chosen]
 
@@ -293,15 +293,16 @@ class _Progress:
 
     def _tell(self, state: str, message: str | None = None) -> None:
         running = [
-            RunningTrial(t.record["trial"], t.record["fingerprint"], t.record["parameters"], epoch, self._epochs, None)
-            for t, epoch in self._running.items()
+            {name: training.record[name] for name in ("trial", "fingerprint", "parameters")}
+            | {"epoch": epoch, "epochs": self._epochs, "accuracy": None}
+            for training, epoch in self._running.items()
         ]
         snapshot = replace(
             self._search,
             state=state,
             message=message,
             running=running,
-            retraining=Retraining(self._done, self._trainings),
+            retraining={"finished": self._done, "trainings": self._trainings},
         )
         with contextlib.suppress(OSError):  # the status is for others; nothing depends on it
             write_status(self._run, snapshot)

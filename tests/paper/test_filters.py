@@ -75,7 +75,7 @@ def test_grid(classifier, tmp_path):
         if np.array_equal(grid[y, x : x + 96], enlarged[0]) and np.array_equal(grid[y : y + 96, x : x + 96], enlarged)
     ]
     assert len(found) == 1
-    texts = filter_figure(pictures).data[1].text
+    texts = filter_figure(pictures, "network").data[1].text
     assert [text.split("<br>")[0] for text in texts] == [
         "stem, filter 1",
         "stem, filter 5",
