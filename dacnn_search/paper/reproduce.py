@@ -2,7 +2,13 @@
 
 The paper's protocol: the whole training set is trained on, without a validation part; the test set is looked at every
 epoch, which is what figures 4 and 6 show; nothing is selected by it, the error of a table is that of the last epoch.
-(A search never sees the test images.)
+(A search never sees the test images.) All tables and figures share one folder of trainings:
+
+| | |
+|---|---|
+| `trainings.jsonl` | a ledger with a line per network, data, recipe and seed |
+| `networks/<name>-<key>/` | the trained networks, as folders like those of an export |
+| `checkpoints/` | of trainings that are not finished |
 """
 
 import time
@@ -18,11 +24,10 @@ from dacnn_search.common.files import lock
 from dacnn_search.common.interrupt import Stop, orderly_end
 from dacnn_search.common.units import format_duration
 from dacnn_search.export.folder import WEIGHTS
-from dacnn_search.paper.archive import CHECKPOINTS, LEDGER, Task, network_folder, records_of, write_network
-from dacnn_search.paper.data import PaperData, load_data
 from dacnn_search.paper.experiments import PROTOCOL, Conditions, Experiment
 from dacnn_search.paper.page import write_report
 from dacnn_search.paper.report import Results
+from dacnn_search.paper.trainings import PaperData, Task, load_data, network_folder
 from dacnn_search.paper.worker import train_watched
 from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.cluster.slots import Resources, demand_of
@@ -31,8 +36,9 @@ from dacnn_search.search.listener import Listener
 from dacnn_search.storage.checkpoint import Checkpoints
 from dacnn_search.storage.ledger import Ledger
 
-__all__ = ["reproduce"]
+__all__ = ["LEDGER", "reproduce"]
 
+LEDGER, CHECKPOINTS = "trainings.jsonl", "checkpoints"
 CHECKPOINT_SECONDS = 300.0
 SECONDS_PER_LINE = 10.0  # between two reports on what is running
 
@@ -97,7 +103,7 @@ class _Reproduction:
     def _is_done(self, task: Task) -> bool:
         """Return whether there is a record of a training and, if filters of the network are pictured, the network."""
         pictured = any(task.member in each.members for each in self.experiments if each.kind == "filters")
-        records = [record for record in records_of(task, self.ledger.records) if record["seed"] == task.seed]
+        records = [record for record in task.find(self.ledger.records) if record["seed"] == task.seed]
         weights = [network_folder(self.results, record) / WEIGHTS for record in records]
         return any(path.is_file() or not pictured for path in weights)
 
@@ -118,7 +124,7 @@ class _Reproduction:
                 run_tasks(missing, self, self._slots.concurrency, stop)
 
     def write_reports(self) -> list[Path]:
-        records = {task.member: records_of(task, self.ledger.records) for task in self._tasks}
+        records = {task.member: task.find(self.ledger.records) for task in self._tasks}
         results = Results(self.conditions, records, self.data)
         return [write_report(experiment, results, self.results) for experiment in self.experiments]
 
@@ -145,7 +151,7 @@ class _Reproduction:
         """Write the trained network, then the record that speaks of it."""
         record = task.record(result)
         if record["reason"] is None:
-            write_network(task, record, result["weights"], network_folder(self.results, record))
+            task.write_network(record, result["weights"], self.results)
         self.ledger.append(record)
         self._checkpoints.drop(task.key)
         self._end(task)
