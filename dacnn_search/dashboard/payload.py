@@ -36,6 +36,7 @@ PART_OF = {
     "norm": "batch norm",
     "classifier": "classifier",
 }
+NETWORK = ("network", "config", "drawing", "unshared", "parts")
 SETTINGS = ("sampler", "stopping", "seed", "epochs", "recipe")
 ORIGIN = ("description", "started", "machine", "versions", "git_commit")
 MOST_CURVE_POINTS = 240_000  # of all trials together, about 1.2 MB
@@ -115,9 +116,7 @@ def _columns(run: RunDirectory) -> dict[str, list[Any]]:
         columns[name] = [None if r.get(name) is None else round(r[name], 5) for r in records]
     columns["trainings"] = [len(r.get("accuracies") or [None]) for r in records]  # whose mean the accuracy is
     columns["state"] = [STATES.index(r["state"]) for r in records]
-    for name in ("network", "config", "drawing", "unshared", "parts"):
-        columns[name] = [network[name] for network in networks]
-    return columns
+    return columns | {name: [network[name] for network in networks] for name in NETWORK}
 
 
 @functools.lru_cache(maxsize=20_000)
@@ -152,10 +151,8 @@ def _curves(records: Sequence[Record]) -> dict[str, list[Any]]:
     """
     kinds = ("accuracy", "loss", "train_loss")
     most = max(10, MOST_CURVE_POINTS // (len(kinds) * max(len(records), 1)))
-    curves = [r.get("curve") or {} for r in records]
-    columns: dict[str, list[Any]] = {kind: [_thinned(c.get(kind) or [], most) for c in curves] for kind in kinds}
-    columns["length"] = [len(c.get("accuracy") or []) for c in curves]
-    return columns
+    thinned = {kind: [_thinned(r["curve"][kind], most) for r in records] for kind in kinds}
+    return {**thinned, "length": [len(r["curve"]["accuracy"]) for r in records]}
 
 
 def _thinned(values: Sequence[float | None], most: int) -> list[int | None]:
