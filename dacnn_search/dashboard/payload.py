@@ -72,13 +72,12 @@ def shown_data(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _facts_of(run: RunDirectory) -> dict[str, Any]:
     """Return what the page tells of a run as a whole: no secret and, as far as possible, no absolute path."""
-    environment = run.environment
-    space = environment.get("space") or {}
-    return {
-        **{name: environment.get(name) for name in (*SETTINGS, *ORIGIN)},
+    facts = {name: run.environment.get(name) for name in (*SETTINGS, *ORIGIN)}
+    space = run.environment.get("space") or {}
+    return facts | {
         "name": run.name,
         "folder": _relative(run.folder),
-        "command": _shown_command(environment.get("command") or []),
+        "command": _shown_command(run.environment.get("command") or []),
         "data": shown_data(run.data),
         "space": {key: value for key, value in space.items() if key != "given"},
     }
@@ -99,11 +98,8 @@ def _shown_command(command: Sequence[str]) -> str:
 
 def _status(run: RunDirectory) -> dict[str, Any]:
     """Return `status.json` with the search's seconds by the ledger."""
-    status = {**run.status, "elapsed": run.elapsed}
-    if status.get("message"):
-        message = status["message"].replace(str(run.folder.resolve()), _relative(run.folder))
-        status["message"] = mask_secrets(message)
-    return status
+    message = (run.status.get("message") or "").replace(str(run.folder.resolve()), _relative(run.folder))
+    return {**run.status, "elapsed": run.elapsed, "message": mask_secrets(message) or None}
 
 
 def _columns(run: RunDirectory) -> dict[str, list[Any]]:

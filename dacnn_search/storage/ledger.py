@@ -72,8 +72,6 @@ class Ledger:
                 `<name>.damaged-<n>`, and a LedgerWarning tells how many lines were dropped.
             advice: How a user asks for the repair; by default as for a run directory.
         """
-        if not path.exists():
-            write_atomic(path, b"")
         contents = _read(path, keys, repair, advice)
         kept = len(contents.records)
         if contents.damage:
@@ -88,7 +86,7 @@ class Ledger:
         elif contents.torn:
             warnings.warn(f"{path}:{contents.count}: cut off an unfinished last line", LedgerWarning, stacklevel=2)
         whole = b"".join(contents.whole)
-        if whole != contents.data:
+        if whole != contents.data or not path.exists():
             write_atomic(path, whole)
         return cls(path, contents.records, len(whole))
 
