@@ -75,8 +75,7 @@ def _read_network(options: SimpleNamespace) -> TrainSettings:
             raise InputError("--network must have --data beside it, but has none")
         values = {"architecture": get(options.network), "data": None, "name": options.network}
         return TrainSettings.model_construct(**values, recipe=Recipe(), seed=0)
-    settings, _ = read_settings(options.config, TrainSettings if options.data is None else NetworkSettings)
-    return settings
+    return read_settings(options.config, TrainSettings if options.data is None else NetworkSettings)
 
 
 def _settings_of_trial(run: RunDirectory, trial: int) -> TrainSettings:

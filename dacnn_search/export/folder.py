@@ -241,4 +241,4 @@ def read_input(folder: Path) -> NetworkInput:
 
 def read_config(folder: Path) -> NetworkSettings:
     """Read `config.yaml`. Raises InputError with file and line."""
-    return read_settings(folder / CONFIG, NetworkSettings)[0]
+    return read_settings(folder / CONFIG, NetworkSettings)
