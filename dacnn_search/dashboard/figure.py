@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -9,7 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from dacnn_search.common.errors import InputError
+from dacnn_search.common.units import format_count
 from dacnn_search.dashboard.template import render
 from dacnn_search.storage.front import Record
 from dacnn_search.storage.run_directory import RunDirectory
@@ -35,13 +39,10 @@ class _Frame:
     accuracies: tuple[float, float]
 
     def x(self, parameters: float) -> float:
-        low, high = (math.log(size) for size in self.sizes)
-        return round(self.left + (math.log(parameters) - low) / (high - low) * (self.right - self.left), 1)
+        return round(float(np.interp(math.log(parameters), np.log(self.sizes), (self.left, self.right))), 1)
 
     def y(self, accuracy: float) -> float:
-        low, high = self.accuracies
-        clipped = min(max(accuracy, low), high)
-        return round(self.bottom - (clipped - low) / (high - low) * (self.bottom - self.top), 1)
+        return round(float(np.interp(accuracy, self.accuracies, (self.bottom, self.top))), 1)
 
     def staircase(self, front: Sequence[Record]) -> str:
         """Return the line along a front: the accuracy one can have with at most that many parameters."""
@@ -94,7 +95,7 @@ def rasterised(figure: str) -> bytes:
         source.write_text(figure, encoding="utf-8")
         command = [browser, "--headless", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={name}/profile"]
         command += [f"--window-size={WIDTH},{HEIGHT}", f"--force-device-scale-factor={PIXEL_RATIO}"]
-        if hasattr(os, "geteuid") and os.geteuid() == 0:
+        if os.geteuid() == 0:
             command.append("--no-sandbox")  # with it, the browser refuses to run as root; the page is our own figure
         try:
             command += [f"--screenshot={target}", source.as_uri()]
@@ -109,8 +110,7 @@ def rasterised(figure: str) -> bytes:
 def _size_ticks(low: float, high: float) -> list[tuple[float, str]]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5) if low <= step * 10.0**decade <= high]
-    units = [next(unit for unit in ((1e6, " M"), (1e3, " k"), (0, "")) if tick >= unit[0]) for tick in ticks]
-    return [(tick, f"{tick / (unit or 1):g}{letter}") for tick, (unit, letter) in zip(ticks, units, strict=True)]
+    return [(tick, re.sub(r"\.0+", "", format_count(tick))) for tick in ticks]
 
 
 def _accuracy_ticks(low: float, high: float) -> list[tuple[float, str]]:

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,6 @@ PART_OF = {
     "norm": "batch norm",
     "classifier": "classifier",
 }
-PARTS = tuple(PART_OF.values())
 SETTINGS = ("sampler", "stopping", "seed", "epochs", "recipe")
 ORIGIN = ("description", "started", "machine", "versions", "git_commit")
 MOST_CURVE_POINTS = 240_000  # of all trials together, about 1.2 MB
@@ -48,19 +46,20 @@ def run_payload(run: RunDirectory) -> dict[str, Any]:
     records = run.records
     indices = {record["trial"]: index for index, record in enumerate(records)}
     shares, note = importance(records)
+    choices = dict.fromkeys(name for r in records for name in r["choices"])
     return {
         "run": _facts_of(run),
         "status": _status(run),
         "references": run.environment.get("references") or [],
         "states": STATES,
-        "parts": PARTS,
+        "parts": list(PART_OF.values()),
         "trials": _columns(run),
         "curves": _curves(records),
         "front": [indices[record["trial"]] for record in run.front],
         "hypervolume": hypervolumes(records, run.scale),
         "retrained": _retrained(run, indices),
         "judgement": judge(run.networks),
-        "choices": _choices(records),
+        "choices": {name: [r["choices"].get(name) for r in records] for name in choices},
         "importance": {"choices": shares, "note": note},
     }
 
@@ -108,8 +107,7 @@ def _status(run: RunDirectory) -> dict[str, Any]:
 
 def _columns(run: RunDirectory) -> dict[str, list[Any]]:
     records = run.records
-    channels = (run.data.get("input_shape") or [1])[0]
-    classes = run.data.get("num_classes") or 10
+    channels, classes = run.data.get("input_shape", [1])[0], run.data.get("num_classes", 10)
     networks = [_describe(json.dumps(r["architecture"]), channels, classes) for r in records]
     plain = ("trial", "parameters", "macs", "epochs", "reason", "duplicates", "fingerprint")
     columns: dict[str, list[Any]] = {name: [r.get(name) for r in records] for name in plain}
@@ -126,11 +124,11 @@ def _columns(run: RunDirectory) -> dict[str, list[Any]]:
 def _describe(text: str, channels: int, classes: int) -> dict[str, Any]:
     """Describe the network of an architecture's JSON; cached, as a page is often rewritten during a search.
 
-    `unshared` are the parameters of the same network with free weights, `parts` the parameters per entry of PARTS.
+    `unshared` are the parameters of the same network with free weights, `parts` the parameters of each part.
     """
     architecture = Architecture.from_dict(json.loads(text))
     free = dataclasses.replace(architecture, sharing="none", anchors=1, residual=architecture.is_residual)
-    parts: Counter[str] = Counter()
+    parts = dict.fromkeys(PART_OF.values(), 0)
     for name, shape in tensor_shapes(architecture, channels, classes):
         parts[next(part for key, part in PART_OF.items() if key in name)] += math.prod(shape)
     drawing: list[list[Any]] = [[] for _ in architecture.sections]
@@ -140,16 +138,10 @@ def _describe(text: str, channels: int, classes: int) -> dict[str, Any]:
         drawing[block.section].append([layers, block.shortcut])
     return {
         "network": str(architecture),
-        "config": [
-            [[s.depth, s.width, s.regulators] for s in architecture.sections],
-            architecture.sharing,
-            architecture.anchors,
-            architecture.residual,
-            architecture.batch_norm,
-        ],
+        "config": dataclasses.astuple(architecture),
         "drawing": drawing,
         "unshared": count_parameters(free, channels, classes),
-        "parts": [parts[part] for part in PARTS],
+        "parts": list(parts.values()),
     }
 
 
@@ -192,9 +184,3 @@ def _shown_config(file: Path) -> str | None:
         return None
     root = re.compile(r"^( +root: '?)(/[^'\n]+)", re.MULTILINE)
     return root.sub(lambda found: found[1] + os.path.relpath(found[2]), file.read_text(errors="replace"))
-
-
-def _choices(records: Sequence[Record]) -> dict[str, list[Any]]:
-    """Return a column per choice; null where a trial did not have it."""
-    names = dict.fromkeys(name for r in records for name in r.get("choices") or {})
-    return {name: [(r.get("choices") or {}).get(name) for r in records] for name in names}

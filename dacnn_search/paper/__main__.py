@@ -56,13 +56,14 @@ def main(**given: Any) -> None:
     elif options.filters:
         import torch
 
+        from dacnn_search.export.classifier import load_model
         from dacnn_search.paper.filters import FILTERS, visualise, write_filters
 
         torch.set_num_threads(1)  # a few images at a time are too little for more
         for folder in options.filters:
-            out = options.results / "filters" / folder.resolve().name
-            pictures = visualise(folder, layers=options.layers or None, filters=options.channels or FILTERS)
-            print(write_filters(pictures, out))
+            pictures = visualise(load_model(folder), layers=options.layers, filters=options.channels or FILTERS)
+            name = folder.resolve().name
+            print(write_filters(pictures, name, options.results / "filters" / name))
     else:
         _reproduce(options)
 

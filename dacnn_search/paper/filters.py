@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import plotly.express as px
 import plotly.graph_objects as go
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.files import write_atomic
-from dacnn_search.export.classifier import Classifier, load_model
+from dacnn_search.export.classifier import Classifier
 from dacnn_search.paper.markup import html_page
 
 __all__ = ["FILTERS", "FilterPictures", "filter_figure", "visualise", "write_filters", "write_png"]
@@ -26,53 +27,26 @@ __all__ = ["FILTERS", "FilterPictures", "filter_figure", "visualise", "write_fil
 FILTERS, STEPS = 5, 100
 RATE = 0.02  # of the pixels' range, per step
 NOISE = 0.05  # standard deviation of the first image around grey
-# Of the PNG, in pixels: a picture's side (about), the gap between pictures, room for names of layers and of filters.
+# Of the grid, in pixels: a picture's side (about), the gap between pictures, room for names of layers and of filters.
 SIDE, GAP, MARGIN, HEADING = 96, 6, 220, 32
+NOTE = "Each picture was found by gradient ascent from noise: one filter of one layer responds strongly to it."
 
 
 @dataclass(frozen=True)
 class FilterPictures:
-    """The pictures of a network's filters, a row per layer.
+    """The pictures of a network's filters, a row per layer. Responses are those after batch norm and before ReLU."""
 
-    Args:
-        layers: The names of the rows.
-        filters: The channel numbers of each row.
-        images: (rows, columns, H, W, C) uint8.
-        responses: (rows, columns), mean response of a filter to its picture, after batch norm and before ReLU.
-        before: (rows, columns), mean response to the noise that the picture began with.
-    """
-
-    network: str
-    layers: tuple[str, ...]
-    filters: tuple[tuple[int, ...], ...]
-    images: np.ndarray
-    responses: np.ndarray
-    before: np.ndarray
-
-    @property
-    def headings(self) -> list[str]:
-        """Names of the columns, empty where layers have different filters."""
-        same = len(set(self.filters)) == 1
-        return [f"filter {number}" if same else "" for number in self.filters[0]]
-
-    def mosaic(self, factor: int, gap: int) -> tuple[np.ndarray, int, int]:
-        """Return all pictures enlarged in one white image (H, W, 3) uint8, and the steps from one to the next (y, x).
-
-        Other images than RGB are shown by the mean of their channels.
-        """
-        images = self.images
-        if images.shape[-1] != 3:
-            images = np.repeat(images.mean(axis=-1, keepdims=True).astype(np.uint8), 3, axis=-1)
-        images = images.repeat(factor, 2).repeat(factor, 3)
-        images = np.pad(images, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
-        rows, columns, height, width, _ = images.shape
-        return images.swapaxes(1, 2).reshape(rows * height, columns * width, 3), height, width
+    layers: tuple[str, ...]  # the names of the rows
+    filters: tuple[tuple[int, ...], ...]  # the channel numbers of each row
+    images: np.ndarray  # (rows, columns, H, W, C) uint8
+    responses: np.ndarray  # (rows, columns): the mean response of a filter to its picture
+    before: np.ndarray  # (rows, columns): the mean response to the noise that the picture began with
 
 
 def visualise(
-    model: Classifier | Path,
+    model: Classifier,
     *,
-    layers: Sequence[int] | None = None,
+    layers: Sequence[int] = (),
     filters: int | Sequence[int] = FILTERS,
     steps: int = STEPS,
     seed: int = 0,
@@ -82,72 +56,73 @@ def visualise(
     Raises InputError for layers or filters that are not there.
 
     Args:
-        model: A trained network or its folder.
         layers: Their numbers: 0 for the stem, 1 for the first layer after it. By default all.
         filters: Their channel numbers, or how many, spread over all channels.
     """
-    name = str(model.name) if isinstance(model, Path) else str(model.architecture)
-    classifier = model if isinstance(model, Classifier) else load_model(model)
-    known = _layers(classifier)
-    chosen = list(range(len(known))) if layers is None else list(layers)
-    if not chosen or not all(0 <= layer < len(known) for layer in chosen):
+    known = _layers(model)
+    chosen = list(layers) or list(range(len(known)))
+    if not all(0 <= layer < len(known) for layer in chosen):
         raise InputError(f"layers must lie between 0, the stem, and {len(known) - 1}, but are {chosen}")
     results = []
     for label, norm, width in (known[layer] for layer in chosen):
         channels = _channels(filters, width, label)
-        results.append((label, channels, *_ascend(classifier, norm, channels, steps, seed)))
+        results.append((label, channels, *_ascend(model, norm, channels, steps, seed)))
     labels, channel_sets, images, responses, before = zip(*results, strict=True)
-    return FilterPictures(name, labels, channel_sets, np.stack(images), np.stack(responses), np.stack(before))
+    return FilterPictures(labels, channel_sets, np.stack(images), np.stack(responses), np.stack(before))
 
 
-def write_filters(pictures: FilterPictures, folder: Path) -> Path:
+def write_filters(pictures: FilterPictures, network: str, folder: Path) -> Path:
     """Write `filters.png` and `filters.html` to a folder, which is made if it is not there; return it."""
     folder.mkdir(parents=True, exist_ok=True)
     write_png(pictures, folder / "filters.png")
-    notes = ["Each picture was found by gradient ascent from noise: one filter of one layer responds strongly to it."]
-    title = f"Filters of {pictures.network}"
-    write_atomic(folder / "filters.html", html_page(title, notes, [filter_figure(pictures)]))
+    page = html_page(f"Filters of {network}", [NOTE], [filter_figure(pictures, network)])
+    write_atomic(folder / "filters.html", page)
     return folder
 
 
 def write_png(pictures: FilterPictures, path: Path) -> None:
     """Write a grid with a row per layer, named on its left."""
-    factor = max(1, round(SIDE / max(pictures.images.shape[2:4])))
-    mosaic, step_y, step_x = pictures.mosaic(factor, GAP)
-    grid = Image.new("RGB", (MARGIN + mosaic.shape[1], HEADING + mosaic.shape[0]), "white")
-    grid.paste(Image.fromarray(mosaic), (MARGIN, HEADING))
-    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(14)
-    for column, name in enumerate(pictures.headings):
-        draw.text((MARGIN + column * step_x, 8), name, fill="black", font=font)
-    for row, name in enumerate(pictures.layers):
-        draw.text((8, HEADING + row * step_y + (step_y - GAP) // 2 - 10), name, fill="black", font=font)
     data = io.BytesIO()
-    grid.save(data, "PNG", optimize=True)
+    _draw_grid(pictures)[0].save(data, "PNG", optimize=True)
     write_atomic(path, data.getvalue())
 
 
-def filter_figure(pictures: FilterPictures) -> go.Figure:
+def filter_figure(pictures: FilterPictures, network: str) -> go.Figure:
     """Draw the grid for a browser: pointing at a picture tells its filter and how strongly it responds."""
-    mosaic, step_y, step_x = pictures.mosaic(1, 2)
-    rows, columns = pictures.responses.shape
-    x, y = step_x * (np.arange(columns) + 0.5), step_y * (np.arange(rows) + 0.5)  # centres
-    names = [html.escape(name) for name in pictures.layers]
+    grid, centres = _draw_grid(pictures)
     words = [
-        f"{names[row]}, filter {pictures.filters[row][column]}<br>mean response "
+        f"{html.escape(pictures.layers[row])}, filter {pictures.filters[row][column]}<br>mean response "
         f"{pictures.responses[row, column]:.2f}, to the noise before {pictures.before[row, column]:.2f}"
-        for row, column in np.ndindex(rows, columns)
+        for row, column in np.ndindex(pictures.responses.shape)
     ]
-    figure = go.Figure(go.Image(z=mosaic, hoverinfo="skip"))
-    invisible = {"mode": "markers", "marker": {"size": 40, "opacity": 0}}
-    hover = {"text": words, "hovertemplate": "%{text}<extra></extra>"}
-    figure.add_scatter(x=np.tile(x, rows), y=np.repeat(y, columns), **hover, **invisible)
-    figure.update_yaxes(range=[rows * step_y, 0], tickvals=y, ticktext=names, automargin=True)
-    figure.update_yaxes(constrain="domain", constraintoward="top", zeroline=False)
-    figure.update_xaxes(range=[0, columns * step_x], tickvals=x, ticktext=pictures.headings, side="top")
-    figure.update_xaxes(constrain="domain", constraintoward="left", showgrid=False)
-    title = {"text": f"Filters of {html.escape(pictures.network)}", "x": 0, "font": {"size": 16}}
-    size = {"width": 260 + 110 * columns, "height": 110 + 110 * rows, "margin_b": 10}
-    return figure.update_layout(title=title, template="plotly_white", showlegend=False, **size)
+    figure = px.imshow(grid, title=f"Filters of {html.escape(network)}", template="plotly_white")
+    figure.update_traces(hovertemplate=None, hoverinfo="skip").update_xaxes(visible=False).update_yaxes(visible=False)
+    x, y = zip(*centres, strict=True)
+    figure.add_scatter(x=x, y=y, mode="markers", opacity=0, text=words, hovertemplate="%{text}<extra></extra>")
+    layout = {"width": grid.width, "height": grid.height + 60, "margin": {"l": 0, "r": 0, "t": 60, "b": 0}}
+    return figure.update_layout(showlegend=False, hoverdistance=SIDE, **layout)
+
+
+def _draw_grid(pictures: FilterPictures) -> tuple[Image.Image, list[tuple[float, float]]]:
+    """Draw all pictures enlarged, with names; return also their centres (x, y).
+
+    Other images than RGB are shown by the mean of their channels.
+    """
+    images = pictures.images if pictures.images.shape[-1] == 3 else pictures.images.mean(axis=-1).astype(np.uint8)
+    rows, columns, *sides = images.shape[:4]
+    height, width = (max(1, round(SIDE / max(sides))) * side for side in sides)
+    grid = Image.new("RGB", (MARGIN + columns * (width + GAP), HEADING + rows * (height + GAP)), "white")
+    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(14)
+    centres = []
+    for row, column in np.ndindex(rows, columns):
+        x, y = MARGIN + column * (width + GAP), HEADING + row * (height + GAP)
+        grid.paste(Image.fromarray(images[row, column]).resize((width, height), Image.Resampling.NEAREST), (x, y))
+        centres.append((x + width / 2, y + height / 2))
+        if column == 0:
+            draw.text((8, y + height // 2 - 10), pictures.layers[row], fill="black", font=font)
+        if row == 0 and len(set(pictures.filters)) == 1:  # otherwise a column has different filters
+            draw.text((x, 8), f"filter {pictures.filters[0][column]}", fill="black", font=font)
+    return grid, centres
 
 
 def _layers(classifier: Classifier) -> list[tuple[str, nn.Module, int]]:
@@ -176,9 +151,8 @@ def _ascend(
     noise = torch.randn(len(channels), *classifier.input.shape, generator=generator)
     pixels = (0.5 + NOISE * noise).clamp(0, 1).requires_grad_()
     outputs: list[Tensor] = []
-    handle = norm.register_forward_hook(lambda module, given, output: outputs.append(output))
-    try:
-        responses = []
+    responses = []
+    with norm.register_forward_hook(lambda module, given, output: outputs.append(output)):
         for step in range(steps + 1):
             outputs.clear()
             classifier(pixels)
@@ -189,7 +163,5 @@ def _ascend(
                 # Steps have the same length for every image, so that weak filters move as fast as strong ones.
                 scale = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)
                 pixels = (pixels.detach() + RATE * gradient / scale).clamp(0, 1).requires_grad_()
-    finally:
-        handle.remove()
     images = (pixels.detach() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return images, responses[-1], responses[0]

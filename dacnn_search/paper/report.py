@@ -12,12 +12,11 @@ import pandas as pd
 
 from dacnn_search.common.files import write_atomic
 from dacnn_search.network.cost import Cost
-from dacnn_search.paper.archive import Record
 from dacnn_search.paper.compression import prune_ratio
-from dacnn_search.paper.data import PaperData
 from dacnn_search.paper.experiments import PROTOCOL, REFERENCE, Conditions, Experiment, Member
 from dacnn_search.paper.markup import markdown_table
 from dacnn_search.paper.published import EXTRA_TO, Published
+from dacnn_search.paper.trainings import PaperData, Record
 
 __all__ = ["Results", "Row", "notes_of", "rows_of", "visible_cells", "write_tables"]
 

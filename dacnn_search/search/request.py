@@ -11,7 +11,7 @@ from dacnn_search.search.cluster.slots import Resources
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SearchSettings
 from dacnn_search.space.validation import validate
-from dacnn_search.storage.resume import check_extension, check_unchanged
+from dacnn_search.storage.resume import check_space
 from dacnn_search.storage.run_directory import RunDirectory, check_name
 
 __all__ = ["SearchRequest", "prepare"]
@@ -70,9 +70,7 @@ def prepare(
     run = RunDirectory(resume)
     _check_writable(run.folder)
     own = run.space
-    if not extend:
-        check_unchanged(run, own)
-    differs = given is not None and check_extension(run, own, given, extend)
+    differs = check_space(run, own, given, extend)
     merged = _settings_of_resumed(run, own, given, settings)
     return SearchRequest(given or own, merged, results, name, run, own if differs else None, repair)
 

@@ -16,7 +16,7 @@ from dacnn_search.common.files import lock, sha256_of, write_atomic
 from dacnn_search.common.interrupt import orderly_end
 from dacnn_search.data.dataset import ImageData, load
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.search.cluster.ray_cluster import RaySession, ray_session
+from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.cluster.slots import Demand, Resources, Share, Slots, demand_of, most_excess
 from dacnn_search.search.cluster.tasks import run_tasks, start_task, train_fully
 from dacnn_search.search.listener import Listener
@@ -90,7 +90,7 @@ def retrain(
         searched.get("gpus_per_trial") if gpus_per_trial is None else gpus_per_trial,
         verbose,
     )
-    with ray_session(resources) as session:
+    with RaySession(resources) as session:
         return retrain_in_session(
             run, session, top=top, epochs=epochs, seeds=seeds, repair=repair, listener=listener or Listener()
         )

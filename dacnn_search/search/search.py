@@ -9,7 +9,7 @@ from dacnn_search.common.files import lock, sweep
 from dacnn_search.common.interrupt import orderly_end
 from dacnn_search.common.units import format_duration
 from dacnn_search.data.dataset import load
-from dacnn_search.search.cluster.ray_cluster import RaySession, ray_session
+from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.cluster.slots import demand_of_space, draw_networks
 from dacnn_search.search.driver import Search
 from dacnn_search.search.listener import Listener
@@ -57,7 +57,7 @@ def run_search(
     SIGTERM; DacnnSearchError if trials fail one after the other for one reason.
     """
     request = prepare(space, resume=resume, results=results, name=name, extend=extend, repair=repair, settings=settings)
-    with ray_session(request.resources(address, verbose)) as session:
+    with RaySession(request.resources(address, verbose)) as session:
         return search_in_session(request, session, listener=listener or Listener())
 
 

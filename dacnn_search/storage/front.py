@@ -54,17 +54,11 @@ def best_under(front: Sequence[Record], max_parameters: float) -> Record | None:
 
 @dataclass(frozen=True)
 class Scale:
-    """The box that hypervolume is measured in: accuracy from chance to 1, log10 parameters from `least` to `most`.
+    """The box that hypervolume is measured in: accuracy from chance to 1, log10 parameters from `least` to `most`."""
 
-    Args:
-        least: Parameters of the smallest network of the space.
-        most: Parameters of its largest network.
-        chance: Accuracy of guessing, in [0, 1].
-    """
-
-    least: int
-    most: int
-    chance: float
+    least: int  # parameters of the smallest network of the space
+    most: int  # parameters of its largest network
+    chance: float  # accuracy of guessing, in [0, 1]
 
     def hypervolume(self, front: Iterable[Record]) -> float:
         """Return the share of the box that a front dominates, in [0, 1]; 1 is accuracy 1 with `least` parameters."""

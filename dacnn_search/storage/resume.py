@@ -16,7 +16,7 @@ from dacnn_search.space.settings import SpaceSettings
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.run_directory import RunDirectory
 
-__all__ = ["check_extension", "check_nothing_lost", "check_unchanged", "extend_run", "forget_lost", "space_id"]
+__all__ = ["check_nothing_lost", "check_space", "extend_run", "forget_lost", "space_id"]
 
 FREE = {"name", "description", "search", "retrain", "references"}  # parts of a space that its trials don't depend on
 EXTENSIBLE = ("architecture", "constraints")  # parts that --extend may change
@@ -27,37 +27,25 @@ def space_id(settings: SpaceSettings) -> str:
     return hashlib.sha256(json.dumps(_parts(settings), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def check_unchanged(run: RunDirectory, space: SearchSpace) -> None:
-    """Compare the `space` in a run's `space.yaml` with what the run was last given.
+def check_space(run: RunDirectory, own: SearchSpace, given: SearchSpace | None, extend: bool) -> bool:
+    """Tell whether a run is to go on in another space, the one `given`, than its `own` of `space.yaml`.
 
-    Raises RunDirectoryError, with the differences, if a part that trials depend on was edited.
+    Raises RunDirectoryError, with the differences, if they differ without `extend` or in more than an extension may
+    change, and unless the run is extended, if a part of `space.yaml` that trials depend on was edited.
     """
-    before = run.given_settings
-    changes = [] if before is None else _differences(_parts(before), _parts(space.settings))
-    if changes:
-        raise RunDirectoryError(
-            f"{run.space_file}: a run directory keeps the space that its trials are of (to give it another: --space "
-            f"FILE --extend); the difference is\n{_listed(changes)}"
-        )
-
-
-def check_extension(run: RunDirectory, old: SearchSpace, new: SearchSpace, extend: bool) -> bool:
-    """Compare the space of a run with another one it is to go on in; tell whether they differ.
-
-    Raises RunDirectoryError, with the differences, if they differ in more than an extension may change, or if `extend`
-    is false.
-    """
-    changes = _differences(_parts(old.settings), _parts(new.settings))
-    if not changes:
-        return False
-    if extend and all(change.startswith(EXTENSIBLE) for change in changes):
-        return True
-    rule = (
-        "an extended run keeps its data and recipe, or its trials could not be compared; the difference is"
-        if extend
-        else "a resumed run keeps its space (to change what networks it has: --extend); the difference is"
-    )
-    raise RunDirectoryError(f"{run.folder}: {rule}\n{_listed(changes)}")
+    before = None if extend else run.given_settings
+    edits = _differences(_parts(before), _parts(own.settings)) if before else []
+    changes = _differences(_parts(own.settings), _parts(given.settings)) if given else []
+    if not edits and (not changes or (extend and all(change.startswith(EXTENSIBLE) for change in changes))):
+        return bool(changes)
+    if edits:
+        rule = "a run directory keeps the space that its trials are of (to give it another: --space FILE --extend)"
+    elif extend:
+        rule = "an extended run keeps its data and recipe, or its trials could not be compared"
+    else:
+        rule = "a resumed run keeps its space (to change what networks it has: --extend)"
+    where = run.space_file if edits else run.folder
+    raise RunDirectoryError("\n  ".join([f"{where}: {rule}; the difference is", *(edits or changes)]))
 
 
 def check_nothing_lost(
@@ -111,10 +99,6 @@ def _differences(old: Any, new: Any, path: tuple[str, ...] = ()) -> list[str]:
         return [text for key in keys for text in _differences(old.get(key), new.get(key), (*path, key))]
     words = ["nothing" if value is None else str(value) for value in (old, new)]
     return [f"{'.'.join(path)}: {' -> '.join(words)}"] if old != new else []
-
-
-def _listed(changes: Sequence[str]) -> str:
-    return "\n".join(f"  {change}" for change in changes)
 
 
 def _translated(record: Mapping[str, Any], old: SearchSpace, new: SearchSpace) -> dict[str, Any] | None:

@@ -10,13 +10,15 @@ from typing import Any
 
 from dacnn_search.common.errors import RunDirectoryError, SpaceError
 from dacnn_search.common.files import new_folder, read_json, sha256_of, write_atomic
+from dacnn_search.network.architecture import Architecture
+from dacnn_search.network.cost import estimate_cost
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SpaceSettings, plain_name
 from dacnn_search.space.validation import validate
 from dacnn_search.storage.environment import FORMAT, describe_run, describe_space
 from dacnn_search.storage.front import Record, Scale, front_of
 from dacnn_search.storage.ledger import read_ledger
-from dacnn_search.storage.trained import TrainedNetwork, trained_networks
+from dacnn_search.storage.trained import TrainedNetwork, group_retrained
 
 __all__ = ["PROPOSAL", "RETRAINED", "TRIAL", "RunDirectory", "check_name", "load_run"]
 
@@ -75,15 +77,10 @@ class RunDirectory:
     def create(
         cls, results: Path, name: str | None, space: SearchSpace, class_names: Sequence[str], settings: dict[str, Any]
     ) -> "RunDirectory":
-        """Make a new run directory below `results`.
+        """Make a new run directory below `results`, with the settings of the search in `environment.json`.
 
-        Args:
-            name: Name of the folder; by default that of the space, numbered if it is taken.
-            space: Its `text` becomes `space.yaml`.
-            class_names: Names of the data's classes.
-            settings: The settings of the search, kept in `environment.json`.
-
-        Raises RunDirectoryError if a `name` given is taken or the folder can't be made.
+        Its name is that of the space, numbered if it is taken, unless one is given. Raises RunDirectoryError if a
+        `name` given is taken or the folder can't be made.
         """
         check_name(name)
         names = [name] if name else itertools.chain([space.name], (f"{space.name}-{n}" for n in itertools.count(2)))
@@ -91,7 +88,6 @@ class RunDirectory:
             try:
                 if folder.exists():
                     continue
-                results.mkdir(parents=True, exist_ok=True)
                 environment = describe_run(folder.name, space, class_names, settings)
                 with new_folder(folder) as new:  # there as a whole or, after a crash, not at all
                     write_atomic(new / SPACE_FILE, space.text)
@@ -197,7 +193,13 @@ class RunDirectory:
     @property
     def networks(self) -> list[TrainedNetwork]:
         """The networks that were trained in full, from few parameters to many."""
-        return trained_networks(self.folder, self.data, self.retrained)
+        data, networks = self.data, []
+        for rank, records in enumerate(group_retrained(self.retrained), start=1):
+            architecture = Architecture.from_dict(records[0]["architecture"])
+            cost = estimate_cost(architecture, tuple(data["input_shape"]), data["num_classes"])
+            folder = self.folder / "best" / f"{rank:02d}-{cost.parameters}"
+            networks.append(TrainedNetwork(folder, rank, records, cost.file_bytes))
+        return networks
 
     def best(
         self,

@@ -7,28 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.network.cost import estimate_cost
 
-__all__ = ["TrainedNetwork", "beaten_on_test", "deviation_of", "group_retrained", "judge", "trained_networks"]
+__all__ = ["TrainedNetwork", "beaten_on_test", "deviation_of", "group_retrained", "judge"]
 
 Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """One network and its full trainings by one recipe.
+    """One network and its full trainings by one recipe."""
 
-    Args:
-        folder: Where its files are, or will be once it is written to `best/`.
-        rank: Its place among the retrained networks by parameters, from 1.
-        records: Its records of `retrained.jsonl`, one per seed.
-        file_bytes: Size of its float32 weights as a safetensors file.
-    """
-
-    folder: Path
-    rank: int
-    records: tuple[Record, ...]
-    file_bytes: int
+    folder: Path  # where its files are, or will be once it is written to `best/`
+    rank: int  # its place among the retrained networks by parameters, from 1
+    records: tuple[Record, ...]  # its records of `retrained.jsonl`, one per seed
+    file_bytes: int  # of its float32 weights as a safetensors file
 
     @property
     def architecture(self) -> Architecture:
@@ -55,22 +47,6 @@ class TrainedNetwork:
     def tested(self) -> list[float]:
         """The accuracies on the test images, one per seed; empty without test images."""
         return [record["test_accuracy"] for record in self.records if record["test_accuracy"] is not None]
-
-
-def trained_networks(run: Path, data: Mapping[str, Any], retrained: Iterable[Record]) -> list[TrainedNetwork]:
-    """Return the retrained networks of a run directory, from few parameters to many.
-
-    Args:
-        run: The run directory.
-        data: The `input_shape` (C, H, W) and `num_classes` of its images.
-        retrained: The records of the trainings.
-    """
-    networks = []
-    for rank, records in enumerate(group_retrained(retrained), start=1):
-        architecture = Architecture.from_dict(records[0]["architecture"])
-        cost = estimate_cost(architecture, tuple(data["input_shape"]), data["num_classes"])
-        networks.append(TrainedNetwork(run / "best" / f"{rank:02d}-{cost.parameters}", rank, records, cost.file_bytes))
-    return networks
 
 
 def group_retrained(records: Iterable[Record]) -> list[tuple[Record, ...]]:

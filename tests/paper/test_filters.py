@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from dacnn_search.common.errors import InputError
+from dacnn_search.export.best import write_best
 from dacnn_search.export.classifier import as_classifier
-from dacnn_search.export.exporter import write_best
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.network.model import build
 from dacnn_search.paper.__main__ import main
@@ -75,7 +75,7 @@ def test_grid(classifier, tmp_path):
         if np.array_equal(grid[y, x : x + 96], enlarged[0]) and np.array_equal(grid[y : y + 96, x : x + 96], enlarged)
     ]
     assert len(found) == 1
-    texts = filter_figure(pictures).data[1].text
+    texts = filter_figure(pictures, "network").data[1].text
     assert [text.split("<br>")[0] for text in texts] == [
         "stem, filter 1",
         "stem, filter 5",

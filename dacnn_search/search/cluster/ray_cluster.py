@@ -18,7 +18,7 @@ from dacnn_search.search.cluster.cleanup import guarded
 from dacnn_search.search.cluster.slots import Demand, Machine, Resources, Slots, pack
 from dacnn_search.training.memory import WORKER_ENVIRONMENT
 
-__all__ = ["RaySession", "default_environment", "ray_session"]
+__all__ = ["RaySession", "default_environment"]
 
 # For Ray and its worker processes. What the user has set stays.
 ENVIRONMENT = {
@@ -32,38 +32,26 @@ PRELOADED = ("torch", "dacnn_search.search.tune", "dacnn_search.search.cluster.w
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd")  # they exist if the machine has a GPU
 
 
-@contextlib.contextmanager
-def ray_session(resources: Resources | None = None) -> Iterator["RaySession"]:
-    """Provide Ray for the time of the context; the session starts it when it is first needed.
+class RaySession(contextlib.ExitStack):
+    """Ray for one job: the cluster at an address, the one already running in this process, or a new one.
 
-    Raises InputError if nothing answers at the address of a cluster.
+    A context manager. Ray is started when it is first needed. Raises InputError if nothing answers at the address.
     """
-    resources = resources or Resources()
-    _check_address(resources.address)
-    with contextlib.ExitStack() as to_end:
-        yield RaySession(resources, to_end)
 
-
-class RaySession:
-    """Ray for one job: the cluster at an address, the one already running in this process, or a new one."""
-
-    def __init__(self, resources: Resources, to_end: contextlib.ExitStack) -> None:
-        self.resources = resources
-        self._to_end = to_end
-        self._started = False
+    def __init__(self, resources: Resources | None = None) -> None:
+        super().__init__()
+        self.resources = resources or Resources()
+        _check_address(self.resources.address)
 
     def start(self) -> None:
-        """Start or join Ray unless that has been done. Raises InputError if the cluster can't be reached."""
-        if self._started:
-            return
-        self._to_end.enter_context(default_environment(ENVIRONMENT))
+        """Start or join Ray unless this process has it. Raises InputError if the cluster can't be reached."""
         if not ray.is_initialized():
-            folder = None if self.resources.address else self._to_end.enter_context(guarded())
+            self.enter_context(default_environment(ENVIRONMENT))
+            folder = None if self.resources.address else self.enter_context(guarded())
             _init(self.resources, folder)
-            self._to_end.callback(ray.shutdown)
-        self._started = True
+            self.callback(ray.shutdown)
 
-    def slots(self, demand: Demand | None = None) -> Slots:
+    def slots(self, demand: Demand) -> Slots:
         """Return how many trainings run at once and what each gets (see `slots.pack`).
 
         Raises InputError if the cluster can't be reached or lacks what is asked for.
