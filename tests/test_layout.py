@@ -17,7 +17,7 @@ HEAVY = {
         "training.evaluation",
     ),
     *("training.trainer", "training.weights", "training.fine_tuning", "export.classifier", "export.formats"),
-    *("export.parity", "search.report", "search.tune", "search.search", "search.precision"),
+    *("export.exporter", "export.parity", "search.report", "search.tune", "search.search", "search.precision"),
     *("search.retrain", "search.driver", "search.trial", "search.tracking"),
     *("search.sampler.surrogate", "search.sampler.domain", "search.sampler.proposals"),
     *("search.study", "search.cluster.ray_cluster", "search.cluster.worker", "search.cluster.tasks"),

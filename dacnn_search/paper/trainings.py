@@ -16,7 +16,7 @@ from dacnn_search.common.machine import package_versions
 from dacnn_search.common.privacy import relative_path
 from dacnn_search.data.dataset import DataConfig, ImageData, load
 from dacnn_search.data.published import KNOWN_SETS
-from dacnn_search.export.folder import NetworkInput, config_text, describe_network, describe_training, write_folder
+from dacnn_search.export.folder import describe_trained, write_folder
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import Cost, estimate_cost
 from dacnn_search.paper.experiments import Conditions, Member
@@ -146,14 +146,12 @@ class Task:
 
     def write_network(self, record: Record, weights: bytes, results: Path) -> None:
         """Write the trained network to a folder like those of an export."""
-        scale, images, config = self.conditions.scale, self.data.images, self.data.config
+        scale = self.conditions.scale
         name = self.member.network + (f", widths times {scale:g}" if scale != 1 else "")
-        metrics = describe_network(self.architecture, NetworkInput.of(images), name)
-        metrics["training"] = describe_training([record], images, config)
+        config, metrics = describe_trained(self.architecture, [record], self.data.images, self.data.config, name)
         target = network_folder(results, record)
         with new_folder(target, replace=True) as folder:
-            text = config_text(self.architecture, config, record["recipe"], self.seed, name)
-            write_folder(folder, text, weights, metrics, target.name)
+            write_folder(folder, config, weights, metrics, target.name)
 
 
 def network_folder(results: Path, record: Record) -> Path:
