@@ -163,7 +163,7 @@ def _read_network(options: SimpleNamespace) -> TrainSettings:
             raise InputError("--network must have --data beside it, but has none")
         return TrainSettings.model_construct(architecture=get(options.network), name=options.network)
     if options.config is not None:
-        return read_settings(options.config, TrainSettings)[0]
+        return read_settings(options.config, TrainSettings)
     run = RunDirectory(options.run)
     records = {record["trial"]: record for record in run.records}
     if options.trial not in records:

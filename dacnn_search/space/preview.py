@@ -1,5 +1,6 @@
 """A preview of a search space as text, before anything is trained."""
 
+import math
 import random
 from collections.abc import Sequence
 
@@ -43,7 +44,11 @@ def _sample(space: SearchSpace, number: int, generator: random.Random) -> tuple[
     if number <= FEW:
         fitting = [network for network, _ in space.networks()]
         return fitting, f"{len(fitting):,} of {number:,}"
-    fitting = [network for network in space.draw_descriptions(generator, FEW) if space.meets_constraints(network)]
+    tree = space.tree
+    weights = [math.prod(map(len, tree.sections[: len(frame.sections)])) for frame, _ in tree.frames]
+    drawn = (choices for _, choices in generator.choices(tree.frames, weights, k=FEW))  # each description alike
+    networks = (tree.complete(choices, lambda options: generator.choice(options.values)) for choices in drawn)
+    fitting = [network for network in networks if space.meets_constraints(network)]
     share = f"about {len(fitting) / FEW:.1%} ({len(fitting):,} of {FEW:,} drawn)"
     if len(fitting) < FEW // 10:  # hardly any that were drawn blindly: show some that were drawn to fit
         fitting = [space.draw(generator)[0] for _ in range(FEW // 10)]
