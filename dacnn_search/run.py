@@ -87,7 +87,7 @@ def run_job(request: SearchRequest, resources: Resources, tracking: "Tracking | 
             if request.run is None:  # else there may be nothing to search
                 session.start()  # its workers get ready while this process imports the rest
             from dacnn_search.dashboard.page import write_dashboard, write_index
-            from dacnn_search.export.exporter import write_best
+            from dacnn_search.export.best import write_best
             from dacnn_search.search.report import write_end
             from dacnn_search.search.retrain import retrain_in_session
             from dacnn_search.search.search import search_in_session

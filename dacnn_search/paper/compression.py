@@ -91,7 +91,7 @@ def reference_for(against: str, like: Path, trained: Path | None = None) -> Metr
             f"the reference must be the folder of a trained network or one of {', '.join(names())}, but is {against!r}"
         )
     metrics = {"training": {}, **read_metrics(like)}
-    reference = describe_network(get(against), read_input(like), against)
+    _, reference = describe_network(get(against), read_input(like), against)
     known = [read_metrics(path.parent) for path in sorted(trained.glob(f"*/{METRICS}"))] if trained else []
     tested = [
         other["training"]["test_accuracy"]

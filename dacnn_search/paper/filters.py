@@ -4,6 +4,7 @@ The paper's Figure 7. A shared kernel is pictured once per layer that uses it: o
 makes its filters differ from layer to layer.
 """
 
+import functools
 import html
 import io
 from collections.abc import Sequence
@@ -19,10 +20,10 @@ from torch import Tensor, nn
 
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.files import write_atomic
-from dacnn_search.export.classifier import Classifier
+from dacnn_search.export.classifier import Classifier, load_model
 from dacnn_search.paper.markup import html_page
 
-__all__ = ["FILTERS", "FilterPictures", "filter_figure", "visualise", "write_filters", "write_png"]
+__all__ = ["FILTERS", "FilterPictures", "filter_figure", "picture_network", "visualise", "write_filters", "write_png"]
 
 FILTERS, STEPS = 5, 100
 RATE = 0.02  # of the pixels' range, per step
@@ -41,6 +42,15 @@ class FilterPictures:
     images: np.ndarray  # (rows, columns, H, W, C) uint8
     responses: np.ndarray  # (rows, columns): the mean response of a filter to its picture
     before: np.ndarray  # (rows, columns): the mean response to the noise that the picture began with
+
+
+@functools.cache  # the page of figure 7 is written again after every training
+def picture_network(
+    folder: Path, layers: tuple[int, ...] = (), filters: int | tuple[int, ...] = FILTERS
+) -> FilterPictures:
+    """Return what `visualise` does for the network of a folder. Sets this process to one thread."""
+    torch.set_num_threads(1)  # a few images at a time are too little for more, and other cores may train
+    return visualise(load_model(folder), layers=layers, filters=filters)
 
 
 def visualise(

@@ -1,8 +1,6 @@
 """Train what the paper's tables and figures need, on Ray's workers, and write ours beside the published.
 
-The paper's protocol: the whole training set is trained on, without a validation part; the test set is looked at every
-epoch, which is what figures 4 and 6 show; nothing is selected by it, the error of a table is that of the last epoch.
-(A search never sees the test images.)
+docs/paper.md tells the protocol, and what the folder of results holds.
 """
 
 import time
@@ -18,11 +16,10 @@ from dacnn_search.common.files import lock
 from dacnn_search.common.interrupt import Stop, orderly_end
 from dacnn_search.common.units import format_duration
 from dacnn_search.export.folder import WEIGHTS
-from dacnn_search.paper.archive import CHECKPOINTS, LEDGER, Task, network_folder, records_of, write_network
-from dacnn_search.paper.data import PaperData, load_data
 from dacnn_search.paper.experiments import PROTOCOL, Conditions, Experiment
 from dacnn_search.paper.page import write_report
 from dacnn_search.paper.report import Results
+from dacnn_search.paper.trainings import PaperData, Task, load_data, network_folder
 from dacnn_search.paper.worker import train_watched
 from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.cluster.slots import Resources, demand_of
@@ -31,8 +28,9 @@ from dacnn_search.search.listener import Listener
 from dacnn_search.storage.checkpoint import Checkpoints
 from dacnn_search.storage.ledger import Ledger
 
-__all__ = ["reproduce"]
+__all__ = ["LEDGER", "reproduce"]
 
+LEDGER, CHECKPOINTS = "trainings.jsonl", "checkpoints"
 CHECKPOINT_SECONDS = 300.0
 SECONDS_PER_LINE = 10.0  # between two reports on what is running
 
@@ -87,7 +85,8 @@ class _Reproduction:
     def __post_init__(self) -> None:
         members = dict.fromkeys(member for experiment in self.experiments for member in experiment.members)
         seeds = range(self.conditions.seeds)
-        self._tasks = [Task(m, self.data[m.dataset], self.conditions, seed) for m in members for seed in seeds]
+        tasks = [Task(m, self.data[m.dataset], self.conditions, seed) for m in members for seed in seeds]
+        self._tasks = sorted(tasks, key=lambda task: -task.work)  # so that the workers end together
         self._missing = [task for task in self._tasks if not self._is_done(task)]
         self._checkpoints = Checkpoints(self.results / CHECKPOINTS)
         self._running: dict[Task, str] = {}
@@ -97,16 +96,15 @@ class _Reproduction:
     def _is_done(self, task: Task) -> bool:
         """Return whether there is a record of a training and, if filters of the network are pictured, the network."""
         pictured = any(task.member in each.members for each in self.experiments if each.kind == "filters")
-        records = [record for record in records_of(task, self.ledger.records) if record["seed"] == task.seed]
+        records = [record for record in task.find(self.ledger.records) if record["seed"] == task.seed]
         weights = [network_folder(self.results, record) / WEIGHTS for record in records]
         return any(path.is_file() or not pictured for path in weights)
 
     def train_missing(self, resources: Resources | None, stop: Stop) -> None:
-        missing = sorted(self._missing, key=lambda task: -task.work)  # so that the workers end together
+        missing, trainings = self._missing, len(self._tasks)
         for line in (PROTOCOL, self.conditions.note, *(data.note for data in self.data.values())):
             self.listener.say(line)
-        done = len(self._tasks) - len(missing)
-        self.listener.say(f"trainings: {len(self._tasks)}, of them done already: {done}")
+        self.listener.say(f"trainings: {trainings}, of them done already: {trainings - len(missing)}")
         if missing:
             images = missing[0].data.images  # all data sets of the paper have images of one size
             networks = [task.architecture for task in missing]
@@ -118,7 +116,7 @@ class _Reproduction:
                 run_tasks(missing, self, self._slots.concurrency, stop)
 
     def write_reports(self) -> list[Path]:
-        records = {task.member: records_of(task, self.ledger.records) for task in self._tasks}
+        records = {task.member: task.find(self.ledger.records) for task in self._tasks}
         results = Results(self.conditions, records, self.data)
         return [write_report(experiment, results, self.results) for experiment in self.experiments]
 
@@ -145,7 +143,7 @@ class _Reproduction:
         """Write the trained network, then the record that speaks of it."""
         record = task.record(result)
         if record["reason"] is None:
-            write_network(task, record, result["weights"], network_folder(self.results, record))
+            task.write_network(record, result["weights"], self.results)
         self.ledger.append(record)
         self._checkpoints.drop(task.key)
         self._end(task)

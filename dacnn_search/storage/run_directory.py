@@ -4,10 +4,11 @@ import functools
 import itertools
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dacnn_search.common.errors import RunDirectoryError
+from dacnn_search.common.errors import RunDirectoryError, SpaceError
 from dacnn_search.common.files import new_folder, read_json, sha256_of, write_atomic
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import estimate_cost
@@ -144,7 +145,9 @@ class RunDirectory:
     def given_settings(self) -> SpaceSettings | None:
         """The contents of the space file when the run was last started; None for a run from before these were kept."""
         given = (self.environment.get("space") or {}).get("given")
-        return validate(given, SpaceSettings)[0] if given else None
+        with suppress(SpaceError):  # of a version with other settings
+            return validate(given, SpaceSettings) if given else None
+        return None
 
     @property
     def status(self) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from dacnn_search.common.errors import InputError
-from dacnn_search.export.exporter import write_best
-from dacnn_search.export.folder import CONFIG, METRICS, config_text
+from dacnn_search.export.best import write_best
+from dacnn_search.export.folder import METRICS
 from dacnn_search.network.zoo import get
 from dacnn_search.paper.__main__ import main
 from dacnn_search.paper.compression import compression_report, measure, prune_ratio, reference_for
@@ -51,7 +51,6 @@ def test_its_accuracy_is_that_of_a_training_on_the_same_data_by_the_same_recipe(
         metrics["training"]["test_accuracy"] = accuracy
         metrics["training"]["recipe"]["epochs"] = epochs
         (folder / METRICS).write_text(json.dumps(metrics))
-        (folder / CONFIG).write_text(config_text(get("dacnn3")))
     assert reference_for("dacnn3", folders[0], trained)["training"]["test_accuracy"] == pytest.approx(0.85)
     assert reference_for("dacnn5", folders[0], trained)["training"]["test_accuracy"] is None
 

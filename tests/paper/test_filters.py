@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from dacnn_search.common.errors import InputError
+from dacnn_search.export.best import write_best
 from dacnn_search.export.classifier import as_classifier
-from dacnn_search.export.exporter import write_best
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.network.model import build
 from dacnn_search.paper.__main__ import main

@@ -20,13 +20,12 @@ from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.network.model import build
 from dacnn_search.network.zoo import get, names
 from dacnn_search.paper.__main__ import main
-from dacnn_search.paper.archive import LEDGER, Task, records_of
-from dacnn_search.paper.data import PaperData, load_data
 from dacnn_search.paper.experiments import EXPERIMENTS, Conditions, Member
 from dacnn_search.paper.page import write_report
 from dacnn_search.paper.published import PUBLISHED
 from dacnn_search.paper.report import Results, notes_of, rows_of, write_tables
-from dacnn_search.paper.reproduce import reproduce
+from dacnn_search.paper.reproduce import LEDGER, reproduce
+from dacnn_search.paper.trainings import PaperData, Task, load_data
 from dacnn_search.paper.worker import train_watched
 from dacnn_search.search.cluster.slots import Slots
 from dacnn_search.storage.ledger import Ledger, LedgerWarning, read_ledger
@@ -235,7 +234,7 @@ def test_the_committed_tables_are_what_the_committed_ledger_gives(table, recipe,
     images = images_of("cifar100", 25_000, 10_000)
     data = PaperData("cifar100", DataConfig(name="cifar100"), images, "e8f7ed2b0344b2b8")
     ledger = read_ledger(ROOT / "results" / "paper" / LEDGER)
-    records = {member: records_of(Task(member, data, conditions), ledger) for member in experiment.members}
+    records = {member: Task(member, data, conditions).find(ledger) for member in experiment.members}
     found = Results(conditions, records, {"cifar100": data})
     rows = rows_of(experiment, found)
     write_tables(experiment.heading, notes_of(experiment, found, rows), rows, tmp_path)
