@@ -91,7 +91,6 @@ def _index_row(folder: Path, change_times: tuple[int, ...]) -> dict[str, Any]:
     except RunDirectoryError as error:
         return row | {"error": error}
     front = run.front
-    chosen = {0: None, len(front) // 2: None, len(front) - 1: None}  # the smallest, a middle and the most accurate
     return row | {
         "error": None,
         "link": f"{quote(folder.name)}/{'dashboard.html' if (folder / 'dashboard.html').exists() else ''}",
@@ -101,6 +100,5 @@ def _index_row(folder: Path, change_times: tuple[int, ...]) -> dict[str, Any]:
         "trials": len(run.records),
         "started": str(run.environment.get("started") or ""),
         "front": front,
-        "chosen": [front[i] for i in chosen] if front else [],
         "frame": thumbnail_frame(front) if front else None,
     }
