@@ -12,7 +12,7 @@ from typing import Any
 from dacnn_search.common.errors import RunDirectoryError, SpaceError
 from dacnn_search.common.files import write_atomic
 from dacnn_search.space.search_space import SearchSpace
-from dacnn_search.space.settings import SpaceSettings, options_of
+from dacnn_search.space.settings import SpaceSettings
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.run_directory import RunDirectory
 
@@ -106,10 +106,7 @@ def _translated(record: Mapping[str, Any], old: SearchSpace, new: SearchSpace) -
 
     The new space may leave open what was fixed before, and the other way round.
     """
-    fixed = {name: options_of(part)[0] for name, part in old.settings.architecture}
-    for number, ((depth, regulators), *_) in enumerate(old.tree.sections, 1):
-        fixed |= {f"depth_{number}": depth, f"regulators_{number}": regulators}
-    choices = fixed | record["choices"]
+    choices = {name: options.values[0] for name, options in old.tree.options.items()} | record["choices"]
     try:
         architecture, asked = new.replay(choices)
     except SpaceError:
