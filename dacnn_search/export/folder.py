@@ -247,4 +247,4 @@ def read_input(folder: Path) -> NetworkInput:
 
 def read_config(folder: Path) -> TrainSettings:
     """Read `config.yaml`. Raises InputError with file and line."""
-    return read_settings(folder / CONFIG, TrainSettings)[0]
+    return read_settings(folder / CONFIG, TrainSettings)
