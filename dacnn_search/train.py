@@ -24,7 +24,7 @@ from dacnn_search.space.settings import TrainSettings
 from dacnn_search.space.validation import check_data, read_settings
 from dacnn_search.storage.run_directory import RunDirectory
 from dacnn_search.training.recipe import PRESETS, Recipe
-from dacnn_search.training.speed import SMALL_STEP_MACS, fix_precision
+from dacnn_search.training.speed import SMALL_STEP_MACS
 
 __all__ = ["main", "train_one"]
 
@@ -113,9 +113,8 @@ def _train(
     import torch
     from safetensors.torch import save
 
-    from dacnn_search.training.fine_tuning import start_from
-    from dacnn_search.training.trainer import ResidentData, build_seeded, evaluate, train
-    from dacnn_search.training.weights import read_weights, trained_weights
+    from dacnn_search.training.trainer import ResidentData, Training, build_seeded, evaluate
+    from dacnn_search.training.weights import read_weights, start_from, trained_weights
 
     recipe, seed, architecture = settings.recipe, settings.seed, settings.architecture
     size = data.input_shape, data.num_classes
@@ -125,9 +124,10 @@ def _train(
     resident = ResidentData(data)
     if init is not None:
         start_from(model, read_weights(init / WEIGHTS if init.is_dir() else init), resident)
-    fixed = fix_precision(recipe, [architecture], *size, resident.device)
     seconds = 0.0
-    for epoch in train(model, resident, fixed, seed=seed):
+    training = Training(model, resident, recipe, seed=seed)
+    while not training.finished:
+        epoch = training.run_epoch()
         seconds += epoch.seconds
         say(f"epoch {epoch.epoch}/{recipe.epochs}  loss {epoch.train_loss:.4f}  {epoch.seconds:.1f} s")
     test = evaluate(model, resident, "test", precision="float32") if len(data.test) else None
@@ -135,7 +135,7 @@ def _train(
     return save(trained_weights(model)), {
         "seed": seed,
         "recipe": recipe.model_dump(mode="json"),
-        "precision": fixed.precision,
+        "precision": training.precision,
         "epochs": recipe.epochs,
         "train_images": len(data.train),
         "test_accuracy": test.accuracy if test else None,
@@ -156,7 +156,7 @@ def _read_network(options: SimpleNamespace) -> TrainSettings:
             raise InputError("--network must have --data beside it, but has none")
         return TrainSettings.model_construct(architecture=get(options.network), name=options.network)
     if options.config is not None:
-        return read_settings(options.config, TrainSettings)[0]
+        return read_settings(options.config, TrainSettings)
     run = RunDirectory(options.run)
     records = {record["trial"]: record for record in run.records}
     if options.trial not in records:

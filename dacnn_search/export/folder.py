@@ -241,4 +241,4 @@ def stored_checksum(folder: Path) -> str | None:
 
 def read_config(folder: Path) -> TrainSettings:
     """Read `config.yaml`. Raises InputError with file and line."""
-    return read_settings(folder / CONFIG, TrainSettings)[0]
+    return read_settings(folder / CONFIG, TrainSettings)

@@ -1,22 +1,19 @@
 """The page of an experiment: its notes, its figures, its table."""
 
-import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import plotly.express as px
 import plotly.graph_objects as go
 
 from dacnn_search.common.files import write_atomic
+from dacnn_search.network.zoo import get
 from dacnn_search.paper.experiments import Experiment
 from dacnn_search.paper.markup import html_page
 from dacnn_search.paper.report import Results, notes_of, rows_of, visible_cells, write_tables
 from dacnn_search.paper.trainings import network_folder
-
-if TYPE_CHECKING:
-    from dacnn_search.paper.filters import FilterPictures
 
 __all__ = ["write_report"]
 
@@ -120,25 +117,14 @@ COMPARISONS = {"table": _errors, "efficiency": _efficiency, "pruning": _pruning}
 
 def _filters(experiment: Experiment, results: Results, target: Path) -> Iterator[go.Figure]:
     """Draw the filters of each network that is trained, and write them to `filters.png`."""
-    from dacnn_search.paper.filters import filter_figure, write_png
+    from dacnn_search.paper.filters import filter_figure, picture_network, write_png
 
     for member in experiment.members:
         records = [record for record in results.records[member] if record["reason"] is None]
         if records:
-            pictures = _pictures(network_folder(target.parent, records[0]))
+            pictures = picture_network(network_folder(target.parent, records[0]))
             write_png(pictures, target / "filters.png")
             yield filter_figure(pictures, member.network)
-
-
-@functools.cache  # pages are written again after every training
-def _pictures(network: Path) -> "FilterPictures":
-    import torch
-
-    from dacnn_search.export.classifier import load_model
-    from dacnn_search.paper.filters import visualise
-
-    torch.set_num_threads(1)  # the other cores train
-    return visualise(load_model(network))
 
 
 def _curves(experiment: Experiment, results: Results, dataset: str) -> go.Figure:
@@ -174,7 +160,7 @@ def _sizes(table: pd.DataFrame, published: str) -> go.Figure:
 
 def _family(network: str) -> str:
     """Return what a network of the zoo shares, a key of `FAMILIES`."""
-    if network.startswith(("free", "vgg", "resnet")):
-        return "free weights"
-    kind = "mixed" if "-mix" in network else "plain"
-    return f"{kind} with regulators" if "-reg" in network and not network.endswith("-reg-none") else kind
+    architecture = get(network)
+    kind = {"network": "plain", "section": "mixed", "none": "free weights"}[architecture.sharing]
+    regulated = any(section.regulators != "none" for section in architecture.sections)
+    return f"{kind} with regulators" if regulated else kind

@@ -19,6 +19,7 @@ class Published:
     dataset: str  # a key of `dacnn_search.data.published.KNOWN_SETS`
     model: str  # the network or the method as printed
     zoo_name: str = ""  # in `dacnn_search.network.zoo`; empty for the pruning methods of Table 8
+    against: str = ""  # the network of the same table that differs from it in one thing, if there is one
     top1_error: float | None = None  # of the test images, in percent
     parameters: int | None = None  # of the whole network, to the printed digits
     extra_parameters: int | None = None  # beyond the network without regulators (Tables 4 and 5)

@@ -1,6 +1,5 @@
 """The report on an experiment, our figures beside the published ones: notes and a table, as CSV and Markdown."""
 
-import re
 import shlex
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,14 +21,6 @@ __all__ = ["Results", "Row", "notes_of", "rows_of", "visible_cells", "write_tabl
 
 Row = dict[str, Any]  # column -> value; None where there is none
 
-# A network is compared with the first of these that is in the same table: they differ in one thing.
-COUNTERPARTS = (
-    (r"(.+)-no-bn", (r"\1",)),
-    (r"dacnn(\d+)", (r"free\1",)),
-    (r"(.+-reg)-(?!none).+", (r"\1-none",)),
-    (r"(.+)-reg", (r"\1",)),
-    (r"dacnn(\d+)-mix(-reg)?", (r"resnet\1", "vgg")),
-)
 FORMATS = {  # of floats
     **dict.fromkeys(("difference", "change", "published change"), "+.2f"),
     **dict.fromkeys(("prune ratio", "published ratio"), ".1f"),
@@ -65,10 +56,9 @@ class Results:
 def rows_of(experiment: Experiment, results: Results) -> list[Row]:
     """Return a row per network that the paper prints, for figure 7 one per network that is trained.
 
-    `error` is the mean over the trainings of the test error in percent after the last epoch, `lowest of any epoch`
-    that of any epoch of any training: the paper does not say which of the two it prints. `change` is the error less
-    that of the network named under `against`, in points. `difference` is our error less the published one, only under
-    the paper's own conditions. Table 8 has other columns: drops in points, ratios in percent.
+    Errors are in percent of the test images, `lowest of any epoch` is that of all trainings, as the paper does not say
+    which of the two it prints. `change` is the error less that of the network named under `against`. `difference` is
+    our error less the published one, only under the paper's own conditions. Table 8 has other columns.
     """
     if experiment.kind == "pruning":
         return [_pruning_row(published, results) for published in experiment.rows]
@@ -76,9 +66,7 @@ def rows_of(experiment: Experiment, results: Results) -> list[Row]:
     rows = [_row(published, results) for published in experiment.rows or unpublished]
     by_network = {(row["data"], row["network"]): row for row in rows}
     for row in rows:
-        counterparts = (by_network.get((row["data"], name)) for name in _counterparts(row["network"]))
-        if (other := next(filter(None, counterparts), None)) is not None:
-            row["against"] = other["network"]
+        if other := by_network.get((row["data"], row["against"])):
             row["change"] = _less(row["error"], other["error"])
             row["published change"] = _less(row["published error"], other["published error"])
     return rows
@@ -108,17 +96,11 @@ def _row(published: Published, results: Results) -> Row:
         "lowest of any epoch": 100 * (1 - max(scores)) if scores else None,
         "published error": published.top1_error,
         "difference": _less(results.error(member), published.top1_error) if as_published else None,
-        "against": None,
+        "against": published.against or None,
         "change": None,
         "published change": None,
         "note": "; ".join(filter(None, [published.note, *reasons, "" if records else "not trained yet"])),
     }
-
-
-def _counterparts(network: str) -> Iterator[str]:
-    for pattern, candidates in COUNTERPARTS:
-        if found := re.fullmatch(pattern, network):
-            yield from map(found.expand, candidates)
 
 
 def _less(a: float | None, b: float | None) -> float | None:

@@ -1,14 +1,6 @@
 """Train what the paper's tables and figures need, on Ray's workers, and write ours beside the published.
 
-The paper's protocol: the whole training set is trained on, without a validation part; the test set is looked at every
-epoch, which is what figures 4 and 6 show; nothing is selected by it, the error of a table is that of the last epoch.
-(A search never sees the test images.) All tables and figures share one folder of trainings:
-
-| | |
-|---|---|
-| `trainings.jsonl` | a ledger with a line per network, data, recipe and seed |
-| `networks/<name>-<key>/` | the trained networks, as folders like those of an export |
-| `checkpoints/` | of trainings that are not finished |
+docs/paper.md tells the protocol, and what the folder of results holds.
 """
 
 import time
@@ -93,7 +85,8 @@ class _Reproduction:
     def __post_init__(self) -> None:
         members = dict.fromkeys(member for experiment in self.experiments for member in experiment.members)
         seeds = range(self.conditions.seeds)
-        self._tasks = [Task(m, self.data[m.dataset], self.conditions, seed) for m in members for seed in seeds]
+        tasks = [Task(m, self.data[m.dataset], self.conditions, seed) for m in members for seed in seeds]
+        self._tasks = sorted(tasks, key=lambda task: -task.work)  # so that the workers end together
         self._missing = [task for task in self._tasks if not self._is_done(task)]
         self._checkpoints = Checkpoints(self.results / CHECKPOINTS)
         self._running: dict[Task, str] = {}
@@ -108,11 +101,10 @@ class _Reproduction:
         return any(path.is_file() or not pictured for path in weights)
 
     def train_missing(self, resources: Resources | None, stop: Stop) -> None:
-        missing = sorted(self._missing, key=lambda task: -task.work)  # so that the workers end together
+        missing, trainings = self._missing, len(self._tasks)
         for line in (PROTOCOL, self.conditions.note, *(data.note for data in self.data.values())):
             self.listener.say(line)
-        done = len(self._tasks) - len(missing)
-        self.listener.say(f"trainings: {len(self._tasks)}, of them done already: {done}")
+        self.listener.say(f"trainings: {trainings}, of them done already: {trainings - len(missing)}")
         if missing:
             images = missing[0].data.images  # all data sets of the paper have images of one size
             networks = [task.architecture for task in missing]

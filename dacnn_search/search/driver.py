@@ -11,7 +11,7 @@ from typing import Any
 from dacnn_search.search.listener import Listener, Snapshot
 from dacnn_search.search.remaining import RemainingTime
 from dacnn_search.search.report import ReportWriter
-from dacnn_search.search.sampler.proposals import Proposal, Proposals, Proposer
+from dacnn_search.search.sampler.proposals import Proposer
 from dacnn_search.search.stopping import RULES, StoppingRule
 from dacnn_search.search.trial import OpenTrials, Trial, progress_in, training_seed, what_is_missing
 from dacnn_search.space.search_space import SearchSpace
@@ -19,7 +19,6 @@ from dacnn_search.space.settings import SearchSettings
 from dacnn_search.storage.checkpoint import Checkpoints
 from dacnn_search.storage.front import Record, best_under, front_of
 from dacnn_search.storage.ledger import Ledger
-from dacnn_search.storage.resume import space_id
 from dacnn_search.storage.run_directory import RunDirectory
 from dacnn_search.training.recipe import Recipe
 
@@ -54,8 +53,8 @@ class Search:
         self.looks_ahead = False  # make the next proposal while trials run
         self._ledger = ledger
         self._listener = listener
-        self._proposer, reopened = _make_proposer(space, settings, ledger, proposed)
-        self._open = OpenTrials(reopened)
+        self._proposer = Proposer(space, settings, ledger, proposed)
+        self._open = OpenTrials(self._proposer.reopened)
         self._checkpoints = Checkpoints(run.checkpoints)
         self._report = ReportWriter(run, space, listener)
         self._epochs = self.recipe.epochs
@@ -354,20 +353,6 @@ def repeated_failure(records: Sequence[Record]) -> str | None:
 def _cause(reason: str) -> str:
     """Return a reason without the figures (epochs, losses, bytes) in which two failures for that reason differ."""
     return re.sub(r"(\bnan|-?\binf|[\d.]+( [kMGT]?B)?)\b", "#", reason)
-
-
-def _make_proposer(
-    space: SearchSpace, settings: SearchSettings, ledger: Ledger, proposed: Ledger
-) -> tuple[Proposer, list[Proposal]]:
-    """Return what proposes trials, and what earlier sessions proposed and did not finish."""
-    proposals = Proposals(space, settings.sampler, settings.seed, ledger.records, proposed.records)
-    facts = {
-        "session": len(ledger.records),
-        "sampler": settings.sampler,
-        "seed": settings.seed,
-        "space": space_id(space.settings),
-    }
-    return Proposer(proposals, proposed, facts), proposals.reopened
 
 
 def _make_rule(settings: SearchSettings, epochs: int, records: Sequence[Record]) -> StoppingRule:

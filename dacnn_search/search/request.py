@@ -66,7 +66,7 @@ def prepare(
         assert given is not None
         check_name(name)
         _check_writable(results)
-        return SearchRequest(given, _validated({**_values(given), **_given(settings)}), results, name)
+        return SearchRequest(given, validate({**_values(given), **_given(settings)}, SearchSettings), results, name)
     run = RunDirectory(resume)
     _check_writable(run.folder)
     own = run.space
@@ -103,7 +103,7 @@ def _settings_of_resumed(
         raise RunDirectoryError(
             f"{run.folder}: a resumed search keeps its seed {last['seed']}, but got {merged['seed']}"
         )
-    return _validated(merged)
+    return validate(merged, SearchSettings)
 
 
 def _values(space: SearchSpace) -> dict[str, Any]:
@@ -113,13 +113,6 @@ def _values(space: SearchSpace) -> dict[str, Any]:
 
 def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
-
-
-def _validated(values: Mapping[str, Any]) -> SearchSettings:
-    settings, problems = validate(values, SearchSettings)
-    if settings is None:
-        raise InputError("\n".join(message for _, message in problems))
-    return settings
 
 
 def _check_writable(folder: Path) -> None:

@@ -62,7 +62,7 @@ def test_best_has_a_folder_per_network_from_few_parameters_to_many(run_copy):
 
 def test_config_describes_the_training_that_was_done(run_copy):
     folder = write_best(run_copy)[1]
-    settings = read_settings(folder / "config.yaml", TrainSettings)[0]
+    settings = read_settings(folder / "config.yaml", TrainSettings)
     record = next(record for record in run_copy.retrained if record["trial"] == 3)
     assert settings.architecture == Architecture.from_dict(record["architecture"])
     assert settings.recipe.model_dump(mode="json") == record["recipe"]

@@ -19,9 +19,8 @@ from dacnn_search.space.settings import TrainSettings
 from dacnn_search.space.validation import read_settings
 from dacnn_search.train import main, train_one
 from dacnn_search.training.device_data import ResidentData
-from dacnn_search.training.fine_tuning import start_from
 from dacnn_search.training.speed import Speed
-from dacnn_search.training.weights import read_weights, trained_weights
+from dacnn_search.training.weights import read_weights, start_from, trained_weights
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +87,7 @@ def test_trained_network_goes_on_with_other_data_and_classes(best, image_folder,
 
 def test_names_of_two_trainings_at_once_are_numbered_and_nothing_is_replaced(best, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = read_settings(best / "config.yaml", TrainSettings)[0]
+    config = read_settings(best / "config.yaml", TrainSettings)
     config = config.model_copy(update={"name": "mine", "recipe": config.recipe.model_copy(update={"epochs": 1})})
 
     def train_another(line):
@@ -112,7 +111,7 @@ def test_an_interrupted_training_leaves_nothing(best, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_one(read_settings(best / "config.yaml", TrainSettings)[0], say=interrupt)
+        train_one(read_settings(best / "config.yaml", TrainSettings), say=interrupt)
     assert not list(Path("results", "train").iterdir())
 
 
