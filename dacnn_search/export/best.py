@@ -9,9 +9,8 @@ from dacnn_search.common.errors import DacnnSearchError, InputError
 from dacnn_search.common.files import lock, sweep
 from dacnn_search.data.dataset import ImageData, load
 from dacnn_search.export.folder import (
-    CONFIG,
-    WEIGHTS,
     describe_trained,
+    read_folder,
     read_metrics,
     rewrite_folder,
     stored_checksum,
@@ -24,19 +23,14 @@ __all__ = ["refresh_best", "write_best"]
 
 
 def write_best(run: RunDirectory, data: ImageData | None = None) -> list[Path]:
-    """Write `best/<rank>-<parameters>/` for every retrained network and return these folders, from few parameters to
-    many.
+    """Write `best/<rank>-<parameters>/` for every retrained network; return these folders, from few parameters to many.
 
     What is right already stays. If the rank of a network has changed, its folder is renamed. Exported files stay as
     long as the weights do. Nothing else in `best/` is touched: neither a user's files in these folders nor copies and
-    folders under other names.
+    folders under other names. The run's `data` can be given if they are loaded already.
 
-    Args:
-        run: The run directory.
-        data: The run's data, if they are loaded already.
-
-    Raises DataError if the data can't be loaded, InputError if weights are missing or damaged, RunDirectoryError if
-    another process writes there.
+    Raises DataError if they can't be loaded, InputError if weights are missing or damaged, RunDirectoryError if another
+    process writes there.
     """
     networks = run.networks
     if not networks:
@@ -95,11 +89,10 @@ def _write_network(run: RunDirectory, network: TrainedNetwork, data: ImageData) 
     )
     metrics |= {"versions": environment["versions"], "folder": folder.name}
     try:
-        found = read_metrics(folder)
-        same_weights = (folder / WEIGHTS).read_bytes() == weights
+        found_config, found_weights, found = read_folder(folder)
+        same_weights = found_weights == weights
         exports = {key: dict(found[key]) for key in ("files", "measured") if key in found and same_weights}
-        current = (folder / CONFIG).read_text(encoding="utf-8") == config
-        current &= found | json.loads(json.dumps(metrics)) == found
+        current = found_config == config and found | json.loads(json.dumps(metrics)) == found
     except (InputError, OSError, ValueError, TypeError):  # missing or damaged
         same_weights, exports, current = False, {}, False
     if not (same_weights and current):

@@ -27,17 +27,10 @@ SMALLEST_SIDE = 32
 class Classifier(nn.Module):
     """Images (N, C, H, W) float32 with pixels in [0, 1] -> logits (N, classes). For use, not for training.
 
-    Its parameters are exactly the tensors of a weight file, under the same names below `network.`: batch norm is the
-    scale and shift that the file has. Raises InputError if the weights are not the architecture's.
-
-    Args:
-        architecture: The network.
-        weights: What `dacnn_search.training.weights.trained_weights` returns.
-        given: The images that it takes, and the classes.
+    Its parameters are exactly the tensors of a weight file (see `training.weights`), under the same names below
+    `network.`: batch norm is the scale and shift that the file has. Raises InputError if the weights are not the
+    architecture's.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, architecture: Architecture, weights: Mapping[str, Tensor], given: NetworkInput) -> None:
         super().__init__()
@@ -45,9 +38,8 @@ class Classifier(nn.Module):
         self.input = given
         self.network = load_weights(build(architecture, len(given.classes), given.shape[0]), weights)
         _share_statistics(self.network)
-        for name in ("mean", "std"):
-            values = torch.tensor(getattr(given, name), dtype=torch.float32)
-            self.register_buffer(name, values.view(1, -1, 1, 1), persistent=False)
+        self.mean = nn.Buffer(torch.tensor(given.mean).view(1, -1, 1, 1), persistent=False)
+        self.std = nn.Buffer(torch.tensor(given.std).view(1, -1, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
 
     @property
@@ -117,11 +109,9 @@ def as_classifier(
 
 def _share_statistics(network: Network) -> None:
     """Let all batch norms of one width share mean 0 and variance 1, which files then hold once."""
-    constants: dict[int, tuple[Tensor, Tensor]] = {}
-    for norm in network.modules():
-        if isinstance(norm, BatchNorm):
-            width = norm.num_features
-            mean, variance = constants.setdefault(width, (torch.zeros(width), torch.ones(width)))
-            norm.register_buffer("running_mean", mean, persistent=False)
-            norm.register_buffer("running_var", variance, persistent=False)
-            norm.eps = 0.0
+    norms = [module for module in network.modules() if isinstance(module, BatchNorm)]
+    widths = {norm.num_features for norm in norms}
+    means = {width: nn.Buffer(torch.zeros(width), persistent=False) for width in widths}
+    variances = {width: nn.Buffer(torch.ones(width), persistent=False) for width in widths}
+    for norm in norms:
+        norm.running_mean, norm.running_var, norm.eps = means[norm.num_features], variances[norm.num_features], 0.0

@@ -15,12 +15,11 @@ from dacnn_search.data.dataset import ImageData, load
 from dacnn_search.export.best import write_best
 from dacnn_search.export.classifier import Classifier, as_classifier, load_model
 from dacnn_search.export.folder import (
-    CONFIG,
     FORMATS,
     WEIGHTS,
     describe_network,
     read_config,
-    read_metrics,
+    read_folder,
     rewrite_folder,
     write_folder,
 )
@@ -100,13 +99,13 @@ def export_network(
 def _export(source: Path, target: Path, formats: Formats, data: ImageData | None) -> Path:
     """Write the network of a folder to the folder `target`, with its files in other formats, each run and checked."""
     model = load_model(source)
-    config, weights = (source / CONFIG).read_text(encoding="utf-8"), (source / WEIGHTS).read_bytes()
+    config, weights, metrics = read_folder(source)
     part, images, labels = choose_images(data, model)
     calibration = images[:0] if data is None else (data.validation if len(data.validation) else data.train).images
     reference = model.logits(images)
     files: dict[str, dict[str, Any]] = {WEIGHTS: {"accuracy": accuracy_of(reference, labels)}}
-    measured = {"part": part, "images": len(images), "processor": processor_name()}
-    metrics = read_metrics(source) | {"files": files, "measured": measured}
+    metrics["files"] = files
+    metrics["measured"] = {"part": part, "images": len(images), "processor": processor_name()}
     with rewrite_folder(target) as new:
         for path in write_files(new, model, formats, calibration):
             files[path.name] = measure_file(path, model, images, labels, reference)

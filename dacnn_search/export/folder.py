@@ -25,7 +25,6 @@ from dacnn_search.space.validation import read_settings
 from dacnn_search.storage.trained import deviation_of
 
 __all__ = [
-    "CONFIG",
     "FORMATS",
     "METRICS",
     "WEIGHTS",
@@ -33,6 +32,7 @@ __all__ = [
     "describe_network",
     "describe_trained",
     "read_config",
+    "read_folder",
     "read_input",
     "read_metrics",
     "rewrite_folder",
@@ -45,7 +45,6 @@ FORMATS = ("safetensors", "onnx", "pt2")  # of an export
 EXPORTS = ("weights-float16.safetensors", "model.pt2", "model.onnx", "model-float16.onnx", "model-int8.onnx")
 FORMAT = 1
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
-
 Size = Annotated[int, Field(ge=1, strict=True)]
 
 
@@ -229,6 +228,11 @@ def read_input(folder: Path) -> NetworkInput:
     except ValidationError as error:
         needed = "shape (C, H, W), C values of mean and std, and classes"
         raise InputError(f"{folder / METRICS}: input must have {needed}, but is {given}") from error
+
+
+def read_folder(folder: Path) -> tuple[str, bytes, dict[str, Any]]:
+    """Read config, weights and metrics as `write_folder` takes them. Raises OSError, and what `read_metrics` raises."""
+    return (folder / CONFIG).read_text(encoding="utf-8"), (folder / WEIGHTS).read_bytes(), read_metrics(folder)
 
 
 def stored_checksum(folder: Path) -> str | None:
