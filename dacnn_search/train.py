@@ -23,7 +23,7 @@ from dacnn_search.space.settings import TrainSettings
 from dacnn_search.space.validation import check_data, read_settings
 from dacnn_search.storage.run_directory import RunDirectory
 from dacnn_search.training.recipe import PRESETS, Recipe
-from dacnn_search.training.speed import SMALL_STEP_MACS, fix_precision
+from dacnn_search.training.speed import SMALL_STEP_MACS
 
 if TYPE_CHECKING:
     from dacnn_search.network.model import Network
@@ -120,9 +120,8 @@ def _train(
     """Return the trained network and its record, with the keys of `retrained.jsonl`."""
     import torch
 
-    from dacnn_search.training.fine_tuning import start_from
-    from dacnn_search.training.trainer import ResidentData, build_seeded, evaluate, train
-    from dacnn_search.training.weights import read_weights
+    from dacnn_search.training.trainer import ResidentData, Training, build_seeded, evaluate
+    from dacnn_search.training.weights import read_weights, start_from
 
     recipe, seed, architecture = settings.recipe, settings.seed, settings.architecture
     size = data.input_shape, data.num_classes
@@ -132,9 +131,10 @@ def _train(
     resident = ResidentData(data)
     if init is not None:
         start_from(model, read_weights(init / WEIGHTS if init.is_dir() else init), resident)
-    fixed = fix_precision(recipe, [architecture], *size, resident.device)
     seconds = 0.0
-    for epoch in train(model, resident, fixed, seed=seed):
+    training = Training(model, resident, recipe, seed=seed)
+    while not training.finished:
+        epoch = training.run_epoch()
         seconds += epoch.seconds
         say(f"epoch {epoch.epoch}/{recipe.epochs}  loss {epoch.train_loss:.4f}  {epoch.seconds:.1f} s")
     test = evaluate(model, resident, "test", precision="float32") if len(data.test) else None
@@ -142,7 +142,7 @@ def _train(
     return model, {
         "seed": seed,
         "recipe": recipe.model_dump(mode="json"),
-        "precision": fixed.precision,
+        "precision": training.precision,
         "epochs": recipe.epochs,
         "train_images": len(data.train),
         "test_accuracy": test.accuracy if test else None,

@@ -12,7 +12,7 @@ from dacnn_search.network.cost import training_seconds
 from dacnn_search.network.zoo import get
 from dacnn_search.paper.published import PUBLISHED, Published
 from dacnn_search.training.recipe import Recipe
-from dacnn_search.training.speed import remembered_speed_for
+from dacnn_search.training.speed import speed_for
 
 __all__ = ["EXPERIMENTS", "PROTOCOL", "REFERENCE", "Conditions", "Experiment", "Member", "describe_experiments"]
 
@@ -144,7 +144,7 @@ def _core_seconds(member: Member, conditions: Conditions) -> float:
     recipe, known = conditions.recipe_for(member.dataset), KNOWN_SETS[member.dataset]
     network, whole = conditions.architecture(member.network), sum(known.train_counts)
     size = (known.input_shape, len(known.train_counts))
-    rate = remembered_speed_for([network], *size, recipe.batch_size).rate(recipe.precision)
+    rate = speed_for([network], *size, recipe.batch_size, remembered=True).rate(recipe.precision)
     images = min(conditions.subset or whole, whole) * recipe.epochs
     return training_seconds(network, *size, images, recipe.batch_size, rate)
 

@@ -16,8 +16,9 @@ from dacnn_search.data.dataset import ImageData
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.search.cluster.slots import Slots
 from dacnn_search.search.cluster.worker import WorkerProcess, run_epochs
-from dacnn_search.training.evaluation import evaluate_split
+from dacnn_search.training.evaluation import evaluate
 from dacnn_search.training.recipe import Recipe
+from dacnn_search.training.speed import Precision
 from dacnn_search.training.trainer import Training
 from dacnn_search.training.weights import trained_weights
 
@@ -60,7 +61,7 @@ def train_watched(
         "reason": reason,
         "curve": curve,
         "seconds": round(sum(epoch["seconds"] for epoch in epochs), 2),
-        "precision": str(training.precision).removeprefix("torch."),
+        "precision": training.precision,
         "device": f"{processor_name()} on {platform.node()}" if on_cpu else torch.cuda.get_device_name(device),
         "weights": safetensors.torch.save(trained_weights(training.model)),
     }
@@ -70,7 +71,7 @@ def _run_epoch(training: Training) -> dict[str, Any]:
     """Run an epoch and return its `EpochResult` with the test scores after it; `seconds` is the time of both."""
     start = time.perf_counter()
     epoch = training.run_epoch()
-    precision = torch.float32 if training.finished else training.precision
-    test = evaluate_split(training.model, training.data, training.data.test, precision)
+    precision: Precision = "float32" if training.finished else training.precision
+    test = evaluate(training.model, training.data, "test", precision=precision)
     scores = {"test_loss": test.loss, "test_accuracy": test.accuracy}
     return dataclasses.asdict(epoch) | scores | {"seconds": time.perf_counter() - start}

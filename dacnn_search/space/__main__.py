@@ -18,7 +18,7 @@ from dacnn_search.network.drawing import LEGEND, draw
 from dacnn_search.space.count import count_networks
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SpaceSettings
-from dacnn_search.training.speed import remembered_speed_for
+from dacnn_search.training.speed import speed_for
 
 __all__ = ["main", "preview"]
 
@@ -107,7 +107,7 @@ def _duration_line(space: SearchSpace, networks: Sequence[Architecture], number:
     trials = min(space.settings.search.trials, number)
     images = recipe.epochs * space.summary.train_size
     shape, classes, batch_size = space.input_shape, space.num_classes, recipe.batch_size
-    rate = remembered_speed_for(networks, shape, classes, batch_size).rate(recipe.precision)
+    rate = speed_for(networks, shape, classes, batch_size, remembered=True).rate(recipe.precision)
     times = [training_seconds(network, shape, classes, images, batch_size, rate) for network in networks]
     each, cores = float(np.mean(times)), count_cores()
     return (

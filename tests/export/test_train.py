@@ -19,9 +19,8 @@ from dacnn_search.space.settings import TrainSettings
 from dacnn_search.space.validation import read_settings
 from dacnn_search.train import main, train_one
 from dacnn_search.training.device_data import ResidentData
-from dacnn_search.training.fine_tuning import start_from
 from dacnn_search.training.speed import Speed
-from dacnn_search.training.weights import read_weights, trained_weights
+from dacnn_search.training.weights import read_weights, start_from, trained_weights
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ SAMPLERS: dict[str, SamplerFactory] = {
     "gp": lambda seed, _: optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False),
     "random": lambda seed, _: optuna.samplers.RandomSampler(seed=seed),
     "surrogate": SurrogateSampler,
-    "qmc": lambda seed, _: optuna.samplers.QMCSampler(seed=seed, scramble=True),
+    "qmc": lambda seed, _: optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),
 }
 
 
@@ -145,9 +145,8 @@ class Proposals:
         self._generator = random.Random(f"{seed} {self.first_trial}")
         make = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
         with quiet_optuna():
-            self._study = optuna.create_study(
-                directions=DIRECTIONS, sampler=make(self._generator.getrandbits(32), space)
-            )
+            optuna_sampler = make(self._generator.getrandbits(32), space)
+            self._study = optuna.create_study(directions=DIRECTIONS, sampler=optuna_sampler)
         self._study.add_trials(frozen_trial(space, record) for record in records)
         self._known = {record["fingerprint"] for record in records}
         finished = {record["trial"] for record in records}
