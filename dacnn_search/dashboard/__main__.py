@@ -38,9 +38,7 @@ def main(
     runs, its index. RUN is a run directory, such as results/digits."""
     if image or tensorboard:
         if serve is not None or open_page:
-            raise InputError(
-                "--image and --tensorboard write files and show none: --serve and --open can't go with them"
-            )
+            raise InputError("--image and --tensorboard write files, show none: --serve and --open can't go with them")
         if len(runs) > 1:
             raise InputError(f"--image and --tensorboard take one run, but got {len(runs)}")
         if image:

@@ -28,7 +28,7 @@ def comparison_payload(runs: Sequence[RunDirectory]) -> dict[str, Any]:
     scales = [run.scale for run in runs]
     scale = Scale(min(s.least for s in scales), max(s.most for s in scales), max(s.chance for s in scales))
     curves = [hypervolumes(run.records, scale) for run in runs]
-    times = [[round(r.get("finished") or 0.0, 2) for r in run.records] for run in runs]
+    times = [[round(r["finished"], 2) for r in run.records] for run in runs]
     keys = [_group_key(run) for run in runs]
     groups = {key: [i for i, other in enumerate(keys) if other == key] for key in dict.fromkeys(keys)}
     images, splits = [run.data for run in runs], [split for run in runs if (split := _given_data(run))]

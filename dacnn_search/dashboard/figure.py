@@ -49,6 +49,18 @@ class _Frame:
         points = [(self.x(r["parameters"]), self.y(r["accuracy"])) for r in front]
         return f"M{points[0][0]} {points[0][1]}" + "".join(f"H{x}V{y}" for x, y in points[1:])
 
+    def size_ticks(self) -> list[tuple[float, str]]:
+        low, high = self.sizes
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
+        return [(tick, re.sub(r"\.0+", "", format_count(tick))) for tick in ticks if low <= tick <= high]
+
+    def accuracy_ticks(self) -> list[tuple[float, str]]:
+        low, high = self.accuracies
+        step = next(step for step in ACCURACY_STEPS if (high - low) / step <= 8)
+        ticks = [step * count for count in range(math.ceil(low / step), math.floor(high / step) + 1)]
+        return [(tick, f"{100 * tick:.{1 if step < 0.01 else 0}f}%") for tick in ticks]
+
 
 def front_figure(run: RunDirectory) -> str:
     """Draw accuracy against parameters of a run as an SVG of 640 x 420: the front, the finished trials, test accuracies
@@ -62,19 +74,8 @@ def front_figure(run: RunDirectory) -> str:
     span = max(max(accuracies) - min(accuracies), 0.01)
     limits = (min(accuracies) - 0.1 * span, max(accuracies) + 0.08 * span)
     frame = _Frame(64, 620, 16, 364, (min(sizes) / 1.3, max(sizes) * 1.3), limits)
-    return render(
-        "figure.svg",
-        title=f"{run.name}: accuracy against parameters",
-        width=WIDTH,
-        height=HEIGHT,
-        frame=frame,
-        size_ticks=_size_ticks(*frame.sizes),
-        accuracy_ticks=_accuracy_ticks(*frame.accuracies),
-        front=front,
-        finished=finished,
-        tests=tests,
-        known=known,
-    )
+    size = {"width": WIDTH, "height": HEIGHT}
+    return render("figure.svg", run=run, **size, frame=frame, front=front, finished=finished, tests=tests, known=known)
 
 
 def thumbnail_frame(front: Sequence[Record]) -> _Frame:
@@ -105,16 +106,3 @@ def rasterised(figure: str) -> bytes:
         if not target.exists():
             raise InputError(f"{browser} must draw the PNG, but ended with code {done.returncode} and without it")
         return target.read_bytes()
-
-
-def _size_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5) if low <= step * 10.0**decade <= high]
-    return [(tick, re.sub(r"\.0+", "", format_count(tick))) for tick in ticks]
-
-
-def _accuracy_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    step = next(step for step in ACCURACY_STEPS if (high - low) / step <= 8)
-    digits = 1 if step < 0.01 else 0
-    ticks = [step * count for count in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    return [(tick, f"{100 * tick:.{digits}f}%") for tick in ticks]

@@ -85,15 +85,13 @@ def _change_times(folder: Path) -> tuple[int, ...]:
 def _index_row(folder: Path, change_times: tuple[int, ...]) -> dict[str, Any]:
     """Return what the index shows of a run. Cached by the change times of its files, as the index is rewritten during
     a search."""
-    row: dict[str, Any] = {"folder": folder.name, "started": ""}
+    row: dict[str, Any] = {"folder": folder.name, "started": "", "error": None}
     try:
         run = RunDirectory(folder, snapshot=True)
     except RunDirectoryError as error:
         return row | {"error": error}
     front = run.front
-    chosen = {0: None, len(front) // 2: None, len(front) - 1: None}  # the smallest, a middle and the most accurate
     return row | {
-        "error": None,
         "link": f"{quote(folder.name)}/{'dashboard.html' if (folder / 'dashboard.html').exists() else ''}",
         "name": run.name,
         "about": [shown_data(run.data).get("name"), run.environment.get("description")],
@@ -101,6 +99,5 @@ def _index_row(folder: Path, change_times: tuple[int, ...]) -> dict[str, Any]:
         "trials": len(run.records),
         "started": str(run.environment.get("started") or ""),
         "front": front,
-        "chosen": [front[i] for i in chosen] if front else [],
         "frame": thumbnail_frame(front) if front else None,
     }

@@ -36,6 +36,7 @@ PART_OF = {
     "norm": "batch norm",
     "classifier": "classifier",
 }
+NETWORK = ("network", "config", "drawing", "unshared", "parts")
 SETTINGS = ("sampler", "stopping", "seed", "epochs", "recipe")
 ORIGIN = ("description", "started", "machine", "versions", "git_commit")
 MOST_CURVE_POINTS = 240_000  # of all trials together, about 1.2 MB
@@ -71,13 +72,12 @@ def shown_data(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _facts_of(run: RunDirectory) -> dict[str, Any]:
     """Return what the page tells of a run as a whole: no secret and, as far as possible, no absolute path."""
-    environment = run.environment
-    space = environment.get("space") or {}
-    return {
-        **{name: environment.get(name) for name in (*SETTINGS, *ORIGIN)},
+    facts = {name: run.environment.get(name) for name in (*SETTINGS, *ORIGIN)}
+    space = run.environment.get("space") or {}
+    return facts | {
         "name": run.name,
         "folder": _relative(run.folder),
-        "command": _shown_command(environment.get("command") or []),
+        "command": _shown_command(run.environment.get("command") or []),
         "data": shown_data(run.data),
         "space": {key: value for key, value in space.items() if key != "given"},
     }
@@ -98,11 +98,8 @@ def _shown_command(command: Sequence[str]) -> str:
 
 def _status(run: RunDirectory) -> dict[str, Any]:
     """Return `status.json` with the search's seconds by the ledger."""
-    status = {**run.status, "elapsed": run.elapsed}
-    if status.get("message"):
-        message = status["message"].replace(str(run.folder.resolve()), _relative(run.folder))
-        status["message"] = mask_secrets(message)
-    return status
+    message = (run.status.get("message") or "").replace(str(run.folder.resolve()), _relative(run.folder))
+    return {**run.status, "elapsed": run.elapsed, "message": mask_secrets(message) or None}
 
 
 def _columns(run: RunDirectory) -> dict[str, list[Any]]:
@@ -115,9 +112,7 @@ def _columns(run: RunDirectory) -> dict[str, list[Any]]:
         columns[name] = [None if r.get(name) is None else round(r[name], 5) for r in records]
     columns["trainings"] = [len(r.get("accuracies") or [None]) for r in records]  # whose mean the accuracy is
     columns["state"] = [STATES.index(r["state"]) for r in records]
-    for name in ("network", "config", "drawing", "unshared", "parts"):
-        columns[name] = [network[name] for network in networks]
-    return columns
+    return columns | {name: [network[name] for network in networks] for name in NETWORK}
 
 
 @functools.lru_cache(maxsize=20_000)
@@ -152,10 +147,8 @@ def _curves(records: Sequence[Record]) -> dict[str, list[Any]]:
     """
     kinds = ("accuracy", "loss", "train_loss")
     most = max(10, MOST_CURVE_POINTS // (len(kinds) * max(len(records), 1)))
-    curves = [r.get("curve") or {} for r in records]
-    columns: dict[str, list[Any]] = {kind: [_thinned(c.get(kind) or [], most) for c in curves] for kind in kinds}
-    columns["length"] = [len(c.get("accuracy") or []) for c in curves]
-    return columns
+    thinned = {kind: [_thinned(r["curve"][kind], most) for r in records] for kind in kinds}
+    return {**thinned, "length": [len(r["curve"]["accuracy"]) for r in records]}
 
 
 def _thinned(values: Sequence[float | None], most: int) -> list[int | None]:

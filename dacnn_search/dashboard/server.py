@@ -14,14 +14,11 @@ ADDRESS = "127.0.0.1"
 
 
 def make_server(build: Callable[[str], Path | None], port: int) -> ThreadingHTTPServer:
-    """Return a server at 127.0.0.1, not yet serving.
+    """Return a server at 127.0.0.1, not yet serving. Port 0 chooses a free one.
 
-    It serves nothing but the pages that `build` writes, and only to requests for this address: a foreign name that
-    points here is refused. Raises InputError if the port can't be had.
-
-    Args:
-        build: Takes the path of a page, such as `/`, and returns its file, or None if there is no such page.
-        port: 0 chooses a free one.
+    It serves nothing but the file that `build` writes for the path of a page, such as `/`, if there is such a page, and
+    only to requests for this address: a foreign name that points here is refused. Raises InputError if the port can't
+    be had.
     """
 
     class Handler(BaseHTTPRequestHandler):

@@ -105,7 +105,7 @@ def _reproduce(options: SimpleNamespace) -> None:
 
 def _sources(files: Sequence[str], root: str, experiments: Sequence[Experiment]) -> dict[str, str]:
     """Return where each data set is: an .npz file, which needs no name if there is one data set, or the `root`."""
-    sources = {member.dataset: root for experiment in experiments for member in experiment.members}
+    sources = {name: root for experiment in experiments for name in experiment.datasets}
     for text in files:
         name, separator, path = text.partition("=")
         if not separator and len(sources) == 1:

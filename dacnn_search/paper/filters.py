@@ -7,6 +7,7 @@ makes its filters differ from layer to layer.
 import functools
 import html
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from dacnn_search.common.files import write_atomic
 from dacnn_search.export.classifier import Classifier, load_model
 from dacnn_search.paper.markup import html_page
 
-__all__ = ["FILTERS", "FilterPictures", "filter_figure", "picture_network", "visualise", "write_filters", "write_png"]
+__all__ = ["FILTERS", "LayerPictures", "filter_figure", "picture_network", "visualise", "write_filters", "write_png"]
 
 FILTERS, STEPS = 5, 100
 RATE = 0.02  # of the pixels' range, per step
@@ -34,20 +35,20 @@ NOTE = "Each picture was found by gradient ascent from noise: one filter of one 
 
 
 @dataclass(frozen=True)
-class FilterPictures:
-    """The pictures of a network's filters, a row per layer. Responses are those after batch norm and before ReLU."""
+class LayerPictures:
+    """The pictures of N filters of a layer. Responses are means after batch norm and before ReLU."""
 
-    layers: tuple[str, ...]  # the names of the rows
-    filters: tuple[tuple[int, ...], ...]  # the channel numbers of each row
-    images: np.ndarray  # (rows, columns, H, W, C) uint8
-    responses: np.ndarray  # (rows, columns): the mean response of a filter to its picture
-    before: np.ndarray  # (rows, columns): the mean response to the noise that the picture began with
+    layer: str
+    filters: tuple[int, ...]  # their channel numbers
+    images: np.ndarray  # (N, H, W, C) uint8
+    responses: np.ndarray  # (N,): of each filter to its picture
+    before: np.ndarray  # (N,): to the noise that the picture began with
 
 
 @functools.cache  # the page of figure 7 is written again after every training
 def picture_network(
     folder: Path, layers: tuple[int, ...] = (), filters: int | tuple[int, ...] = FILTERS
-) -> FilterPictures:
+) -> list[LayerPictures]:
     """Return what `visualise` does for the network of a folder. Sets this process to one thread."""
     torch.set_num_threads(1)  # a few images at a time are too little for more, and other cores may train
     return visualise(load_model(folder), layers=layers, filters=filters)
@@ -60,7 +61,7 @@ def visualise(
     filters: int | Sequence[int] = FILTERS,
     steps: int = STEPS,
     seed: int = 0,
-) -> FilterPictures:
+) -> list[LayerPictures]:
     """Find an image for each filter: start from noise around grey and follow the gradient of the mean response.
 
     Raises InputError for layers or filters that are not there.
@@ -73,15 +74,17 @@ def visualise(
     chosen = list(layers) or list(range(len(known)))
     if not all(0 <= layer < len(known) for layer in chosen):
         raise InputError(f"layers must lie between 0, the stem, and {len(known) - 1}, but are {chosen}")
-    results = []
-    for label, norm, width in (known[layer] for layer in chosen):
-        channels = _channels(filters, width, label)
-        results.append((label, channels, *_ascend(model, norm, channels, steps, seed)))
-    labels, channel_sets, images, responses, before = zip(*results, strict=True)
-    return FilterPictures(labels, channel_sets, np.stack(images), np.stack(responses), np.stack(before))
+    pictures = []
+    for name, norm, width in (known[layer] for layer in chosen):
+        spread = np.linspace(0, width - 1, filters).round().astype(int) if isinstance(filters, int) else filters
+        channels = tuple(map(int, spread))
+        if not channels or not all(0 <= number < width for number in channels):
+            raise InputError(f"filters of {name} must lie between 0 and {width - 1}, but are {list(channels)}")
+        pictures.append(LayerPictures(name, channels, *_ascend(model, norm, channels, steps, seed)))
+    return pictures
 
 
-def write_filters(pictures: FilterPictures, network: str, folder: Path) -> Path:
+def write_filters(pictures: Sequence[LayerPictures], network: str, folder: Path) -> Path:
     """Write `filters.png` and `filters.html` to a folder, which is made if it is not there; return it."""
     folder.mkdir(parents=True, exist_ok=True)
     write_png(pictures, folder / "filters.png")
@@ -90,20 +93,20 @@ def write_filters(pictures: FilterPictures, network: str, folder: Path) -> Path:
     return folder
 
 
-def write_png(pictures: FilterPictures, path: Path) -> None:
+def write_png(pictures: Sequence[LayerPictures], path: Path) -> None:
     """Write a grid with a row per layer, named on its left."""
     data = io.BytesIO()
     _draw_grid(pictures)[0].save(data, "PNG", optimize=True)
     write_atomic(path, data.getvalue())
 
 
-def filter_figure(pictures: FilterPictures, network: str) -> go.Figure:
+def filter_figure(pictures: Sequence[LayerPictures], network: str) -> go.Figure:
     """Draw the grid for a browser: pointing at a picture tells its filter and how strongly it responds."""
     grid, centres = _draw_grid(pictures)
     words = [
-        f"{html.escape(pictures.layers[row])}, filter {pictures.filters[row][column]}<br>mean response "
-        f"{pictures.responses[row, column]:.2f}, to the noise before {pictures.before[row, column]:.2f}"
-        for row, column in np.ndindex(pictures.responses.shape)
+        f"{html.escape(row.layer)}, filter {number}<br>mean response {response:.2f}, to the noise before {before:.2f}"
+        for row in pictures
+        for number, response, before in zip(row.filters, row.responses, row.before, strict=True)
     ]
     figure = px.imshow(grid, title=f"Filters of {html.escape(network)}", template="plotly_white")
     figure.update_traces(hovertemplate=None, hoverinfo="skip").update_xaxes(visible=False).update_yaxes(visible=False)
@@ -113,25 +116,25 @@ def filter_figure(pictures: FilterPictures, network: str) -> go.Figure:
     return figure.update_layout(showlegend=False, hoverdistance=SIDE, **layout)
 
 
-def _draw_grid(pictures: FilterPictures) -> tuple[Image.Image, list[tuple[float, float]]]:
+def _draw_grid(pictures: Sequence[LayerPictures]) -> tuple[Image.Image, list[tuple[float, float]]]:
     """Draw all pictures enlarged, with names; return also their centres (x, y).
 
     Other images than RGB are shown by the mean of their channels.
     """
-    images = pictures.images if pictures.images.shape[-1] == 3 else pictures.images.mean(axis=-1).astype(np.uint8)
-    rows, columns, *sides = images.shape[:4]
+    columns, *sides = pictures[0].images.shape[:3]
     height, width = (max(1, round(SIDE / max(sides))) * side for side in sides)
-    grid = Image.new("RGB", (MARGIN + columns * (width + GAP), HEADING + rows * (height + GAP)), "white")
-    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(14)
+    grid = Image.new("RGB", (MARGIN + columns * (width + GAP), HEADING + len(pictures) * (height + GAP)), "white")
+    write = functools.partial(ImageDraw.Draw(grid).text, fill="black", font=ImageFont.load_default(14))
+    if len({row.filters for row in pictures}) == 1:  # otherwise a column has different filters
+        for column, number in enumerate(pictures[0].filters):
+            write((MARGIN + column * (width + GAP), 8), f"filter {number}")
     centres = []
-    for row, column in np.ndindex(rows, columns):
-        x, y = MARGIN + column * (width + GAP), HEADING + row * (height + GAP)
-        grid.paste(Image.fromarray(images[row, column]).resize((width, height), Image.Resampling.NEAREST), (x, y))
-        centres.append((x + width / 2, y + height / 2))
-        if column == 0:
-            draw.text((8, y + height // 2 - 10), pictures.layers[row], fill="black", font=font)
-        if row == 0 and len(set(pictures.filters)) == 1:  # otherwise a column has different filters
-            draw.text((x, 8), f"filter {pictures.filters[0][column]}", fill="black", font=font)
+    for y, row in zip(itertools.count(HEADING, height + GAP), pictures, strict=False):
+        write((8, y + height // 2 - 10), row.layer)
+        images = row.images if row.images.shape[-1] == 3 else row.images.mean(axis=-1).astype(np.uint8)
+        for x, image in zip(itertools.count(MARGIN, width + GAP), images, strict=False):
+            grid.paste(Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST), (x, y))
+            centres.append((x + width / 2, y + height / 2))
     return grid, centres
 
 
@@ -143,14 +146,6 @@ def _layers(classifier: Classifier) -> list[tuple[str, nn.Module, int]]:
         for layer, part in zip(block.layers, module.layers, strict=True):  # type: ignore[arg-type]
             found.append((f"layer {len(found)}, section {block.section + 1}, {layer.kernel}", part.norm, layer.width))
     return found
-
-
-def _channels(filters: int | Sequence[int], width: int, layer: str) -> tuple[int, ...]:
-    if isinstance(filters, int):
-        return tuple(int(number) for number in np.linspace(0, width - 1, filters).round())
-    if not filters or not all(0 <= number < width for number in filters):
-        raise InputError(f"filters of {layer} must lie between 0 and {width - 1}, but are {list(filters)}")
-    return tuple(filters)
 
 
 def _ascend(

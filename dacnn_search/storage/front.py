@@ -34,10 +34,8 @@ def front_of(records: Iterable[Record]) -> list[Record]:
 def spread(front: Sequence[Record], count: int) -> list[Record]:
     """Choose at most `count` records of a front, evenly spread over its range of log parameters, both ends included
     (of one record alone, the most accurate). The order of the front is kept."""
-    if count >= len(front):
-        return list(front)
-    if count <= 1:
-        return list(front[-count:]) if count else []
+    if count <= 1 or count >= len(front):
+        return list(front[max(len(front) - count, 0) :])
     logs = np.log([r["parameters"] for r in front])
     chosen: list[int] = []
     for target in np.linspace(logs[0], logs[-1], count):

@@ -42,9 +42,9 @@ class LedgerWarning(UserWarning):
 
 
 def read_ledger(path: Path, keys: Set[str] = frozenset()) -> list[Record]:
-    """Return the records of the ledger at `path` without changing it; a torn last line is skipped.
+    """Return the records of a ledger, which is not changed: none if it is missing; a torn last line is skipped.
 
-    Raises RunDirectoryError if the file is missing or damaged, or a record lacks one of the `keys`.
+    Raises RunDirectoryError if the file is damaged or can't be read, or a record lacks one of the `keys`.
     """
     return _read(path, keys).records
 
@@ -72,8 +72,6 @@ class Ledger:
                 `<name>.damaged-<n>`, and a LedgerWarning tells how many lines were dropped.
             advice: How a user asks for the repair; by default as for a run directory.
         """
-        if not path.exists():
-            write_atomic(path, b"")
         contents = _read(path, keys, repair, advice)
         kept = len(contents.records)
         if contents.damage:
@@ -88,7 +86,7 @@ class Ledger:
         elif contents.torn:
             warnings.warn(f"{path}:{contents.count}: cut off an unfinished last line", LedgerWarning, stacklevel=2)
         whole = b"".join(contents.whole)
-        if whole != contents.data:
+        if whole != contents.data or not path.exists():
             write_atomic(path, whole)
         return cls(path, contents.records, len(whole))
 
@@ -156,7 +154,7 @@ class _Contents:
 def _read(path: Path, keys: Set[str], repair: bool = False, advice: str | None = None) -> _Contents:
     """Read and verify a ledger. Damage raises RunDirectoryError unless it is to be repaired."""
     try:
-        data = path.read_bytes()
+        data = path.read_bytes() if path.exists() else b""
     except OSError as error:
         raise RunDirectoryError(f"{path} can't be read: {error.strerror}") from error
     *lines, tail = data.split(b"\n")

@@ -6,13 +6,14 @@
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dacnn_search.common.errors import RunDirectoryError, SpaceError
 from dacnn_search.common.files import write_atomic
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SpaceSettings
+from dacnn_search.storage.front import Record
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.run_directory import RunDirectory
 
@@ -48,9 +49,7 @@ def check_space(run: RunDirectory, own: SearchSpace, given: SearchSpace | None, 
     raise RunDirectoryError("\n  ".join([f"{where}: {rule}; the difference is", *(edits or changes)]))
 
 
-def check_nothing_lost(
-    run: RunDirectory, records: Sequence[Mapping[str, Any]], proposals: Sequence[Mapping[str, Any]]
-) -> None:
+def check_nothing_lost(run: RunDirectory, records: Sequence[Record], proposals: Sequence[Record]) -> None:
     """Raise RunDirectoryError if the ledger has fewer trials than had ended when the last network was proposed: it was
     emptied, cut at the end of a line or replaced."""
     least = max((line["finished"] for line in proposals), default=0)
@@ -61,7 +60,7 @@ def check_nothing_lost(
         )
 
 
-def forget_lost(proposals: Ledger, lines: Sequence[Mapping[str, Any]], finished: int) -> None:
+def forget_lost(proposals: Ledger, lines: Sequence[Record], finished: int) -> None:
     """Keep these lines of the proposals, none of which may count more than the `finished` trials of the ledger."""
     proposals.rewrite([{**line, "finished": min(line["finished"], finished)} for line in lines])
 
@@ -101,7 +100,7 @@ def _differences(old: Any, new: Any, path: tuple[str, ...] = ()) -> list[str]:
     return [f"{'.'.join(path)}: {' -> '.join(words)}"] if old != new else []
 
 
-def _translated(record: Mapping[str, Any], old: SearchSpace, new: SearchSpace) -> dict[str, Any] | None:
+def _translated(record: Record, old: SearchSpace, new: SearchSpace) -> dict[str, Any] | None:
     """Return a record with the choices that lead to its network in the new space; None if that lacks the network.
 
     The new space may leave open what was fixed before, and the other way round.

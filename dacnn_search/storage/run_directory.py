@@ -60,7 +60,7 @@ class RunDirectory:
         self.status_file = folder / "status.json"
         self.checkpoints = folder / "checkpoints"  # the folder of the trainings that have not ended
         self._read_json = functools.cache(read_json) if snapshot else read_json
-        self._read_ledger = functools.cache(_read_ledger) if snapshot else _read_ledger
+        self._read_ledger = functools.cache(read_ledger) if snapshot else read_ledger
         needed = (self.environment_file, self.trials_file) if snapshot else (self.space_file, self.environment_file)
         if not all(file.is_file() for file in needed):
             lack = "one does not" if folder.is_dir() else "is none" if folder.exists() else "does not exist"
@@ -172,7 +172,7 @@ class RunDirectory:
     @property
     def elapsed(self) -> float:
         """Seconds of search up to the last finished trial, over all its sessions, by the ledger."""
-        return max((record.get("finished") or 0.0 for record in self.records), default=0.0)
+        return max((record["finished"] for record in self.records), default=0.0)
 
     @property
     def front(self) -> list[Record]:
@@ -183,12 +183,8 @@ class RunDirectory:
     def scale(self) -> Scale:
         """The box of this run's hypervolume; the trials' own range if the run does not know the space's."""
         space = self.environment.get("space") or {}
-        sizes = [record["parameters"] for record in self.records] if not space else []
-        return Scale(
-            space.get("least") or min(sizes, default=1),
-            space.get("most") or max(sizes, default=1),
-            1 / self.data.get("num_classes", 10),
-        )
+        sizes = [space["least"], space["most"]] if space else [r["parameters"] for r in self.records] or [1]
+        return Scale(min(sizes), max(sizes), 1 / self.data.get("num_classes", 10))
 
     @property
     def networks(self) -> list[TrainedNetwork]:
@@ -256,7 +252,3 @@ def check_name(name: str | None) -> None:
         plain_name(name or "run")
     except ValueError as error:
         raise RunDirectoryError(str(error)) from None
-
-
-def _read_ledger(path: Path, keys: frozenset[str]) -> list[dict[str, Any]]:
-    return read_ledger(path, keys) if path.exists() else []

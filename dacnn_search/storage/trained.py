@@ -1,16 +1,14 @@
 """The networks of a run that were trained in full, and the front judged again by their test accuracies."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dacnn_search.network.architecture import Architecture
+from dacnn_search.storage.front import Record
 
 __all__ = ["TrainedNetwork", "beaten_on_test", "deviation_of", "group_retrained", "judge"]
-
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
