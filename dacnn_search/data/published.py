@@ -134,8 +134,9 @@ def _build_torchvision(name: str, root: Path, download: bool) -> tuple[tuple[str
         if images.shape != expected or images.dtype != np.uint8:
             found = f"{images.dtype} {images.shape}"
             raise ValueError(f"{pool} images must be uint8 {expected}, but are {found}")
-        if not set(np.unique(labels)) <= set(range(len(known.class_names))):
-            raise ValueError(f"{pool} labels must be below {len(known.class_names)}, but one is {labels.max()}")
+        wrong = sorted(set(np.unique(labels).tolist()) - set(range(len(known.class_names))))
+        if wrong:
+            raise ValueError(f"{pool} labels must be below {len(known.class_names)}, but one is {wrong[0]}")
         pools[pool] = images, labels
     return tuple(getattr(part, "classes", ())), pools
 
