@@ -15,7 +15,8 @@ from dacnn_search.paper.compression import prune_ratio
 from dacnn_search.paper.experiments import PROTOCOL, REFERENCE, Conditions, Experiment, Member
 from dacnn_search.paper.markup import markdown_table
 from dacnn_search.paper.published import EXTRA_TO, Published
-from dacnn_search.paper.trainings import PaperData, Record
+from dacnn_search.paper.trainings import PaperData
+from dacnn_search.storage.front import Record
 
 __all__ = ["Results", "Row", "notes_of", "rows_of", "visible_cells", "write_tables"]
 

@@ -20,12 +20,11 @@ from dacnn_search.export.folder import describe_trained, write_folder
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import Cost, estimate_cost
 from dacnn_search.paper.experiments import Conditions, Member
+from dacnn_search.storage.front import Record
 from dacnn_search.storage.ledger import now
 from dacnn_search.training.recipe import Recipe
 
-__all__ = ["PaperData", "Record", "Task", "load_data", "network_folder"]
-
-Record = Mapping[str, Any]
+__all__ = ["PaperData", "Task", "load_data", "network_folder"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,25 +43,22 @@ class PaperData:
     @property
     def is_whole(self) -> bool:
         """True if there are as many images and classes as in the published data set."""
-        return (len(self.images.train), len(self.images.test), self.images.num_classes) == self._published_sizes
-
-    @property
-    def _published_sizes(self) -> tuple[int, int, int]:
-        known = KNOWN_SETS[self.dataset]
-        return sum(known.train_counts), sum(known.test_counts), len(known.train_counts)
+        known, images = KNOWN_SETS[self.dataset], self.images
+        published = (sum(known.train_counts), sum(known.test_counts), len(known.train_counts))
+        return (len(images.train), len(images.test), images.num_classes) == published
 
     @property
     def note(self) -> str:
         """The sizes, and how uncertain an error on these test images is."""
-        images, (train, test, classes) = self.images, self._published_sizes
+        known, images = KNOWN_SETS[self.dataset], self.images
         origin = "" if images.name == self.dataset else f" (from {Path(self.config.root or '').name})"
         deviation = 50 / len(images.test) ** 0.5  # points: the largest standard error of a share of so many images
-        whole = f" The published set has {train:,} and {test:,} images of {classes}."
+        published = f"{sum(known.train_counts):,} and {sum(known.test_counts):,} images of {len(known.train_counts)}"
         return (
             f"{self.dataset}{origin}: {len(images.train):,} training and {len(images.test):,} test images, "
             f"{images.num_classes} classes. The test images alone give an error a standard error of up to "
             f"{deviation:.2f} points, a difference of two {2**0.5 * deviation:.2f}; the seed adds to that."
-            f"{'' if self.is_whole else whole}"
+            f"{'' if self.is_whole else f' The published set has {published}.'}"
         )
 
 

@@ -49,17 +49,10 @@ class StoppingRule:
         """Return whether a trial goes on. It is asked after the last epoch as well, to learn from full curves."""
         return Verdict(True)
 
-    def follow(self, progress: Progress, judged: int = 0) -> Verdict:
-        """Judge a trial after each epoch beyond the first `judged`. Return the first verdict that stops it, if any."""
-        verdicts = [
-            self.judge(replace(progress, accuracy=progress.accuracy[:done], loss=progress.loss[:done]))
-            for done in range(judged + 1, len(progress.accuracy) + 1)
-        ]
-        return next((verdict for verdict in verdicts if not verdict.go_on), Verdict(True))
-
     def learn(self, progress: Progress) -> None:
         """Take note of a trial that ended in an earlier session."""
-        self.follow(progress)
+        for done in range(1, len(progress.accuracy) + 1):
+            self.judge(replace(progress, accuracy=progress.accuracy[:done], loss=progress.loss[:done]))
 
 
 class FrontStopping(StoppingRule):
@@ -78,10 +71,8 @@ class FrontStopping(StoppingRule):
 
     def judge(self, progress: Progress) -> Verdict:
         done = len(progress.accuracy)
-        if done >= self.epochs:
-            self._add(progress)
-            return Verdict(True)
-        if len(self._full) < FEWEST_CURVES:
+        self.learn(progress)
+        if done >= self.epochs or len(self._full) < FEWEST_CURVES:
             return Verdict(True)
         if done not in self._forecasts:
             features = np.array([features[done - 1] for features, _ in self._full.values()])
@@ -94,14 +85,11 @@ class FrontStopping(StoppingRule):
         return Verdict(bool(best >= front), 1 - 10**expected)
 
     def learn(self, progress: Progress) -> None:
+        """Take note of a full curve; it replaces an earlier one of the same trial."""
         if len(progress.accuracy) >= self.epochs:
-            self._add(progress)
-
-    def _add(self, full: Progress) -> None:
-        """Learn from a full curve; it replaces an earlier one of the same trial."""
-        features = np.array([_features(full, done) for done in range(1, self.epochs + 1)])
-        self._full[full.trial] = (features, full)
-        self._forecasts.clear()
+            features = np.array([_features(progress, done) for done in range(1, self.epochs + 1)])
+            self._full[progress.trial] = (features, progress)
+            self._forecasts.clear()
 
 
 class Forecast:
