@@ -14,10 +14,9 @@ from results_file import make_parser
 from dacnn_search.dashboard.page import write_dashboard, write_index
 from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.listener import Listener
-from dacnn_search.search.report import write_tables
+from dacnn_search.search.report import write_study, write_tables
 from dacnn_search.search.request import prepare
 from dacnn_search.search.search import search_in_session
-from dacnn_search.search.study import write_study
 from dacnn_search.search.tune import TrialWorker
 from dacnn_search.storage.run_directory import RunDirectory
 

@@ -29,10 +29,10 @@ from dacnn_search.search import trial
 from dacnn_search.search.cluster import worker as processes
 from dacnn_search.search.cluster.slots import Slots
 from dacnn_search.search.cluster.tasks import train_fully
+from dacnn_search.search.report import write_study
 from dacnn_search.search.request import prepare
 from dacnn_search.search.retrain import retrain
 from dacnn_search.search.search import run_search
-from dacnn_search.search.study import write_study
 from dacnn_search.search.tune import CheckpointBytes, TrialWorker
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.checkpoint import Checkpoints
