@@ -140,7 +140,7 @@ def measure(case: Case, rounds: int, compiles: bool) -> dict[str, Any]:
         compiled["compiling_seconds"] = round(compiling, 1)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
     naive_epoch, tuned_epoch = seconds(naive.run_epoch, rounds), seconds(tuned.run_epoch, rounds)
-    floor = Convolutions(case.architecture, data.input_shape, case.recipe.batch_size, ours.precision)
+    floor = Convolutions(case.architecture, data.input_shape, case.recipe.batch_size, getattr(torch, ours.precision))
     floor.calls = [tuple(tensor.to(GPU) for tensor in call) for call in floor.calls]
     graph = graph_of(floor.run_step)
 
@@ -154,7 +154,7 @@ def measure(case: Case, rounds: int, compiles: bool) -> dict[str, Any]:
         "kind": case.kind,
         "network": str(case.architecture),
         "batch_size": case.recipe.batch_size,
-        "precision": str(ours.precision).removeprefix("torch."),
+        "precision": ours.precision,
         "images_per_second": round(len(data.train) / epoch, 1),
         "naive_images_per_second": round(len(data.train) / naive_epoch, 1),
         "tuned_images_per_second": round(len(data.train) / tuned_epoch, 1),

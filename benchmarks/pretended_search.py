@@ -12,7 +12,7 @@ from typing import Any
 from results_file import make_parser
 
 from dacnn_search.dashboard.page import write_dashboard, write_index
-from dacnn_search.search.cluster.ray_cluster import ray_session
+from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.listener import Listener
 from dacnn_search.search.report import write_tables
 from dacnn_search.search.request import prepare
@@ -82,7 +82,7 @@ def main() -> None:
     clock = Clock()
     settings = {"trials": options.trials, "concurrency": 2, "sampler": options.sampler}
     request = prepare(SPACE, results=options.folder, settings=settings)
-    with ray_session(request.resources(None, False)) as session:
+    with RaySession(request.resources(None, False)) as session:
         run = search_in_session(request, session, listener=clock, trainable=Pretender)
     at = clock.seconds
     early = at[100 + WINDOW // 2] - at[100 - WINDOW // 2]

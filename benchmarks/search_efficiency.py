@@ -38,7 +38,8 @@ from results_file import RESULTS, make_parser, write_figures
 from simulator import Table, best_hypervolume, hypervolumes, scale_of, simulate
 
 from dacnn_search.search.sampler.proposals import SamplerFactory
-from dacnn_search.search.stopping import Progress, StoppingRule, Verdict, make_stopping
+from dacnn_search.search.stopping import RULES as PRODUCT_RULES
+from dacnn_search.search.stopping import Progress, StoppingRule, Verdict
 from dacnn_search.space.search_space import SearchSpace
 
 FOLDER = Path(__file__).parent / "dacnn_bench"
@@ -128,7 +129,7 @@ def _rule(name: str, epochs: int) -> StoppingRule:
         from syne_tune_peer import MOAsha
 
         return MOAsha(epochs)
-    return AccuracyHalving(epochs) if name == "accuracy" else make_stopping(name, epochs)
+    return AccuracyHalving(epochs) if name == "accuracy" else PRODUCT_RULES[name](epochs)
 
 
 def over(rows: pd.DataFrame, unit: str, places: np.ndarray) -> np.ndarray:

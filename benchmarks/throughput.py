@@ -149,7 +149,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
         for images in (data, without_validation(data))
     )
     naive = NaiveTraining(build_seeded(case.architecture, 10, data.input_shape[0], 0), data, case.recipe)
-    floor = Convolutions(case.architecture, data.input_shape, case.recipe.batch_size, ours.precision)
+    floor = Convolutions(case.architecture, data.input_shape, case.recipe.batch_size, getattr(torch, ours.precision))
     steps = len(data.train) // case.recipe.batch_size
 
     def run_floor() -> None:
@@ -162,7 +162,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
         "convolutions": run_floor,
         "naive": naive.run_epoch,
     }
-    if ours.precision is torch.bfloat16:
+    if ours.precision == "bfloat16":
         model = build_seeded(case.architecture, 10, data.input_shape[0], 0)
         timed["tuned"] = NaiveTraining(model, data, case.recipe, tuned=True).run_epoch
     cpu: dict[str, list[float]] = {name: [] for name in timed}
@@ -179,7 +179,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
         "kind": case.kind,
         "network": str(case.architecture),
         "batch_size": case.recipe.batch_size,
-        "precision": str(ours.precision).removeprefix("torch."),
+        "precision": ours.precision,
         "images_per_second": round(len(data.train) / statistics.median(cpu["ours"]), 1),
         "naive_images_per_second": round(len(data.train) / statistics.median(cpu["naive"]), 1),
         "vs_naive": _ratio(cpu["naive"], cpu["ours"]),

@@ -58,9 +58,8 @@ class Judge:
 
 
 def our_records(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "ours" / "trials.jsonl"
     try:
-        return read_ledger(path) if path.exists() else []
+        return read_ledger(folder / "ours" / "trials.jsonl")
     except RunDirectoryError:  # the last line is being written
         return []
 

@@ -66,26 +66,28 @@ def main(
         request = prepare(
             space, resume=resume, results=results, name=name, extend=extend, repair=repair, settings=settings
         )
-        from dacnn_search.search.tracking import Tracking
+        tracking = None
+        if tensorboard or wandb is not None or mlflow is not None:
+            from dacnn_search.search.tracking import Tracking  # not at the top: it imports Ray Tune
 
-        tracking = Tracking(tensorboard, wandb, mlflow)
+            tracking = Tracking(tensorboard, wandb, mlflow)
     run_job(request, request.resources(address, verbose), tracking)
 
 
-def run_job(request: SearchRequest, resources: Resources, tracking: "Tracking") -> None:
+def run_job(request: SearchRequest, resources: Resources, tracking: "Tracking | None") -> None:
     """Search, retrain the front, export it, write the dashboard, and show all of it in the terminal.
 
     Raises what `run_search` and `retrain` raise.
     """
     with contextlib.ExitStack() as to_end:
         with orderly_end():
-            from dacnn_search.search.cluster.ray_cluster import ray_session
+            from dacnn_search.search.cluster.ray_cluster import RaySession
 
-            session = to_end.enter_context(ray_session(resources))
+            session = to_end.enter_context(RaySession(resources))
             if request.run is None:  # else there may be nothing to search
                 session.start()  # its workers get ready while this process imports the rest
             from dacnn_search.dashboard.page import write_dashboard, write_index
-            from dacnn_search.export.exporter import write_best
+            from dacnn_search.export.best import write_best
             from dacnn_search.search.report import write_end
             from dacnn_search.search.retrain import retrain_in_session
             from dacnn_search.search.search import search_in_session

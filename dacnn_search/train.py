@@ -1,23 +1,34 @@
 """Train one network alone: `python -m dacnn_search.train --network dacnn18-mix --data cifar10`."""
 
+import itertools
+import re
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dacnn_search.common.command import PATH, at_least, command
 from dacnn_search.common.errors import InputError
-from dacnn_search.data.dataset import DataConfig, summarise
+from dacnn_search.common.files import new_folder
+from dacnn_search.common.privacy import relative_path
+from dacnn_search.data.dataset import DataConfig, ImageData, load, summarise
 from dacnn_search.data.published import KNOWN_SETS
-from dacnn_search.export.folder import METRICS, NetworkSettings, read_input
-from dacnn_search.export.from_config import train_one
+from dacnn_search.export.folder import METRICS, WEIGHTS, describe_trained, read_input, write_folder
 from dacnn_search.network.architecture import Architecture
+from dacnn_search.network.cost import count_macs
 from dacnn_search.network.zoo import get
 from dacnn_search.space.settings import TrainSettings
 from dacnn_search.space.validation import check_data, read_settings
 from dacnn_search.storage.run_directory import RunDirectory
 from dacnn_search.training.recipe import PRESETS, Recipe
+from dacnn_search.training.speed import SMALL_STEP_MACS
+
+if TYPE_CHECKING:
+    from dacnn_search.network.model import Network
+
+__all__ = ["main", "train_one"]
 
 EPILOG = """\
 The network is trained on training and validation images together and scored on the test images once, at the end.
@@ -44,21 +55,100 @@ the number of classes differs.
 def main(**given: Any) -> None:
     """Train one network alone and write config, weights, metrics and model card."""
     options = SimpleNamespace(**given)
-    settings = _settings(options)
-    print(f"network    {settings.architecture}")
-    out = train_one(settings, options.out, init=options.init)
-    print(f"written to {out}")
-
-
-def _settings(options: SimpleNamespace) -> TrainSettings:
-    """Return the settings of a training. Raises InputError for options that do not go together."""
     settings = _read_network(options)
     changed: dict[str, Any] = {"data": _choose_data(options, settings.data)}
     recipe = settings.recipe if options.recipe is None else Recipe(name=options.recipe)
     changed["recipe"] = recipe if options.epochs is None else recipe.model_copy(update={"epochs": options.epochs})
     if options.seed is not None:
         changed["seed"] = options.seed
-    return settings.model_copy(update=changed)
+    print(f"network    {settings.architecture}")
+    out = train_one(settings.model_copy(update=changed), options.out, init=options.init)
+    print(f"written to {out}")
+
+
+def train_one(
+    settings: TrainSettings,
+    out: Path | None = None,
+    *,
+    init: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Train a network on training and validation images together, score the test images once, write its folder.
+
+    Returns the folder. Nothing is written before the training has ended, and nothing is replaced: if the name is taken
+    by then, the folder gets the next number that is free.
+
+    Args:
+        settings: Architecture, data, recipe, seed and name.
+        out: The folder to write, by default `results/train/<name>`.
+        init: A weight file, or a folder with one, to start from.
+        say: Called with a line per epoch.
+
+    Raises InputError if `out` exists at the start or anything given is wrong, TrainingError if the training breaks.
+    """
+    from safetensors.torch import save
+
+    from dacnn_search.training.weights import trained_weights
+
+    if out is not None and out.exists():
+        raise InputError(f"{out}: the folder to write must be new, but is there already; name another with --out")
+    if settings.data is None:
+        raise InputError("data is missing: the config of the network names none; name some with --data")
+    data = load(settings.data).with_validation_in_train()
+    settings.architecture.check_image_size(*data.input_shape[1:])
+    name = re.sub(r"[^\w.-]+", "-", settings.name or "").strip("-.") or "network"
+    out = out or Path("results", "train", name)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    model, record = _train(settings, data, init, say)
+    config, metrics = describe_trained(settings.architecture, [record], data, settings.data, settings.name)
+    metrics["training"]["init"] = None if init is None else relative_path(str(init))
+    weights = save(trained_weights(model))
+    for number in itertools.count(1):
+        folder = out if number == 1 else out.with_name(f"{out.name}-{number}")
+        try:
+            with new_folder(folder) as new:
+                write_folder(new, config, weights, metrics, folder.name)
+            break
+        except FileExistsError:
+            continue
+    return folder
+
+
+def _train(
+    settings: TrainSettings, data: ImageData, init: Path | None, say: Callable[[str], None]
+) -> tuple["Network", dict[str, Any]]:
+    """Return the trained network and its record, with the keys of `retrained.jsonl`."""
+    import torch
+
+    from dacnn_search.training.trainer import ResidentData, Training, build_seeded, evaluate
+    from dacnn_search.training.weights import read_weights, start_from
+
+    recipe, seed, architecture = settings.recipe, settings.seed, settings.architecture
+    size = data.input_shape, data.num_classes
+    if 3 * count_macs(architecture, *size) * recipe.batch_size < SMALL_STEP_MACS:
+        torch.set_num_threads(1)
+    model = build_seeded(architecture, data.num_classes, data.input_shape[0], seed)
+    resident = ResidentData(data)
+    if init is not None:
+        start_from(model, read_weights(init / WEIGHTS if init.is_dir() else init), resident)
+    seconds = 0.0
+    training = Training(model, resident, recipe, seed=seed)
+    while not training.finished:
+        epoch = training.run_epoch()
+        seconds += epoch.seconds
+        say(f"epoch {epoch.epoch}/{recipe.epochs}  loss {epoch.train_loss:.4f}  {epoch.seconds:.1f} s")
+    test = evaluate(model, resident, "test", precision="float32") if len(data.test) else None
+    say(f"test accuracy {test.accuracy:.2%} of {len(data.test):,} images" if test else "no test images")
+    return model, {
+        "seed": seed,
+        "recipe": recipe.model_dump(mode="json"),
+        "precision": training.precision,
+        "epochs": recipe.epochs,
+        "train_images": len(data.train),
+        "test_accuracy": test.accuracy if test else None,
+        "test_loss": test.loss if test else None,
+        "seconds": seconds,
+    }
 
 
 def _read_network(options: SimpleNamespace) -> TrainSettings:
@@ -68,50 +158,37 @@ def _read_network(options: SimpleNamespace) -> TrainSettings:
         raise InputError(f"give one of --config, --network and --run, but not {' and '.join(sources) or 'none'}")
     if (options.run is None) != (options.trial is None):
         raise InputError("--run and --trial must be given together, but only one is")
-    if options.run is not None:
-        return _settings_of_trial(RunDirectory(options.run), options.trial)
     if options.network is not None:
         if options.data is None:
             raise InputError("--network must have --data beside it, but has none")
-        values = {"architecture": get(options.network), "data": None, "name": options.network}
-        return TrainSettings.model_construct(**values, recipe=Recipe(), seed=0)
-    settings, _ = read_settings(options.config, TrainSettings if options.data is None else NetworkSettings)
-    return settings
-
-
-def _settings_of_trial(run: RunDirectory, trial: int) -> TrainSettings:
-    """Return the network of a run's trial, with the run's recipe for full trainings."""
+        return TrainSettings.model_construct(architecture=get(options.network), name=options.network)
+    if options.config is not None:
+        return read_settings(options.config, TrainSettings)
+    run = RunDirectory(options.run)
     records = {record["trial"]: record for record in run.records}
-    if trial not in records:
-        raise InputError(f"{run.folder}: the trial must be one of {len(records)} finished ones, but is {trial}")
+    if options.trial not in records:
+        raise InputError(f"{run.folder}: the trial must be one of {len(records)} finished ones, but is {options.trial}")
     space = run.space.settings
     return TrainSettings.model_construct(
-        architecture=Architecture.from_dict(records[trial]["architecture"]),
+        architecture=Architecture.from_dict(records[options.trial]["architecture"]),
         data=space.data,
         recipe=space.retrain.full_recipe(space.recipe),
-        seed=0,
-        name=f"{run.environment['name']}, trial {trial}",
+        name=f"{run.environment['name']}, trial {options.trial}",
     )
 
 
 def _choose_data(options: SimpleNamespace, before: DataConfig | None) -> DataConfig | None:
     """Return the data that --data names; without it those that the network was trained on before."""
     given, root, image_size = options.data, options.root, options.image_size
+    is_known, is_npz = given in KNOWN_SETS, given is not None and Path(given).suffix == ".npz"
+    if root is not None and not is_known:
+        raise InputError(f"--root is only used with --data and a data set's name, but --data is {given}")
+    if image_size is not None and (given is None or is_known or is_npz):
+        raise InputError(f"--image-size is only used with --data and a folder of images, but --data is {given}")
     if given is None:
-        if root is not None:
-            raise InputError("--root is only used with --data")
-        if image_size is not None:
-            raise InputError("--image-size is only used with --data and a folder of images")
         return before
-    is_npz = Path(given).suffix == ".npz"
-    if root is not None and given not in KNOWN_SETS:
-        raise InputError(f"--root is only used with a data set's name, but --data is {given}")
-    if image_size is not None and (given in KNOWN_SETS or is_npz):
-        raise InputError(f"--image-size is only used with a folder of images, but --data is {given}")
-    if given in KNOWN_SETS:
-        return check_data({"name": given, "root": root})
-    if is_npz:
-        return check_data({"name": "npz", "root": given})
+    if is_known or is_npz:
+        return check_data({"name": given, "root": root} if is_known else {"name": "npz", "root": given})
     if not Path(given).is_dir():
         names = ", ".join(sorted(KNOWN_SETS))
         raise InputError(f"data must be one of {names}, an .npz file or a folder of images, but are {given!r}")

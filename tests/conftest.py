@@ -27,7 +27,7 @@ def space_file(tmp_path):
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory):
-    """A run directory with two networks that were trained in full, for a second in all. Not to be changed."""
+    """A run directory with two networks that were trained in full, for a second in all. Only `best/` may be written."""
     from small_run import write_small_run
 
     return write_small_run(tmp_path_factory.mktemp("small") / "results")
@@ -35,7 +35,8 @@ def small_run(tmp_path_factory):
 
 @pytest.fixture
 def run_copy(small_run, tmp_path):
-    """The same, to be changed."""
+    """The same without `best/`, which another test may have written; to be changed."""
     from dacnn_search.storage.run_directory import RunDirectory
 
-    return RunDirectory(shutil.copytree(small_run.folder, tmp_path / "results" / "tiny"))
+    copy = shutil.copytree(small_run.folder, tmp_path / "results" / "tiny", ignore=shutil.ignore_patterns("best"))
+    return RunDirectory(copy)

@@ -139,8 +139,7 @@ def wait_until(condition: Callable[[], object], run: Run | None = None, patience
 
 def records_in(folder: Path) -> list[dict]:
     """The records on disk so far, of a run that may not have begun or may be writing."""
-    path = folder / "trials.jsonl"
-    return read_ledger(path) if path.exists() else []
+    return read_ledger(folder / "trials.jsonl")
 
 
 def status_of(folder: Path) -> dict:

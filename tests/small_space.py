@@ -10,6 +10,4 @@ GREY = DataSummary((1, 8, 8), 10, 1000, 400, 300)
 
 def make_space(parts, constraints=None, summary=GREY):
     data = {"data": {"name": "digits"}, "architecture": parts, "constraints": constraints or {}}
-    settings, problems = validate(data, SpaceSettings)
-    assert not problems
-    return SearchSpace(settings, summary)
+    return SearchSpace(validate(data, SpaceSettings), summary)

@@ -12,16 +12,15 @@ HEAVY = {
         "network.model",
         "training.augmentation",
         "training.light_optimizers",
-        "training.compilation",
         "training.device_data",
         "training.evaluation",
     ),
-    *("training.trainer", "training.weights", "training.fine_tuning", "export.classifier", "export.formats"),
-    *("export.parity", "search.report", "search.tune", "search.search", "search.precision"),
-    *("search.retrain", "search.driver", "search.trial", "search.tracker"),
+    *("training.trainer", "training.weights", "export.classifier", "export.formats"),
+    *("export.exporter", "export.parity", "search.report", "search.tune", "search.search", "search.precision"),
+    *("search.retrain", "search.driver", "search.trial", "search.tracking"),
     *("search.sampler.surrogate", "search.sampler.domain", "search.sampler.proposals"),
     *("search.study", "search.cluster.ray_cluster", "search.cluster.worker", "search.cluster.tasks"),
-    *("paper.reproduce", "paper.trainings", "paper.filters"),
+    *("paper.reproduce", "paper.worker", "paper.filters"),
 }
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts)

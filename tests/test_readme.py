@@ -31,9 +31,7 @@ def test_the_first_screen_has_the_two_commands():
 def test_its_yaml_is_valid(space_file):
     data, architecture = blocks("yaml")
     document = read_yaml(space_file(data + architecture))
-    settings, problems = validate(document.data, SpaceSettings)
-    assert not problems
-    assert settings.data.name == "folder"
+    assert validate(document.data, SpaceSettings, document).data.name == "folder"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

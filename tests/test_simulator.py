@@ -9,7 +9,7 @@ import pytest
 import search_efficiency
 import simulator
 
-from dacnn_search.search.stopping import FrontStopping, NoStopping
+from dacnn_search.search.stopping import FrontStopping, StoppingRule
 from dacnn_search.space.search_space import SearchSpace
 
 SPACE = """
@@ -56,7 +56,7 @@ def bench(space_file, tmp_path):
 
 def simulate(bench, stopping=None, **options):
     given = {"sampler": "random", "seed": 0, "trials": 1000, "workers": 4} | options
-    return simulator.simulate(*bench, stopping=stopping or NoStopping(4), **given)
+    return simulator.simulate(*bench, stopping=stopping or StoppingRule(4), **given)
 
 
 def test_the_table_has_every_network_and_a_quarter_of_them_twice(bench):

@@ -11,7 +11,7 @@ The bounds are checked as the events of `ruamel.yaml`'s parser arrive, so a host
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,7 +24,7 @@ from ruamel.yaml.representer import SafeRepresenter
 
 from dacnn_search.common.errors import YamlError
 
-__all__ = ["Document", "dump_yaml", "parse_yaml", "read_yaml"]
+__all__ = ["Document", "dump_yaml", "read_yaml"]
 
 MAX_BYTES = 2**20
 MAX_LINES = 50_000
@@ -52,6 +52,7 @@ class Document:
     data: Any  # dict, list, str, int, float, bool, None
     lines: Mapping[KeyPath, int]  # line from 1 of a mapping's key or of a list's item; () is the whole
     text: str  # as it was read
+    problems: Sequence[tuple[int, str]]  # (line, rule) of what breaks a rule without ending the reading
 
     def line(self, path: KeyPath) -> int:
         """Return the line, from 1, of the part at `path`, e.g. ("layers", 0), or of the nearest part around it."""
@@ -61,20 +62,9 @@ class Document:
 
 
 def read_yaml(path: Path) -> Document:
-    """Read one YAML document.
+    """Read one YAML document, whose `problems` the caller tells with those that it finds itself.
 
-    Raises YamlError, one line `file:line: rule and value` per problem, of which a syntax error is the last.
-    """
-    document, problems = parse_yaml(path)
-    if problems:
-        raise YamlError(_lines_of(path, problems))
-    return document
-
-
-def parse_yaml(path: Path) -> tuple[Document, list[tuple[int, str]]]:
-    """Read one YAML document and the (line, rule) of what breaks a rule, for callers that tell more problems with them.
-
-    Raises YamlError as `read_yaml` does where reading can't go on.
+    Raises YamlError where reading can't go on: one line `file:line: rule and value` per problem, this one last.
     """
     text = _read_text(path)
     builder = _Builder(path, text)
@@ -89,7 +79,7 @@ def parse_yaml(path: Path) -> tuple[Document, list[tuple[int, str]]]:
         builder.stop(f"control characters must be escaped, but U+{ord(text[error.position]):04X} is not", line)
     except (YAMLError, ValueError, OverflowError, AssertionError) as error:  # for odd escapes and versions
         builder.stop(f"not valid YAML: {error}")
-    return Document(path, data, builder.lines, text), builder.problems
+    return Document(path, data, builder.lines, text, builder.problems)
 
 
 def dump_yaml(data: Any) -> str:
@@ -156,7 +146,8 @@ class _Builder:
 
     def stop(self, rule: str, line: int | None = None) -> NoReturn:
         """Raise YamlError with the problems so far and this one, by default of the latest event."""
-        raise YamlError(_lines_of(self.file, [*self.problems, (line or self.line, rule)]))
+        problems = [*self.problems, (line or self.line, rule)]
+        raise YamlError("\n".join(f"{self.file}:{line}: {rule}" for line, rule in problems))
 
     def _count_lines(self, parsed: Iterator[events.Event]) -> Iterator[Any]:
         for event in parsed:
@@ -236,10 +227,6 @@ def _plain(text: str) -> Any:
     if text[-1].isalpha() or math.isinf(float(text)):  # .inf, .nan, 1e999
         raise ValueError(f"numbers must be finite, but this one is {_short(text)}")
     return float(text)
-
-
-def _lines_of(file: Path, problems: list[tuple[int, str]]) -> str:
-    return "\n".join(f"{file}:{line}: {rule}" for line, rule in problems)
 
 
 def _short(text: object) -> str:

@@ -38,15 +38,13 @@ def main(
     runs, its index. RUN is a run directory, such as results/digits."""
     if image or tensorboard:
         if serve is not None or open_page:
-            raise InputError(
-                "--image and --tensorboard write files and show none: --serve and --open can't go with them"
-            )
+            raise InputError("--image and --tensorboard write files, show none: --serve and --open can't go with them")
         if len(runs) > 1:
             raise InputError(f"--image and --tensorboard take one run, but got {len(runs)}")
         if image:
             print(write_figure(runs[0], image))
         if tensorboard:
-            print(write_tensorboard(runs[0], RunDirectory.snapshot(runs[0]).records, anew=True))
+            print(write_tensorboard(runs[0], RunDirectory(runs[0], snapshot=True).records, anew=True))
         return
     if out and len(runs) == 1:
         raise InputError("--out is only used with several runs, which are compared")
@@ -54,7 +52,12 @@ def main(
     assert page is not None  # there is always a page at /
     print(page)
     if serve is not None:
-        _serve(runs, out, serve, open_page)
+        with make_server(lambda path: build_page(runs, out, path), serve) as server:
+            address = f"http://127.0.0.1:{server.server_port}/"
+            print(f"Serving {address} until Ctrl-C", flush=True)
+            if open_page:
+                webbrowser.open(address)
+            server.serve_forever()
     elif open_page:
         webbrowser.open(page.resolve().as_uri())
 
@@ -75,16 +78,6 @@ def build_page(folders: Sequence[Path], out: Path | None = None, path: str = "/"
     if len(folders) == 1 and is_index and name in {run.name for run in runs_in(first)}:
         return write_dashboard(first / name)
     return None
-
-
-def _serve(folders: Sequence[Path], out: Path | None, port: int, open_page: bool) -> None:
-    """Serve the page until Ctrl-C, written anew for each visit."""
-    with make_server(lambda path: build_page(folders, out, path), port) as server:
-        address = f"http://127.0.0.1:{server.server_port}/"
-        print(f"Serving {address} until Ctrl-C", flush=True)
-        if open_page:
-            webbrowser.open(address)
-        server.serve_forever()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from dacnn_search.storage.run_directory import RunDirectory
 __all__ = ["comparison_payload"]
 
 MOST_POINTS = 2000  # of a curve of quartiles
-
 RUN_SETTINGS = ("epochs", "git_commit", "data", "space", "recipe", "versions", "machine")
 
 
@@ -29,19 +28,20 @@ def comparison_payload(runs: Sequence[RunDirectory]) -> dict[str, Any]:
     scales = [run.scale for run in runs]
     scale = Scale(min(s.least for s in scales), max(s.most for s in scales), max(s.chance for s in scales))
     curves = [hypervolumes(run.records, scale) for run in runs]
-    times = [[round(r.get("finished") or 0.0, 2) for r in run.records] for run in runs]
+    times = [[round(r["finished"], 2) for r in run.records] for run in runs]
     keys = [_group_key(run) for run in runs]
-    groups = [[i for i, other in enumerate(keys) if other == key] for key in dict.fromkeys(keys)]
+    groups = {key: [i for i, other in enumerate(keys) if other == key] for key in dict.fromkeys(keys)}
+    images, splits = [run.data for run in runs], [split for run in runs if (split := _given_data(run))]
     return {
         "runs": [
             {
                 "name": run.name,
-                "group": next(number for number, group in enumerate(groups) if i in group),
+                "group": list(groups).index(key),
                 "front": [[r["parameters"], round(r["accuracy"], 5), r["trial"]] for r in run.front],
-                "hypervolume": curves[i],
-                "finished": times[i],
+                "hypervolume": curve,
+                "finished": finished,
             }
-            for i, run in enumerate(runs)
+            for run, key, curve, finished in zip(runs, keys, curves, times, strict=True)
         ],
         "groups": [
             {
@@ -49,33 +49,28 @@ def comparison_payload(runs: Sequence[RunDirectory]) -> dict[str, Any]:
                 "trials": _quartiles([range(1, len(curves[i]) + 1) for i in group], [curves[i] for i in group]),
                 "time": _quartiles([times[i] for i in group], [curves[i] for i in group]),
             }
-            for label, group in zip(_labels(runs, groups), groups, strict=True)
+            for label, group in zip(_labels(runs, list(groups.values())), groups.values(), strict=True)
         ],
         "results": _results(runs, curves),
         "differences": _differences(runs),
-        "comparable": _are_equal([run.data for run in runs]) and _are_equal(filter(None, map(_given_data, runs))),
+        "comparable": all(each == others[0] for others in (images, splits) for each in others),
     }
 
 
-def _group_key(run: RunDirectory) -> tuple[str, ...]:
+def _group_key(run: RunDirectory) -> str:
     """Return what repeated seeds of one search have in common."""
-    given = run.given_settings
-    if given is not None:
+    if given := run.given_settings:
         space = space_id(given)
     else:  # an old run, known by its file or else by its folder
         space = run.space_file.read_text(encoding="utf-8") if run.space_file.is_file() else str(run.folder.resolve())
-    settings = (str(run.environment.get(name)) for name in ("sampler", "stopping", "confirm"))
-    return (space, *settings, json.dumps([run.data, _given_data(run)], sort_keys=True))
+    settings = [run.environment.get(name) for name in ("sampler", "stopping", "confirm")]
+    return json.dumps([space, settings, run.data, _given_data(run)], sort_keys=True)
 
 
 def _given_data(run: RunDirectory) -> dict[str, Any] | None:
     """Return which images of its data a run has and how they were divided; None if it does not know."""
     given = run.given_settings
     return given.data.model_dump(mode="json") if given else None
-
-
-def _are_equal(values: Iterable[Any]) -> bool:
-    return len({json.dumps(value, sort_keys=True) for value in values}) <= 1
 
 
 def _labels(runs: Sequence[RunDirectory], groups: Sequence[Sequence[int]]) -> list[str]:
@@ -108,30 +103,23 @@ def _quartiles(
 
 def _results(runs: Sequence[RunDirectory], curves: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
     """Return rows of the table: a name, a kind of number, a value per run, and whether most or least is best."""
-    records = [run.records for run in runs]
     fronts = [run.front for run in runs]
-    states = [[r["state"] for r in of_run] for of_run in records]
-
-    def row(name: str, kind: str, values: Sequence[Any], best: str | None = None) -> dict[str, Any]:
-        return {"name": name, "kind": kind, "values": values, "best": best}
-
-    def accuracies(budget: float) -> list[float | None]:
-        chosen = [best_under(front, budget) for front in fronts]
-        return [None if record is None else round(record["accuracy"], 5) for record in chosen]
-
-    return [
-        row("hypervolume", "share", [curve[-1] if curve else 0.0 for curve in curves], "most"),
-        row("finished trials", "count", [s.count("COMPLETE") for s in states]),
-        row("stopped early", "count", [s.count("PRUNED") for s in states]),
-        row("failed", "count", [s.count("FAIL") for s in states], "least"),
-        row("time of search", "duration", [run.elapsed for run in runs]),
-        row("training time", "duration", [round(sum(r["seconds"] or 0.0 for r in of_run), 3) for of_run in records]),
-        row("highest accuracy", "accuracy", accuracies(math.inf), "most"),
-        *(
-            row(f"best with at most {budget:,} parameters", "accuracy", accuracies(budget), "most")
-            for budget in _budgets([r["parameters"] for front in fronts for r in front])
-        ),
+    states = [[r["state"] for r in run.records] for run in runs]
+    seconds = [[r["seconds"] or 0.0 for r in run.records] for run in runs]
+    sizes = [r["parameters"] for front in fronts for r in front]
+    rows: list[tuple[str, str, Sequence[Any], str | None]] = [
+        ("hypervolume", "share", [curve[-1] if curve else 0.0 for curve in curves], "most"),
+        ("finished trials", "count", [s.count("COMPLETE") for s in states], None),
+        ("stopped early", "count", [s.count("PRUNED") for s in states], None),
+        ("failed", "count", [s.count("FAIL") for s in states], "least"),
+        ("time of search", "duration", [run.elapsed for run in runs], None),
+        ("training time", "duration", [round(sum(of_run), 3) for of_run in seconds], None),
     ]
+    for budget in (math.inf, *_budgets(sizes)):
+        name = "highest accuracy" if budget == math.inf else f"best with at most {budget:,} parameters"
+        chosen = [best_under(front, budget) for front in fronts]
+        rows.append((name, "accuracy", [record and round(record["accuracy"], 5) for record in chosen], "most"))
+    return [dict(zip(("name", "kind", "values", "best"), row, strict=True)) for row in rows]
 
 
 def _budgets(sizes: Sequence[int]) -> list[int]:
@@ -145,14 +133,8 @@ def _budgets(sizes: Sequence[int]) -> list[int]:
 
 def _differences(runs: Sequence[RunDirectory]) -> list[dict[str, Any]]:
     """Return the settings that are not the same in all runs, as words per run."""
-    flat = [
-        dict(
-            pair
-            for key in (*SearchSettings.model_fields, *RUN_SETTINGS)
-            for pair in _flatten(key, run.environment.get(key))
-        )
-        for run in runs
-    ]
+    keys = (*SearchSettings.model_fields, *RUN_SETTINGS)
+    flat = [dict(pair for key in keys for pair in _flatten(key, run.environment.get(key))) for run in runs]
     names = dict.fromkeys(name for settings in flat for name in settings)
     rows = {name: [settings.get(name, "–") for settings in flat] for name in names}
     return [

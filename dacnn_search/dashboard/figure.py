@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -9,7 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from dacnn_search.common.errors import InputError
+from dacnn_search.common.units import format_count
 from dacnn_search.dashboard.template import render
 from dacnn_search.storage.front import Record
 from dacnn_search.storage.run_directory import RunDirectory
@@ -35,18 +39,27 @@ class _Frame:
     accuracies: tuple[float, float]
 
     def x(self, parameters: float) -> float:
-        low, high = (math.log(size) for size in self.sizes)
-        return round(self.left + (math.log(parameters) - low) / (high - low) * (self.right - self.left), 1)
+        return round(float(np.interp(math.log(parameters), np.log(self.sizes), (self.left, self.right))), 1)
 
     def y(self, accuracy: float) -> float:
-        low, high = self.accuracies
-        clipped = min(max(accuracy, low), high)
-        return round(self.bottom - (clipped - low) / (high - low) * (self.bottom - self.top), 1)
+        return round(float(np.interp(accuracy, self.accuracies, (self.bottom, self.top))), 1)
 
     def staircase(self, front: Sequence[Record]) -> str:
         """Return the line along a front: the accuracy one can have with at most that many parameters."""
         points = [(self.x(r["parameters"]), self.y(r["accuracy"])) for r in front]
         return f"M{points[0][0]} {points[0][1]}" + "".join(f"H{x}V{y}" for x, y in points[1:])
+
+    def size_ticks(self) -> list[tuple[float, str]]:
+        low, high = self.sizes
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
+        return [(tick, re.sub(r"\.0+", "", format_count(tick))) for tick in ticks if low <= tick <= high]
+
+    def accuracy_ticks(self) -> list[tuple[float, str]]:
+        low, high = self.accuracies
+        step = next(step for step in ACCURACY_STEPS if (high - low) / step <= 8)
+        ticks = [step * count for count in range(math.ceil(low / step), math.floor(high / step) + 1)]
+        return [(tick, f"{100 * tick:.{1 if step < 0.01 else 0}f}%") for tick in ticks]
 
 
 def front_figure(run: RunDirectory) -> str:
@@ -61,19 +74,8 @@ def front_figure(run: RunDirectory) -> str:
     span = max(max(accuracies) - min(accuracies), 0.01)
     limits = (min(accuracies) - 0.1 * span, max(accuracies) + 0.08 * span)
     frame = _Frame(64, 620, 16, 364, (min(sizes) / 1.3, max(sizes) * 1.3), limits)
-    return render(
-        "figure.svg",
-        title=f"{run.name}: accuracy against parameters",
-        width=WIDTH,
-        height=HEIGHT,
-        frame=frame,
-        size_ticks=_size_ticks(*frame.sizes),
-        accuracy_ticks=_accuracy_ticks(*frame.accuracies),
-        front=front,
-        finished=finished,
-        tests=tests,
-        known=known,
-    )
+    size = {"width": WIDTH, "height": HEIGHT}
+    return render("figure.svg", run=run, **size, frame=frame, front=front, finished=finished, tests=tests, known=known)
 
 
 def thumbnail_frame(front: Sequence[Record]) -> _Frame:
@@ -94,7 +96,7 @@ def rasterised(figure: str) -> bytes:
         source.write_text(figure, encoding="utf-8")
         command = [browser, "--headless", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={name}/profile"]
         command += [f"--window-size={WIDTH},{HEIGHT}", f"--force-device-scale-factor={PIXEL_RATIO}"]
-        if hasattr(os, "geteuid") and os.geteuid() == 0:
+        if os.geteuid() == 0:
             command.append("--no-sandbox")  # with it, the browser refuses to run as root; the page is our own figure
         try:
             command += [f"--screenshot={target}", source.as_uri()]
@@ -104,17 +106,3 @@ def rasterised(figure: str) -> bytes:
         if not target.exists():
             raise InputError(f"{browser} must draw the PNG, but ended with code {done.returncode} and without it")
         return target.read_bytes()
-
-
-def _size_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5) if low <= step * 10.0**decade <= high]
-    units = [next(unit for unit in ((1e6, " M"), (1e3, " k"), (0, "")) if tick >= unit[0]) for tick in ticks]
-    return [(tick, f"{tick / (unit or 1):g}{letter}") for tick, (unit, letter) in zip(ticks, units, strict=True)]
-
-
-def _accuracy_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    step = next(step for step in ACCURACY_STEPS if (high - low) / step <= 8)
-    digits = 1 if step < 0.01 else 0
-    ticks = [step * count for count in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    return [(tick, f"{100 * tick:.{digits}f}%") for tick in ticks]

@@ -29,7 +29,7 @@ def importance(records: Sequence[Record]) -> tuple[list[dict[str, Any]], str]:
     if len(finished) < FEWEST:
         return [], f"Needs {FEWEST} trials at full length; so far there are {len(finished)}."
     rest = _remainders(finished)
-    names = dict.fromkeys(name for r in finished for name in r.get("choices") or {})
+    names = dict.fromkeys(name for r in finished for name in r["choices"])
     shares = [_share(name, finished, rest) for name in names]
     shares.sort(key=lambda entry: -entry["share"])
     return shares, (
@@ -55,7 +55,7 @@ def _remainders(finished: Sequence[Record]) -> np.ndarray:
 
 
 def _share(name: str, finished: Sequence[Record], rest: np.ndarray) -> dict[str, Any]:
-    having = [i for i, r in enumerate(finished) if name in (r.get("choices") or {})]
+    having = [i for i, r in enumerate(finished) if name in r["choices"]]
     having.sort(key=lambda i: _order(finished[i]["choices"][name]))
     choices = [finished[i]["choices"][name] for i in having]
     labels: list[Any] = [_word(choice) for choice in choices]
@@ -65,16 +65,17 @@ def _share(name: str, finished: Sequence[Record], rest: np.ndarray) -> dict[str,
         labels = np.searchsorted(edges, np.array(choices, float)).tolist()
     values = rest[having]
     groups = [list(group) for _, group in itertools.groupby(range(len(having)), key=labels.__getitem__)]
-    means = [float(values[group].mean()) for group in groups]
-    between = sum(len(group) * (mean - values.mean()) ** 2 for group, mean in zip(groups, means, strict=True))
-    within = sum(len(group) * values[group].var() for group in groups)
-    chance = (len(groups) - 1) * within / max(len(values) - len(groups), 1)
-    share = max(0.0, float(between - chance)) / (float((rest**2).sum()) or 1.0)
+    between = within = 0.0
     effects = []
-    for group, mean in zip(groups, means, strict=True):
+    for group in groups:
+        mean = float(values[group].mean())
+        between += len(group) * (mean - values.mean()) ** 2
+        within += len(group) * values[group].var()
         low, high = choices[group[0]], choices[group[-1]]
         words = {"value": f"{_word(low)} to {_word(high)}", "range": [low, high]} if ranges else {"value": _word(low)}
         effects.append({**words, "trials": len(group), "effect": round(mean, 5)})
+    chance = (len(groups) - 1) * within / max(len(values) - len(groups), 1)
+    share = max(0.0, float(between - chance)) / (float((rest**2).sum()) or 1.0)
     return {"choice": name, "share": round(min(share, 1.0), 4), "effects": effects}
 
 

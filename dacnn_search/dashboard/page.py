@@ -4,9 +4,7 @@ A page makes no request and runs under a content-security policy that names its 
 and error messages enter it as JSON and are shown as text only.
 """
 
-import base64
 import functools
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,10 @@ from dacnn_search.common.files import write_atomic
 from dacnn_search.dashboard.comparison import comparison_payload
 from dacnn_search.dashboard.figure import front_figure, rasterised, thumbnail_frame
 from dacnn_search.dashboard.payload import run_payload, shown_data
-from dacnn_search.dashboard.template import ASSETS, render
+from dacnn_search.dashboard.template import render
 from dacnn_search.storage.run_directory import RunDirectory
 
 __all__ = ["runs_in", "write_comparison", "write_dashboard", "write_figure", "write_index"]
-
-RUN_SCRIPTS = ("base.js", "network.js", "card.js", "table.js", "front.js", "plots.js", "budget.js", "main.js")
-COMPARISON_SCRIPTS = ("base.js", "comparison.js")
 
 
 def write_dashboard(folder: Path) -> Path:
@@ -32,16 +27,15 @@ def write_dashboard(folder: Path) -> Path:
     Cheap enough to be called during a run. Raises RunDirectoryError if `folder` is not a run directory or is
     damaged.
     """
-    run = RunDirectory.snapshot(folder)
-    page = _page("page.html", _scripts(RUN_SCRIPTS), title=run.name, payload=run_payload(run))
-    return _write(folder / "dashboard.html", page)
+    run = RunDirectory(folder, snapshot=True)
+    return _write(folder / "dashboard.html", render("page.html", title=run.name, payload=run_payload(run)))
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     """Write a page that compares runs to `out` and return it. Raises RunDirectoryError as `write_dashboard` does."""
-    runs = [RunDirectory.snapshot(folder) for folder in folders]
-    title, payload = f"{len(runs)} runs compared", comparison_payload(runs)
-    return _write(out, _page("comparison.html", _scripts(COMPARISON_SCRIPTS), title=title, payload=payload))
+    runs = [RunDirectory(folder, snapshot=True) for folder in folders]
+    title = f"{len(runs)} runs compared"
+    return _write(out, render("comparison.html", title=title, payload=comparison_payload(runs)))
 
 
 def write_index(results: Path) -> Path:
@@ -54,7 +48,7 @@ def write_index(results: Path) -> Path:
         raise RunDirectoryError(f"{results}: a folder of runs must hold a run directory, but this one holds none")
     rows = [_index_row(folder, _change_times(folder)) for folder in folders]
     rows.sort(key=lambda row: (row["started"], row["folder"]), reverse=True)
-    return _write(results / "index.html", _page("index.html", rows=rows))
+    return _write(results / "index.html", render("index.html", title="Runs", rows=rows))
 
 
 def write_figure(folder: Path, out: Path) -> Path:
@@ -64,7 +58,7 @@ def write_figure(folder: Path, out: Path) -> Path:
     """
     if out.suffix not in (".svg", ".png"):
         raise InputError(f"--image must end in .svg or .png, but is {out}")
-    figure = front_figure(RunDirectory.snapshot(folder))
+    figure = front_figure(RunDirectory(folder, snapshot=True))
     return _write(out, rasterised(figure) if out.suffix == ".png" else figure)
 
 
@@ -81,22 +75,6 @@ def _write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def _page(template: str, scripts: Sequence[str] = (), **values: Any) -> str:
-    """Return a page with the right to run these scripts, style itself and show images it made, and no other."""
-    hashes = " ".join(f"'{_script_hash(script)}'" for script in scripts) or "'none'"
-    policy = (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    return render(template, policy=policy, style=_asset("page.css"), scripts=scripts, **values)
-
-
-def _scripts(names: Sequence[str]) -> list[str]:
-    """Return our scripts, which fill in everything but the plots; then Plotly; then the start of the plots."""
-    own = "\n".join(_asset(name) for name in names)
-    return [f"{own}\nstart();\n", _plotly(), "drawPlots();"]
-
-
 def _change_times(folder: Path) -> tuple[int, ...]:
     """Return when the files changed that a row of the index is made of."""
     files = (folder / name for name in ("environment.json", "trials.jsonl", "status.json", "dashboard.html"))
@@ -107,15 +85,13 @@ def _change_times(folder: Path) -> tuple[int, ...]:
 def _index_row(folder: Path, change_times: tuple[int, ...]) -> dict[str, Any]:
     """Return what the index shows of a run. Cached by the change times of its files, as the index is rewritten during
     a search."""
-    row: dict[str, Any] = {"folder": folder.name, "started": ""}
+    row: dict[str, Any] = {"folder": folder.name, "started": "", "error": None}
     try:
-        run = RunDirectory.snapshot(folder)
+        run = RunDirectory(folder, snapshot=True)
     except RunDirectoryError as error:
         return row | {"error": error}
     front = run.front
-    chosen = {0: None, len(front) // 2: None, len(front) - 1: None}  # the smallest, a middle and the most accurate
     return row | {
-        "error": None,
         "link": f"{quote(folder.name)}/{'dashboard.html' if (folder / 'dashboard.html').exists() else ''}",
         "name": run.name,
         "about": [shown_data(run.data).get("name"), run.environment.get("description")],
@@ -123,23 +99,5 @@ def _index_row(folder: Path, change_times: tuple[int, ...]) -> dict[str, Any]:
         "trials": len(run.records),
         "started": str(run.environment.get("started") or ""),
         "front": front,
-        "chosen": [front[i] for i in chosen] if front else [],
         "frame": thumbnail_frame(front) if front else None,
     }
-
-
-@functools.cache
-def _asset(name: str) -> str:
-    return (ASSETS / name).read_text(encoding="utf-8")
-
-
-@functools.cache
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs  # not at the top: --help answers without it
-
-    return str(get_plotlyjs())
-
-
-@functools.lru_cache(maxsize=16)
-def _script_hash(script: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ PART_OF = {
     "norm": "batch norm",
     "classifier": "classifier",
 }
-PARTS = tuple(PART_OF.values())
+NETWORK = ("network", "config", "drawing", "unshared", "parts")
 SETTINGS = ("sampler", "stopping", "seed", "epochs", "recipe")
 ORIGIN = ("description", "started", "machine", "versions", "git_commit")
 MOST_CURVE_POINTS = 240_000  # of all trials together, about 1.2 MB
@@ -48,19 +47,20 @@ def run_payload(run: RunDirectory) -> dict[str, Any]:
     records = run.records
     indices = {record["trial"]: index for index, record in enumerate(records)}
     shares, note = importance(records)
+    choices = dict.fromkeys(name for r in records for name in r["choices"])
     return {
         "run": _facts_of(run),
         "status": _status(run),
         "references": run.environment.get("references") or [],
         "states": STATES,
-        "parts": PARTS,
+        "parts": list(PART_OF.values()),
         "trials": _columns(run),
         "curves": _curves(records),
         "front": [indices[record["trial"]] for record in run.front],
         "hypervolume": hypervolumes(records, run.scale),
         "retrained": _retrained(run, indices),
-        "judgement": str(judge(run.networks) or "") or None,
-        "choices": _choices(records),
+        "judgement": judge(run.networks),
+        "choices": {name: [r["choices"].get(name) for r in records] for name in choices},
         "importance": {"choices": shares, "note": note},
     }
 
@@ -72,13 +72,12 @@ def shown_data(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _facts_of(run: RunDirectory) -> dict[str, Any]:
     """Return what the page tells of a run as a whole: no secret and, as far as possible, no absolute path."""
-    environment = run.environment
-    space = environment.get("space") or {}
-    return {
-        **{name: environment.get(name) for name in (*SETTINGS, *ORIGIN)},
+    facts = {name: run.environment.get(name) for name in (*SETTINGS, *ORIGIN)}
+    space = run.environment.get("space") or {}
+    return facts | {
         "name": run.name,
         "folder": _relative(run.folder),
-        "command": _shown_command(environment.get("command") or []),
+        "command": _shown_command(run.environment.get("command") or []),
         "data": shown_data(run.data),
         "space": {key: value for key, value in space.items() if key != "given"},
     }
@@ -99,17 +98,13 @@ def _shown_command(command: Sequence[str]) -> str:
 
 def _status(run: RunDirectory) -> dict[str, Any]:
     """Return `status.json` with the search's seconds by the ledger."""
-    status = {**run.status, "elapsed": run.elapsed}
-    if status.get("message"):
-        message = status["message"].replace(str(run.folder.resolve()), _relative(run.folder))
-        status["message"] = mask_secrets(message)
-    return status
+    message = (run.status.get("message") or "").replace(str(run.folder.resolve()), _relative(run.folder))
+    return {**run.status, "elapsed": run.elapsed, "message": mask_secrets(message) or None}
 
 
 def _columns(run: RunDirectory) -> dict[str, list[Any]]:
     records = run.records
-    channels = (run.data.get("input_shape") or [1])[0]
-    classes = run.data.get("num_classes") or 10
+    channels, classes = run.data.get("input_shape", [1])[0], run.data.get("num_classes", 10)
     networks = [_describe(json.dumps(r["architecture"]), channels, classes) for r in records]
     plain = ("trial", "parameters", "macs", "epochs", "reason", "duplicates", "fingerprint")
     columns: dict[str, list[Any]] = {name: [r.get(name) for r in records] for name in plain}
@@ -117,20 +112,18 @@ def _columns(run: RunDirectory) -> dict[str, list[Any]]:
         columns[name] = [None if r.get(name) is None else round(r[name], 5) for r in records]
     columns["trainings"] = [len(r.get("accuracies") or [None]) for r in records]  # whose mean the accuracy is
     columns["state"] = [STATES.index(r["state"]) for r in records]
-    for name in ("network", "config", "drawing", "unshared", "parts"):
-        columns[name] = [network[name] for network in networks]
-    return columns
+    return columns | {name: [network[name] for network in networks] for name in NETWORK}
 
 
 @functools.lru_cache(maxsize=20_000)
 def _describe(text: str, channels: int, classes: int) -> dict[str, Any]:
     """Describe the network of an architecture's JSON; cached, as a page is often rewritten during a search.
 
-    `unshared` are the parameters of the same network with free weights, `parts` the parameters per entry of PARTS.
+    `unshared` are the parameters of the same network with free weights, `parts` the parameters of each part.
     """
     architecture = Architecture.from_dict(json.loads(text))
     free = dataclasses.replace(architecture, sharing="none", anchors=1, residual=architecture.is_residual)
-    parts: Counter[str] = Counter()
+    parts = dict.fromkeys(PART_OF.values(), 0)
     for name, shape in tensor_shapes(architecture, channels, classes):
         parts[next(part for key, part in PART_OF.items() if key in name)] += math.prod(shape)
     drawing: list[list[Any]] = [[] for _ in architecture.sections]
@@ -140,16 +133,10 @@ def _describe(text: str, channels: int, classes: int) -> dict[str, Any]:
         drawing[block.section].append([layers, block.shortcut])
     return {
         "network": str(architecture),
-        "config": [
-            [[s.depth, s.width, s.regulators] for s in architecture.sections],
-            architecture.sharing,
-            architecture.anchors,
-            architecture.residual,
-            architecture.batch_norm,
-        ],
+        "config": dataclasses.astuple(architecture),
         "drawing": drawing,
         "unshared": count_parameters(free, channels, classes),
-        "parts": [parts[part] for part in PARTS],
+        "parts": list(parts.values()),
     }
 
 
@@ -160,10 +147,8 @@ def _curves(records: Sequence[Record]) -> dict[str, list[Any]]:
     """
     kinds = ("accuracy", "loss", "train_loss")
     most = max(10, MOST_CURVE_POINTS // (len(kinds) * max(len(records), 1)))
-    curves = [r.get("curve") or {} for r in records]
-    columns: dict[str, list[Any]] = {kind: [_thinned(c.get(kind) or [], most) for c in curves] for kind in kinds}
-    columns["length"] = [len(c.get("accuracy") or []) for c in curves]
-    return columns
+    thinned = {kind: [_thinned(r["curve"][kind], most) for r in records] for kind in kinds}
+    return {**thinned, "length": [len(r["curve"]["accuracy"]) for r in records]}
 
 
 def _thinned(values: Sequence[float | None], most: int) -> list[int | None]:
@@ -192,9 +177,3 @@ def _shown_config(file: Path) -> str | None:
         return None
     root = re.compile(r"^( +root: '?)(/[^'\n]+)", re.MULTILINE)
     return root.sub(lambda found: found[1] + os.path.relpath(found[2]), file.read_text(errors="replace"))
-
-
-def _choices(records: Sequence[Record]) -> dict[str, list[Any]]:
-    """Return a column per choice; null where a trial did not have it."""
-    names = dict.fromkeys(name for r in records for name in r.get("choices") or {})
-    return {name: [(r.get("choices") or {}).get(name) for r in records] for name in names}

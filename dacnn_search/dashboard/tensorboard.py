@@ -21,11 +21,10 @@ def write_tensorboard(run: Path, records: Sequence[Record], *, anew: bool = Fals
     if anew:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(exist_ok=True)
-    there = {path.name for path in folder.iterdir()}
     for record in records:
-        name = f"trial-{record['trial']:04d}"
-        if name not in there:
-            _write_trial(folder / name, record)
+        trial = folder / f"trial-{record['trial']:04d}"
+        if not trial.exists():
+            _write_trial(trial, record)
     return folder
 
 

@@ -4,9 +4,10 @@ Images are uint8 arrays (N, H, W, C), labels int64 arrays (N,). The division is 
 labels and the config. A search sees train and validation. Test is for the final training alone.
 """
 
+from collections.abc import Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -83,12 +84,15 @@ class DataConfig(BaseModel):
         return self
 
 
-@dataclass(frozen=True)
-class Split:
-    """One part of a data set: images (N, H, W, C) uint8, C-contiguous, and labels (N,) int64."""
+Array = TypeVar("Array", bound=Sized)
 
-    images: np.ndarray
-    labels: np.ndarray
+
+@dataclass(frozen=True)
+class Split(Generic[Array]):
+    """One part of a data set, as arrays or tensors: images (N, H, W, C) uint8, C-contiguous, labels (N,) int64."""
+
+    images: Array
+    labels: Array
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -100,9 +104,9 @@ class ImageData:
 
     name: str  # of the data set; of the file or folder where it is the user's own
     class_names: tuple[str, ...]
-    train: Split
-    validation: Split
-    test: Split
+    train: Split[np.ndarray]
+    validation: Split[np.ndarray]
+    test: Split[np.ndarray]
     mean: tuple[float, ...]  # per channel, of the training images scaled to [0, 1]
     std: tuple[float, ...]  # per channel, at least 1/255
     flip: bool  # a mirrored image keeps its label

@@ -8,8 +8,7 @@ import click
 from dacnn_search.common.command import BYTES, COUNT, PATH, at_least, command, option_group
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.units import format_bytes
-from dacnn_search.export.exporter import FORMATS, Formats, export_folder, export_run
-from dacnn_search.export.folder import METRICS, read_metrics
+from dacnn_search.export.folder import FORMATS, METRICS, read_metrics
 from dacnn_search.storage.run_directory import RunDirectory
 
 __all__ = ["main"]
@@ -39,6 +38,9 @@ what = option_group("What is written")
 def main(folder: Path, to: Path | None, formats: str, float16: bool, int8: bool, **limits: Any) -> None:
     """Export the trained networks of a run as safetensors, ONNX and torch.export files. FOLDER is the run directory of
     a search, or the folder of one trained network."""
+    from dacnn_search.export.exporter import export_folder, export_run
+    from dacnn_search.export.formats import Formats
+
     wanted = Formats(tuple(formats.split(",")), float16, int8)
     if (folder / METRICS).is_file():
         if any(value is not None for value in limits.values()):

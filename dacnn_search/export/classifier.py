@@ -5,17 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.files import sha256_of
 from dacnn_search.data.dataset import ImageData
-from dacnn_search.export.exporter import refresh_best
+from dacnn_search.export.best import refresh_best
 from dacnn_search.export.folder import WEIGHTS, NetworkInput, read_config, read_input, read_metrics
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import InputShape
-from dacnn_search.network.model import Network, build
+from dacnn_search.network.model import BatchNorm, Network, build
 from dacnn_search.training.evaluation import check_suits
 from dacnn_search.training.weights import load_weights, read_weights, trained_weights
 
@@ -28,8 +27,8 @@ SMALLEST_SIDE = 32
 class Classifier(nn.Module):
     """Images (N, C, H, W) float32 with pixels in [0, 1] -> logits (N, classes). For use, not for training.
 
-    Its parameters are exactly the tensors of a weight file, under the same names below `network.`: batch norm is
-    replaced by the scale and shift that the file has. Raises InputError if the weights are not the architecture's.
+    Its parameters are exactly the tensors of a weight file, under the same names below `network.`: batch norm is the
+    scale and shift that the file has. Raises InputError if the weights are not the architecture's.
 
     Args:
         architecture: The network.
@@ -45,7 +44,7 @@ class Classifier(nn.Module):
         self.architecture = architecture
         self.input = given
         self.network = load_weights(build(architecture, len(given.classes), given.shape[0]), weights)
-        _replace_norms(self.network)
+        _share_statistics(self.network)
         for name in ("mean", "std"):
             values = torch.tensor(getattr(given, name), dtype=torch.float32)
             self.register_buffer(name, values.view(1, -1, 1, 1), persistent=False)
@@ -124,29 +123,13 @@ def as_classifier(
     return Classifier(model.architecture, trained_weights(model), given)
 
 
-class ScaleShift(nn.Module):
-    """Batch norm in use: x (N, width, H, W) -> x * weight + bias, per channel.
-
-    It is computed as the batch norm of mean 0 and variance 1, which is one operation in every format. The constants
-    (width,) are shared by all modules of this width.
-    """
-
-    zeros: Tensor
-    ones: Tensor
-
-    def __init__(self, norm: nn.BatchNorm2d, zeros: Tensor, ones: Tensor) -> None:
-        super().__init__()
-        self.weight, self.bias = norm.weight, norm.bias
-        self.register_buffer("zeros", zeros, persistent=False)
-        self.register_buffer("ones", ones, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(x, self.zeros, self.ones, self.weight, self.bias, eps=0.0)
-
-
-def _replace_norms(network: Network) -> None:
-    norms = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    widths = {norm.num_features for norm in norms.values()}
-    constants = {width: (torch.zeros(width), torch.ones(width)) for width in widths}
-    for name, norm in norms.items():
-        network.set_submodule(name, ScaleShift(norm, *constants[norm.num_features]))
+def _share_statistics(network: Network) -> None:
+    """Let all batch norms of one width share mean 0 and variance 1, which files then hold once."""
+    constants: dict[int, tuple[Tensor, Tensor]] = {}
+    for norm in network.modules():
+        if isinstance(norm, BatchNorm):
+            width = norm.num_features
+            mean, variance = constants.setdefault(width, (torch.zeros(width), torch.ones(width)))
+            norm.register_buffer("running_mean", mean, persistent=False)
+            norm.register_buffer("running_var", variance, persistent=False)
+            norm.eps = 0.0

@@ -23,24 +23,25 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.files import new_folder, sha256_of, write_atomic
 from dacnn_search.common.machine import package_versions
+from dacnn_search.common.units import format_bytes, format_count, format_duration
 from dacnn_search.common.yaml import dump_yaml
 from dacnn_search.data.dataset import DataConfig, ImageData
-from dacnn_search.export.card import model_card
+from dacnn_search.export.standalone import UNSHARING
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import estimate_cost
+from dacnn_search.network.drawing import LEGEND, draw
 from dacnn_search.space.settings import TrainSettings
 from dacnn_search.space.validation import read_settings
 from dacnn_search.storage.trained import deviation_of
 
 __all__ = [
     "CONFIG",
+    "FORMATS",
     "METRICS",
     "WEIGHTS",
     "NetworkInput",
-    "NetworkSettings",
-    "config_text",
     "describe_network",
-    "describe_training",
+    "describe_trained",
     "read_config",
     "read_input",
     "read_metrics",
@@ -49,9 +50,10 @@ __all__ = [
 ]
 
 CONFIG, WEIGHTS, METRICS, CARD = "config.yaml", "weights.safetensors", "metrics.json", "README.md"
+FORMATS = ("safetensors", "onnx", "pt2")  # of an export
 EXPORTS = ("weights-float16.safetensors", "model.pt2", "model.onnx", "model-float16.onnx", "model-int8.onnx")
 FORMAT = 1
-
+TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 Size = Annotated[int, Field(ge=1, strict=True)]
 
@@ -81,51 +83,14 @@ class NetworkInput(BaseModel):
         return cls(shape=data.input_shape, mean=data.mean, std=data.std, classes=data.class_names)
 
 
-class NetworkSettings(TrainSettings):
-    """A `config.yaml` that may lack data: the network was not trained by this package, or is to be on other data."""
-
-    data: DataConfig | None = None  # type: ignore[assignment]
-
-
-def config_text(
-    architecture: Architecture,
-    data: DataConfig | None = None,
-    recipe: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    name: str | None = None,
-) -> str:
-    """Return the text of `config.yaml`, which is read as `TrainSettings`.
-
-    A network that was not trained by this package has no data and no recipe.
-    """
-    values: dict[str, Any] = {"name": name, "architecture": architecture.to_dict()}
-    if data is not None:
-        values["data"] = data.model_dump(mode="json", exclude_none=True)
-        if data.root is not None:
-            values["data"]["root"] = _portable_path(data.root)
-        if data.name != "folder":
-            del values["data"]["channels"]
-    if recipe is not None:
-        values |= {"recipe": dict(recipe), "seed": seed}
-    return dump_yaml({key: value for key, value in values.items() if value is not None})
-
-
-def _portable_path(path: str) -> str:
-    """Return a path that says as little as possible of this machine and still leads there.
-
-    An absolute path below the working directory becomes a relative one, one below the home folder begins with `~`.
-    Others stay as they are.
-    """
-    for base, prefix in ((Path.cwd(), ""), (Path.home(), "~")):
-        if Path(path).is_relative_to(base):
-            return str(Path(prefix, Path(path).relative_to(base)))
-    return path
-
-
-def describe_network(architecture: Architecture, given: NetworkInput, name: str | None = None) -> dict[str, Any]:
-    """Return what `metrics.json` says of any network, trained or not."""
+def describe_network(
+    architecture: Architecture, given: NetworkInput, name: str | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Return `config.yaml` and `metrics.json` of any network, trained or not."""
+    config: dict[str, Any] = {} if name is None else {"name": name}
+    config["architecture"] = architecture.to_dict()
     cost = estimate_cost(architecture, given.shape, len(given.classes))
-    return {
+    return dump_yaml(config), {
         "format": FORMAT,
         "name": name,
         "network": str(architecture),
@@ -139,25 +104,35 @@ def describe_network(architecture: Architecture, given: NetworkInput, name: str 
     }
 
 
-def describe_training(
-    records: Sequence[Mapping[str, Any]], data: ImageData, config: DataConfig, run: str | None = None
-) -> dict[str, Any]:
-    """Return the part `training` of `metrics.json`: the mean over the seeds and their standard deviation.
+def describe_trained(
+    architecture: Architecture,
+    records: Sequence[Mapping[str, Any]],
+    data: ImageData,
+    source: DataConfig,
+    name: str | None = None,
+    run: str | None = None,
+) -> tuple[str, dict[str, Any]]:
+    """Return `config.yaml` and `metrics.json` of a trained network, with mean and standard deviation over its seeds.
 
     Args:
-        records: The records of one network's trainings, one per seed, with the keys of `retrained.jsonl`.
+        architecture: The network.
+        records: Its trainings, one per seed, with the keys of `retrained.jsonl`. The weights are the first one's.
         data: The data that were trained on.
-        config: Where they are from.
+        source: Where they are from.
+        name: Shown in reports.
         run: The name of the search that found the network.
     """
     first = records[0]
     tested = [record["test_accuracy"] for record in records if record["test_accuracy"] is not None]
-    return {
+    config, metrics = describe_network(architecture, NetworkInput.of(data), name)
+    config += dump_yaml({"data": _portable(source), "recipe": dict(first["recipe"]), "seed": first["seed"]})
+    metrics["training"] = {
         "run": run,
         "trial": first.get("trial"),
         "data": data.name,
-        "data_set": config.name,
+        "data_set": source.name,
         "recipe": first["recipe"],
+        "precision": first.get("precision"),  # the one that the recipe's `auto` became; None if it was not recorded
         "epochs": first["epochs"],
         "train_images": first["train_images"],
         "test_images": len(data.test),
@@ -168,12 +143,25 @@ def describe_training(
             {key: record[key] for key in ("seed", "test_accuracy", "test_loss", "seconds")} for record in records
         ],
     }
+    return config, metrics
+
+
+def _portable(source: DataConfig) -> dict[str, Any]:
+    """Return data for `config.yaml`, with a path that says as little as possible of this machine and still leads there.
+
+    An absolute path below the working directory becomes a relative one, one below the home folder begins with `~`.
+    """
+    unused = None if source.name == "folder" else {"channels"}
+    values = source.model_dump(mode="json", exclude_none=True, exclude=unused)
+    for base, prefix in ((Path.cwd(), ""), (Path.home(), "~")):
+        if Path(source.root or "").is_relative_to(base):
+            return values | {"root": str(Path(prefix, Path(values["root"]).relative_to(base)))}
+    return values
 
 
 @contextmanager
 def rewrite_folder(folder: Path, *, keep_exports: bool = False) -> Iterator[Path]:
-    """Yield a folder to write a network to, which takes the place of `folder` at the end. After an error all is as
-    before.
+    """Yield a folder to write a network to, which replaces `folder` at the end. After an error all is as before.
 
     It begins with what `folder` holds, so that a user's own files stay, but without exported files (unless they are to
     be kept). Raises InputError if `folder` holds anything but is not a network's.
@@ -196,14 +184,9 @@ def rewrite_folder(folder: Path, *, keep_exports: bool = False) -> Iterator[Path
 
 
 def write_folder(folder: Path, config: str, weights: bytes, metrics: Mapping[str, Any], name: str) -> None:
-    """Write config, weights, metrics and model card.
+    """Write config, weights, metrics and model card to a folder that is called `name` or will be.
 
-    Args:
-        folder: Where to write.
-        config: The text of `config.yaml`.
-        weights: The bytes of the weight file. Its size and checksum are added to the metrics.
-        metrics: What `describe_network` returns, and more.
-        name: The folder's name, which it may get later.
+    Size and checksum of the weights are added to the metrics.
     """
     write_atomic(folder / CONFIG, config)
     write_atomic(folder / WEIGHTS, weights)
@@ -211,7 +194,30 @@ def write_folder(folder: Path, config: str, weights: bytes, metrics: Mapping[str
     stored = {"bytes": len(weights), "sha256": sha256_of(folder / WEIGHTS)}
     complete = {**metrics, "folder": name, "files": {WEIGHTS: {**stored, **files.pop(WEIGHTS, {})}, **files}}
     write_atomic(folder / METRICS, json.dumps(complete, indent=2, ensure_ascii=False) + "\n")
-    write_atomic(folder / CARD, model_card(complete, name))
+    write_atomic(folder / CARD, _model_card(complete))
+
+
+def _model_card(metrics: Mapping[str, Any]) -> str:
+    """Return the model card as Markdown."""
+    from jinja2 import Environment  # here, since few commands write cards
+
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment.filters |= {
+        "number": format,
+        "bytes": format_bytes,
+        "count": format_count,
+        "duration": format_duration,
+        "plain": _escape_markdown,
+    }
+    drawing = draw(Architecture.from_dict(metrics["architecture"]), tuple(metrics["input"]["shape"]))
+    added = {"drawing": drawing, "legend": LEGEND, "unsharing": json.dumps(UNSHARING)}
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render({**metrics, **added})
+
+
+def _escape_markdown(text: str) -> str:
+    """Return a text on one line, with everything escaped that Markdown would take as markup."""
+    line = " ".join(str(text).split())
+    return "".join(f"\\{c}" if c in "\\`*[]<>|#" else c for c in line)
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
@@ -239,6 +245,6 @@ def read_input(folder: Path) -> NetworkInput:
         raise InputError(f"{folder / METRICS}: input must have {needed}, but is {given}") from error
 
 
-def read_config(folder: Path) -> NetworkSettings:
+def read_config(folder: Path) -> TrainSettings:
     """Read `config.yaml`. Raises InputError with file and line."""
-    return read_settings(folder / CONFIG, NetworkSettings)[0]
+    return read_settings(folder / CONFIG, TrainSettings)

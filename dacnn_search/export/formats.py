@@ -10,7 +10,8 @@ import json
 import logging
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,15 +21,11 @@ import torch
 
 from dacnn_search.common.errors import ExportError, InputError
 from dacnn_search.common.files import write_atomic
-from dacnn_search.common.machine import processor_name
-from dacnn_search.data.dataset import ImageData
 from dacnn_search.export.classifier import Classifier
-from dacnn_search.export.exporter import Formats
-from dacnn_search.export.folder import WEIGHTS, rewrite_folder, write_folder
-from dacnn_search.export.parity import CheckImages, describe_file, measure_file
-from dacnn_search.training.weights import read_weights, write_weights
+from dacnn_search.export.folder import FORMATS
+from dacnn_search.training.weights import write_weights
 
-__all__ = ["write_export"]
+__all__ = ["Formats", "write_files"]
 
 INPUT, OUTPUT, BATCH_NAME, CLASSES = "pixels", "logits", "batch", "classes"
 # Notes that tracing adds to each operation: source files, lines, module names.
@@ -38,40 +35,31 @@ MOST_CALIBRATION = 512  # images
 SMALLEST_HALVED = 64
 
 
-def write_export(
-    folder: Path,
-    config: str,
-    weights: bytes,
-    metrics: Mapping[str, Any],
-    model: Classifier,
-    formats: Formats,
-    data: ImageData | None,
-) -> Path:
-    """Write a network to a folder, with its files in other formats, and return the folder.
+@dataclass(frozen=True)
+class Formats:
+    """The files that an export writes. Raises InputError for an unknown name, and for int8 without onnx."""
 
-    Each file is run on the test images of `data`, or on random images, before the folder takes its place. Raises
-    ExportError if a file does not do what the network does, InputError if a package that it needs is not installed.
+    names: tuple[str, ...] = FORMATS  # some of these; the weights as safetensors are always written
+    float16: bool = False  # the weights, and the ONNX file if there is one, in half precision too
+    int8: bool = False  # a quantised ONNX file too
+
+    def __post_init__(self) -> None:
+        if not self.names or not set(self.names) <= set(FORMATS):
+            raise InputError(f"formats must be some of {', '.join(FORMATS)}, but are {', '.join(self.names)!r}")
+        if self.int8 and "onnx" not in self.names:
+            raise InputError(f"int8 needs the format onnx, but formats are {', '.join(self.names)}")
+
+
+def write_files(folder: Path, model: Classifier, formats: Formats, images: np.ndarray) -> Iterator[Path]:
+    """Write a network in these formats to a folder, and yield each file.
+
+    The images (N, H, W, C) uint8 set the ranges of int8. Raises ExportError if the network can't be written in a
+    format, InputError if there are no images for int8 or a package is not installed.
     """
-    check = CheckImages.of(data, model.input)
-    reference = model.logits(check.images)
-    files: dict[str, dict[str, Any]] = {WEIGHTS: {"accuracy": check.accuracy(reference)}}
-    with rewrite_folder(folder) as new:
-        if formats.float16:
-            path = new / "weights-float16.safetensors"
-            halves = {name: torch.from_numpy(_half(name, tensor.numpy())) for name, tensor in model.weights.items()}
-            write_weights(halves, path)
-            logits = Classifier(model.architecture, read_weights(path), model.input).logits(check.images)
-            files[path.name] = describe_file(path, check, logits)
-        for path in _write_programs(new, model, formats, check):
-            exact = path.name in ("model.pt2", "model.onnx")
-            files[path.name] = measure_file(path, check, reference, exact=exact)
-        measured = {"part": check.part, "images": len(check.images), "processor": processor_name()}
-        write_folder(new, config, weights, {**metrics, "files": files, "measured": measured}, folder.name)
-    return folder
-
-
-def _write_programs(folder: Path, model: Classifier, formats: Formats, check: CheckImages) -> Iterator[Path]:
-    """Write the files that run by themselves, and yield each."""
+    if formats.float16:
+        path = folder / "weights-float16.safetensors"
+        write_weights({k: torch.from_numpy(_half(k, tensor.numpy())) for k, tensor in model.weights.items()}, path)
+        yield path
     if set(formats.names) == {"safetensors"}:
         return
     if "onnx" in formats.names:
@@ -83,18 +71,14 @@ def _write_programs(folder: Path, model: Classifier, formats: Formats, check: Ch
                 )
     program = _trace(model)
     if "pt2" in formats.names:
-        _write_pt2(program, folder / "model.pt2")
-        yield folder / "model.pt2"
+        yield _write_pt2(program, folder / "model.pt2")
     if "onnx" in formats.names:
-        onnx = folder / "model.onnx"
-        _write_onnx(program, onnx, model.classes)
+        onnx = _write_onnx(program, folder / "model.onnx", model.classes)
         yield onnx
         if formats.float16:
-            _write_float16_onnx(onnx, folder / "model-float16.onnx")
-            yield folder / "model-float16.onnx"
+            yield _write_float16_onnx(onnx, folder / "model-float16.onnx")
         if formats.int8:
-            _write_int8_onnx(onnx, folder / "model-int8.onnx", check.calibration)
-            yield folder / "model-int8.onnx"
+            yield _write_int8_onnx(onnx, folder / "model-int8.onnx", images)
 
 
 def _half(name: str, values: np.ndarray) -> np.ndarray:
@@ -120,7 +104,7 @@ def _trace(model: Classifier) -> torch.export.ExportedProgram:
     return program
 
 
-def _write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
+def _write_pt2(program: torch.export.ExportedProgram, path: Path) -> Path:
     """Write a file that `torch.export.load(path).module()` runs, compressed, since most of a small one is JSON."""
     plain = io.BytesIO()
     torch.export.save(program, plain)
@@ -129,9 +113,10 @@ def _write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
         for entry in source.infolist():
             target.writestr(entry.filename, source.read(entry))
     write_atomic(path, packed.getvalue())
+    return path
 
 
-def _write_onnx(program: torch.export.ExportedProgram, path: Path, classes: Sequence[str]) -> None:
+def _write_onnx(program: torch.export.ExportedProgram, path: Path, classes: Sequence[str]) -> Path:
     """Write an ONNX file: input `pixels` (batch, C, H, W) in [0, 1], output `logits` (batch, classes), both float32.
 
     The model's metadata hold the names of the classes as JSON, under `classes`.
@@ -141,10 +126,10 @@ def _write_onnx(program: torch.export.ExportedProgram, path: Path, classes: Sequ
     assert exported is not None
     model = exported.model_proto
     model.metadata_props.add(key=CLASSES, value=json.dumps(list(classes), ensure_ascii=False))
-    _save(model, path)
+    return _save(model, path)
 
 
-def _write_float16_onnx(source: Path, path: Path) -> None:
+def _write_float16_onnx(source: Path, path: Path) -> Path:
     """Write an ONNX file anew with its weights in half precision. It computes in float32, as CPUs do anyway."""
     import onnx
     from onnx import helper, numpy_helper
@@ -157,10 +142,10 @@ def _write_float16_onnx(source: Path, path: Path) -> None:
         name, half = tensor.name, f"{tensor.name}_half"
         tensor.CopyFrom(numpy_helper.from_array(_half(name, values), half))
         model.graph.node.insert(0, helper.make_node("Cast", [half], [name], to=onnx.TensorProto.FLOAT))
-    _save(model, path)
+    return _save(model, path)
 
 
-def _write_int8_onnx(source: Path, path: Path, images: np.ndarray) -> None:
+def _write_int8_onnx(source: Path, path: Path, images: np.ndarray) -> Path:
     """Quantise convolutions and classifier to 8 bits, statically, with one scale per output channel.
 
     The ranges of activations are taken from the images (N, H, W, C) uint8. Raises InputError if there are none.
@@ -169,7 +154,6 @@ def _write_int8_onnx(source: Path, path: Path, images: np.ndarray) -> None:
         raise InputError("int8 needs at least 1 validation image to calibrate with, but there are 0")
     import onnx
 
-    unchecked = path.with_name(f".{path.name}")
     chosen = images[:: max(1, len(images) // MOST_CALIBRATION)][:MOST_CALIBRATION].transpose(0, 3, 1, 2)
     batches = ({INPUT: np.ascontiguousarray(chosen[i : i + 64], np.float32) / 255} for i in range(0, len(chosen), 64))
     with _quiet():
@@ -177,7 +161,7 @@ def _write_int8_onnx(source: Path, path: Path, images: np.ndarray) -> None:
 
         quantize_static(
             source,
-            unchecked,
+            path,
             SimpleNamespace(get_next=lambda: next(batches, None)),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv", "Gemm", "MatMul"],
@@ -185,11 +169,10 @@ def _write_int8_onnx(source: Path, path: Path, images: np.ndarray) -> None:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
-    _save(onnx.load(unchecked), path)
-    unchecked.unlink()
+    return _save(onnx.load(path), path)
 
 
-def _save(model: Any, path: Path) -> None:
+def _save(model: Any, path: Path) -> Path:
     """Write an ONNX model, checked, without notes on its origin and with a name for its dimension of images."""
     import onnx
 
@@ -204,6 +187,7 @@ def _save(model: Any, path: Path) -> None:
         value.type.tensor_type.shape.dim[0].dim_param = BATCH_NAME
     onnx.checker.check_model(model, full_check=True)
     write_atomic(path, model.SerializeToString())
+    return path
 
 
 @contextlib.contextmanager

@@ -38,26 +38,18 @@ DEEPEST_WITHOUT_SHORTCUTS = 17
 
 @dataclass(frozen=True)
 class Section:
-    """The layers between two poolings.
+    """The layers between two poolings."""
 
-    depth: how many times a shared kernel is applied; the stem and the transition layer are not counted.
-    width: channels of every layer of the section.
-    regulators: none, one per `block`, or one per `layer`.
-    """
-
-    depth: int
-    width: int
-    regulators: Regulators = "none"
+    depth: int  # applications of shared kernels: the stem and the transition layer are not counted
+    width: int  # channels of every layer
+    regulators: Regulators = "none"  # or one per block, or one per layer
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One 3x3 convolution, batch norm and ReLU, from `in_width` to `width` channels.
+    """One 3x3 convolution, batch norm and ReLU, from `in_width` to `width` channels."""
 
-    Layers with the same kernel name share the kernel.
-    """
-
-    kernel: str
+    kernel: str  # layers with the same name share it
     in_width: int
     width: int
     regulator: bool  # a regulator follows
@@ -214,31 +206,23 @@ def _broken_rules(a: Architecture) -> Iterator[str]:
         yield f"sections must be 1 to {MOST_SECTIONS}, but got {a.sections!r}"
         return
     for number, section in enumerate(a.sections, start=1):
-        yield from (f"section {number}: {rule}" for rule in _broken_section_rules(section))
+        for field, most in (("depth", MOST_DEPTH), ("width", MOST_WIDTH)):
+            value = getattr(section, field)
+            if type(value) is not int or not 1 <= value <= most:  # a bool is an int to isinstance
+                yield f"section {number}: {field} must be an integer in [1, {most}], but is {value!r}"
+        if section.regulators not in get_args(Regulators):
+            yield f"section {number}: regulators must be none, block or layer, but is {section.regulators!r}"
     if a.sharing not in get_args(Sharing):
         yield f"sharing must be network, section or none, but is {a.sharing!r}"
     if a.sharing == "network" and len({section.width for section in a.sections}) > 1:
         widths = ", ".join(str(section.width) for section in a.sections)
         yield f"sharing: network needs one width in all sections, but the widths are {widths}"
-    if not _is_integer(a.anchors) or a.anchors < 1:
+    if type(a.anchors) is not int or a.anchors < 1:
         yield f"anchors must be an integer of at least 1, but is {a.anchors!r}"
     if not isinstance(a.residual, bool) and a.residual != "auto":
         yield f"residual must be true, false or auto, but is {a.residual!r}"
     if not isinstance(a.batch_norm, bool):
         yield f"batch_norm must be true or false, but is {a.batch_norm!r}"
-
-
-def _broken_section_rules(section: Section) -> Iterator[str]:
-    if not _is_integer(section.depth) or not 1 <= section.depth <= MOST_DEPTH:
-        yield f"depth must be an integer in [1, {MOST_DEPTH}], but is {section.depth!r}"
-    if not _is_integer(section.width) or not 1 <= section.width <= MOST_WIDTH:
-        yield f"width must be an integer in [1, {MOST_WIDTH}], but is {section.width!r}"
-    if section.regulators not in get_args(Regulators):
-        yield f"regulators must be none, block or layer, but is {section.regulators!r}"
-
-
-def _is_integer(value: object) -> bool:
-    return type(value) is int  # a bool is an int to isinstance
 
 
 def _check_keys(what: str, values: Any, required: set[str], known: set[str]) -> None:

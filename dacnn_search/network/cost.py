@@ -1,7 +1,7 @@
 """The cost of a network in closed form, before it is built: parameters, MACs, memory, bytes on disk, time.
 
-Everything follows from the names and shapes of the trainable tensors (`tensor_shapes`, the same names that
-`dacnn_search.network.model.Network` registers) and from the spatial size each block works at.
+Everything follows from the convolutions, whose tensors have the names that `network.model.Network` registers, and from
+the spatial size that each section works at.
 """
 
 import functools
@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dacnn_search.network.architecture import Architecture, Block
+from dacnn_search.network.architecture import Architecture
 
 __all__ = [
     "Cost",
@@ -29,7 +29,6 @@ __all__ = [
 
 InputShape = tuple[int, int, int]  # channels, height, width
 
-KERNEL_AREA = 3 * 3
 BYTES_PER_WEIGHT = 4
 # The time of a training step beside its convolutions, in multiply-accumulates that a CPU thread does meanwhile in
 # float32: for each activation of each image (batch norm, ReLU), and for each layer of a step (calls, optimizer).
@@ -77,13 +76,10 @@ def count_macs(architecture: Architecture, input_shape: InputShape, num_classes:
 
     Convolutions and the classifier are counted. Batch norm, ReLU and pooling, below 1% of them, are not.
     """
-    channels, height, width = input_shape
-    total = height * width * KERNEL_AREA * channels * architecture.sections[0].width
-    for block, pixels in _blocks_with_pixels(architecture, height, width):
-        total += pixels * sum(KERNEL_AREA * layer.in_width * layer.width for layer in block.layers)
-        total += pixels * sum(layer.width**2 for layer in block.layers if layer.regulator)
-        if block.shortcut == "projection":
-            total += pixels * block.layers[0].in_width * block.layers[-1].width
+    pixels = _section_pixels(architecture, input_shape)
+    total = sum(
+        pixels[section] * math.prod(shape) for section, *_, shape in _convolutions(architecture, input_shape[0])
+    )
     return total + architecture.sections[-1].width * num_classes
 
 
@@ -91,14 +87,15 @@ def tensor_shapes(
     architecture: Architecture, in_channels: int, num_classes: int
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield name and shape of every trainable tensor, each shared kernel once, as in `Network.named_parameters`."""
-    first, last = architecture.sections[0].width, architecture.sections[-1].width
-    layers = [layer for block in architecture.blocks for layer in block.layers]
-    yield "kernels.stem", (first, in_channels, 3, 3)
-    yield from {f"kernels.{layer.kernel}": (layer.width, layer.in_width, 3, 3) for layer in layers}.items()
-    for name, shape in _block_shapes(architecture):
-        if architecture.batch_norm or "norm" not in name:
-            yield name, shape
-    yield "classifier.weight", (num_classes, last)
+    convolutions = list(_convolutions(architecture, in_channels))
+    yield from {kernel: shape for _, kernel, _, shape in convolutions if kernel.startswith("kernels.")}.items()
+    for _, kernel, norm, shape in convolutions:
+        if not kernel.startswith("kernels."):
+            yield kernel, shape
+        if architecture.batch_norm:
+            yield f"{norm}.weight", shape[:1]
+            yield f"{norm}.bias", shape[:1]
+    yield "classifier.weight", (num_classes, architecture.sections[-1].width)
     yield "classifier.bias", (num_classes,)
 
 
@@ -108,26 +105,20 @@ def section_activations(architecture: Architecture, input_shape: InputShape) -> 
     Operations keep part of their input or output: batch norm its input, ReLU its output (also the next convolution's
     input), max pooling its output and, per output pixel, 8 bytes of index (two scalars).
     """
-    channels, height, width = input_shape
-    norms = 1 if architecture.batch_norm else 0
-    entering, inside = [height * width * channels], [height * width * (1 + norms) * architecture.sections[0].width]
-    for block, pixels in _blocks_with_pixels(architecture, height, width):
-        if block.pool:
-            pixels_before = (height >> block.section - 1) * (width >> block.section - 1)
-            entering.append(pixels_before * block.layers[0].in_width)
-            inside.append(pixels * 3 * block.layers[0].in_width)
-        for layer in block.layers:
-            inside[-1] += pixels * layer.width * (1 + norms) * (2 if layer.regulator else 1)
-        if block.shortcut == "projection":
-            inside[-1] += pixels * block.layers[-1].width * norms
+    pixels = _section_pixels(architecture, input_shape)
+    pooled = [(index, section.width) for index, section in enumerate(architecture.sections[:-1])]
+    entering = [math.prod(input_shape), *(pixels[index] * width for index, width in pooled)]
+    inside = [0, *(3 * pixels[index + 1] * width for index, width in pooled)]
+    for section, kernel, _, (width, *_) in _convolutions(architecture, input_shape[0]):
+        outputs = architecture.batch_norm + ("projection" not in kernel)  # a projection has no ReLU of its own
+        inside[section] += pixels[section] * width * outputs
     return list(zip(entering, inside, strict=True))
 
 
 def largest_activation(architecture: Architecture, input_shape: InputShape) -> int:
     """Return the scalars of one image in the largest output of a layer."""
-    _, height, width = input_shape
-    outputs = [pixels * block.layers[-1].width for block, pixels in _blocks_with_pixels(architecture, height, width)]
-    return max(height * width * architecture.sections[0].width, *outputs)
+    pixels = _section_pixels(architecture, input_shape)
+    return max(size * section.width for size, section in zip(pixels, architecture.sections, strict=True))
 
 
 def training_seconds(
@@ -142,8 +133,7 @@ def training_seconds(
     Args:
         rate: Work per second, as `training.speed.measure_speed` measures it.
     """
-    work = training_work(architecture, input_shape, num_classes, batch_size)
-    return images / batch_size * work / rate
+    return images / batch_size * training_work(architecture, input_shape, num_classes, batch_size) / rate
 
 
 def training_work(architecture: Architecture, input_shape: InputShape, num_classes: int, batch_size: int) -> float:
@@ -171,28 +161,27 @@ def gpu_step_seconds(step_macs: float, layers: int) -> tuple[float, float]:
     return 2 * step_macs / GPU_FLOPS, layers * KERNELS_PER_LAYER * SECONDS_PER_KERNEL
 
 
-def _block_shapes(architecture: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield the tensors of batch norms, regulators and projections, as of a network with batch norm."""
-    yield from _norm_shapes("stem_norm", architecture.sections[0].width)
+def _convolutions(architecture: Architecture, in_channels: int) -> Iterator[tuple[int, str, str, tuple[int, ...]]]:
+    """Yield each application of a kernel, in the order of a network's modules: its section, the names of kernel and
+    batch norm, and the kernel's shape (width, in_width, side, side)."""
+    yield 0, "kernels.stem", "stem_norm", (architecture.sections[0].width, in_channels, 3, 3)
     for number, block in enumerate(architecture.blocks):
+        width = block.layers[0].width
         for index, layer in enumerate(block.layers):
-            yield from _norm_shapes(f"blocks.{number}.layers.{index}.norm", layer.width)
+            name = f"blocks.{number}.layers.{index}"
+            yield block.section, f"kernels.{layer.kernel}", f"{name}.norm", (width, layer.in_width, 3, 3)
             if layer.regulator:
-                yield from _pointwise_shapes(f"blocks.{number}.layers.{index}.regulator", layer.width, layer.width)
+                name = f"{name}.regulator"
+                yield block.section, f"{name}.convolution.weight", f"{name}.norm", (width, width, 1, 1)
         if block.shortcut == "projection":
-            yield from _pointwise_shapes(
-                f"blocks.{number}.projection", block.layers[0].in_width, block.layers[-1].width
-            )
+            name, in_width = f"blocks.{number}.projection", block.layers[0].in_width
+            yield block.section, f"{name}.convolution.weight", f"{name}.norm", (width, in_width, 1, 1)
 
 
-def _pointwise_shapes(prefix: str, in_width: int, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{prefix}.convolution.weight", (width, in_width, 1, 1)
-    yield from _norm_shapes(f"{prefix}.norm", width)
-
-
-def _norm_shapes(prefix: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{prefix}.weight", (width,)
-    yield f"{prefix}.bias", (width,)
+def _section_pixels(architecture: Architecture, input_shape: InputShape) -> list[int]:
+    """Return the pixels that each section works at. Poolings halve height and width, rounding down."""
+    _, height, width = input_shape
+    return [(height >> index) * (width >> index) for index in range(len(architecture.sections))]
 
 
 def _header_bytes(shapes: list[tuple[str, tuple[int, ...]]]) -> int:
@@ -204,9 +193,3 @@ def _header_bytes(shapes: list[tuple[str, tuple[int, ...]]]) -> int:
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": (start, end)}
         start = end
     return 8 + -(-len(json.dumps(header, separators=(",", ":"))) // 8) * 8
-
-
-def _blocks_with_pixels(architecture: Architecture, height: int, width: int) -> Iterator[tuple[Block, int]]:
-    """Yield each block with the number of pixels it works at. Poolings halve height and width, rounding down."""
-    for block in architecture.blocks:
-        yield block, (height >> block.section) * (width >> block.section)

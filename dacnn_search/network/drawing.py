@@ -5,6 +5,7 @@ from dacnn_search.network.architecture import Architecture, Block
 __all__ = ["LEGEND", "draw"]
 
 LEGEND = "[ ] shortcut around a block · equal letters share a kernel · T transition layer · + regulator"
+LETTERS = "ABCDEFGHIJKLMNOPQRSUVWXYZ"
 
 
 def draw(architecture: Architecture, input_shape: tuple[int, int, int]) -> str:
@@ -14,28 +15,28 @@ def draw(architecture: Architecture, input_shape: tuple[int, int, int]) -> str:
     """
     channels, height, width = input_shape
     architecture.check_image_size(height, width)
-    letters: dict[str, str] = {}
     rows = [("image", f"stem {channels} > {architecture.sections[0].width}", "")]
     for index, section in enumerate(architecture.sections):
-        blocks = [block for block in architecture.blocks if block.section == index]
-        size = f"{section.width} wide, {height >> index}x{width >> index}"
-        rows.append((f"section {index + 1}", " ".join(_draw_block(block, letters) for block in blocks), size))
+        blocks = [_draw_block(block) for block in architecture.blocks if block.section == index]
+        rows.append(
+            (f"section {index + 1}", " ".join(blocks), f"{section.width} wide, {height >> index}x{width >> index}")
+        )
     columns = [max(len(row[i]) for row in rows) for i in (0, 1)]
     return "\n".join(f"{a:{columns[0]}}  {b:{columns[1]}}  {c}".rstrip() for a, b, c in rows)
 
 
-def _draw_block(block: Block, letters: dict[str, str]) -> str:
-    layers = []
-    for layer in block.layers:
-        letter = "T" if layer.kernel.startswith("transition") else _letter(layer.kernel, letters)
-        layers.append(letter + "+" * layer.regulator)
-    regulated = layers[-1].endswith("+") and block.shortcut != "none"
-    text = " ".join([*layers[:-1], layers[-1].rstrip("+") if regulated else layers[-1]])
-    return f"[{text}]{'+' * regulated}" if block.shortcut != "none" else text
+def _draw_block(block: Block) -> str:
+    layers = [_letter(layer.kernel) + "+" * layer.regulator for layer in block.layers]
+    if block.shortcut == "none":
+        return " ".join(layers)
+    regulated = layers[-1].endswith("+")
+    layers[-1] = layers[-1].rstrip("+")
+    return f"[{' '.join(layers)}]{'+' * regulated}"
 
 
-def _letter(kernel: str, letters: dict[str, str]) -> str:
-    """Return the letter of a kernel: A, B, ... Z without T, then A2, B2, ..."""
-    alphabet = "ABCDEFGHIJKLMNOPQRSUVWXYZ"
-    turn, place = divmod(len(letters), len(alphabet))
-    return letters.setdefault(kernel, alphabet[place] + (str(turn + 1) if turn else ""))
+def _letter(kernel: str) -> str:
+    """Return A, B, ... Z without T, then A2, B2, ... for anchors 1, 2, ..., and T for transitions."""
+    if kernel.startswith("transition"):
+        return "T"
+    turn, place = divmod(int(kernel.removeprefix("anchor")) - 1, len(LETTERS))
+    return LETTERS[place] + (str(turn + 1) if turn else "")

@@ -1,8 +1,8 @@
 """The torch module of an `Architecture`."""
 
 import contextlib
+from collections import OrderedDict
 from collections.abc import Iterator
-from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +43,7 @@ class Network(nn.Module):
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.recomputes = False
-        first = architecture.sections[0].width
+        first, last = architecture.sections[0].width, architecture.sections[-1].width
         self.kernels = nn.ParameterDict({"stem": _kernel(in_channels, first)})
         for block in architecture.blocks:
             for layer in block.layers:
@@ -51,9 +51,10 @@ class Network(nn.Module):
                     self.kernels[layer.kernel] = _kernel(layer.in_width, layer.width)
         self.stem_norm = _norm(first, architecture.batch_norm)
         self.blocks = nn.ModuleList(BlockModule(block, architecture.batch_norm) for block in architecture.blocks)
-        self.classifier = nn.Linear(architecture.sections[-1].width, num_classes)
-        by_section = groupby(range(len(architecture.blocks)), lambda number: architecture.blocks[number].section)
-        self._sections = [list(numbers) for _, numbers in by_section]  # the numbers of each section's blocks
+        self.classifier = nn.Linear(last, num_classes)
+        self._sections: list[list[int]] = [[] for _ in architecture.sections]  # the numbers of each section's blocks
+        for number, block in enumerate(architecture.blocks):
+            self._sections[block.section].append(number)
 
     def forward(self, images: Tensor) -> Tensor:
         x = images
@@ -94,18 +95,15 @@ class BlockModule(nn.Module):
     def __init__(self, block: Block, batch_norm: bool) -> None:
         super().__init__()
         self.pool = block.pool
-        self.residual = block.shortcut != "none"
         self.layers = nn.ModuleList(LayerModule(layer, batch_norm) for layer in block.layers)
-        self.projection: nn.Module | None = None
+        self.projection: nn.Module | None = nn.Identity() if block.shortcut == "identity" else None
         if block.shortcut == "projection":
-            self.projection = Pointwise(block.layers[0].in_width, block.layers[-1].width, batch_norm)
+            self.projection = _pointwise(block.layers[0].in_width, block.layers[-1].width, batch_norm)
 
     def forward(self, x: Tensor, kernels: nn.ParameterDict) -> Tensor:
         if self.pool:
             x = F.max_pool2d(x, 2)
-        shortcut = None
-        if self.residual:
-            shortcut = x if self.projection is None else self.projection(x)
+        shortcut = None if self.projection is None else self.projection(x)
         *before, last = self.layers
         for layer in before:
             x = layer(x, kernels)
@@ -119,25 +117,12 @@ class LayerModule(nn.Module):
         super().__init__()
         self.kernel = layer.kernel
         self.norm = _norm(layer.width, batch_norm)
-        self.regulator = Pointwise(layer.width, layer.width, batch_norm) if layer.regulator else None
+        self.regulator = _pointwise(layer.width, layer.width, batch_norm) if layer.regulator else None
 
     def forward(self, x: Tensor, kernels: nn.ParameterDict, shortcut: Tensor | None = None) -> Tensor:
         x = self.norm(F.conv2d(x, kernels[self.kernel], padding=1))
         x = torch.relu_(x if shortcut is None else x + shortcut)
         return x if self.regulator is None else torch.relu_(self.regulator(x))
-
-
-class Pointwise(nn.Module):
-    """1x1 convolution and batch norm: the projection of a shortcut, or, with a ReLU after it, a regulator."""
-
-    def __init__(self, in_width: int, width: int, batch_norm: bool) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(in_width, width, 1, bias=False)
-        self.norm = _norm(width, batch_norm)
-        nn.init.kaiming_normal_(self.convolution.weight, mode="fan_out")
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.convolution(x))
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -154,6 +139,13 @@ class BatchNorm(nn.BatchNorm2d):
 
 def _kernel(in_width: int, width: int) -> nn.Parameter:
     return nn.Parameter(nn.init.kaiming_normal_(torch.empty(width, in_width, 3, 3), mode="fan_out"))
+
+
+def _pointwise(in_width: int, width: int, batch_norm: bool) -> nn.Module:
+    """1x1 convolution and batch norm: the projection of a shortcut, or, with a ReLU after it, a regulator."""
+    convolution = nn.Conv2d(in_width, width, 1, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out")
+    return nn.Sequential(OrderedDict(convolution=convolution, norm=_norm(width, batch_norm)))
 
 
 def _norm(width: int, batch_norm: bool) -> nn.Module:

@@ -17,10 +17,12 @@ images of 32x32 pixels. `docs/paper.md` lists what the paper leaves open and our
 """
 
 import difflib
+from collections.abc import Iterable
+from itertools import repeat
 from typing import Any
 
 from dacnn_search.common.errors import ArchitectureError
-from dacnn_search.network.architecture import Architecture, Regulators, Section
+from dacnn_search.network.architecture import Architecture, Regulators, Section, Sharing
 
 __all__ = ["get", "names"]
 
@@ -66,7 +68,11 @@ def _networks() -> dict[str, Architecture]:
     plain = {f"dacnn{n}": _plain(depths) for n, depths in PLAIN_DEPTHS.items()}
     bare = {f"dacnn{n}-no-bn": _plain(depths, batch_norm=False) for n, depths in PLAIN_DEPTHS.items()}
     free = {f"free{n}": _plain(depths, sharing="none") for n, depths in PLAIN_DEPTHS.items()}
-    regulated = {f"dacnn{n}-reg": _plain(PLAIN_DEPTHS[n], "layer") for n in (18, 24, 34)}
+    regulated = {f"dacnn{n}-reg": _plain(PLAIN_DEPTHS[n], repeat("layer")) for n in (18, 24, 34)}
+    table_4 = {"none": (), "section1": (1,), "section2": (2,), "section3": (3,), "section4": (4,), "all": (1, 2, 3, 4)}
+    for name, chosen in table_4.items():
+        regulators: list[Regulators] = ["block" if number in chosen else "none" for number in (1, 2, 3, 4)]
+        regulated[f"dacnn18-reg-{name}"] = _plain(TABLE_4_DEPTHS, regulators)
     mixed = {f"dacnn{n}-mix": _mixed(depths) for n, depths in MIXED_DEPTHS.items()}
     mixed_regulated = {f"dacnn{n}-mix-reg": _mixed(MIXED_DEPTHS[n], "block") for n in (18, 34)}
     templates = {
@@ -74,29 +80,16 @@ def _networks() -> dict[str, Architecture]:
         "resnet18": _mixed(MIXED_DEPTHS[18], sharing="none"),
         "resnet34": _mixed(MIXED_DEPTHS[34], sharing="none"),
     }
-    return plain | bare | free | regulated | _table_4() | mixed | mixed_regulated | templates
+    return plain | bare | free | regulated | mixed | mixed_regulated | templates
 
 
-def _plain(depths: tuple[int, ...], regulators: Regulators = "none", **fields: Any) -> Architecture:
-    sections = tuple(Section(depth, PLAIN_WIDTH, regulators) for depth in depths)
-    return Architecture(sections, **{"sharing": "network", **fields})
+def _plain(depths: tuple[int, ...], regulators: Iterable[Regulators] = repeat("none"), **fields: Any) -> Architecture:
+    sections = map(Section, depths, repeat(PLAIN_WIDTH), regulators)
+    return Architecture(tuple(sections), **{"sharing": "network", **fields})
 
 
-def _mixed(depths: tuple[int, ...], regulators: Regulators = "none", **fields: Any) -> Architecture:
-    sections = (Section(depth, width, regulators) for depth, width in zip(depths, MIXED_WIDTHS, strict=True))
-    return Architecture(tuple(sections), **fields)
-
-
-def _table_4() -> dict[str, Architecture]:
-    """Return the networks with regulators after the blocks of no section, of one section, of all sections."""
-    count = len(TABLE_4_DEPTHS)
-    regulated = {"none": set[int](), **{f"section{i + 1}": {i} for i in range(count)}, "all": set(range(count))}
-    networks = {}
-    for name, chosen in regulated.items():
-        regulators: list[Regulators] = ["block" if index in chosen else "none" for index in range(count)]
-        sections = tuple(map(Section, TABLE_4_DEPTHS, (PLAIN_WIDTH,) * count, regulators))
-        networks[f"dacnn18-reg-{name}"] = Architecture(sections, "network")
-    return networks
+def _mixed(depths: tuple[int, ...], regulators: Regulators = "none", sharing: Sharing = "section") -> Architecture:
+    return Architecture(tuple(map(Section, depths, MIXED_WIDTHS, repeat(regulators))), sharing)
 
 
 _NETWORKS = _networks()

@@ -54,15 +54,12 @@ def main(**given: Any) -> None:
 
         print(compression_report(options.compress, options.against or "resnet18", options.results / "networks"), end="")
     elif options.filters:
-        import torch
+        from dacnn_search.paper.filters import FILTERS, picture_network, write_filters
 
-        from dacnn_search.paper.filters import FILTERS, visualise, write_filters
-
-        torch.set_num_threads(1)  # a few images at a time are too little for more
         for folder in options.filters:
-            out = options.results / "filters" / folder.resolve().name
-            pictures = visualise(folder, layers=options.layers or None, filters=options.channels or FILTERS)
-            print(write_filters(pictures, out))
+            name = folder.resolve().name
+            pictures = picture_network(folder, options.layers, options.channels or FILTERS)
+            print(write_filters(pictures, name, options.results / "filters" / name))
     else:
         _reproduce(options)
 
@@ -108,7 +105,7 @@ def _reproduce(options: SimpleNamespace) -> None:
 
 def _sources(files: Sequence[str], root: str, experiments: Sequence[Experiment]) -> dict[str, str]:
     """Return where each data set is: an .npz file, which needs no name if there is one data set, or the `root`."""
-    sources = {member.dataset: root for experiment in experiments for member in experiment.members}
+    sources = {name: root for experiment in experiments for name in experiment.datasets}
     for text in files:
         name, separator, path = text.partition("=")
         if not separator and len(sources) == 1:

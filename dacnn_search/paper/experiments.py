@@ -1,9 +1,8 @@
 """The paper's experiments: which networks each table and figure needs, and how the paper trained them (section 4)."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.units import format_duration
@@ -13,7 +12,7 @@ from dacnn_search.network.cost import training_seconds
 from dacnn_search.network.zoo import get
 from dacnn_search.paper.published import PUBLISHED, Published
 from dacnn_search.training.recipe import Recipe
-from dacnn_search.training.speed import remembered_speed_for
+from dacnn_search.training.speed import speed_for
 
 __all__ = ["EXPERIMENTS", "PROTOCOL", "REFERENCE", "Conditions", "Experiment", "Member", "describe_experiments"]
 
@@ -22,11 +21,8 @@ FLIPS = {"cifar100": True, "cifar10": False, "svhn": False}  # for every recipe
 SVHN_SCHEDULE = {"epochs": 60, "milestones": (1 / 3, 2 / 3)}  # other than the preset `paper` has it
 LEAST_WIDTH = 4
 
-Kind = Literal["table", "curves", "efficiency", "filters", "pruning"]
 
-
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """A network of the zoo, trained on a data set."""
 
     dataset: str
@@ -35,39 +31,28 @@ class Member:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table or figure of the paper.
+    """A table or figure of the paper."""
 
-    Args:
-        name: For example `table-1`; also the name of its folder.
-        kind: What its page shows.
-        members: The networks that are trained for it.
-        rows: What the paper prints of these networks.
-    """
-
-    name: str
+    name: str  # such as `table-1`; also the name of its folder
     title: str
-    kind: Kind
-    members: tuple[Member, ...]
-    rows: tuple[Published, ...]
+    kind: Literal["table", "curves", "efficiency", "filters", "pruning"]  # what its page shows
+    rows: tuple[Published, ...]  # what the paper prints of its networks
+    others: tuple[Member, ...] = ()  # trained beside the networks of the rows
 
     @property
     def heading(self) -> str:
         """Number and title, such as `Table 1: Importance of batch norm`."""
         return f"{self.name.replace('-', ' ').capitalize()}: {self.title}"
 
+    @property
+    def members(self) -> list[Member]:
+        """The networks that are trained for it."""
+        printed = [Member(row.dataset, row.zoo_name) for row in self.rows if row.zoo_name]
+        return list(dict.fromkeys([*self.others, *printed]))
 
-REFERENCE = Member("cifar10", "resnet18")  # what the networks of Table 8 are compared with
-TABLES = {
-    1: "Importance of batch norm",
-    2: "Depth of plain networks, and the same with free weights",
-    3: "Mixed networks and their templates",
-    4: "Regulators in one section or all",
-    5: "Regulators in networks of several depths",
-    6: "All networks on CIFAR-100",
-    7: "CIFAR-10 and SVHN",
-    8: "Compression against ResNet-18 on CIFAR-10",
-}
-FIGURE_4 = ("dacnn34", "dacnn34-reg", "dacnn34-mix", "dacnn34-mix-reg", "resnet34")
+    @property
+    def datasets(self) -> list[str]:
+        return list(dict.fromkeys(member.dataset for member in self.members))
 
 
 @dataclass(frozen=True)
@@ -75,19 +60,13 @@ class Conditions:
     """The paper's protocol, or a smaller version of it, by which all networks of an experiment are trained.
 
     Raises InputError for a scale outside (0, 4].
-
-    Args:
-        scale: A factor for all widths.
-        epochs: The number of epochs, by default the recipe's.
-        subset: The number of training images, by default all.
-        seeds: The number of trainings of each network.
     """
 
-    scale: float = 1.0
+    scale: float = 1.0  # a factor for all widths
     recipe: Literal["paper", "fast"] = "paper"
-    epochs: int | None = None
-    subset: int | None = None
-    seeds: int = 1
+    epochs: int | None = None  # by default the recipe's
+    subset: int | None = None  # the number of training images, by default all
+    seeds: int = 1  # the number of trainings of each network
 
     def __post_init__(self) -> None:
         if not 0 < self.scale <= 4:
@@ -140,28 +119,24 @@ class Conditions:
 
     def recipe_for(self, dataset: str) -> Recipe:
         """Return the recipe of section 4 for a data set, or the fast one."""
-        values: dict[str, object] = {"name": self.recipe, "flip": FLIPS[dataset]}
-        if self.recipe == "paper" and dataset == "svhn":
-            values |= SVHN_SCHEDULE
-        if self.epochs is not None:
-            values["epochs"] = self.epochs
-        return Recipe.model_validate(values)
+        schedule = SVHN_SCHEDULE if self.recipe == "paper" and dataset == "svhn" else {}
+        epochs = {} if self.epochs is None else {"epochs": self.epochs}
+        return Recipe.model_validate({"name": self.recipe, "flip": FLIPS[dataset], **schedule, **epochs})
 
 
 def describe_experiments(conditions: Conditions) -> str:
     """Say what each table and figure trains under these conditions, and about how long that takes."""
-    lines = []
+    lines = [conditions.note, ""]
     for experiment in EXPERIMENTS.values():
         lines.append(f"{experiment.name}  {experiment.title}")
-        for dataset in dict.fromkeys(member.dataset for member in experiment.members):
+        for dataset in experiment.datasets:
             names = [member.network for member in experiment.members if member.dataset == dataset]
-            epochs = conditions.recipe_for(dataset).epochs
-            lines.append(f"    {dataset}, {epochs} epochs: {', '.join(names)}")
+            lines.append(f"    {dataset}, {conditions.recipe_for(dataset).epochs} epochs: {', '.join(names)}")
         seconds = conditions.seeds * sum(_core_seconds(member, conditions) for member in experiment.members)
         count = len(experiment.members) * conditions.seeds
         lines.append(f"    {count} training{'s' * (count > 1)}, about {format_duration(seconds)} on one CPU core")
     shared = "A network that occurs in several of them is trained once. Several can be given at once: --table 1 3 6"
-    return "\n".join([conditions.note, "", *lines, "", shared])
+    return "\n".join([*lines, "", shared])
 
 
 def _core_seconds(member: Member, conditions: Conditions) -> float:
@@ -169,28 +144,32 @@ def _core_seconds(member: Member, conditions: Conditions) -> float:
     recipe, known = conditions.recipe_for(member.dataset), KNOWN_SETS[member.dataset]
     network, whole = conditions.architecture(member.network), sum(known.train_counts)
     size = (known.input_shape, len(known.train_counts))
-    rate = remembered_speed_for([network], *size, recipe.batch_size).rate(recipe.precision)
+    rate = speed_for([network], *size, recipe.batch_size, remembered=True).rate(recipe.precision)
     images = min(conditions.subset or whole, whole) * recipe.epochs
     return training_seconds(network, *size, images, recipe.batch_size, rate)
 
 
-def _experiment(name: str, title: str, kind: Kind, rows: Iterable[Published], *others: Member) -> Experiment:
-    """Return the experiment that trains the networks of some rows, after some others."""
-    rows = tuple(rows)
-    trained = [Member(row.dataset, row.zoo_name) for row in rows if row.zoo_name]
-    return Experiment(name, title, kind, tuple(dict.fromkeys([*others, *trained])), rows)
+def _rows(table: int, *networks: str) -> tuple[Published, ...]:
+    """Return the rows of a table: all, or those of some networks."""
+    return tuple(row for row in PUBLISHED if row.table == table and (not networks or row.zoo_name in networks))
 
 
-def _experiments() -> Iterator[Experiment]:
-    rows = {number: [row for row in PUBLISHED if row.table == number] for number in TABLES}
-    for number in range(1, 8):
-        yield _experiment(f"table-{number}", TABLES[number], "table", rows[number])
-    yield _experiment("table-8", TABLES[8], "pruning", rows[8], REFERENCE)
-    deep = [row for row in rows[6] if row.zoo_name in FIGURE_4]
-    yield _experiment("figure-4", "Test curves and sizes of the networks of 34 layers", "curves", deep)
-    yield _experiment("figure-5", "Error against parameters", "efficiency", rows[6])
-    yield _experiment("figure-6", "Test curves on CIFAR-10 and SVHN", "curves", rows[7])
-    yield _experiment("figure-7", "Filters of a plain network", "filters", [], Member("cifar10", "dacnn5"))
-
-
-EXPERIMENTS = {experiment.name: experiment for experiment in _experiments()}
+REFERENCE = Member("cifar10", "resnet18")  # what the networks of Table 8 are compared with
+DEEP = ("dacnn34", "dacnn34-reg", "dacnn34-mix", "dacnn34-mix-reg", "resnet34")
+EXPERIMENTS = {
+    experiment.name: experiment
+    for experiment in (
+        Experiment("table-1", "Importance of batch norm", "table", _rows(1)),
+        Experiment("table-2", "Depth of plain networks, and the same with free weights", "table", _rows(2)),
+        Experiment("table-3", "Mixed networks and their templates", "table", _rows(3)),
+        Experiment("table-4", "Regulators in one section or all", "table", _rows(4)),
+        Experiment("table-5", "Regulators in networks of several depths", "table", _rows(5)),
+        Experiment("table-6", "All networks on CIFAR-100", "table", _rows(6)),
+        Experiment("table-7", "CIFAR-10 and SVHN", "table", _rows(7)),
+        Experiment("table-8", "Compression against ResNet-18 on CIFAR-10", "pruning", _rows(8), (REFERENCE,)),
+        Experiment("figure-4", "Test curves and sizes of the networks of 34 layers", "curves", _rows(6, *DEEP)),
+        Experiment("figure-5", "Error against parameters", "efficiency", _rows(6)),
+        Experiment("figure-6", "Test curves on CIFAR-10 and SVHN", "curves", _rows(7)),
+        Experiment("figure-7", "Filters of a plain network", "filters", (), (Member("cifar10", "dacnn5"),)),
+    )
+}

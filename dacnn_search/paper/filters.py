@@ -4,13 +4,16 @@ The paper's Figure 7. A shared kernel is pictured once per layer that uses it: o
 makes its filters differ from layer to layer.
 """
 
+import functools
 import html
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import plotly.express as px
 import plotly.graph_objects as go
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -19,135 +22,120 @@ from torch import Tensor, nn
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.files import write_atomic
 from dacnn_search.export.classifier import Classifier, load_model
-from dacnn_search.paper.plot_page import html_page
+from dacnn_search.paper.markup import html_page
 
-__all__ = ["FILTERS", "FilterPictures", "filter_figure", "visualise", "write_filters", "write_png"]
+__all__ = ["FILTERS", "LayerPictures", "filter_figure", "picture_network", "visualise", "write_filters", "write_png"]
 
 FILTERS, STEPS = 5, 100
 RATE = 0.02  # of the pixels' range, per step
 NOISE = 0.05  # standard deviation of the first image around grey
-# Of the PNG, in pixels: a picture's side (about), the gap between pictures, room for names of layers and of filters.
+# Of the grid, in pixels: a picture's side (about), the gap between pictures, room for names of layers and of filters.
 SIDE, GAP, MARGIN, HEADING = 96, 6, 220, 32
+NOTE = "Each picture was found by gradient ascent from noise: one filter of one layer responds strongly to it."
 
 
 @dataclass(frozen=True)
-class FilterPictures:
-    """The pictures of a network's filters, a row per layer.
+class LayerPictures:
+    """The pictures of N filters of a layer. Responses are means after batch norm and before ReLU."""
 
-    Args:
-        layers: The names of the rows.
-        filters: The channel numbers of each row.
-        images: (rows, columns, H, W, C) uint8.
-        responses: (rows, columns), mean response of a filter to its picture, after batch norm and before ReLU.
-        before: (rows, columns), mean response to the noise that the picture began with.
-    """
+    layer: str
+    filters: tuple[int, ...]  # their channel numbers
+    images: np.ndarray  # (N, H, W, C) uint8
+    responses: np.ndarray  # (N,): of each filter to its picture
+    before: np.ndarray  # (N,): to the noise that the picture began with
 
-    network: str
-    layers: tuple[str, ...]
-    filters: tuple[tuple[int, ...], ...]
-    images: np.ndarray
-    responses: np.ndarray
-    before: np.ndarray
 
-    @property
-    def headings(self) -> list[str]:
-        """Names of the columns, empty where layers have different filters."""
-        same = len(set(self.filters)) == 1
-        return [f"filter {number}" if same else "" for number in self.filters[0]]
-
-    def mosaic(self, factor: int, gap: int) -> tuple[np.ndarray, int, int]:
-        """Return all pictures enlarged in one white image (H, W, 3) uint8, and the steps from one to the next (y, x).
-
-        Other images than RGB are shown by the mean of their channels.
-        """
-        images = self.images
-        if images.shape[-1] != 3:
-            images = np.repeat(images.mean(axis=-1, keepdims=True).astype(np.uint8), 3, axis=-1)
-        images = images.repeat(factor, 2).repeat(factor, 3)
-        images = np.pad(images, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
-        rows, columns, height, width, _ = images.shape
-        return images.swapaxes(1, 2).reshape(rows * height, columns * width, 3), height, width
+@functools.cache  # the page of figure 7 is written again after every training
+def picture_network(
+    folder: Path, layers: tuple[int, ...] = (), filters: int | tuple[int, ...] = FILTERS
+) -> list[LayerPictures]:
+    """Return what `visualise` does for the network of a folder. Sets this process to one thread."""
+    torch.set_num_threads(1)  # a few images at a time are too little for more, and other cores may train
+    return visualise(load_model(folder), layers=layers, filters=filters)
 
 
 def visualise(
-    model: Classifier | Path,
+    model: Classifier,
     *,
-    layers: Sequence[int] | None = None,
+    layers: Sequence[int] = (),
     filters: int | Sequence[int] = FILTERS,
     steps: int = STEPS,
     seed: int = 0,
-) -> FilterPictures:
+) -> list[LayerPictures]:
     """Find an image for each filter: start from noise around grey and follow the gradient of the mean response.
 
     Raises InputError for layers or filters that are not there.
 
     Args:
-        model: A trained network or its folder.
         layers: Their numbers: 0 for the stem, 1 for the first layer after it. By default all.
         filters: Their channel numbers, or how many, spread over all channels.
     """
-    name = str(model.name) if isinstance(model, Path) else str(model.architecture)
-    classifier = model if isinstance(model, Classifier) else load_model(model)
-    known = _layers(classifier)
-    chosen = list(range(len(known))) if layers is None else list(layers)
-    if not chosen or not all(0 <= layer < len(known) for layer in chosen):
+    known = _layers(model)
+    chosen = list(layers) or list(range(len(known)))
+    if not all(0 <= layer < len(known) for layer in chosen):
         raise InputError(f"layers must lie between 0, the stem, and {len(known) - 1}, but are {chosen}")
-    results = []
-    for label, norm, width in (known[layer] for layer in chosen):
-        channels = _channels(filters, width, label)
-        results.append((label, channels, *_ascend(classifier, norm, channels, steps, seed)))
-    labels, channel_sets, images, responses, before = zip(*results, strict=True)
-    return FilterPictures(name, labels, channel_sets, np.stack(images), np.stack(responses), np.stack(before))
+    pictures = []
+    for name, norm, width in (known[layer] for layer in chosen):
+        spread = np.linspace(0, width - 1, filters).round().astype(int) if isinstance(filters, int) else filters
+        channels = tuple(map(int, spread))
+        if not channels or not all(0 <= number < width for number in channels):
+            raise InputError(f"filters of {name} must lie between 0 and {width - 1}, but are {list(channels)}")
+        pictures.append(LayerPictures(name, channels, *_ascend(model, norm, channels, steps, seed)))
+    return pictures
 
 
-def write_filters(pictures: FilterPictures, folder: Path) -> Path:
+def write_filters(pictures: Sequence[LayerPictures], network: str, folder: Path) -> Path:
     """Write `filters.png` and `filters.html` to a folder, which is made if it is not there; return it."""
     folder.mkdir(parents=True, exist_ok=True)
     write_png(pictures, folder / "filters.png")
-    notes = ["Each picture was found by gradient ascent from noise: one filter of one layer responds strongly to it."]
-    title = f"Filters of {pictures.network}"
-    write_atomic(folder / "filters.html", html_page(title, notes, [filter_figure(pictures)]))
+    page = html_page(f"Filters of {network}", [NOTE], [filter_figure(pictures, network)])
+    write_atomic(folder / "filters.html", page)
     return folder
 
 
-def write_png(pictures: FilterPictures, path: Path) -> None:
+def write_png(pictures: Sequence[LayerPictures], path: Path) -> None:
     """Write a grid with a row per layer, named on its left."""
-    factor = max(1, round(SIDE / max(pictures.images.shape[2:4])))
-    mosaic, step_y, step_x = pictures.mosaic(factor, GAP)
-    grid = Image.new("RGB", (MARGIN + mosaic.shape[1], HEADING + mosaic.shape[0]), "white")
-    grid.paste(Image.fromarray(mosaic), (MARGIN, HEADING))
-    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(14)
-    for column, name in enumerate(pictures.headings):
-        draw.text((MARGIN + column * step_x, 8), name, fill="black", font=font)
-    for row, name in enumerate(pictures.layers):
-        draw.text((8, HEADING + row * step_y + (step_y - GAP) // 2 - 10), name, fill="black", font=font)
     data = io.BytesIO()
-    grid.save(data, "PNG", optimize=True)
+    _draw_grid(pictures)[0].save(data, "PNG", optimize=True)
     write_atomic(path, data.getvalue())
 
 
-def filter_figure(pictures: FilterPictures) -> go.Figure:
+def filter_figure(pictures: Sequence[LayerPictures], network: str) -> go.Figure:
     """Draw the grid for a browser: pointing at a picture tells its filter and how strongly it responds."""
-    mosaic, step_y, step_x = pictures.mosaic(1, 2)
-    rows, columns = pictures.responses.shape
-    x, y = step_x * (np.arange(columns) + 0.5), step_y * (np.arange(rows) + 0.5)  # centres
-    names = [html.escape(name) for name in pictures.layers]
+    grid, centres = _draw_grid(pictures)
     words = [
-        f"{names[row]}, filter {pictures.filters[row][column]}<br>mean response "
-        f"{pictures.responses[row, column]:.2f}, to the noise before {pictures.before[row, column]:.2f}"
-        for row, column in np.ndindex(rows, columns)
+        f"{html.escape(row.layer)}, filter {number}<br>mean response {response:.2f}, to the noise before {before:.2f}"
+        for row in pictures
+        for number, response, before in zip(row.filters, row.responses, row.before, strict=True)
     ]
-    figure = go.Figure(go.Image(z=mosaic, hoverinfo="skip"))
-    invisible = {"mode": "markers", "marker": {"size": 40, "opacity": 0}}
-    hover = {"text": words, "hovertemplate": "%{text}<extra></extra>"}
-    figure.add_scatter(x=np.tile(x, rows), y=np.repeat(y, columns), **hover, **invisible)
-    figure.update_yaxes(range=[rows * step_y, 0], tickvals=y, ticktext=names, automargin=True)
-    figure.update_yaxes(constrain="domain", constraintoward="top", zeroline=False)
-    figure.update_xaxes(range=[0, columns * step_x], tickvals=x, ticktext=pictures.headings, side="top")
-    figure.update_xaxes(constrain="domain", constraintoward="left", showgrid=False)
-    title = {"text": f"Filters of {html.escape(pictures.network)}", "x": 0, "font": {"size": 16}}
-    size = {"width": 260 + 110 * columns, "height": 110 + 110 * rows, "margin_b": 10}
-    return figure.update_layout(title=title, template="plotly_white", showlegend=False, **size)
+    figure = px.imshow(grid, title=f"Filters of {html.escape(network)}", template="plotly_white")
+    figure.update_traces(hovertemplate=None, hoverinfo="skip").update_xaxes(visible=False).update_yaxes(visible=False)
+    x, y = zip(*centres, strict=True)
+    figure.add_scatter(x=x, y=y, mode="markers", opacity=0, text=words, hovertemplate="%{text}<extra></extra>")
+    layout = {"width": grid.width, "height": grid.height + 60, "margin": {"l": 0, "r": 0, "t": 60, "b": 0}}
+    return figure.update_layout(showlegend=False, hoverdistance=SIDE, **layout)
+
+
+def _draw_grid(pictures: Sequence[LayerPictures]) -> tuple[Image.Image, list[tuple[float, float]]]:
+    """Draw all pictures enlarged, with names; return also their centres (x, y).
+
+    Other images than RGB are shown by the mean of their channels.
+    """
+    columns, *sides = pictures[0].images.shape[:3]
+    height, width = (max(1, round(SIDE / max(sides))) * side for side in sides)
+    grid = Image.new("RGB", (MARGIN + columns * (width + GAP), HEADING + len(pictures) * (height + GAP)), "white")
+    write = functools.partial(ImageDraw.Draw(grid).text, fill="black", font=ImageFont.load_default(14))
+    if len({row.filters for row in pictures}) == 1:  # otherwise a column has different filters
+        for column, number in enumerate(pictures[0].filters):
+            write((MARGIN + column * (width + GAP), 8), f"filter {number}")
+    centres = []
+    for y, row in zip(itertools.count(HEADING, height + GAP), pictures, strict=False):
+        write((8, y + height // 2 - 10), row.layer)
+        images = row.images if row.images.shape[-1] == 3 else row.images.mean(axis=-1).astype(np.uint8)
+        for x, image in zip(itertools.count(MARGIN, width + GAP), images, strict=False):
+            grid.paste(Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST), (x, y))
+            centres.append((x + width / 2, y + height / 2))
+    return grid, centres
 
 
 def _layers(classifier: Classifier) -> list[tuple[str, nn.Module, int]]:
@@ -160,14 +148,6 @@ def _layers(classifier: Classifier) -> list[tuple[str, nn.Module, int]]:
     return found
 
 
-def _channels(filters: int | Sequence[int], width: int, layer: str) -> tuple[int, ...]:
-    if isinstance(filters, int):
-        return tuple(int(number) for number in np.linspace(0, width - 1, filters).round())
-    if not filters or not all(0 <= number < width for number in filters):
-        raise InputError(f"filters of {layer} must lie between 0 and {width - 1}, but are {list(filters)}")
-    return tuple(filters)
-
-
 def _ascend(
     classifier: Classifier, norm: nn.Module, channels: Sequence[int], steps: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -176,9 +156,8 @@ def _ascend(
     noise = torch.randn(len(channels), *classifier.input.shape, generator=generator)
     pixels = (0.5 + NOISE * noise).clamp(0, 1).requires_grad_()
     outputs: list[Tensor] = []
-    handle = norm.register_forward_hook(lambda module, given, output: outputs.append(output))
-    try:
-        responses = []
+    responses = []
+    with norm.register_forward_hook(lambda module, given, output: outputs.append(output)):
         for step in range(steps + 1):
             outputs.clear()
             classifier(pixels)
@@ -189,7 +168,5 @@ def _ascend(
                 # Steps have the same length for every image, so that weak filters move as fast as strong ones.
                 scale = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)
                 pixels = (pixels.detach() + RATE * gradient / scale).clamp(0, 1).requires_grad_()
-    finally:
-        handle.remove()
     images = (pixels.detach() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return images, responses[-1], responses[0]

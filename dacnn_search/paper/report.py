@@ -1,6 +1,5 @@
 """The report on an experiment, our figures beside the published ones: notes and a table, as CSV and Markdown."""
 
-import re
 import shlex
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,26 +10,18 @@ from typing import Any
 import pandas as pd
 
 from dacnn_search.common.files import write_atomic
-from dacnn_search.network.cost import Cost, estimate_cost
-from dacnn_search.paper.archive import Record
-from dacnn_search.paper.compression import Measured
-from dacnn_search.paper.data import PaperData
+from dacnn_search.network.cost import Cost
+from dacnn_search.paper.compression import prune_ratio
 from dacnn_search.paper.experiments import PROTOCOL, REFERENCE, Conditions, Experiment, Member
-from dacnn_search.paper.markdown import markdown_table
+from dacnn_search.paper.markup import markdown_table
 from dacnn_search.paper.published import EXTRA_TO, Published
+from dacnn_search.paper.trainings import PaperData
+from dacnn_search.storage.front import Record
 
 __all__ = ["Results", "Row", "notes_of", "rows_of", "visible_cells", "write_tables"]
 
 Row = dict[str, Any]  # column -> value; None where there is none
 
-# A network is compared with the first of these that is in the same table: they differ in one thing.
-COUNTERPARTS = (
-    (r"(.+)-no-bn", (r"\1",)),
-    (r"dacnn(\d+)", (r"free\1",)),
-    (r"(.+-reg)-(?!none).+", (r"\1-none",)),
-    (r"(.+)-reg", (r"\1",)),
-    (r"dacnn(\d+)-mix(-reg)?", (r"resnet\1", "vgg")),
-)
 FORMATS = {  # of floats
     **dict.fromkeys(("difference", "change", "published change"), "+.2f"),
     **dict.fromkeys(("prune ratio", "published ratio"), ".1f"),
@@ -42,41 +33,33 @@ DROPS = "Drops are in points of accuracy, prune ratios in percent of its paramet
 
 @dataclass(frozen=True)
 class Results:
-    """The trainings that were done under some conditions.
-
-    Args:
-        records: The ledger's records of each network, one per seed.
-        data: The images by data set.
-    """
+    """The trainings that were done under some conditions."""
 
     conditions: Conditions
-    records: Mapping[Member, Sequence[Record]]
-    data: Mapping[str, PaperData]
+    records: Mapping[Member, Sequence[Record]]  # the ledger's records of each network, one per seed
+    data: Mapping[str, PaperData]  # by data set
 
     def cost(self, member: Member) -> Cost:
         """Return the size of a network under these conditions."""
-        images = self.data[member.dataset].images
-        return estimate_cost(self.conditions.architecture(member.network), images.input_shape, images.num_classes)
+        return self.data[member.dataset].cost(self.conditions.architecture(member.network))
 
     def errors(self, member: Member) -> list[float]:
         """Return the test errors in percent of the trainings that reached their last epoch."""
         scores = [record["test_accuracy"] for record in self.records[member]]
         return [100 * (1 - score) for score in scores if score is not None]
 
-    def measured(self, member: Member) -> Measured:
-        """Return size and mean accuracy of a network."""
-        cost, errors = self.cost(member), self.errors(member)
-        accuracy = 1 - statistics.fmean(errors) / 100 if errors else None
-        return Measured(member.network, cost.parameters, cost.macs, cost.file_bytes, accuracy)
+    def error(self, member: Member) -> float | None:
+        """Return the mean of `errors`, None if there are none."""
+        errors = self.errors(member)
+        return statistics.fmean(errors) if errors else None
 
 
 def rows_of(experiment: Experiment, results: Results) -> list[Row]:
     """Return a row per network that the paper prints, for figure 7 one per network that is trained.
 
-    `error` is the mean over the trainings of the test error in percent after the last epoch, `lowest of any epoch`
-    that of any epoch of any training: the paper does not say which of the two it prints. `change` is the error less
-    that of the network named under `against`, in points. `difference` is our error less the published one, only under
-    the paper's own conditions. Table 8 has other columns: drops in points, ratios in percent.
+    Errors are in percent of the test images, `lowest of any epoch` is that of all trainings, as the paper does not say
+    which of the two it prints. `change` is the error less that of the network named under `against`. `difference` is
+    our error less the published one, only under the paper's own conditions. Table 8 has other columns.
     """
     if experiment.kind == "pruning":
         return [_pruning_row(published, results) for published in experiment.rows]
@@ -84,9 +67,7 @@ def rows_of(experiment: Experiment, results: Results) -> list[Row]:
     rows = [_row(published, results) for published in experiment.rows or unpublished]
     by_network = {(row["data"], row["network"]): row for row in rows}
     for row in rows:
-        counterparts = (by_network.get((row["data"], name)) for name in _counterparts(row["network"]))
-        if (other := next(filter(None, counterparts), None)) is not None:
-            row["against"] = other["network"]
+        if other := by_network.get((row["data"], row["against"])):
             row["change"] = _less(row["error"], other["error"])
             row["published change"] = _less(row["published error"], other["published error"])
     return rows
@@ -100,7 +81,6 @@ def _row(published: Published, results: Results) -> Row:
     if published.extra_parameters is not None:
         extra = parameters - results.cost(Member(member.dataset, EXTRA_TO[published.table])).parameters
     scores = [score for record in records for score in record["curve"]["test_accuracy"] if score is not None]
-    error = statistics.fmean(errors) if errors else None
     as_published = not results.conditions.changes and results.data[member.dataset].is_whole
     reasons = [f"seed {record['seed']}: {record['reason']}" for record in records if record["reason"]]
     return {
@@ -111,23 +91,17 @@ def _row(published: Published, results: Results) -> Row:
         "published parameters": published.parameters,
         "extra parameters": extra,
         "published extra parameters": published.extra_parameters,
-        "error": error,
+        "error": results.error(member),
         "standard deviation": statistics.stdev(errors) if len(errors) > 1 else None,
         "trainings": len(errors),
         "lowest of any epoch": 100 * (1 - max(scores)) if scores else None,
         "published error": published.top1_error,
-        "difference": _less(error, published.top1_error) if as_published else None,
-        "against": None,
+        "difference": _less(results.error(member), published.top1_error) if as_published else None,
+        "against": published.against or None,
         "change": None,
         "published change": None,
         "note": "; ".join(filter(None, [published.note, *reasons, "" if records else "not trained yet"])),
     }
-
-
-def _counterparts(network: str) -> Iterator[str]:
-    for pattern, candidates in COUNTERPARTS:
-        if found := re.fullmatch(pattern, network):
-            yield from map(found.expand, candidates)
 
 
 def _less(a: float | None, b: float | None) -> float | None:
@@ -136,15 +110,15 @@ def _less(a: float | None, b: float | None) -> float | None:
 
 def _pruning_row(published: Published, results: Results) -> Row:
     """Return a row of Table 8, with size and accuracy of our network if it is one."""
-    reference = results.measured(REFERENCE)
-    ours = results.measured(Member(published.dataset, published.zoo_name)) if published.zoo_name else None
+    member, reference = Member(published.dataset, published.zoo_name), results.cost(REFERENCE)
+    ours = results.cost(member) if published.zoo_name else None
     return {
         "method": published.model,
-        "network": ours and ours.name,
+        "network": published.zoo_name or None,
         "parameters": ours and ours.parameters,
-        "accuracy drop": ours and ours.accuracy_drop(reference),
+        "accuracy drop": ours and _less(results.error(member), results.error(REFERENCE)),
         "published drop": published.accuracy_drop,
-        "prune ratio": ours and ours.prune_ratio(reference),
+        "prune ratio": ours and prune_ratio(ours.parameters, reference.parameters),
         "published ratio": published.prune_ratio,
         "weights in bytes": ours and ours.file_bytes,
         "MACs ratio": ours and ours.macs / reference.macs,
@@ -153,15 +127,14 @@ def _pruning_row(published: Published, results: Results) -> Row:
 
 def notes_of(experiment: Experiment, results: Results, rows: Sequence[Row]) -> list[str]:
     """Return what there is to say of the conditions, the data, the trainings and the columns."""
-    datasets = dict.fromkeys(member.dataset for member in experiment.members)
-    notes = [PROTOCOL, results.conditions.note, *(results.data[name].note for name in datasets)]
+    notes = [PROTOCOL, results.conditions.note, *(results.data[name].note for name in experiment.datasets)]
     records = [record for member in experiment.members for record in results.records[member]]
     notes += _origin(records) if records else ["Nothing is trained yet."]
     if experiment.kind == "pruning":
-        reference = results.measured(REFERENCE)
-        error = "" if reference.accuracy is None else f", test error {100 * (1 - reference.accuracy):.2f}%"
-        size = f"{reference.parameters:,} parameters, {reference.file_bytes:,} bytes of weights"
-        return [*notes, f"Compared with {reference.name} here: {size}{error}.", DROPS]
+        cost, error = results.cost(REFERENCE), results.error(REFERENCE)
+        size = f"{cost.parameters:,} parameters, {cost.file_bytes:,} bytes of weights"
+        tested = "" if error is None else f", test error {error:.2f}%"
+        return [*notes, f"Compared with {REFERENCE.network} here: {size}{tested}.", DROPS]
     return [*notes, ERRORS, *([CHANGES] if any(row["against"] for row in rows) else []), *_rank_correlations(rows)]
 
 

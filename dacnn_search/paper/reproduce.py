@@ -1,30 +1,38 @@
 """Train what the paper's tables and figures need, on Ray's workers, and write ours beside the published.
 
-The paper's protocol: the whole training set is trained on, without a validation part; the test set is looked at every
-epoch, which is what figures 4 and 6 show; nothing is selected by it, the error of a table is that of the last epoch.
-(A search never sees the test images.)
+docs/paper.md tells the protocol, and what the folder of results holds.
 """
 
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import ray
 
 from dacnn_search.common.errors import DacnnSearchError
 from dacnn_search.common.files import lock
-from dacnn_search.common.interrupt import orderly_end
+from dacnn_search.common.interrupt import Stop, orderly_end
+from dacnn_search.common.units import format_duration
 from dacnn_search.export.folder import WEIGHTS
-from dacnn_search.paper.archive import LEDGER, Task, network_folder, records_of
-from dacnn_search.paper.data import load_data
 from dacnn_search.paper.experiments import PROTOCOL, Conditions, Experiment
 from dacnn_search.paper.page import write_report
 from dacnn_search.paper.report import Results
-from dacnn_search.paper.trainings import Trainings
-from dacnn_search.search.cluster.ray_cluster import ray_session
+from dacnn_search.paper.trainings import PaperData, Task, load_data, network_folder
+from dacnn_search.paper.worker import train_watched
+from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.cluster.slots import Resources, demand_of
-from dacnn_search.search.cluster.tasks import run_tasks
+from dacnn_search.search.cluster.tasks import run_tasks, start_task
 from dacnn_search.search.listener import Listener
+from dacnn_search.storage.checkpoint import Checkpoints
 from dacnn_search.storage.ledger import Ledger
 
-__all__ = ["reproduce"]
+__all__ = ["LEDGER", "reproduce"]
+
+LEDGER, CHECKPOINTS = "trainings.jsonl", "checkpoints"
+CHECKPOINT_SECONDS = 300.0
+SECONDS_PER_LINE = 10.0  # between two reports on what is running
 
 
 def reproduce(
@@ -46,45 +54,115 @@ def reproduce(
     Raises DataError if data can't be read, InputError for conditions that can't be, RunDirectoryError if another
     process writes to `results`, DacnnSearchError naming the trainings that broke, after all others are done.
     """
-    listener = listener or Listener()
     results.mkdir(parents=True, exist_ok=True)
     with (
         lock(results),
         orderly_end(results) as stop,
         Ledger.open(results / LEDGER, repair=repair, advice="the same command with --repair") as ledger,
     ):
-        members = dict.fromkeys(member for experiment in experiments for member in experiment.members)
-        names = dict.fromkeys(member.dataset for member in members)
+        names = dict.fromkeys(name for experiment in experiments for name in experiment.datasets)
         data = {name: load_data(name, sources[name], conditions.subset) for name in names}
-        tasks = [Task(m, data[m.dataset], conditions, seed) for m in members for seed in range(conditions.seeds)]
-        tasks.sort(key=lambda task: -task.work)  # so that the workers end together
-        pictured = {m for experiment in experiments if experiment.kind == "filters" for m in experiment.members}
+        reproduction = _Reproduction(experiments, conditions, data, results, ledger, listener or Listener())
+        reproduction.train_missing(resources, stop)
+        folders = reproduction.write_reports()
+    if reproduction.broken:
+        raise DacnnSearchError("these trainings broke, all others are done:\n" + "\n".join(reproduction.broken))
+    return folders
 
-        def is_done(task: Task) -> bool:
-            """A network whose filters are pictured must still be there, too."""
-            records = [record for record in records_of(task, ledger.records) if record["seed"] == task.seed]
-            weights = [network_folder(results, record) / WEIGHTS for record in records]
-            return any(task.member not in pictured or path.is_file() for path in weights)
 
-        def write_reports() -> list[Path]:
-            records = {task.member: records_of(task, ledger.records) for task in tasks}
-            return [write_report(experiment, Results(conditions, records, data), results) for experiment in experiments]
+@dataclass(eq=False)
+class _Reproduction:
+    """The `TaskHandler` of a reproduction. `broken` has a line for each training that was given up."""
 
-        missing = [task for task in tasks if not is_done(task)]
-        for line in (PROTOCOL, conditions.note, *(used.note for used in data.values())):
-            listener.say(line)
-        listener.say(f"trainings: {len(tasks)}, of them done already: {len(tasks) - len(missing)}")
-        broken: list[str] = []
+    experiments: Sequence[Experiment]
+    conditions: Conditions
+    data: Mapping[str, PaperData]
+    results: Path
+    ledger: Ledger
+    listener: Listener
+    broken: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        members = dict.fromkeys(member for experiment in self.experiments for member in experiment.members)
+        seeds = range(self.conditions.seeds)
+        tasks = [Task(m, self.data[m.dataset], self.conditions, seed) for m in members for seed in seeds]
+        self._tasks = sorted(tasks, key=lambda task: -task.work)  # so that the workers end together
+        self._missing = [task for task in self._tasks if not self._is_done(task)]
+        self._checkpoints = Checkpoints(self.results / CHECKPOINTS)
+        self._running: dict[Task, str] = {}
+        self._left = {task: task.work for task in self._missing}
+        self._work = 0.0  # that this process has seen done
+
+    def _is_done(self, task: Task) -> bool:
+        """Return whether there is a record of a training and, if filters of the network are pictured, the network."""
+        pictured = any(task.member in each.members for each in self.experiments if each.kind == "filters")
+        records = [record for record in task.find(self.ledger.records) if record["seed"] == task.seed]
+        weights = [network_folder(self.results, record) / WEIGHTS for record in records]
+        return any(path.is_file() or not pictured for path in weights)
+
+    def train_missing(self, resources: Resources | None, stop: Stop) -> None:
+        missing, trainings = self._missing, len(self._tasks)
+        for line in (PROTOCOL, self.conditions.note, *(data.note for data in self.data.values())):
+            self.listener.say(line)
+        self.listener.say(f"trainings: {trainings}, of them done already: {trainings - len(missing)}")
         if missing:
             images = missing[0].data.images  # all data sets of the paper have images of one size
             networks = [task.architecture for task in missing]
             size = (images.input_shape, images.num_classes, missing[0].recipe)
-            with ray_session(resources) as session:
-                slots = session.slots(demand_of(networks, *size, data_bytes=images.nbytes))
-                trainings = Trainings(missing, results, ledger, slots, listener, write_reports)
-                run_tasks(missing, trainings, slots.concurrency, stop)
-                broken = trainings.broken
-        folders = write_reports()
-    if broken:
-        raise DacnnSearchError("these trainings broke, all others are done:\n" + "\n".join(broken))
-    return folders
+            with RaySession(resources) as session:
+                self._images = {data: ray.put(data.images) for data in {task.data for task in missing}}
+                self._slots = session.slots(demand_of(networks, *size, data_bytes=images.nbytes))
+                self._start = self._last_line = time.monotonic()
+                run_tasks(missing, self, self._slots.concurrency, stop)
+
+    def write_reports(self) -> list[Path]:
+        records = {task.member: task.find(self.ledger.records) for task in self._tasks}
+        results = Results(self.conditions, records, self.data)
+        return [write_report(experiment, results, self.results) for experiment in self.experiments]
+
+    def start(self, task: Task) -> Any:
+        state = self._checkpoints.load(task.key)
+        values = (task.architecture, task.recipe, task.seed, self._slots, state, CHECKPOINT_SECONDS)
+        return start_task(train_watched, self._slots, self._images[task.data], *values)
+
+    def progressed(self, task: Task, message: Mapping[str, Any]) -> None:
+        epoch, epochs = message["epoch"], task.recipe.epochs
+        if message["checkpoint"] is not None:
+            self._checkpoints.save(task.key, epoch, message["checkpoint"])
+        error = 100 * (1 - message["test_accuracy"])
+        self._running[task] = f"{task.member.network} epoch {epoch}/{epochs} at {error:.1f}%"
+        self._work += task.work / epochs
+        self._left[task] = task.work * (1 - epoch / epochs)
+        if time.monotonic() >= self._last_line + SECONDS_PER_LINE:
+            self._last_line = time.monotonic()
+            seconds = (self._last_line - self._start) * sum(self._left.values()) / self._work
+            running = ", ".join(self._running.values())
+            self.listener.say(f"{self._done} done, about {format_duration(seconds)} left; {running}")
+
+    def finished(self, task: Task, result: dict[str, Any]) -> None:
+        """Write the trained network, then the record that speaks of it."""
+        record = task.record(result)
+        if record["reason"] is None:
+            task.write_network(record, result["weights"], self.results)
+        self.ledger.append(record)
+        self._checkpoints.drop(task.key)
+        self._end(task)
+        outcome = record["reason"] or f"test error {100 * (1 - record['test_accuracy']):.2f}%"
+        self.listener.say(f"{self._done} {task}: {outcome}, in {format_duration(record['seconds'])}")
+        self.write_reports()
+
+    def lost(self, task: Task) -> None:
+        self._running.pop(task, None)
+        self.listener.say(f"{task}: its worker process died")
+
+    def failed(self, task: Task, reason: str) -> None:
+        self._end(task)
+        self.broken.append(f"{task}: {reason}")
+
+    @property
+    def _done(self) -> str:
+        return f"{len(self._missing) - len(self._left)}/{len(self._missing)}"
+
+    def _end(self, task: Task) -> None:
+        self._running.pop(task, None)
+        del self._left[task]

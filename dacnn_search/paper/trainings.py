@@ -1,155 +1,155 @@
-"""The trainings of a reproduction: how a worker does one, and how they are started, kept and reported on."""
+"""The trainings of the paper's experiments: their images, their identity, what is kept of them."""
 
-import dataclasses
-import math
-import platform
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import ray
-import safetensors.torch
-import torch
+import numpy as np
 
-from dacnn_search.common.errors import TrainingError
-from dacnn_search.common.machine import processor_name
-from dacnn_search.common.units import format_duration
-from dacnn_search.data.dataset import ImageData
+from dacnn_search.common.files import new_folder
+from dacnn_search.common.machine import package_versions
+from dacnn_search.common.privacy import relative_path
+from dacnn_search.data.dataset import DataConfig, ImageData, load
+from dacnn_search.data.published import KNOWN_SETS
+from dacnn_search.export.folder import describe_trained, write_folder
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.paper.archive import CHECKPOINTS, Task, network_folder, write_network
-from dacnn_search.search.cluster.slots import Slots
-from dacnn_search.search.cluster.tasks import start_task
-from dacnn_search.search.cluster.worker import WorkerProcess, run_epochs
-from dacnn_search.search.listener import Listener
-from dacnn_search.storage.checkpoint import Checkpoints
-from dacnn_search.storage.ledger import Ledger
-from dacnn_search.training.evaluation import evaluate_split
+from dacnn_search.network.cost import Cost, estimate_cost
+from dacnn_search.paper.experiments import Conditions, Member
+from dacnn_search.storage.front import Record
+from dacnn_search.storage.ledger import now
 from dacnn_search.training.recipe import Recipe
-from dacnn_search.training.trainer import Training
-from dacnn_search.training.weights import trained_weights
 
-__all__ = ["Trainings", "train_watched"]
-
-CHECKPOINT_SECONDS = 300.0
-SECONDS_PER_LINE = 10.0  # between two reports on what is running
-KINDS = ("train_loss", "test_loss", "test_accuracy")  # of curves
+__all__ = ["PaperData", "Task", "load_data", "network_folder"]
 
 
-@dataclass(eq=False)
-class Trainings:
-    """The `TaskHandler` of a reproduction. `broken` has a line for each training that was given up."""
+@dataclass(frozen=True, eq=False)
+class PaperData:
+    """A data set in memory, without a validation part."""
 
-    tasks: Sequence[Task]
-    results: Path
-    ledger: Ledger
-    slots: Slots
-    listener: Listener
-    write_reports: Callable[[], Any]
-    broken: list[str] = field(default_factory=list)
+    dataset: str  # its name in the paper
+    config: DataConfig  # where the images were read from
+    images: ImageData
+    digest: str  # the identity of all images and labels, wherever they were read from: 16 hex digits
 
-    def __post_init__(self) -> None:
-        self._checkpoints = Checkpoints(self.results / CHECKPOINTS)
-        self._images = {data: ray.put(data.images) for data in {task.data for task in self.tasks}}
-        self._running: dict[Task, str] = {}
-        self._left = {task: task.work for task in self.tasks}
-        self._work = 0.0  # that this process has seen done
-        self._start = self._last_line = time.monotonic()
-
-    def start(self, task: Task) -> Any:
-        state = self._checkpoints.load(task.key)
-        values = (task.architecture, task.recipe, task.seed, self.slots, state, CHECKPOINT_SECONDS)
-        return start_task(train_watched, self.slots, self._images[task.data], *values)
-
-    def progressed(self, task: Task, message: Mapping[str, Any]) -> None:
-        epoch, epochs = message["epoch"], task.recipe.epochs
-        if message["checkpoint"] is not None:
-            self._checkpoints.save(task.key, epoch, message["checkpoint"])
-        error = 100 * (1 - message["test_accuracy"])
-        self._running[task] = f"{task.member.network} epoch {epoch}/{epochs} at {error:.1f}%"
-        self._work += task.work / epochs
-        self._left[task] = task.work * (1 - epoch / epochs)
-        if time.monotonic() >= self._last_line + SECONDS_PER_LINE:
-            self._last_line = time.monotonic()
-            seconds = (self._last_line - self._start) * sum(self._left.values()) / self._work
-            running = ", ".join(self._running.values())
-            self.listener.say(f"{self._done} done, about {format_duration(seconds)} left; {running}")
-
-    def finished(self, task: Task, result: dict[str, Any]) -> None:
-        """Write the trained network, then the record that speaks of it."""
-        record = task.record(result)
-        if record["reason"] is None:
-            write_network(task, record, result["weights"], network_folder(self.results, record))
-        self.ledger.append(record)
-        self._checkpoints.drop(task.key)
-        self._end(task)
-        outcome = record["reason"] or f"test error {100 * (1 - record['test_accuracy']):.2f}%"
-        self.listener.say(f"{self._done} {task}: {outcome}, in {format_duration(record['seconds'])}")
-        self.write_reports()
-
-    def lost(self, task: Task) -> None:
-        self._running.pop(task, None)
-        self.listener.say(f"{task}: its worker process died")
-
-    def failed(self, task: Task, reason: str) -> None:
-        self._end(task)
-        self.broken.append(f"{task}: {reason}")
+    def cost(self, architecture: Architecture) -> Cost:
+        """Return the size of a network for these images."""
+        return estimate_cost(architecture, self.images.input_shape, self.images.num_classes)
 
     @property
-    def _done(self) -> str:
-        return f"{len(self.tasks) - len(self._left)}/{len(self.tasks)}"
+    def is_whole(self) -> bool:
+        """True if there are as many images and classes as in the published data set."""
+        known, images = KNOWN_SETS[self.dataset], self.images
+        published = (sum(known.train_counts), sum(known.test_counts), len(known.train_counts))
+        return (len(images.train), len(images.test), images.num_classes) == published
 
-    def _end(self, task: Task) -> None:
-        self._running.pop(task, None)
-        del self._left[task]
-
-
-def train_watched(
-    data: ImageData,
-    architecture: Architecture,
-    recipe: Recipe,
-    seed: int,
-    slots: Slots,
-    state: bytes | None,
-    checkpoint_seconds: float,
-) -> Iterator[dict[str, Any]]:
-    """Train one network as the paper did: on all training images, with a look at the test images after every epoch.
-
-    Nothing is selected by that look: the result is the last epoch's, in float32; the epochs before it are scored in
-    the training's precision. Yields each epoch as `run_epochs` does, from the checkpoint `state` on if there is one,
-    with its test scores; at the end the result, with the weights as a safetensors file. A training whose loss is not
-    finite is a result too, with a `reason` and no accuracy.
-    """
-    process = WorkerProcess(data, slots)
-    training, epochs = process.start_training(architecture, recipe, seed, state)
-    reason = None
-    try:
-        yield from run_epochs(training, epochs, checkpoint_seconds, _run_epoch)
-    except TrainingError as error:
-        if all(parameter.isfinite().all() for parameter in training.model.parameters()):
-            raise  # for another cause, such as a lack of memory
-        reason = str(error)
-    curve = {kind: [round(e[kind], 6) if math.isfinite(e[kind]) else None for e in epochs] for kind in KINDS}
-    device = process.data.device
-    on_cpu = device.type == "cpu"
-    yield {
-        "test_accuracy": None if reason else curve["test_accuracy"][-1],
-        "test_loss": None if reason else curve["test_loss"][-1],
-        "reason": reason,
-        "curve": curve,
-        "seconds": round(sum(epoch["seconds"] for epoch in epochs), 2),
-        "precision": str(training.precision).removeprefix("torch."),
-        "device": f"{processor_name()} on {platform.node()}" if on_cpu else torch.cuda.get_device_name(device),
-        "weights": safetensors.torch.save(trained_weights(training.model)),
-    }
+    @property
+    def note(self) -> str:
+        """The sizes, and how uncertain an error on these test images is."""
+        known, images = KNOWN_SETS[self.dataset], self.images
+        origin = "" if images.name == self.dataset else f" (from {Path(self.config.root or '').name})"
+        deviation = 50 / len(images.test) ** 0.5  # points: the largest standard error of a share of so many images
+        published = f"{sum(known.train_counts):,} and {sum(known.test_counts):,} images of {len(known.train_counts)}"
+        return (
+            f"{self.dataset}{origin}: {len(images.train):,} training and {len(images.test):,} test images, "
+            f"{images.num_classes} classes. The test images alone give an error a standard error of up to "
+            f"{deviation:.2f} points, a difference of two {2**0.5 * deviation:.2f}; the seed adds to that."
+            f"{'' if self.is_whole else f' The published set has {published}.'}"
+        )
 
 
-def _run_epoch(training: Training) -> dict[str, Any]:
-    """Run an epoch and return its `EpochResult` with the test scores after it; `seconds` is the time of both."""
-    start = time.perf_counter()
-    epoch = training.run_epoch()
-    precision = torch.float32 if training.finished else training.precision
-    test = evaluate_split(training.model, training.data, training.data.test, precision)
-    scores = {"test_loss": test.loss, "test_accuracy": test.accuracy}
-    return dataclasses.asdict(epoch) | scores | {"seconds": time.perf_counter() - start}
+def load_data(dataset: str, path: str, subset: int | None) -> PaperData:
+    """Load a data set from an .npz file, or a folder to which it is downloaded. Raises DataError."""
+    name = "npz" if path.endswith(".npz") else dataset
+    config = DataConfig(name=name, root=path, validation=0.0, subset=subset)  # type: ignore[arg-type]
+    images = load(config).with_validation_in_train()
+    digest = hashlib.sha256(str(images.num_classes).encode())
+    for split in (images.train, images.test):
+        digest.update(str(split.images.shape).encode())
+        digest.update(np.ascontiguousarray(split.images).data)
+        digest.update(np.ascontiguousarray(split.labels).data)
+    return PaperData(dataset, config, images, digest.hexdigest()[:16])
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One training of one network under some conditions."""
+
+    member: Member
+    data: PaperData
+    conditions: Conditions
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.member.network} on {self.member.dataset}, seed {self.seed}"
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        return self.conditions.architecture(self.member.network)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        return self.conditions.recipe_for(self.member.dataset)
+
+    @cached_property
+    def key(self) -> str:
+        """The identity of network, data, recipe and seed: 16 hex digits."""
+        recipe = self.recipe.model_dump(mode="json", exclude={"compiled"})
+        identity = [self.architecture.fingerprint, self.data.digest, recipe, self.seed]
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+    @property
+    def work(self) -> float:
+        """Multiply-accumulates of the training: a training image takes three times those of a test image."""
+        images = 3.0 * len(self.data.images.train) + len(self.data.images.test)
+        return self.data.cost(self.architecture).macs * self.recipe.epochs * images
+
+    def record(self, result: Mapping[str, Any]) -> Record:
+        """Return what the ledger is told of this training, with its result."""
+        images, cost = self.data.images, self.data.cost(self.architecture)
+        return {
+            "key": self.key,
+            "network": self.member.network,
+            "scale": self.conditions.scale,
+            "fingerprint": self.architecture.fingerprint,
+            "architecture": self.architecture.to_dict(),
+            "data": {"name": images.name, "digest": self.data.digest, "test": len(images.test)},
+            "parameters": cost.parameters,
+            "macs": cost.macs,
+            "seed": self.seed,
+            "epochs": self.recipe.epochs,
+            "train_images": len(images.train),
+            **{name: value for name, value in result.items() if name != "weights"},
+            "recipe": self.recipe.model_dump(mode="json"),
+            "versions": package_versions(),
+            "command": list(map(relative_path, sys.argv)),
+            "time": now(),
+        }
+
+    def find(self, records: Sequence[Record]) -> list[Record]:
+        """Return the records of this network, data and recipe, compiled or not: one per seed, whichever it is."""
+        by_seed = {
+            record["seed"]: record
+            for record in records
+            if (record["fingerprint"], record["data"]["digest"]) == (self.architecture.fingerprint, self.data.digest)
+            and Recipe.model_validate({**record["recipe"], "compiled": self.recipe.compiled}) == self.recipe
+        }
+        return [by_seed[seed] for seed in sorted(by_seed)]
+
+    def write_network(self, record: Record, weights: bytes, results: Path) -> None:
+        """Write the trained network to a folder like those of an export."""
+        scale = self.conditions.scale
+        name = self.member.network + (f", widths times {scale:g}" if scale != 1 else "")
+        config, metrics = describe_trained(self.architecture, [record], self.data.images, self.data.config, name)
+        target = network_folder(results, record)
+        with new_folder(target, replace=True) as folder:
+            write_folder(folder, config, weights, metrics, target.name)
+
+
+def network_folder(results: Path, record: Record) -> Path:
+    """Return the folder of a record's trained network."""
+    return results / "networks" / f"{record['network']}-{record['key']}"

@@ -9,18 +9,17 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dacnn_search.search.listener import Listener, RunningTrial, Snapshot
+from dacnn_search.search.listener import Listener, Snapshot
 from dacnn_search.search.remaining import RemainingTime
 from dacnn_search.search.report import ReportWriter
-from dacnn_search.search.sampler.proposals import Proposal, Proposals, Proposer
-from dacnn_search.search.stopping import NoStopping, StoppingRule, make_stopping
+from dacnn_search.search.sampler.proposals import Proposal, Proposer
+from dacnn_search.search.stopping import RULES, StoppingRule
 from dacnn_search.search.trial import Trial, progress_in, training_seed, what_is_missing
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SearchSettings
 from dacnn_search.storage.checkpoint import Checkpoints
 from dacnn_search.storage.front import Record, best_under, front_of
 from dacnn_search.storage.ledger import Ledger
-from dacnn_search.storage.resume import space_id
 from dacnn_search.storage.run_directory import RunDirectory
 
 __all__ = ["Search"]
@@ -56,8 +55,8 @@ class Search:
         self.remaining = RemainingTime(ledger.records, settings.trials)
         self._ledger = ledger
         self._listener = listener
-        self._proposer, reopened = _make_proposer(space, settings, ledger, proposed)
-        self._waiting = deque(Trial(proposal) for proposal in reopened)  # to be trained again, or by a further seed
+        self._proposer = Proposer(space, settings, ledger, proposed)
+        self._waiting = deque(map(Trial, self._proposer.reopened))  # to be trained again, or by a further seed
         self._checkpoints = Checkpoints(run.checkpoints)
         self._report = ReportWriter(run, space, listener)
         self._epochs = self.recipe.epochs
@@ -83,7 +82,7 @@ class Search:
     @property
     def stops(self) -> bool:
         """Whether trials may be stopped early."""
-        return not isinstance(self._rule, NoStopping)
+        return self.settings.stopping != "none"
 
     @property
     def late(self) -> bool:
@@ -312,15 +311,15 @@ class Search:
         left, budget = self.remaining.seconds(), self.settings.time_budget
         return left if left is None or budget is None else max(0.0, min(left, budget - self.elapsed))
 
-    def _running_trial(self, trial: Trial) -> RunningTrial:
-        return RunningTrial(
-            trial=trial.proposal.trial,
-            fingerprint=trial.proposal.architecture.fingerprint,
-            parameters=trial.proposal.cost.parameters,
-            epoch=len(trial.epochs),
-            epochs=self._epochs,
-            accuracy=trial.epochs[-1].get("validation_accuracy") if trial.epochs else None,
-        )
+    def _running_trial(self, trial: Trial) -> dict[str, Any]:
+        return {
+            "trial": trial.proposal.trial,
+            "fingerprint": trial.proposal.architecture.fingerprint,
+            "parameters": trial.proposal.cost.parameters,
+            "epoch": len(trial.epochs),
+            "epochs": self._epochs,
+            "accuracy": trial.epochs[-1].get("validation_accuracy") if trial.epochs else None,
+        }
 
 
 def repeated_failure(records: Sequence[Record]) -> str | None:
@@ -338,23 +337,9 @@ def _cause(reason: str) -> str:
     return re.sub(r"(\bnan|-?\binf|[\d.]+( [kMGT]?B)?)\b", "#", reason)
 
 
-def _make_proposer(
-    space: SearchSpace, settings: SearchSettings, ledger: Ledger, proposed: Ledger
-) -> tuple[Proposer, list[Proposal]]:
-    """Return what proposes trials, and what earlier sessions proposed and did not finish."""
-    proposals = Proposals(space, settings.sampler, settings.seed, ledger.records, proposed.records)
-    facts = {
-        "session": len(ledger.records),
-        "sampler": settings.sampler,
-        "seed": settings.seed,
-        "space": space_id(space.settings),
-    }
-    return Proposer(proposals, proposed, facts), proposals.reopened
-
-
 def _make_rule(settings: SearchSettings, epochs: int, records: Sequence[Record]) -> StoppingRule:
     """Return the stopping rule, which has learnt from the trials of earlier sessions."""
-    rule = make_stopping(settings.stopping, epochs)
+    rule = RULES[settings.stopping](epochs)
     for record in records:
         rule.learn(progress_in(record))
     return rule

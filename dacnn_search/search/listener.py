@@ -7,27 +7,7 @@ from typing import Any
 
 from dacnn_search.storage.front import Record
 
-__all__ = ["Listener", "Retraining", "RunningTrial", "Snapshot"]
-
-
-@dataclass(frozen=True)
-class RunningTrial:
-    """A trial that is being trained: `epoch` of `epochs` done, with the validation accuracy so far."""
-
-    trial: int
-    fingerprint: str
-    parameters: int
-    epoch: int
-    epochs: int
-    accuracy: float | None
-
-
-@dataclass(frozen=True)
-class Retraining:
-    """How many full trainings have ended, of how many."""
-
-    finished: int
-    trainings: int
+__all__ = ["Listener", "Snapshot"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +16,10 @@ class Snapshot:
 
     elapsed, remaining: seconds of search; the latter an estimate, None while there is nothing to go by.
     finished, trials: trials that have ended and trials wanted. hypervolume: of the front, in [0, 1].
-    retraining: None until networks of the front are trained in full; all other counts are of the search.
+    running: `trial`, `fingerprint`, `parameters`, `epoch`, `epochs` and `accuracy` of what is being trained: `epoch` of
+    `epochs` done, with the validation accuracy so far or None.
+    retraining: how many full trainings have `finished`, of how many `trainings`; None until networks of the front are
+    trained in full. All other counts are of the search.
     """
 
     state: str
@@ -45,10 +28,10 @@ class Snapshot:
     remaining: float | None
     finished: int
     trials: int
-    running: Sequence[RunningTrial] = ()
+    running: Sequence[Mapping[str, Any]] = ()
     front: Sequence[Record] = ()
     hypervolume: float = 0.0
-    retraining: Retraining | None = None
+    retraining: Mapping[str, int] | None = None
 
 
 class Listener:

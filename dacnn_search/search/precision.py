@@ -60,12 +60,12 @@ def _measure_precision(
 ) -> dict[str, Any]:
     """Return what `environment.json` says of the device of this worker: `precision` and the `speed` of a CPU."""
     from dacnn_search.training.device_data import pick_device
-    from dacnn_search.training.speed import fix_precision, measure_speed_for
+    from dacnn_search.training.speed import choose_precision, speed_for
 
     if slots.gpus_per_trial:
-        fixed = fix_precision(recipe, networks, input_shape, num_classes, pick_device())
-        return {"precision": fixed.precision, "speed": None}
-    speed = measure_speed_for(networks, input_shape, num_classes, recipe.batch_size)
+        precision = choose_precision(recipe, networks, input_shape, num_classes, pick_device())
+        return {"precision": precision, "speed": None}
+    speed = speed_for(networks, input_shape, num_classes, recipe.batch_size)
     return {"precision": speed.precision, "speed": speed.model_dump()}
 
 

@@ -1,7 +1,6 @@
 """The files of a run directory that follow from its ledgers and can be deleted: status, tables, study, dashboard."""
 
 import concurrent.futures
-import dataclasses
 import json
 import math
 import time
@@ -20,7 +19,7 @@ from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.front import Record, front_of
 from dacnn_search.storage.ledger import now
 from dacnn_search.storage.run_directory import RunDirectory
-from dacnn_search.storage.trained import TrainedNetwork, deviation_of, judge
+from dacnn_search.storage.trained import TrainedNetwork, beaten_on_test, deviation_of
 
 __all__ = ["ReportWriter", "snapshot_of", "write_end", "write_status", "write_tables"]
 
@@ -91,12 +90,9 @@ class ReportWriter:
 
 def write_status(run: RunDirectory, snapshot: Snapshot) -> None:
     """Write `status.json`: the state of a run, for the dashboard and other programs."""
-    values = dataclasses.asdict(dataclasses.replace(snapshot, front=()))
-    del values["front"]
-    values["elapsed"] = round(snapshot.elapsed, 1)
-    values["remaining"] = None if snapshot.remaining is None else round(snapshot.remaining, 1)
-    values["updated"] = now()
-    write_atomic(run.folder / "status.json", json.dumps(values, indent=2) + "\n")
+    values = {name: value for name, value in vars(snapshot).items() if name != "front"}
+    seconds = {name: None if values[name] is None else round(values[name], 1) for name in ("elapsed", "remaining")}
+    write_atomic(run.folder / "status.json", json.dumps({**values, **seconds, "updated": now()}, indent=2) + "\n")
 
 
 def snapshot_of(run: RunDirectory, state: str) -> Snapshot:
@@ -127,14 +123,13 @@ def write_tables(folder: Path, records: Sequence[Record], networks: Sequence[Tra
     If networks were retrained, the front has their test accuracies: mean, standard deviation, number of seeds, and
     whether another network beats it on the test images.
     """
-    judgement = judge(networks)
-    beaten = {network.trial for network in judgement.beaten} if judgement else set()
+    beaten = beaten_on_test(networks)
     scores = {
         network.trial: {
             "test_accuracy": network.accuracy,
             "test_deviation": deviation_of(network.tested),
             "seeds": len(network.tested),
-            "beaten_on_test": network.trial in beaten,
+            "beaten_on_test": network in beaten,
         }
         for network in networks
         if network.tested

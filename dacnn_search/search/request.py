@@ -11,7 +11,7 @@ from dacnn_search.search.cluster.slots import Resources
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SearchSettings
 from dacnn_search.space.validation import validate
-from dacnn_search.storage.resume import check_extension, check_unchanged
+from dacnn_search.storage.resume import check_space
 from dacnn_search.storage.run_directory import RunDirectory, check_name
 
 __all__ = ["SearchRequest", "prepare"]
@@ -66,13 +66,11 @@ def prepare(
         assert given is not None
         check_name(name)
         _check_writable(results)
-        return SearchRequest(given, _validated({**_values(given), **_given(settings)}), results, name)
+        return SearchRequest(given, validate({**_values(given), **_given(settings)}, SearchSettings), results, name)
     run = RunDirectory(resume)
     _check_writable(run.folder)
     own = run.space
-    if not extend:
-        check_unchanged(run, own)
-    differs = given is not None and check_extension(run, own, given, extend)
+    differs = check_space(run, own, given, extend)
     merged = _settings_of_resumed(run, own, given, settings)
     return SearchRequest(given or own, merged, results, name, run, own if differs else None, repair)
 
@@ -105,7 +103,7 @@ def _settings_of_resumed(
         raise RunDirectoryError(
             f"{run.folder}: a resumed search keeps its seed {last['seed']}, but got {merged['seed']}"
         )
-    return _validated(merged)
+    return validate(merged, SearchSettings)
 
 
 def _values(space: SearchSpace) -> dict[str, Any]:
@@ -115,13 +113,6 @@ def _values(space: SearchSpace) -> dict[str, Any]:
 
 def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
-
-
-def _validated(values: Mapping[str, Any]) -> SearchSettings:
-    settings, problems = validate(values, SearchSettings)
-    if settings is None:
-        raise InputError("\n".join(message for _, message in problems))
-    return settings
 
 
 def _check_writable(folder: Path) -> None:

@@ -16,10 +16,10 @@ from dacnn_search.common.files import lock, sha256_of, write_atomic
 from dacnn_search.common.interrupt import orderly_end
 from dacnn_search.data.dataset import ImageData, load
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.search.cluster.ray_cluster import RaySession, ray_session
+from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.cluster.slots import Demand, Resources, Share, Slots, demand_of, most_excess
 from dacnn_search.search.cluster.tasks import run_tasks, start_task, train_fully
-from dacnn_search.search.listener import Listener, Retraining, RunningTrial
+from dacnn_search.search.listener import Listener
 from dacnn_search.search.precision import fix_run_precision
 from dacnn_search.search.report import snapshot_of, write_status
 from dacnn_search.space.settings import RetrainSettings
@@ -90,7 +90,7 @@ def retrain(
         searched.get("gpus_per_trial") if gpus_per_trial is None else gpus_per_trial,
         verbose,
     )
-    with ray_session(resources) as session:
+    with RaySession(resources) as session:
         return retrain_in_session(
             run, session, top=top, epochs=epochs, seeds=seeds, repair=repair, listener=listener or Listener()
         )
@@ -125,7 +125,7 @@ def retrain_in_session(
                 if len(retraining.failures) == len(trainings):
                     raise DacnnSearchError(retraining.failures[0])
         if judgement := judge(run.networks):
-            listener.say(str(judgement))
+            listener.say(judgement)
         chosen = {record["fingerprint"] for record in spread(run.front, settings.top)}
         return [dict(record) for record in ledger.records if record["fingerprint"] in chosen]
 
@@ -192,7 +192,7 @@ class _Retraining:
         self._listener = listener
         self._checkpoints = Checkpoints(run.checkpoints)
         self._search = snapshot_of(run, "retraining")
-        self._progress = Retraining(0, trainings)
+        self._done, self._trainings = 0, trainings
         self._running: dict[FullTraining, int] = {}  # epochs done
 
     def start(self, training: FullTraining) -> Any:
@@ -230,7 +230,7 @@ class _Retraining:
             )
         self._checkpoints.drop(self._checkpoint_key(training))
         self._running.pop(training, None)
-        self._progress = replace(self._progress, finished=self._progress.finished + 1)
+        self._done += 1
         self._listener.retrained(record)
         self._tell("retraining")
 
@@ -259,12 +259,12 @@ class _Retraining:
 
     def _tell(self, state: str, message: str | None = None) -> None:
         running = [
-            RunningTrial(
-                t.record["trial"], t.record["fingerprint"], t.record["parameters"], e, self._recipe.epochs, None
-            )
-            for t, e in self._running.items()
+            {name: training.record[name] for name in ("trial", "fingerprint", "parameters")}
+            | {"epoch": epoch, "epochs": self._recipe.epochs, "accuracy": None}
+            for training, epoch in self._running.items()
         ]
-        snapshot = replace(self._search, state=state, message=message, running=running, retraining=self._progress)
+        progress = {"finished": self._done, "trainings": self._trainings}
+        snapshot = replace(self._search, state=state, message=message, running=running, retraining=progress)
         with contextlib.suppress(OSError):  # the status is for others; nothing depends on it
             write_status(self._run, snapshot)
         self._listener.update(snapshot)

@@ -10,7 +10,7 @@ from dacnn_search.common.files import lock, sweep
 from dacnn_search.common.interrupt import orderly_end
 from dacnn_search.common.units import format_duration
 from dacnn_search.data.dataset import load
-from dacnn_search.search.cluster.ray_cluster import RaySession, ray_session
+from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.cluster.slots import Slots, demand_of_space, draw_networks
 from dacnn_search.search.driver import Search
 from dacnn_search.search.listener import Listener
@@ -58,7 +58,7 @@ def run_search(
     SIGTERM; DacnnSearchError if trials fail one after the other for one reason.
     """
     request = prepare(space, resume=resume, results=results, name=name, extend=extend, repair=repair, settings=settings)
-    with ray_session(request.resources(address, verbose)) as session:
+    with RaySession(request.resources(address, verbose)) as session:
         return search_in_session(request, session, listener=listener or Listener())
 
 
@@ -91,9 +91,7 @@ def search_in_session(
             left = settings.trials - search.finished
             slots = session.slots(demand_of_space(space, left, data.nbytes, run.records))
             _keep_settings(request, run)
-            search.looks_ahead = (
-                slots.concurrency > 1
-            )  # one worker gains more from a proposal that knows its last result
+            search.looks_ahead = slots.concurrency > 1  # a single worker gains more from a better informed proposal
             precision = _precision(search, slots)
             callbacks = tracking.begin(run, listener.say) if tracking else []
             verbose = session.resources.verbose
@@ -123,7 +121,7 @@ def _opened_search(request: SearchRequest, run: RunDirectory, listener: Listener
         Ledger.open(run.proposals_file, PROPOSAL, repair=request.repair) as proposed,
     ):
         if request.repair:
-            forget_lost(proposed, len(ledger.records))
+            forget_lost(proposed, proposed.records, len(ledger.records))
         else:
             check_nothing_lost(run, ledger.records, proposed.records)
         if request.replaced is not None:

@@ -1,18 +1,16 @@
 """Rules that decide which running trials stop early, from their learning curves.
 
-By name: `none`; `front`, which stops a trial once an optimistic forecast of its final accuracy lies below the front at
-its own parameter count; and `halving`, multi-objective successive halving.
+`RULES` has them by name. All are called with the epochs of a full training.
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 import moocore
 import numpy as np
 
-__all__ = ["FrontStopping", "NoStopping", "ParetoHalving", "Progress", "StoppingRule", "Verdict", "make_stopping"]
+__all__ = ["RULES", "FrontStopping", "ParetoHalving", "Progress", "StoppingRule", "Verdict"]
 
 FEWEST_CURVES = 8  # full curves that a forecast needs
 LEAST_ERROR = 1e-3  # smaller errors count as equal: few validation images can tell them apart
@@ -41,15 +39,15 @@ class Verdict:
     estimate: float | None = None
 
 
-class StoppingRule(ABC):
-    """Judges each trial after each of its epochs. epochs: those of a full training."""
+class StoppingRule:
+    """Judges each trial after each of its epochs. This one lets every trial run to its end."""
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
 
-    @abstractmethod
     def judge(self, progress: Progress) -> Verdict:
         """Return whether a trial goes on. It is asked after the last epoch as well, to learn from full curves."""
+        return Verdict(True)
 
     def follow(self, progress: Progress, judged: int = 0) -> Verdict:
         """Judge a trial after each epoch beyond the first `judged`. Return the first verdict that stops it, if any."""
@@ -62,13 +60,6 @@ class StoppingRule(ABC):
     def learn(self, progress: Progress) -> None:
         """Take note of a trial that ended in an earlier session."""
         self.follow(progress)
-
-
-class NoStopping(StoppingRule):
-    """Every trial runs to its end."""
-
-    def judge(self, progress: Progress) -> Verdict:
-        return Verdict(True)
 
 
 class FrontStopping(StoppingRule):
@@ -87,10 +78,8 @@ class FrontStopping(StoppingRule):
 
     def judge(self, progress: Progress) -> Verdict:
         done = len(progress.accuracy)
-        if done >= self.epochs:
-            self._add(progress)
-            return Verdict(True)
-        if len(self._full) < FEWEST_CURVES:
+        self.learn(progress)
+        if done >= self.epochs or len(self._full) < FEWEST_CURVES:
             return Verdict(True)
         if done not in self._forecasts:
             features = np.array([features[done - 1] for features, _ in self._full.values()])
@@ -103,14 +92,11 @@ class FrontStopping(StoppingRule):
         return Verdict(bool(best >= front), 1 - 10**expected)
 
     def learn(self, progress: Progress) -> None:
+        """Take note of a full curve; it replaces an earlier one of the same trial."""
         if len(progress.accuracy) >= self.epochs:
-            self._add(progress)
-
-    def _add(self, full: Progress) -> None:
-        """Learn from a full curve; it replaces an earlier one of the same trial."""
-        features = np.array([_features(full, done) for done in range(1, self.epochs + 1)])
-        self._full[full.trial] = (features, full)
-        self._forecasts.clear()
+            features = np.array([_features(progress, done) for done in range(1, self.epochs + 1)])
+            self._full[progress.trial] = (features, progress)
+            self._forecasts.clear()
 
 
 class Forecast:
@@ -156,10 +142,8 @@ class ParetoHalving(StoppingRule):
 
     def __init__(self, epochs: int) -> None:
         super().__init__(epochs)
-        rungs = [epochs]
-        while rungs[-1] // ETA:
-            rungs.append(rungs[-1] // ETA)
-        self._rungs: dict[int, list[tuple[float, float]]] = {rung: [] for rung in rungs[1:]}
+        rungs = (epochs // ETA**i for i in range(1, epochs))
+        self._rungs: dict[int, list[tuple[float, float]]] = {rung: [] for rung in rungs if rung}
 
     def judge(self, progress: Progress) -> Verdict:
         rung = self._rungs.get(len(progress.accuracy))
@@ -186,12 +170,7 @@ def _place_of_last(losses: np.ndarray) -> int:
 
 RULES: dict[str, type[StoppingRule]] = {
     "auto": FrontStopping,
-    "none": NoStopping,
+    "none": StoppingRule,
     "front": FrontStopping,
     "halving": ParetoHalving,
 }
-
-
-def make_stopping(name: str, epochs: int) -> StoppingRule:
-    """Return a fresh rule for trainings of that many epochs."""
-    return RULES[name](epochs)

@@ -10,8 +10,8 @@ from typing import Any, Self, TextIO
 from rich.console import Console as RichConsole
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
 from rich.text import Text
 
 from dacnn_search.common.units import format_bytes, format_count, format_duration
@@ -26,15 +26,7 @@ __all__ = ["Terminal", "front_table"]
 PLAIN_WIDTH = 160  # of tables where there is no terminal
 SECONDS_PER_LINE = 10.0  # between two summaries where there is no terminal
 MOST_ROWS = 8  # of running trials, and of the front
-BAR = BarColumn(bar_width=16)
-RUN_COLUMNS = ("{task.description}", BAR, TextColumn("{task.fields[text]}", markup=False))
-TRIAL_COLUMNS = (
-    "{task.description}",
-    "{task.fields[size]:>6} parameters",
-    BAR,
-    "epoch {task.completed}/{task.total}",
-    "{task.fields[accuracy]}",
-)
+BAR_WIDTH = 16
 RUNNING = ("searching", "retraining")  # states
 
 
@@ -97,42 +89,47 @@ class Terminal(Listener):
         """Return the last snapshot as a few rows: the whole run, the running trials, the front so far."""
         if (snapshot := self._snapshot) is None:
             return ""
-        run, trials = Progress(*RUN_COLUMNS), Progress(*TRIAL_COLUMNS)
+        run, trials = _grid(3), _grid(5)
         finished, wanted, _ = _counts(snapshot)
-        run.add_task(snapshot.state, completed=finished, total=wanted, text=self._progress(snapshot))
+        run.add_row(snapshot.state, ProgressBar(wanted, finished, BAR_WIDTH), Text(self._progress(snapshot)))
         for trial in snapshot.running[:MOST_ROWS]:
-            trials.add_task(
-                f"trial {trial.trial}",
-                completed=trial.epoch,
-                total=trial.epochs,
-                size=format_count(trial.parameters),
-                accuracy="" if trial.accuracy is None else f"{trial.accuracy:6.1%}",
+            trials.add_row(
+                f"trial {trial['trial']}",
+                f"{format_count(trial['parameters']):>6} parameters",
+                ProgressBar(trial["epochs"], trial["epoch"], BAR_WIDTH),
+                f"epoch {trial['epoch']}/{trial['epochs']}",
+                "" if trial["accuracy"] is None else f"{trial['accuracy']:6.1%}",
             )
         if not (facts := _facts(snapshot)):
             return Group(run, trials)
-        front = [", ".join(facts), *(_front_row(record) for record in spread(snapshot.front, MOST_ROWS))]
+        front = [facts, *map(_front_row, spread(snapshot.front, MOST_ROWS))]
         return Group(run, trials, Text("\n".join(front), no_wrap=True, overflow="ellipsis"))
 
     def _progress(self, snapshot: Snapshot) -> str:
         """Return how far a run is and when it should end, counted on from when the snapshot came."""
         since = time.monotonic() - self._received
         finished, wanted, unit = _counts(snapshot)
-        parts = [f"{finished}/{wanted} {unit}"]
+        text = f"{finished}/{wanted} {unit}"
         if snapshot.message:
-            parts.append(snapshot.message)
-        elif not snapshot.running and finished < wanted:
+            return f"{text}, {snapshot.message}"
+        if not snapshot.running and finished < wanted:
             waited = since if snapshot.retraining else snapshot.elapsed + since
-            parts.append(f"starting the workers, {format_duration(waited)}")
-        elif snapshot.remaining is not None and snapshot.state == "searching":
-            left = max(snapshot.remaining - since, 0.0)
-            end = datetime.datetime.now() + datetime.timedelta(seconds=left)
-            parts.append(f"{_left(left)} (until {end:%H:%M})")
-        return ", ".join(parts)
+            return f"{text}, starting the workers, {format_duration(waited)}"
+        if snapshot.remaining is None or snapshot.state != "searching":
+            return text
+        left = max(snapshot.remaining - since, 0.0)
+        end = datetime.datetime.now() + datetime.timedelta(seconds=left)
+        return f"{text}, about {format_duration(left)} left (until {end:%H:%M})"
 
     def _write_log(self, text: str) -> None:
         if self._log is not None:
             with contextlib.suppress(OSError):  # a full disk is reported where the ledger is written
                 self._log.write(f"{now()} {text}\n")
+
+
+def _grid(columns: int) -> Table:
+    """Return a table for rows with a bar in the middle, which gives way where a terminal is narrow."""
+    return Table.grid(*(Column(no_wrap=i != columns // 2) for i in range(columns)), padding=(0, 1))
 
 
 def front_table(front: Sequence[Record], networks: Sequence[TrainedNetwork]) -> Table:
@@ -142,10 +139,9 @@ def front_table(front: Sequence[Record], networks: Sequence[TrainedNetwork]) -> 
     deviation.
     """
     tested = {network.trial: network for network in networks if network.tested}
-    table = Table(title="Pareto front", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for column in ("trial", "parameters", "float32", "MACs", "validation", "test"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("network")
+    names = ("trial", "parameters", "float32", "MACs", "validation", "test")
+    figures = [Column(name, justify="right", no_wrap=True) for name in names]
+    table = Table(*figures, "network", title="Pareto front", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for record in front:
         table.add_row(
             str(record["trial"]),
@@ -169,37 +165,31 @@ def _test_accuracy(network: TrainedNetwork | None) -> str:
 def _line(snapshot: Snapshot) -> str:
     """Return a snapshot in one line."""
     finished, wanted, unit = _counts(snapshot)
-    parts = [
+    remaining = snapshot.remaining if snapshot.state == "searching" else None
+    parts = (
         f"{snapshot.state}: {finished}/{wanted} {unit}",
         f"{len(snapshot.running)} running" if snapshot.running and snapshot.state in RUNNING else "",
-        *_facts(snapshot),
-        _left(snapshot.remaining) if snapshot.state == "searching" else "",
+        _facts(snapshot),
+        "" if remaining is None else f"about {format_duration(remaining)} left",
         snapshot.message,
-    ]
-    return ", ".join(part for part in parts if part)
+    )
+    return ", ".join(filter(None, parts))
 
 
 def _counts(snapshot: Snapshot) -> tuple[int, int, str]:
     """Return how much is done, of how much, and of what."""
     if snapshot.retraining:
-        return snapshot.retraining.finished, snapshot.retraining.trainings, "networks"
+        return snapshot.retraining["finished"], snapshot.retraining["trainings"], "networks"
     return snapshot.finished, snapshot.trials, "trials"
 
 
-def _facts(snapshot: Snapshot) -> list[str]:
+def _facts(snapshot: Snapshot) -> str:
     """Return the front in words; nothing during the retraining, as it does not change."""
     if not snapshot.front or snapshot.state == "retraining":
-        return []
+        return ""
     best = snapshot.front[-1]
-    return [
-        f"best {best['accuracy']:.2%} with {format_count(best['parameters'])} parameters",
-        f"front of {len(snapshot.front)}",
-        f"hypervolume {snapshot.hypervolume:.3f}",
-    ]
-
-
-def _left(remaining: float | None) -> str:
-    return "" if remaining is None else f"about {format_duration(remaining)} left"
+    found = f"best {best['accuracy']:.2%} with {format_count(best['parameters'])} parameters"
+    return f"{found}, front of {len(snapshot.front)}, hypervolume {snapshot.hypervolume:.3f}"
 
 
 def _front_row(record: Record) -> str:

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dacnn_search.network.architecture import Architecture, Section
-from dacnn_search.space.settings import ArchitectureSettings, options_of
+from dacnn_search.space.settings import ArchitectureSettings, Range, options_of
 
-__all__ = ["ChoiceTree", "Choices", "Frame", "Options", "enumerate_answers", "regulator_rank", "widths_of"]
+__all__ = ["ChoiceTree", "Choices", "Options", "enumerate_answers", "is_of_section", "regulator_rank", "widths_of"]
 
 T = TypeVar("T")
-FRAME_CHOICES = ("sections", "sharing", "residual", "batch_norm", "width")  # asked first, in this order
 
 
 @dataclass(frozen=True)
@@ -27,25 +26,14 @@ class Options:
     values: tuple[Any, ...]
     ordered: bool  # evenly spaced whole numbers (other steps are not exact: a sampler that adds them leaves the list)
 
+    @functools.cached_property
+    def rising(self) -> list[Any]:
+        """The values of a depth or of regulators, sorted by the parameters they lead to."""
+        return sorted(self.values, key=regulator_rank if isinstance(self.values[0], str) else None)
+
 
 Choices = Mapping[str, Any]
 Choose = Callable[[str, Options], Any]
-
-
-@dataclass(frozen=True)
-class Frame:
-    """An architecture without its depths and regulators."""
-
-    widths: tuple[int, ...]
-    sharing: Any
-    anchors: int
-    residual: Any
-    batch_norm: bool
-
-    def architecture(self, sections: Sequence[Sequence[Any]]) -> Architecture:
-        """Return the architecture with this (depth, regulators) for each section."""
-        parts = [Section(depth, width, r) for width, (depth, r) in zip(self.widths, sections, strict=True)]
-        return Architecture(tuple(parts), self.sharing, self.anchors, self.residual, self.batch_norm)
 
 
 class ChoiceTree:
@@ -55,67 +43,60 @@ class ChoiceTree:
         self._settings = settings
 
     @functools.cached_property
-    def frames(self) -> list[tuple[Frame, dict[str, Any]]]:
-        """All frames, each with the choices that lead to it."""
-        return list(enumerate_answers(self._frame))
-
-    def build(self, choose: Choose) -> Architecture:
-        """Return the canonical architecture that the answers of `choose` lead to."""
-        frame = self._frame(choose)
-        names = ("depth", "regulators")
-        values = [
-            [_ask(choose, f"{name}_{i + 1}", self._part(name, i)) for name in names] for i in range(len(frame.widths))
-        ]
-        return frame.architecture(values).canonical()
+    def options(self) -> dict[str, Options]:
+        """The options of each choice by its name, also where there is only one."""
+        parts = dict(self._settings)
+        for name in ("depth", "regulators"):
+            part = parts.pop(name)
+            for i in range(max(options_of(self._settings.sections))):
+                parts[f"{name}_{i + 1}"] = part[i] if isinstance(part, list) else part
+        return {name: Options(options_of(part), _is_whole_range(part)) for name, part in parts.items()}
 
     @functools.cached_property
     def sections(self) -> list[list[tuple[int, str]]]:
         """For each section, the (depth, regulators) it may have, sorted by both, so by rising parameters of each."""
-        most = max(options_of(self._settings.sections))
-        depths = [sorted(options_of(self._part("depth", i))) for i in range(most)]
-        regulators = [sorted(options_of(self._part("regulators", i)), key=regulator_rank) for i in range(most)]
-        return [list(itertools.product(*parts)) for parts in zip(depths, regulators, strict=True)]
+        numbers = range(1, max(self.options["sections"].values) + 1)
+        parts = [[self.options[f"{name}_{i}"].rising for name in ("depth", "regulators")] for i in numbers]
+        return [list(itertools.product(*pair)) for pair in parts]
 
-    def smallest(self, frame: Frame, choices: Choices | None = None) -> Architecture:
-        """Return the smallest network of a frame, given some of the choices for its sections."""
-        given = choices or {}
-        least = enumerate((pairs[0] for pairs in self.sections[: len(frame.widths)]), start=1)
-        return frame.architecture(
-            [(given.get(f"depth_{i}", depth), given.get(f"regulators_{i}", kind)) for i, (depth, kind) in least]
-        )
+    @functools.cached_property
+    def frames(self) -> list[tuple[Architecture, dict[str, Any]]]:
+        """The smallest network of each frame, as described, with the choices that lead to the frame."""
 
-    def largest(self, frame: Frame) -> Architecture:
-        """Return the largest network of a frame."""
-        return frame.architecture([pairs[-1] for pairs in self.sections[: len(frame.widths)]])
+        def build(choose: Choose) -> Architecture:
+            return self._describe(lambda name, o: o.rising[0] if is_of_section(name) else choose(name, o))
 
-    def section_choices(self, sections: Sequence[tuple[int, Any]]) -> dict[str, Any]:
-        """Return the choices that give these depths and regulators."""
-        return {
-            f"{name}_{i + 1}": value
-            for i, values in enumerate(sections)
-            for name, value in zip(("depth", "regulators"), values, strict=True)
-            if len(options_of(self._part(name, i))) > 1
-        }
+        return list(enumerate_answers(build))
 
-    def _frame(self, choose: Choose) -> Frame:
+    def build(self, choose: Choose) -> Architecture:
+        """Return the canonical architecture that the answers of `choose` lead to."""
+        return self._describe(choose).canonical()
+
+    def complete(self, choices: Choices, choose: Callable[[Options], Any]) -> Architecture:
+        """Return the architecture of these choices, as described, where `choose` answers what they leave open."""
+        return self._describe(lambda name, options: choices[name] if name in choices else choose(options))
+
+    def _describe(self, choose: Choose) -> Architecture:
         def ask(name: str) -> Any:
-            return _ask(choose, name, getattr(self._settings, name))
+            options = self.options[name]
+            return options.values[0] if len(options.values) == 1 else choose(name, options)
 
-        sections, sharing, residual, batch_norm, width = map(ask, FRAME_CHOICES)
-        growth = ask("growth") if sections > 1 and sharing != "network" else 1
+        names = ("sections", "sharing", "residual", "batch_norm", "width")
+        count, sharing, residual, batch_norm, width = map(ask, names)
+        growth = ask("growth") if count > 1 and sharing != "network" else 1
         anchors = ask("anchors") if sharing != "none" else 1
-        return Frame(widths_of(width, growth, sections), sharing, anchors, residual, batch_norm)
-
-    def _part(self, name: str, section: int) -> Any:
-        part = getattr(self._settings, name)
-        return part[section] if isinstance(part, list) else part
+        widths = enumerate(widths_of(width, growth, count), start=1)
+        sections = tuple(Section(ask(f"depth_{i}"), width, ask(f"regulators_{i}")) for i, width in widths)
+        return Architecture(sections, sharing, anchors, residual, batch_norm)
 
 
-def _ask(choose: Choose, name: str, part: Any) -> Any:
-    """Return the value of a part, chosen where there are several."""
-    values = options_of(part)
-    ordered = hasattr(part, "range") and isinstance(values[0], int)
-    return values[0] if len(values) == 1 else choose(name, Options(values, ordered))
+def _is_whole_range(part: Any) -> bool:
+    return isinstance(part, Range) and isinstance(part.range.low, int)
+
+
+def is_of_section(name: str) -> bool:
+    """Return True for choices of the depths and regulators of sections, which are asked last."""
+    return name.startswith(("depth_", "regulators_"))
 
 
 def regulator_rank(regulators: str) -> int:
@@ -128,15 +109,22 @@ def widths_of(width: int, growth: float, sections: int) -> tuple[int, ...]:
     return tuple(int(width * growth**i + 0.5) for i in range(sections))
 
 
-def enumerate_answers(build: Callable[[Choose], T]) -> Iterator[tuple[T, dict[str, Any]]]:
-    """Yield each result of `build`, whose questions are answered in every way, with the answers."""
+def enumerate_answers(
+    build: Callable[[Choose], T], allowed: Callable[[Choices, str, Options], Sequence[Any]] | None = None
+) -> Iterator[tuple[T, dict[str, Any]]]:
+    """Yield each result of `build`, whose questions are answered in every way, with the answers.
+
+    Args:
+        build: Asks its questions by calling the function it is given.
+        allowed: Returns the values that may follow the answers so far. By default all.
+    """
     pending: list[dict[str, Any]] = [{}]
     while pending:
         answers = pending.pop()
 
         def choose(name: str, options: Options, answers: dict[str, Any] = answers) -> Any:
             if name not in answers:
-                first, *others = options.values
+                first, *others = options.values if allowed is None else allowed(answers, name, options)
                 pending.extend({**answers, name: value} for value in reversed(others))
                 answers[name] = first
             return answers[name]

@@ -26,7 +26,8 @@ def count_networks(tree: ChoiceTree) -> int:
     """Return the number of distinct networks that the choices lead to."""
     schemes: dict[tuple[tuple[int, ...], bool], set[tuple[str, int]]] = defaultdict(set)
     for frame, _ in tree.frames:
-        schemes[frame.widths, frame.batch_norm].add((frame.sharing, frame.anchors))
+        widths = tuple(section.width for section in frame.sections)
+        schemes[widths, frame.batch_norm].add((frame.sharing, frame.anchors))
     residuals = {frame.residual for frame, _ in tree.frames}
     # Widths matter only through where they change.
     alike: Counter[tuple[tuple[bool, ...], frozenset[tuple[str, int]]]] = Counter()

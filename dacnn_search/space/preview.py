@@ -1,5 +1,6 @@
 """A preview of a search space as text, before anything is trained."""
 
+import math
 import random
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ from dacnn_search.network.cost import training_seconds
 from dacnn_search.network.drawing import LEGEND, draw
 from dacnn_search.space.count import count_networks
 from dacnn_search.space.search_space import SearchSpace
-from dacnn_search.training.speed import remembered_speed_for
+from dacnn_search.training.speed import speed_for
 
 __all__ = ["preview"]
 
@@ -43,7 +44,11 @@ def _sample(space: SearchSpace, number: int, generator: random.Random) -> tuple[
     if number <= FEW:
         fitting = [network for network, _ in space.networks()]
         return fitting, f"{len(fitting):,} of {number:,}"
-    fitting = [network for network in space.draw_descriptions(generator, FEW) if space.meets_constraints(network)]
+    tree = space.tree
+    weights = [math.prod(map(len, tree.sections[: len(frame.sections)])) for frame, _ in tree.frames]
+    drawn = (choices for _, choices in generator.choices(tree.frames, weights, k=FEW))  # each description alike
+    networks = (tree.complete(choices, lambda options: generator.choice(options.values)) for choices in drawn)
+    fitting = [network for network in networks if space.meets_constraints(network)]
     share = f"about {len(fitting) / FEW:.1%} ({len(fitting):,} of {FEW:,} drawn)"
     if len(fitting) < FEW // 10:  # hardly any that were drawn blindly: show some that were drawn to fit
         fitting = [space.draw(generator)[0] for _ in range(FEW // 10)]
@@ -80,7 +85,7 @@ def _duration_line(space: SearchSpace, networks: Sequence[Architecture], number:
     trials = min(space.settings.search.trials, number)
     images = recipe.epochs * space.summary.train_size
     shape, classes, batch_size = space.input_shape, space.num_classes, recipe.batch_size
-    rate = remembered_speed_for(networks, shape, classes, batch_size).rate(recipe.precision)
+    rate = speed_for(networks, shape, classes, batch_size, remembered=True).rate(recipe.precision)
     times = [training_seconds(network, shape, classes, images, batch_size, rate) for network in networks]
     each, cores = float(np.mean(times)), count_cores()
     return (

@@ -9,25 +9,21 @@ some first choices can still lead to breaks a constraint, all of them do.
 
 import bisect
 import functools
-import math
 import random
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from dacnn_search.common.errors import SpaceError
-from dacnn_search.common.yaml import Document, KeyPath, dump_yaml
+from dacnn_search.common.yaml import Document, KeyPath, dump_yaml, read_yaml
 from dacnn_search.data.dataset import DataSummary, summarise
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import Cost, estimate_cost
-from dacnn_search.space.checks import architecture_problems, augmentation_problems
-from dacnn_search.space.choices import Choices, ChoiceTree, Frame, Options, regulator_rank
+from dacnn_search.space.choices import Choices, ChoiceTree, Options, enumerate_answers, is_of_section
 from dacnn_search.space.settings import Constraints, SpaceSettings
-from dacnn_search.space.validation import raise_problems, read_settings
+from dacnn_search.space.validation import broken_rules, space_error, validate
 
 __all__ = ["SearchSpace"]
-
-SECTION_CHOICES = ("depth_", "regulators_")
 
 
 class SearchSpace:
@@ -47,10 +43,8 @@ class SearchSpace:
         self.document = document
         self.tree = ChoiceTree(settings.architecture)
         problems = [(path, f"{'.'.join(map(str, path))}: {message}") for path, message in self._broken_rules()]
-        if document is not None:
-            raise_problems(document, [(document.line(path), message) for path, message in problems])
-        elif problems:
-            raise SpaceError("\n".join(message for _, message in problems))
+        if problems:
+            raise space_error(problems, document)
 
     @classmethod
     def from_yaml(cls, path: Path | str) -> "SearchSpace":
@@ -58,7 +52,8 @@ class SearchSpace:
 
         Raises YamlError or SpaceError with a `file:line` per mistake, DataError if the data it names are not there.
         """
-        settings, document = read_settings(path, SpaceSettings)
+        document = read_yaml(Path(path))
+        settings = validate(document.data, SpaceSettings, document)
         return cls(settings, summarise(settings.data), document)
 
     @property
@@ -95,8 +90,10 @@ class SearchSpace:
 
     def meets_constraints(self, architecture: Architecture) -> bool:
         """Return True if parameters and MACs are within the limits."""
-        limits = self.settings.constraints
-        return all(limit is None or getattr(self.cost(architecture), name) <= limit.max for name, limit in limits)
+        if not self.constrained:
+            return True
+        cost = self.cost(architecture)
+        return all(limit is None or getattr(cost, name) <= limit.max for name, limit in self.settings.constraints)
 
     def suggest(self, trial: Any) -> Architecture:
         """Return the canonical architecture that an Optuna trial's suggestions describe."""
@@ -144,24 +141,15 @@ class SearchSpace:
             known: Fingerprints of networks to leave out.
         """
         seen: set[str] = set()
-        for frame, choices in self.frames:
-            for sections in self._completions(frame, []):
-                architecture = frame.architecture(sections)
-                if architecture.fingerprint not in seen and architecture.fingerprint not in known:
-                    seen.add(architecture.fingerprint)
-                    yield architecture.canonical(), {**choices, **self.tree.section_choices(sections)}
-
-    def draw_descriptions(self, generator: random.Random, count: int) -> list[Architecture]:
-        """Draw networks uniformly from all descriptions, whether or not they meet the constraints."""
-        frames = [frame for frame, _ in self.tree.frames]
-        sections = [self.tree.sections[: len(frame.widths)] for frame in frames]
-        numbers = generator.choices(range(len(frames)), [math.prod(map(len, parts)) for parts in sections], k=count)
-        return [frames[i].architecture([generator.choice(pairs) for pairs in sections[i]]) for i in numbers]
+        for architecture, choices in enumerate_answers(self.tree.build, self._reachable):
+            if architecture.fingerprint not in seen and architecture.fingerprint not in known:
+                seen.add(architecture.fingerprint)
+                yield architecture, choices
 
     def extremes(self) -> tuple[Cost, Cost]:
         """Return the costs of the networks with the fewest and with the most parameters, which a limit replaces."""
-        smallest = [self.cost(self.tree.smallest(group[0][0])) for group in self._groups]
-        largest = [self.cost(self.tree.largest(group[-1][0])) for group in self._groups]
+        smallest = [self.cost(group[0][0]) for group in self._groups]
+        largest = [self.cost(self.tree.complete(group[-1][1], lambda o: o.rising[-1])) for group in self._groups]
         least, most = min(smallest, key=lambda c: c.parameters), max(largest, key=lambda c: c.parameters)
         limit = self.settings.constraints.parameters
         if limit is not None and limit.max < most.parameters:
@@ -169,82 +157,54 @@ class SearchSpace:
         return least, most
 
     @functools.cached_property
-    def frames(self) -> list[tuple[Frame, dict[str, Any]]]:
-        """Each frame of some network within the constraints, with the choices that lead to it."""
-        return [pair for group in self._groups for pair in group]
-
-    @functools.cached_property
-    def _groups(self) -> list[list[tuple[Frame, dict[str, Any]]]]:
-        """The same frames in groups of equal choices but the width, from narrow to wide.
+    def _groups(self) -> list[list[tuple[Architecture, dict[str, Any]]]]:
+        """The frames of some network within the constraints, in groups of equal choices but the width, which rises.
 
         Costs rise with the width, so bisection finds the first frame that is too wide.
         """
-        groups: dict[tuple[Any, ...], list[tuple[Frame, dict[str, Any]]]] = {}
-        for frame, choices in self.tree.frames:
-            others = tuple((name, value) for name, value in choices.items() if name != "width")
-            groups.setdefault(others, []).append((frame, choices))
+        groups: dict[tuple[Any, ...], list[tuple[Architecture, dict[str, Any]]]] = {}
+        for smallest, choices in self.tree.frames:
+            others = tuple(pair for pair in choices.items() if pair[0] != "width")
+            groups.setdefault(others, []).append((smallest, choices))
         for group in groups.values():
-            group.sort(key=lambda pair: pair[0].widths[0])
-            del group[bisect.bisect_left(group, True, key=lambda pair: not self._fits(pair[0])) :]
+            group.sort(key=lambda pair: pair[0].sections[0].width)
+            del group[bisect.bisect_left(group, True, key=lambda pair: not self.meets_constraints(pair[0])) :]
         return [group for group in groups.values() if group]
 
-    def _fits(self, frame: Frame, choices: Choices | None = None) -> bool:
-        """Return True if some network of a frame, with these choices for its sections, meets the constraints."""
-        return self.meets_constraints(self.tree.smallest(frame, choices))
+    @functools.cached_property
+    def _first_choices(self) -> set[tuple[tuple[str, Any], ...]]:
+        """All choices, in order, that begin the way to one of the frames."""
+        ways = (tuple(choices.items()) for group in self._groups for _, choices in group)
+        return {way[:length] for way in ways for length in range(len(way) + 1)}
 
     def _reachable(self, choices: Choices, name: str, options: Options) -> Sequence[Any]:
         """Return the values of the next choice that some network within the constraints has."""
         if not self.constrained:
             return options.values
-        if not name.startswith(SECTION_CHOICES):
-            first = tuple(choices.items())
-            return [value for value in options.values if (*first, (name, value)) in self._first_choices]
-        frame = self._first_choices[tuple(pair for pair in choices.items() if not pair[0].startswith(SECTION_CHOICES))]
-        assert frame is not None
-        rising = sorted(options.values, key=regulator_rank if name.startswith("regulators") else None)
-        return rising[: bisect.bisect_left(rising, True, key=lambda v: not self._fits(frame, {**choices, name: v}))]
+        if not is_of_section(name):
+            return [value for value in options.values if (*choices.items(), (name, value)) in self._first_choices]
 
-    @functools.cached_property
-    def _first_choices(self) -> dict[tuple[tuple[str, Any], ...], Frame | None]:
-        """All choices, in order, that begin the way to one of the frames; if they complete it, with the frame."""
-        ways: dict[tuple[tuple[str, Any], ...], Frame | None] = {}
-        for frame, choices in self.frames:
-            pairs = tuple(choices.items())
-            for length in range(len(pairs)):
-                ways.setdefault(pairs[:length])
-            ways[pairs] = frame
-        return ways
+        def too_large(value: Any) -> bool:
+            return not self.meets_constraints(self.tree.complete({**choices, name: value}, lambda o: o.rising[0]))
 
-    def _completions(self, frame: Frame, first: list[tuple[int, Any]]) -> Iterator[list[tuple[int, Any]]]:
-        """Yield the (depth, regulators) of all sections, after the first ones, in each way within the constraints."""
-        index = len(first)
-        if index == len(frame.widths):
-            yield first
-            return
-        rest = [pairs[0] for pairs in self.tree.sections[index + 1 : len(frame.widths)]]
-        for pair in self.tree.sections[index]:
-            if self.meets_constraints(frame.architecture([*first, pair, *rest])):
-                yield from self._completions(frame, [*first, pair])
+        return options.rising[: bisect.bisect_left(options.rising, True, key=too_large)]
 
     def _broken_rules(self) -> Iterator[tuple[KeyPath, str]]:
         """Yield (path, message) for each rule that several keys break together."""
         if not self.summary.validation_size:
             share = self.settings.data.validation
             yield ("data", "validation"), f"a search needs validation images, but a share of {share} gives none"
-        yield from augmentation_problems(self.settings, self.input_shape)
-        problems = list(architecture_problems(self.settings.architecture, self.input_shape))
-        yield from problems or self._unmet_constraints()
+        problems = list(broken_rules(self.settings, self.input_shape))
+        yield from problems
+        if not any(path[0] == "architecture" for path, _ in problems) and not self._groups:
+            yield from self._unmet_constraints()
 
     def _unmet_constraints(self) -> Iterator[tuple[KeyPath, str]]:
-        if self.frames:
-            return
-        costs = [self.cost(self.tree.smallest(frame)) for frame, _ in self.tree.frames]
-        unmet: list[tuple[KeyPath, str]] = []
-        for name, limit in self.settings.constraints:
-            least = min(getattr(cost, name) for cost in costs)
-            if limit is not None and least > limit.max:
-                rule = f"the smallest has {least:,} {name} and max is {limit.max:,}"
-                unmet.append((("constraints", name, "max"), f"some network must meet the constraint, but {rule}"))
+        costs = [self.cost(smallest) for smallest, _ in self.tree.frames]
+        least = {name: min(getattr(cost, name) for cost in costs) for name, _ in self.settings.constraints}
+        unmet = {name: limit.max for name, limit in self.settings.constraints if limit and least[name] > limit.max}
+        for name, most in unmet.items():
+            rule = f"the smallest has {least[name]:,} {name} and max is {most:,}"
+            yield ("constraints", name, "max"), f"some network must meet the constraint, but {rule}"
         if not unmet:
             yield ("constraints",), "some network must meet both constraints, but each network breaks one of them"
-        yield from unmet

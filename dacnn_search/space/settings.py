@@ -242,12 +242,15 @@ def _read_network(given: Any) -> Architecture:
 
 
 class TrainSettings(Settings):
-    """One network with its data and recipe: the `config.yaml` of an exported network."""
+    """One network with its data and recipe: the `config.yaml` of an exported network.
+
+    It has no data if the network was not trained by this package, or is to be trained on other data.
+    """
 
     architecture: Annotated[Any, AfterValidator(_read_network)] = Field(
         description="The network: its sections and how they share, or a name of dacnn_search.network.zoo."
     )
-    data: DataConfig = Field(description="The data set and its split.")
+    data: DataConfig | None = Field(default=None, description="The data set and its split.")
     recipe: Recipe = Field(default_factory=Recipe, description="How it is trained.")
     seed: Seed = Field(default=0, description="Of weights and shuffling.")
     name: str | None = Field(default=None, description="Shown in reports.")

@@ -1,61 +1,89 @@
 """Mistakes in YAML files: all of a file at once, each with its line, its key, the rule and the value."""
 
 import difflib
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from dacnn_search.common.errors import SpaceError
-from dacnn_search.common.yaml import Document, KeyPath, parse_yaml
+from dacnn_search.common.yaml import Document, KeyPath, read_yaml
 from dacnn_search.data.dataset import DataConfig
-from dacnn_search.space.settings import Bounds, Maximum, Settings
+from dacnn_search.network.architecture import MOST_WIDTH, most_sections
+from dacnn_search.network.cost import InputShape
+from dacnn_search.space.choices import widths_of
+from dacnn_search.space.settings import Bounds, Maximum, Settings, SpaceSettings, options_of
 
-__all__ = ["check_data", "raise_problems", "read_settings", "validate"]
+__all__ = ["broken_rules", "check_data", "read_settings", "space_error", "validate"]
 
 Model = TypeVar("Model", bound=Settings)
 
 
-def read_settings(path: Path | str, model: type[Model]) -> tuple[Model, Document]:
-    """Read a YAML file as `model`, with the document for messages that need its lines.
+def read_settings(path: Path | str, model: type[Model]) -> Model:
+    """Read a YAML file as `model`.
 
     Raises YamlError if it can't be read, SpaceError with a line per mistake (`file:line: key: rule and value`).
     """
-    document, problems = parse_yaml(Path(path))
-    settings, found = validate(document.data, model)
-    raise_problems(document, problems + [(document.line(where), message) for where, message in found])
-    assert settings is not None
-    return settings, document
+    document = read_yaml(Path(path))
+    return validate(document.data, model, document)
 
 
-def raise_problems(document: Document, problems: Sequence[tuple[int, str]]) -> None:
-    """Raise SpaceError with one `file:line: message` per problem, in the order of lines, if there are any."""
-    if problems:
-        raise SpaceError("\n".join(f"{document.path}:{line}: {message}" for line, message in sorted(set(problems))))
-
-
-def validate(data: Any, model: type[Model]) -> tuple[Model | None, list[tuple[KeyPath, str]]]:
-    """Return `data` as `model` and all mistakes as (path in the data, message); None if there are mistakes."""
+def validate(data: Any, model: type[Model], document: Document | None = None) -> Model:
+    """Return `data`, which may be those of a document, as `model`. Raises SpaceError with a line per mistake."""
     if not isinstance(data, dict):
-        return None, [((), f"the file must be a mapping, but is {_short(data)}")]
+        raise space_error([((), f"the file must be a mapping, but is {_short(data)}")], document)
     try:
-        return model.model_validate_json(json.dumps(data)), []
+        settings = model.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        return None, [_problem(data, model, e) for e in error.errors()]
+        raise space_error([_problem(data, model, e) for e in error.errors()], document) from None
+    if document is not None and document.problems:
+        raise space_error([], document)
+    return settings
 
 
-def check_data(values: dict[str, Any]) -> DataConfig:
-    """Return the data that values from somewhere else than a file describe. Raises SpaceError."""
-    settings, problems = validate({"data": values}, _DataSettings)
-    if settings is None:
-        raise SpaceError("\n".join(message for _, message in problems))
-    return settings.data
+def space_error(problems: Sequence[tuple[KeyPath, str]], document: Document | None) -> SpaceError:
+    """Return an error with a line per problem; of a document in the order of lines, with those of the YAML itself."""
+    if document is None:
+        return SpaceError("\n".join(message for _, message in problems))
+    found = sorted({*document.problems, *((document.line(path), message) for path, message in problems)})
+    return SpaceError("\n".join(f"{document.path}:{line}: {message}" for line, message in found))
 
 
 class _DataSettings(Settings):
     data: DataConfig
+
+
+def check_data(values: dict[str, Any]) -> DataConfig:
+    """Return the data that values from somewhere else than a file describe. Raises SpaceError."""
+    return validate({"data": values}, _DataSettings).data
+
+
+def broken_rules(settings: SpaceSettings, input_shape: InputShape) -> Iterator[tuple[KeyPath, str]]:
+    """Yield (path of the key, message) for each rule that the settings break only with images of this shape."""
+    _, height, width = input_shape
+    for path, recipe in ((("recipe",), settings.recipe), (("retrain", "recipe"), settings.retrain.recipe)):
+        for name in ("crop", "cutout"):
+            pixels, side = getattr(recipe, name, 0), min(height, width)
+            if pixels >= side:
+                yield (*path, name), f"must be less than the {side} pixels of an image's side, but is {pixels}"
+    parts = settings.architecture
+    sections, most = max(options_of(parts.sections)), most_sections(height, width)
+    if sections > most:
+        rule = f"{sections} sections need {sections - 1} poolings and {height}x{width} pixels allow {most - 1}"
+        yield ("architecture", "sections"), f"sections - 1 <= halvings of the image must hold, but {rule}"
+    for name in ("depth", "regulators"):
+        part = getattr(parts, name)
+        if isinstance(part, list) and len(part) < sections:
+            yield ("architecture", name), f"a list needs an entry for each of {sections} sections, but has {len(part)}"
+    for first, growth in itertools.product(options_of(parts.width), options_of(parts.growth)):
+        widths = widths_of(first, growth, min(sections, most))
+        if not 1 <= min(widths) <= max(widths) <= MOST_WIDTH:
+            rule = f"width {first} and growth {growth} give {widths}"
+            yield ("architecture", "growth"), f"all widths must lie in [1, {MOST_WIDTH}], but {rule}"
+            break
 
 
 def _problem(data: Any, model: type[Settings], error: Any) -> tuple[KeyPath, str]:

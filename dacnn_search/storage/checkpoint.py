@@ -1,6 +1,7 @@
 """Checkpoints: files from which unfinished trainings go on after a crash."""
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 
 from dacnn_search.common.files import write_atomic
@@ -42,13 +43,10 @@ class Checkpoints:
 
     def drop(self, key: str) -> None:
         """Delete the checkpoints of a training, and the folder if it is empty then."""
-        try:
+        with suppress(OSError):  # not empty, not there, or on a disk that is gone
             for path in self._paths(key):
                 path.unlink(missing_ok=True)
             self._folder.rmdir()
-        except OSError:  # not empty, not there, or on a disk that is gone
-            pass
 
     def _paths(self, key: str) -> list[Path]:
-        # The epoch in the name sorts them from old to new.
-        return sorted(self._folder.glob(f"{key}.*{ENDING}"))
+        return sorted(self._folder.glob(f"{key}.*{ENDING}"))  # from old to new by the epoch in the name

@@ -4,39 +4,17 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from dacnn_search.common.errors import RunDirectoryError
-from dacnn_search.common.files import read_json
 from dacnn_search.common.machine import git_commit, gpu_names, package_versions, processor_name
 from dacnn_search.common.privacy import mask_command
 from dacnn_search.space.count import count_networks
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.ledger import now
 
-__all__ = ["FORMAT", "describe_run", "describe_space", "read_environment"]
+__all__ = ["FORMAT", "describe_run", "describe_space"]
 
 FORMAT = 1  # of the files in a run directory; a run of a later format is refused
-NUMBERS = (("data", "input_shape", 3), ("data", "num_classes", 1), ("space", "least", 1), ("space", "most", 1))
-
-
-def read_environment(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
-    """Read an `environment.json`.
-
-    Raises RunDirectoryError if it can't be read, lacks one of the parts `needed` ("data", "space"), or has impossible
-    values in one of them.
-    """
-    values = read_json(path)
-    for part, key, count in NUMBERS:
-        facts = values.get(part, {})
-        found = facts.get(key) if isinstance(facts, dict) else None
-        numbers = found if count == 3 else [found]
-        sound = isinstance(numbers, list) and len(numbers) == count and all(type(n) is int and n >= 1 for n in numbers)
-        if (part in needed or facts != {}) and not sound:
-            rule = "three whole numbers from 1 on" if count == 3 else "a whole number from 1 on"
-            raise RunDirectoryError(f"{path}: {part} must have {key}, {rule}, but has {found!r}")
-    return values
 
 
 def describe_run(name: str, space: SearchSpace, class_names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +53,6 @@ def describe_run(name: str, space: SearchSpace, class_names: Sequence[str], sett
 def describe_space(space: SearchSpace) -> dict[str, Any]:
     """Return the parts of `environment.json` that follow from the space file, which may change on resuming."""
     least, most = space.extremes()
-    limits = space.settings.constraints
     return {
         "description": space.settings.description,
         "references": [reference.model_dump(mode="json") for reference in space.settings.references],
@@ -84,9 +61,6 @@ def describe_space(space: SearchSpace) -> dict[str, Any]:
             "least": least.parameters,
             "most": most.parameters,
             "given": space.values,
-            "constraints": {
-                "parameters": limits.parameters and limits.parameters.max,
-                "macs": limits.macs and limits.macs.max,
-            },
+            "constraints": {name: limit and limit.max for name, limit in space.settings.constraints},
         },
     }

@@ -34,10 +34,8 @@ def front_of(records: Iterable[Record]) -> list[Record]:
 def spread(front: Sequence[Record], count: int) -> list[Record]:
     """Choose at most `count` records of a front, evenly spread over its range of log parameters, both ends included
     (of one record alone, the most accurate). The order of the front is kept."""
-    if count >= len(front):
-        return list(front)
-    if count <= 1:
-        return list(front[-count:]) if count else []
+    if count <= 1 or count >= len(front):
+        return list(front[max(len(front) - count, 0) :])
     logs = np.log([r["parameters"] for r in front])
     chosen: list[int] = []
     for target in np.linspace(logs[0], logs[-1], count):
@@ -54,17 +52,11 @@ def best_under(front: Sequence[Record], max_parameters: float) -> Record | None:
 
 @dataclass(frozen=True)
 class Scale:
-    """The box that hypervolume is measured in: accuracy from chance to 1, log10 parameters from `least` to `most`.
+    """The box that hypervolume is measured in: accuracy from chance to 1, log10 parameters from `least` to `most`."""
 
-    Args:
-        least: Parameters of the smallest network of the space.
-        most: Parameters of its largest network.
-        chance: Accuracy of guessing, in [0, 1].
-    """
-
-    least: int
-    most: int
-    chance: float
+    least: int  # parameters of the smallest network of the space
+    most: int  # parameters of its largest network
+    chance: float  # accuracy of guessing, in [0, 1]
 
     def hypervolume(self, front: Iterable[Record]) -> float:
         """Return the share of the box that a front dominates, in [0, 1]; 1 is accuracy 1 with `least` parameters."""

@@ -13,6 +13,7 @@ it, so it is dropped. Any other line that does not verify is a damaged record, a
 """
 
 import datetime
+import itertools
 import json
 import os
 import re
@@ -41,13 +42,11 @@ class LedgerWarning(UserWarning):
 
 
 def read_ledger(path: Path, keys: Set[str] = frozenset()) -> list[Record]:
-    """Return the records of the ledger at `path` without changing it; a torn last line is skipped.
+    """Return the records of a ledger, which is not changed: none if it is missing; a torn last line is skipped.
 
-    Raises RunDirectoryError if the file is missing or damaged, or a record lacks one of the `keys`.
+    Raises RunDirectoryError if the file is damaged or can't be read, or a record lacks one of the `keys`.
     """
-    contents = _read(path, keys)
-    _refuse_damage(path, contents, None)
-    return contents.records
+    return _read(path, keys).records
 
 
 class Ledger:
@@ -59,7 +58,6 @@ class Ledger:
         self._path = path
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self._size = size
-        self._unfinished = False  # whether bytes of a broken append may lie behind the first `size` ones
 
     @classmethod
     def open(cls, path: Path, keys: Set[str] = frozenset(), *, repair: bool = False, advice: str | None = None) -> Self:
@@ -74,17 +72,13 @@ class Ledger:
                 `<name>.damaged-<n>`, and a LedgerWarning tells how many lines were dropped.
             advice: How a user asks for the repair; by default as for a run directory.
         """
-        if not path.exists():
-            write_atomic(path, b"")
-        contents = _read(path, keys)
-        if not repair:
-            _refuse_damage(path, contents, advice)
-        count = len(contents.records)
+        contents = _read(path, keys, repair, advice)
+        kept = len(contents.records)
         if contents.damage:
             aside = _free_name(path, "damaged")
             write_atomic(aside, contents.data)
             warnings.warn(
-                f"{path}: kept {count} records and dropped {contents.count - count} damaged lines, "
+                f"{path}: kept {kept} records and dropped {contents.count - kept} damaged lines, "
                 f"the first at line {contents.damage[0][0]}; the damaged file is {aside}",
                 LedgerWarning,
                 stacklevel=2,
@@ -92,7 +86,7 @@ class Ledger:
         elif contents.torn:
             warnings.warn(f"{path}:{contents.count}: cut off an unfinished last line", LedgerWarning, stacklevel=2)
         whole = b"".join(contents.whole)
-        if whole != contents.data:
+        if whole != contents.data or not path.exists():
             write_atomic(path, whole)
         return cls(path, contents.records, len(whole))
 
@@ -102,25 +96,23 @@ class Ledger:
         Raises ValueError or TypeError for values that JSON lacks (NaN and infinity too: write null) or a record with a
         `sequence` or `check` of its own, OSError if it can't be written; the ledger is then as before.
         """
-        reserved = {"sequence", "check"} & record.keys()
-        if reserved:
+        if reserved := {"sequence", "check"} & record.keys():
             raise ValueError(f"a record must leave {sorted(reserved)} to the ledger")
         sequence = self.records[-1]["sequence"] + 1 if self.records else 1
-        line = _line({"sequence": sequence, **record})
+        line = rest = _line({"sequence": sequence, **record})
         written = _parse(line.removesuffix(b"\n"))
-        if self._unfinished:
-            self._cut_back()
-        self._unfinished = True
+        os.ftruncate(self._descriptor, self._size)  # a broken append may have left a part of its line
         try:
-            _write_all(self._descriptor, line)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
             os.fsync(self._descriptor)
         except BaseException:  # also Ctrl-C: a half-written line must not stay
             with suppress(OSError):  # the next append tries again, and a reader drops the torn line
-                self._cut_back()
+                os.ftruncate(self._descriptor, self._size)
+                os.fsync(self._descriptor)
             raise
         self._size += len(line)
         self.records.append(written)
-        self._unfinished = False
         return written
 
     def rewrite(self, records: Sequence[Record]) -> None:
@@ -148,11 +140,6 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _cut_back(self) -> None:
-        os.ftruncate(self._descriptor, self._size)
-        os.fsync(self._descriptor)
-        self._unfinished = False
-
 
 @dataclass
 class _Contents:
@@ -164,9 +151,10 @@ class _Contents:
     damage: list[tuple[int, str]] = field(default_factory=list)  # line number from 1, broken rule
 
 
-def _read(path: Path, keys: Set[str]) -> _Contents:
+def _read(path: Path, keys: Set[str], repair: bool = False, advice: str | None = None) -> _Contents:
+    """Read and verify a ledger. Damage raises RunDirectoryError unless it is to be repaired."""
     try:
-        data = path.read_bytes()
+        data = path.read_bytes() if path.exists() else b""
     except OSError as error:
         raise RunDirectoryError(f"{path} can't be read: {error.strerror}") from error
     *lines, tail = data.split(b"\n")
@@ -187,6 +175,14 @@ def _read(path: Path, keys: Set[str]) -> _Contents:
             contents.damage.append((number, "it must end with a newline alone, but ends with a carriage return too"))
         contents.records.append(record)
         contents.whole.append(whole + b"\n")
+    if contents.damage and not repair:
+        advice = advice or f"--resume {shlex.quote(str(path.parent))} --repair"
+        (number, rule), *others = contents.damage
+        more = f" (and {len(others)} more)" if others else ""
+        raise RunDirectoryError(
+            f"{path}:{number}: damaged line{more}: {rule}; to go on with the {len(contents.records)} records that are "
+            f"whole: {advice}"
+        )
     return contents
 
 
@@ -220,23 +216,9 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"it has {name}")
 
 
-def _refuse_damage(path: Path, contents: _Contents, advice: str | None) -> None:
-    if not contents.damage:
-        return
-    advice = advice or f"--resume {shlex.quote(str(path.parent))} --repair"
-    number, rule = contents.damage[0]
-    more = f" (and {len(contents.damage) - 1} more)" if len(contents.damage) > 1 else ""
-    raise RunDirectoryError(
-        f"{path}:{number}: damaged line{more}: {rule}; to go on with the {len(contents.records)} records that are "
-        f"whole: {advice}"
-    )
-
-
 def _free_name(path: Path, label: str) -> Path:
-    number = 1
-    while (aside := path.with_name(f"{path.name}.{label}-{number}")).exists():
-        number += 1
-    return aside
+    names = (path.with_name(f"{path.name}.{label}-{number}") for number in itertools.count(1))
+    return next(name for name in names if not name.exists())
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
@@ -246,11 +228,6 @@ def _line(record: Mapping[str, Any]) -> bytes:
 
 def _checksum(text: bytes) -> str:
     return f"{zlib.crc32(text):08x}"
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
 
 
 def now() -> str:

@@ -6,18 +6,18 @@
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dacnn_search.common.errors import RunDirectoryError, SpaceError
 from dacnn_search.common.files import write_atomic
-from dacnn_search.space.choices import Options
 from dacnn_search.space.search_space import SearchSpace
-from dacnn_search.space.settings import SpaceSettings, options_of
+from dacnn_search.space.settings import SpaceSettings
+from dacnn_search.storage.front import Record
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.run_directory import RunDirectory
 
-__all__ = ["check_extension", "check_nothing_lost", "check_unchanged", "extend_run", "forget_lost", "space_id"]
+__all__ = ["check_nothing_lost", "check_space", "extend_run", "forget_lost", "space_id"]
 
 FREE = {"name", "description", "search", "retrain", "references"}  # parts of a space that its trials don't depend on
 EXTENSIBLE = ("architecture", "constraints")  # parts that --extend may change
@@ -28,42 +28,28 @@ def space_id(settings: SpaceSettings) -> str:
     return hashlib.sha256(json.dumps(_parts(settings), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def check_unchanged(run: RunDirectory, space: SearchSpace) -> None:
-    """Compare the `space` in a run's `space.yaml` with what the run was last given.
+def check_space(run: RunDirectory, own: SearchSpace, given: SearchSpace | None, extend: bool) -> bool:
+    """Tell whether a run is to go on in another space, the one `given`, than its `own` of `space.yaml`.
 
-    Raises RunDirectoryError, with the differences, if a part that trials depend on was edited.
+    Raises RunDirectoryError, with the differences, if they differ without `extend` or in more than an extension may
+    change, and unless the run is extended, if a part of `space.yaml` that trials depend on was edited.
     """
-    before = run.given_settings
-    changes = [] if before is None else _differences(_parts(before), _parts(space.settings))
-    if changes:
-        raise RunDirectoryError(
-            f"{run.space_file}: a run directory keeps the space that its trials are of (to give it another: --space "
-            f"FILE --extend); the difference is\n{_listed(changes)}"
-        )
+    before = None if extend else run.given_settings
+    edits = _differences(_parts(before), _parts(own.settings)) if before else []
+    changes = _differences(_parts(own.settings), _parts(given.settings)) if given else []
+    if not edits and (not changes or (extend and all(change.startswith(EXTENSIBLE) for change in changes))):
+        return bool(changes)
+    if edits:
+        rule = "a run directory keeps the space that its trials are of (to give it another: --space FILE --extend)"
+    elif extend:
+        rule = "an extended run keeps its data and recipe, or its trials could not be compared"
+    else:
+        rule = "a resumed run keeps its space (to change what networks it has: --extend)"
+    where = run.space_file if edits else run.folder
+    raise RunDirectoryError("\n  ".join([f"{where}: {rule}; the difference is", *(edits or changes)]))
 
 
-def check_extension(run: RunDirectory, old: SearchSpace, new: SearchSpace, extend: bool) -> bool:
-    """Compare the space of a run with another one it is to go on in; tell whether they differ.
-
-    Raises RunDirectoryError, with the differences, if they differ in more than an extension may change, or if `extend`
-    is false.
-    """
-    changes = _differences(_parts(old.settings), _parts(new.settings))
-    if not changes:
-        return False
-    if extend and all(change.startswith(EXTENSIBLE) for change in changes):
-        return True
-    rule = (
-        "an extended run keeps its data and recipe, or its trials could not be compared; the difference is"
-        if extend
-        else "a resumed run keeps its space (to change what networks it has: --extend); the difference is"
-    )
-    raise RunDirectoryError(f"{run.folder}: {rule}\n{_listed(changes)}")
-
-
-def check_nothing_lost(
-    run: RunDirectory, records: Sequence[Mapping[str, Any]], proposals: Sequence[Mapping[str, Any]]
-) -> None:
+def check_nothing_lost(run: RunDirectory, records: Sequence[Record], proposals: Sequence[Record]) -> None:
     """Raise RunDirectoryError if the ledger has fewer trials than had ended when the last network was proposed: it was
     emptied, cut at the end of a line or replaced."""
     least = max((line["finished"] for line in proposals), default=0)
@@ -74,9 +60,9 @@ def check_nothing_lost(
         )
 
 
-def forget_lost(proposals: Ledger, finished: int) -> None:
-    """Correct the proposals after trials were lost: none counts more than the `finished` trials of the ledger."""
-    proposals.rewrite([{**line, "finished": min(line["finished"], finished)} for line in proposals.records])
+def forget_lost(proposals: Ledger, lines: Sequence[Record], finished: int) -> None:
+    """Keep these lines of the proposals, none of which may count more than the `finished` trials of the ledger."""
+    proposals.rewrite([{**line, "finished": min(line["finished"], finished)} for line in lines])
 
 
 def extend_run(
@@ -92,7 +78,7 @@ def extend_run(
         [fitting for record in records if (fitting := _translated(record, old, new)) is not None]
         for records in (ledger.records, proposals.records)
     )
-    proposals.rewrite([{**line, "finished": min(line["finished"], len(trials))} for line in proposed])
+    forget_lost(proposals, proposed, len(trials))
     ledger.rewrite(trials)
     write_atomic(run.folder / f"space.yaml.before-{space_id(old.settings)}", run.space_file.read_bytes())
     run.set_space(new)
@@ -114,35 +100,16 @@ def _differences(old: Any, new: Any, path: tuple[str, ...] = ()) -> list[str]:
     return [f"{'.'.join(path)}: {' -> '.join(words)}"] if old != new else []
 
 
-def _listed(changes: Sequence[str]) -> str:
-    return "\n".join(f"  {change}" for change in changes)
-
-
-def _translated(record: Mapping[str, Any], old: SearchSpace, new: SearchSpace) -> dict[str, Any] | None:
+def _translated(record: Record, old: SearchSpace, new: SearchSpace) -> dict[str, Any] | None:
     """Return a record with the choices that lead to its network in the new space; None if that lacks the network.
 
     The new space may leave open what was fixed before, and the other way round.
     """
-    choices: dict[str, Any] = {}
-
-    def choose(name: str, options: Options) -> Any:
-        value = record["choices"].get(name, _fixed_value(old, name))
-        if value not in options.values:
-            raise SpaceError(f"{name} must be one of {list(options.values)}, but is {value!r}")
-        choices[name] = value
-        return value
-
+    choices = {name: options.values[0] for name, options in old.tree.options.items()} | record["choices"]
     try:
-        architecture = new.tree.build(choose)
+        architecture, asked = new.replay(choices)
     except SpaceError:
         return None
     same = architecture.fingerprint == record["fingerprint"]
-    return {**record, "choices": choices} if same and new.meets_constraints(architecture) else None
-
-
-def _fixed_value(space: SearchSpace, name: str) -> Any:
-    """Return the value of a part of the architecture that a space does not leave open."""
-    part, _, section = name.rpartition("_")
-    if section.isdigit():
-        return space.tree.sections[int(section) - 1][0][("depth", "regulators").index(part)]
-    return options_of(getattr(space.settings.architecture, name))[0]
+    fits = same and new.meets_constraints(architecture)
+    return {**record, "choices": {name: choices[name] for name in asked}} if fits else None

@@ -1,24 +1,27 @@
 """`RunDirectory`: the folder in which one search keeps everything (see `results/README.md`)."""
 
+import functools
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from dacnn_search.common.errors import RunDirectoryError
+from dacnn_search.common.errors import RunDirectoryError, SpaceError
 from dacnn_search.common.files import new_folder, read_json, sha256_of, write_atomic
+from dacnn_search.network.architecture import Architecture
+from dacnn_search.network.cost import estimate_cost
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SpaceSettings, plain_name
 from dacnn_search.space.validation import validate
-from dacnn_search.storage.environment import FORMAT, describe_run, describe_space, read_environment
+from dacnn_search.storage.environment import FORMAT, describe_run, describe_space
 from dacnn_search.storage.front import Record, Scale, front_of
 from dacnn_search.storage.ledger import read_ledger
-from dacnn_search.storage.trained import TrainedNetwork, trained_networks
+from dacnn_search.storage.trained import TrainedNetwork, group_retrained
 
 __all__ = ["PROPOSAL", "RETRAINED", "TRIAL", "RunDirectory", "check_name", "load_run"]
 
-T = TypeVar("T")
 SPACE_FILE, ENVIRONMENT_FILE = "space.yaml", "environment.json"
 # The keys that every line of the three ledgers has at least.
 _NETWORK = frozenset({"trial", "fingerprint", "architecture", "parameters", "macs", "accuracy", "epochs"})
@@ -27,6 +30,8 @@ PROPOSAL = frozenset(
     {"trial", "fingerprint", "choices", "duplicates", "finished", "first_trial", "session", "sampler", "seed", "space"}
 )
 RETRAINED = _NETWORK | {"seed", "test_accuracy", "recipe"}
+# What a page and a retraining take for granted in environment.json: whole numbers from 1 on, three of them or one.
+NUMBERS = (("data", "input_shape", 3), ("data", "num_classes", 1), ("space", "least", 1), ("space", "most", 1))
 
 
 def load_run(folder: Path | str) -> "RunDirectory":
@@ -37,28 +42,16 @@ def load_run(folder: Path | str) -> "RunDirectory":
 class RunDirectory:
     """One run directory. Its properties read the files anew each time.
 
+    Args:
+        folder: The run directory.
+        snapshot: For a page about the run: its files are read now and not again, so that all parts of the page fit
+            together while a search goes on. Only `trials.jsonl` and `environment.json` must be there, of any format.
+
     Raises RunDirectoryError if the folder is not a run directory, is damaged or of a later format.
     """
 
-    def __init__(self, folder: Path | str) -> None:
-        self._locate(Path(folder))
-        if not self.space_file.is_file() or not self.environment_file.is_file():
-            lack = "one does not" if self.folder.is_dir() else "is none" if self.folder.exists() else "does not exist"
-            raise RunDirectoryError(
-                f"{self.folder}: a run directory must hold space.yaml and environment.json, but this {lack}"
-            )
-        version = self.environment.get("format")
-        if not isinstance(version, int) or not 1 <= version <= FORMAT:
-            versions = self.environment.get("versions")
-            writer = versions.get("dacnn-search") if isinstance(versions, dict) else None
-            raise RunDirectoryError(
-                f"{self.folder}: the format must be 1 to {FORMAT}, but is {version!r}; "
-                f"it was written by dacnn-search {writer}"
-            )
-        read_environment(self.environment_file, ("data", "space"))
-
-    def _locate(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | str, *, snapshot: bool = False) -> None:
+        self.folder = folder = Path(folder)
         self.space_file = folder / SPACE_FILE
         self.environment_file = folder / ENVIRONMENT_FILE
         self.trials_file = folder / "trials.jsonl"
@@ -66,39 +59,28 @@ class RunDirectory:
         self.retrained_file = folder / "retrained.jsonl"
         self.status_file = folder / "status.json"
         self.checkpoints = folder / "checkpoints"  # the folder of the trainings that have not ended
-        self._contents: dict[Path, Any] | None = None  # of the files read, in a snapshot
-
-    @classmethod
-    def snapshot(cls, folder: Path | str) -> "RunDirectory":
-        """Open a run directory for a page about it.
-
-        Its files are read now and not again, so that all parts of the page fit together while a search goes on. Only
-        `trials.jsonl` and `environment.json` must be there, of any format. Raises RunDirectoryError if one of them is
-        missing or a file is damaged.
-        """
-        run = cls.__new__(cls)
-        run._locate(Path(folder))
-        run._contents = {}
-        for file in (run.environment_file, run.trials_file):
-            if not file.is_file():
-                raise RunDirectoryError(f"{folder}: a run directory must hold {file.name}, but this one does not")
-        read_environment(run.environment_file, ("data",) if run.retrained else ())
-        _ = run.environment, run.records, run.status  # read them
-        return run
+        self._read_json = functools.cache(read_json) if snapshot else read_json
+        self._read_ledger = functools.cache(read_ledger) if snapshot else read_ledger
+        needed = (self.environment_file, self.trials_file) if snapshot else (self.space_file, self.environment_file)
+        if not all(file.is_file() for file in needed):
+            lack = "one does not" if folder.is_dir() else "is none" if folder.exists() else "does not exist"
+            names = " and ".join(file.name for file in needed)
+            raise RunDirectoryError(f"{folder}: a run directory must hold {names}, but this {lack}")
+        if snapshot:
+            self._check_environment(["data"] if self.retrained else [])
+            _ = self.records, self.status  # read them
+        else:
+            self._check_format()
+            self._check_environment(["data", "space"])
 
     @classmethod
     def create(
         cls, results: Path, name: str | None, space: SearchSpace, class_names: Sequence[str], settings: dict[str, Any]
     ) -> "RunDirectory":
-        """Make a new run directory below `results`.
+        """Make a new run directory below `results`, with the settings of the search in `environment.json`.
 
-        Args:
-            name: Name of the folder; by default that of the space, numbered if it is taken.
-            space: Its `text` becomes `space.yaml`.
-            class_names: Names of the data's classes.
-            settings: The settings of the search, kept in `environment.json`.
-
-        Raises RunDirectoryError if a `name` given is taken or the folder can't be made.
+        Its name is that of the space, numbered if it is taken, unless one is given. Raises RunDirectoryError if a
+        `name` given is taken or the folder can't be made.
         """
         check_name(name)
         names = [name] if name else itertools.chain([space.name], (f"{space.name}-{n}" for n in itertools.count(2)))
@@ -106,7 +88,6 @@ class RunDirectory:
             try:
                 if folder.exists():
                     continue
-                results.mkdir(parents=True, exist_ok=True)
                 environment = describe_run(folder.name, space, class_names, settings)
                 with new_folder(folder) as new:  # there as a whole or, after a crash, not at all
                     write_atomic(new / SPACE_FILE, space.text)
@@ -149,7 +130,7 @@ class RunDirectory:
 
     @property
     def environment(self) -> dict[str, Any]:
-        return self._read(self.environment_file, read_json)
+        return self._read_json(self.environment_file)
 
     @property
     def name(self) -> str:
@@ -164,32 +145,34 @@ class RunDirectory:
     def given_settings(self) -> SpaceSettings | None:
         """The contents of the space file when the run was last started; None for a run from before these were kept."""
         given = (self.environment.get("space") or {}).get("given")
-        return validate(given, SpaceSettings)[0] if given else None
+        with suppress(SpaceError):  # of a version with other settings
+            return validate(given, SpaceSettings) if given else None
+        return None
 
     @property
     def status(self) -> dict[str, Any]:
         """The contents of `status.json`; empty if it is not there."""
-        return self._read(self.status_file, read_json) if self.status_file.exists() else {}
+        return self._read_json(self.status_file) if self.status_file.exists() else {}
 
     @property
     def records(self) -> list[dict[str, Any]]:
         """The finished trials, in the order they finished."""
-        return self._ledger(self.trials_file, TRIAL)
+        return self._read_ledger(self.trials_file, TRIAL)
 
     @property
     def proposals(self) -> list[dict[str, Any]]:
         """The proposals in their order, each with the number of trials that had finished by then."""
-        return self._ledger(self.proposals_file, PROPOSAL)
+        return self._read_ledger(self.proposals_file, PROPOSAL)
 
     @property
     def retrained(self) -> list[dict[str, Any]]:
         """The finished retrainings, one record per network and seed."""
-        return self._ledger(self.retrained_file, RETRAINED)
+        return self._read_ledger(self.retrained_file, RETRAINED)
 
     @property
     def elapsed(self) -> float:
         """Seconds of search up to the last finished trial, over all its sessions, by the ledger."""
-        return max((record.get("finished") or 0.0 for record in self.records), default=0.0)
+        return max((record["finished"] for record in self.records), default=0.0)
 
     @property
     def front(self) -> list[Record]:
@@ -200,17 +183,19 @@ class RunDirectory:
     def scale(self) -> Scale:
         """The box of this run's hypervolume; the trials' own range if the run does not know the space's."""
         space = self.environment.get("space") or {}
-        sizes = [record["parameters"] for record in self.records] if not space else []
-        return Scale(
-            space.get("least") or min(sizes, default=1),
-            space.get("most") or max(sizes, default=1),
-            1 / self.data.get("num_classes", 10),
-        )
+        sizes = [space["least"], space["most"]] if space else [r["parameters"] for r in self.records] or [1]
+        return Scale(min(sizes), max(sizes), 1 / self.data.get("num_classes", 10))
 
     @property
     def networks(self) -> list[TrainedNetwork]:
         """The networks that were trained in full, from few parameters to many."""
-        return trained_networks(self.folder, self.data, self.retrained)
+        data, networks = self.data, []
+        for rank, records in enumerate(group_retrained(self.retrained), start=1):
+            architecture = Architecture.from_dict(records[0]["architecture"])
+            cost = estimate_cost(architecture, tuple(data["input_shape"]), data["num_classes"])
+            folder = self.folder / "best" / f"{rank:02d}-{cost.parameters}"
+            networks.append(TrainedNetwork(folder, rank, records, cost.file_bytes))
+        return networks
 
     def best(
         self,
@@ -238,15 +223,27 @@ class RunDirectory:
         ]
         return sorted(fitting, key=lambda network: (-network.accuracy, network.parameters))[:top]
 
-    def _ledger(self, path: Path, keys: frozenset[str]) -> list[dict[str, Any]]:
-        return self._read(path, lambda path: read_ledger(path, keys) if path.exists() else [])
+    def _check_format(self) -> None:
+        version = self.environment.get("format")
+        if not isinstance(version, int) or not 1 <= version <= FORMAT:
+            versions = self.environment.get("versions")
+            writer = versions.get("dacnn-search") if isinstance(versions, dict) else None
+            raise RunDirectoryError(
+                f"{self.folder}: the format must be 1 to {FORMAT}, but is {version!r}; "
+                f"it was written by dacnn-search {writer}"
+            )
 
-    def _read(self, path: Path, read: Callable[[Path], T]) -> T:
-        """Read a file; in a snapshot only the first time."""
-        contents = {} if self._contents is None else self._contents
-        if path not in contents:
-            contents[path] = read(path)
-        return contents[path]
+    def _check_environment(self, needed: Sequence[str]) -> None:
+        """Raise RunDirectoryError if one of the NUMBERS is impossible, or one of a part that is `needed` is missing."""
+        environment = self.environment
+        for part, key, count in NUMBERS:
+            facts = environment.get(part, {})
+            found = facts.get(key) if isinstance(facts, dict) else None
+            numbers = found if count > 1 and isinstance(found, list) else [found]
+            whole = [type(number) for number in numbers] == [int] * count and min(numbers) >= 1
+            if not whole and (part in needed or facts != {}):
+                rule = "a whole number from 1 on" if count == 1 else "three whole numbers from 1 on"
+                raise RunDirectoryError(f"{self.environment_file}: {part} must have {key}, {rule}, but has {found!r}")
 
 
 def check_name(name: str | None) -> None:

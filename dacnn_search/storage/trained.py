@@ -1,36 +1,24 @@
 """The networks of a run that were trained in full, and the front judged again by their test accuracies."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.network.cost import estimate_cost
+from dacnn_search.storage.front import Record
 
-__all__ = ["Judgement", "TrainedNetwork", "deviation_of", "group_retrained", "judge", "trained_networks"]
-
-Record = Mapping[str, Any]
+__all__ = ["TrainedNetwork", "beaten_on_test", "deviation_of", "group_retrained", "judge"]
 
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """One network and its full trainings by one recipe.
+    """One network and its full trainings by one recipe."""
 
-    Args:
-        folder: Where its files are, or will be once it is written to `best/`.
-        rank: Its place among the retrained networks by parameters, from 1.
-        records: Its records of `retrained.jsonl`, one per seed.
-        file_bytes: Size of its float32 weights as a safetensors file.
-    """
-
-    folder: Path
-    rank: int
-    records: tuple[Record, ...]
-    file_bytes: int
+    folder: Path  # where its files are, or will be once it is written to `best/`
+    rank: int  # its place among the retrained networks by parameters, from 1
+    records: tuple[Record, ...]  # its records of `retrained.jsonl`, one per seed
+    file_bytes: int  # of its float32 weights as a safetensors file
 
     @property
     def architecture(self) -> Architecture:
@@ -59,22 +47,6 @@ class TrainedNetwork:
         return [record["test_accuracy"] for record in self.records if record["test_accuracy"] is not None]
 
 
-def trained_networks(run: Path, data: Mapping[str, Any], retrained: Iterable[Record]) -> list[TrainedNetwork]:
-    """Return the retrained networks of a run directory, from few parameters to many.
-
-    Args:
-        run: The run directory.
-        data: The `input_shape` (C, H, W) and `num_classes` of its images.
-        retrained: The records of the trainings.
-    """
-    networks = []
-    for rank, records in enumerate(group_retrained(retrained), start=1):
-        architecture = Architecture.from_dict(records[0]["architecture"])
-        cost = estimate_cost(architecture, tuple(data["input_shape"]), data["num_classes"])
-        networks.append(TrainedNetwork(run / "best" / f"{rank:02d}-{cost.parameters}", rank, records, cost.file_bytes))
-    return networks
-
-
 def group_retrained(records: Iterable[Record]) -> list[tuple[Record, ...]]:
     """Group records by network, sorted by parameters, and within a network by seed.
 
@@ -96,47 +68,33 @@ def deviation_of(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """The front of a search, which was chosen by noisy validation accuracies, judged again by test accuracies.
+def beaten_on_test(networks: Iterable[TrainedNetwork]) -> list[TrainedNetwork]:
+    """Return the networks that another one, no larger, equals or beats in the accuracy on the test images."""
+    best, beaten = -1.0, []
+    for network in sorted((n for n in networks if n.tested), key=lambda n: (n.parameters, -n.accuracy)):
+        if network.accuracy <= best:
+            beaten.append(network)
+        best = max(best, network.accuracy)
+    return beaten
 
-    Args:
-        correlation: Spearman's rank correlation of validation and test accuracy. None for fewer than three networks,
-            and if all accuracies are equal.
-        front: The networks that no other one beats on the test images, from few parameters to many.
-        beaten: The other networks.
+
+def judge(networks: Iterable[TrainedNetwork]) -> str | None:
+    """Judge the front of a search, which was chosen by noisy validation accuracies, by test accuracies, in words.
+
+    Returns None if fewer than two networks have one. Spearman's rank correlation of both accuracies is given for three
+    networks or more, unless all accuracies are equal.
     """
-
-    correlation: float | None
-    front: list[TrainedNetwork]
-    beaten: list[TrainedNetwork]
-
-    def __str__(self) -> str:
-        count = len(self.front) + len(self.beaten)
-        parts = [f"on the test images {len(self.front)} of {count} retrained networks stay on the front"]
-        if self.beaten:
-            parts.append(f"beaten: trial{'s'[: len(self.beaten) > 1]} {', '.join(str(n.trial) for n in self.beaten)}")
-        if self.correlation is not None:
-            parts.append(f"rank correlation of validation and test accuracy {self.correlation:.2f}")
-        return "; ".join(parts)
-
-
-def judge(networks: Iterable[TrainedNetwork]) -> Judgement | None:
-    """Judge retrained networks by their test accuracies; return None if fewer than two have one."""
-    scored = sorted((n for n in networks if n.tested), key=lambda n: (n.parameters, -n.accuracy))
-    if len(scored) < 2:
+    tested = [network for network in networks if network.tested]
+    if len(tested) < 2:
         return None
-    front: list[TrainedNetwork] = []
-    for network in scored:
-        if not front or network.accuracy > front[-1].accuracy:
-            front.append(network)
-    return Judgement(_rank_correlation(scored), front, [network for network in scored if network not in front])
+    beaten = beaten_on_test(tested)
+    parts = [f"on the test images {len(tested) - len(beaten)} of {len(tested)} retrained networks stay on the front"]
+    if beaten:
+        parts.append(f"beaten: trial{'s'[: len(beaten) > 1]} {', '.join(str(n.trial) for n in beaten)}")
+    searched, scores = [n.records[0]["accuracy"] for n in tested], [n.accuracy for n in tested]
+    if len(tested) > 2 and len(set(searched)) > 1 and len(set(scores)) > 1:
+        from scipy.stats import spearmanr  # not at the top: it takes a while
 
-
-def _rank_correlation(networks: Sequence[TrainedNetwork]) -> float | None:
-    from scipy.stats import rankdata  # not at the top: it takes a while
-
-    pairs = np.array([(network.records[0]["accuracy"], network.accuracy) for network in networks])
-    if len(pairs) < 3 or (pairs == pairs[0]).all(axis=0).any():
-        return None
-    return float(np.corrcoef(rankdata(pairs, axis=0), rowvar=False)[0, 1])
+        correlation = spearmanr(searched, scores).statistic
+        parts.append(f"rank correlation of validation and test accuracy {correlation:.2f}")
+    return "; ".join(parts)

@@ -3,16 +3,16 @@
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dacnn_search.data.dataset import ImageData, Split
 from dacnn_search.training.memory import GPU_DATA_SHARE
 
-__all__ = ["Part", "ResidentData", "ResidentSplit", "pick_device"]
+__all__ = ["Part", "ResidentData", "pick_device"]
 
 Part = Literal["train", "validation", "test"]
 
@@ -23,17 +23,6 @@ MOST_AT_ONCE = 2**19
 def pick_device() -> torch.device:
     """Return the current CUDA device if there is one, else the CPU."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class ResidentSplit:
-    """One part of a data set: images (N, H, W, C) uint8 and labels (N,) int64, on one device."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 class ResidentData:
@@ -61,7 +50,7 @@ class ResidentData:
         mean, std = (torch.tensor(values, device=self.device).view(1, -1, 1, 1) for values in (data.mean, data.std))
         self._scale, self._shift = 1 / (255 * std), -mean / std
 
-    def batch(self, split: ResidentSplit, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+    def batch(self, split: Split[Tensor], index: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Return images (n, C, H, W), normalised float32 in channels_last memory, and labels (n,), on `device`.
 
         Args:
@@ -72,7 +61,7 @@ class ResidentData:
             images, labels = (t.pin_memory().to(self.device, non_blocking=True) for t in (images, labels))
         return images.permute(0, 3, 1, 2).to(torch.float32).mul_(self._scale).add_(self._shift), labels
 
-    def batches(self, split: ResidentSplit, order: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, split: Split[Tensor], order: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the images of a split in an order (n,) int64, in `count` batches whose sizes differ by at most one.
 
         Small images are prepared several batches at a time, which takes fewer operations.
@@ -86,8 +75,8 @@ class ResidentData:
             yield from zip(images.split(sizes), labels.split(sizes), strict=True)
 
 
-def _to_tensors(split: Split, device: torch.device) -> ResidentSplit:
+def _to_tensors(split: Split[np.ndarray], device: torch.device) -> Split[Tensor]:
     with warnings.catch_warnings():  # arrays in shared memory are read-only; nothing here writes to them
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
-    return ResidentSplit(images.to(device), labels.to(device))
+    return Split(images.to(device), labels.to(device))

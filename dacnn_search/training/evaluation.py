@@ -4,14 +4,15 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from dacnn_search.common.errors import DataError
-from dacnn_search.data.dataset import ImageData
+from dacnn_search.data.dataset import ImageData, Split
 from dacnn_search.network.model import Network
-from dacnn_search.training.device_data import Part, ResidentData, ResidentSplit
+from dacnn_search.training.device_data import Part, ResidentData
 from dacnn_search.training.speed import Precision
 
-__all__ = ["Evaluation", "autocast", "check_suits", "evaluate", "evaluate_split"]
+__all__ = ["Evaluation", "check_suits", "evaluate"]
 
 BATCH = 512
 
@@ -36,23 +37,18 @@ def evaluate(
     """
     check_suits(model, data)
     resident = data if isinstance(data, ResidentData) else ResidentData(data, device)
-    split: ResidentSplit = getattr(resident, part)
+    split: Split[Tensor] = getattr(resident, part)
     if not len(split):
         raise DataError(f"an evaluation needs at least 1 image, but the {part} part has none")
     model.to(resident.device).to(memory_format=torch.channels_last)
-    return evaluate_split(model, resident, split, getattr(torch, precision))
-
-
-def evaluate_split(model: Network, data: ResidentData, split: ResidentSplit, precision: torch.dtype) -> Evaluation:
-    """Evaluate a model that is already on the data's device."""
     was_training = model.training
     model.eval()
-    loss = torch.zeros((), dtype=torch.float64, device=data.device)
-    correct = torch.zeros((), dtype=torch.int64, device=data.device)
+    loss = torch.zeros((), dtype=torch.float64, device=resident.device)
+    correct = torch.zeros((), dtype=torch.int64, device=resident.device)
     with torch.inference_mode():
         for start in range(0, len(split), BATCH):
-            images, labels = data.batch(split, slice(start, start + BATCH))
-            with autocast(data.device, precision):
+            images, labels = resident.batch(split, slice(start, start + BATCH))
+            with torch.autocast(resident.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 logits = model(images)
             loss += F.cross_entropy(logits.float(), labels, reduction="sum")
             correct += (logits.argmax(1) == labels).sum()
@@ -69,7 +65,3 @@ def check_suits(model: Network, data: ImageData | ResidentData) -> None:
             f"but the data have {channels} and {data.num_classes}"
         )
     model.architecture.check_image_size(height, width)
-
-
-def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision is torch.bfloat16)

@@ -1,4 +1,4 @@
-"""The speed at which one CPU thread trains, measured in each precision, and the precision that follows from it.
+"""What makes a training fast: the precision, by the measured speed of one CPU thread in each, and torch.compile.
 
 Flags of a processor do not tell: some compute convolutions in bfloat16 five times as fast as in float32, others with
 the same instructions at 0.6 of the rate. Importing this module does not import torch.
@@ -8,6 +8,8 @@ import contextlib
 import functools
 import math
 import os
+import shutil
+import sysconfig
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -19,21 +21,13 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from dacnn_search.common.files import write_atomic
 from dacnn_search.common.machine import processor_name
 from dacnn_search.network.architecture import Architecture, Section
-from dacnn_search.network.cost import InputShape, costliest_section, count_macs, training_work
+from dacnn_search.network.cost import InputShape, costliest_section, count_macs, gpu_step_seconds, training_work
 from dacnn_search.training.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "SMALL_STEP_MACS",
-    "Precision",
-    "Speed",
-    "fix_precision",
-    "measure_speed",
-    "measure_speed_for",
-    "remembered_speed_for",
-]
+__all__ = ["SMALL_STEP_MACS", "Precision", "Speed", "choose_precision", "measure_speed", "should_compile", "speed_for"]
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -42,6 +36,9 @@ LEAST_GAIN = 1.1  # bfloat16 must be this much faster, since smaller gains are w
 STEP_MACS = 1e9  # of a measured step at most, in three forward passes: 10 to 50 ms
 MOST_SECONDS, MOST_ROUNDS = 0.2, 10  # of the measurement after its warm-up
 CLASSES = 10
+# Of torch.compile, assumed for GPUs, not measured. On CPUs compiling saves nothing: a step takes 0.9 to 1.25 times as
+# long as without, and compiling 6 to 40 s.
+COMPILE_SECONDS, SAVED_SHARE = 60.0, 0.25  # the share of a step
 
 
 class Speed(BaseModel):
@@ -62,44 +59,44 @@ class Speed(BaseModel):
         return float(getattr(self, self.precision if precision == "auto" else precision))
 
 
-def fix_precision(
+def choose_precision(
     recipe: Recipe,
     networks: Sequence[Architecture],
     input_shape: InputShape,
     num_classes: int,
     device: "torch.device",
-) -> Recipe:
-    """Return the recipe with its precision `auto` replaced by the faster one for these networks on the device.
+) -> Precision:
+    """Return the recipe's precision; where that is `auto`, the faster one for these networks on the device.
 
     A CPU is measured once per process and size. A GPU is not: bfloat16 is taken where its hardware has it.
     """
     if recipe.precision != "auto":
-        return recipe
-    precision: Precision
+        return recipe.precision
     if device.type == "cuda":
         import torch
 
-        precision = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    else:
-        precision = measure_speed_for(networks, input_shape, num_classes, recipe.batch_size).precision
-    return recipe.model_copy(update={"precision": precision})
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return speed_for(networks, input_shape, num_classes, recipe.batch_size).precision
 
 
-def measure_speed_for(
-    networks: Sequence[Architecture], input_shape: InputShape, num_classes: int, batch_size: int
+def speed_for(
+    networks: Sequence[Architecture],
+    input_shape: InputShape,
+    num_classes: int,
+    batch_size: int,
+    *,
+    remembered: bool = False,
 ) -> Speed:
-    """Measure at the size of the network in the middle of these: at its section with the most arithmetic."""
-    return measure_speed(*_middle_size(networks, input_shape, num_classes), batch_size)
+    """Measure at the size of the network in the middle of these by work: at its section with the most arithmetic.
 
-
-def remembered_speed_for(
-    networks: Sequence[Architecture], input_shape: InputShape, num_classes: int, batch_size: int
-) -> Speed:
-    """Return `measure_speed_for` at sizes rounded to powers of 2, from the user's cache where it was measured before.
-
-    Only the first call for a size on a machine imports torch.
+    Args:
+        remembered: Round sizes to powers of 2, and keep what was measured in the user's cache. Only the first call for
+            a size on a machine imports torch.
     """
-    sizes = (*_middle_size(networks, input_shape, num_classes), batch_size)
+    ordered = sorted(networks, key=lambda network: training_work(network, input_shape, num_classes, 1))
+    sizes = (*costliest_section(ordered[len(ordered) // 2], input_shape), batch_size)
+    if not remembered:
+        return measure_speed(*sizes)
     width, side, batch = (2 ** round(math.log2(size)) for size in sizes)
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "dacnn_search", "speed.json")
     key = f"{processor_name()}, torch {version('torch')}, {width} wide, {side}x{side}, batches of {batch}"
@@ -124,7 +121,6 @@ def measure_speed(width: int, side: int, batch_size: int) -> Speed:
     Args:
         width: Channels of the convolutions.
         side: Height and width of the images in pixels.
-        batch_size: Images per step.
     """
     import torch
 
@@ -163,7 +159,20 @@ def measure_speed(width: int, side: int, batch_size: int) -> Speed:
     return Speed(float32=float32, bfloat16=bfloat16)
 
 
-def _middle_size(networks: Sequence[Architecture], input_shape: InputShape, num_classes: int) -> tuple[int, int]:
-    """Width and image side of the costliest section of the network in the middle by work."""
-    ordered = sorted(networks, key=lambda network: training_work(network, input_shape, num_classes, 1))
-    return costliest_section(ordered[len(ordered) // 2], input_shape)
+def should_compile(
+    recipe: Recipe, architecture: Architecture, input_shape: InputShape, num_classes: int, images: int, gpu: bool
+) -> bool:
+    """Follow the recipe; by `auto`, compile on a GPU if that saves more time than it takes and Triton can be used.
+
+    Args:
+        images: Training images in an epoch.
+    """
+    if recipe.compiled != "auto":
+        return recipe.compiled
+    # Triton needs a C compiler and Python's headers, and looks for them in these places.
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    if not gpu or not compiler or not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return False
+    step_macs = 3.0 * recipe.batch_size * count_macs(architecture, input_shape, num_classes)
+    steps = recipe.epochs * math.ceil(images / recipe.batch_size)
+    return steps * max(gpu_step_seconds(step_macs, architecture.layers)) * SAVED_SHARE > COMPILE_SECONDS

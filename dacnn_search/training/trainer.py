@@ -2,8 +2,9 @@
 
 import contextlib
 import math
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,14 +17,13 @@ from dacnn_search.data.dataset import ImageData
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.model import Network, build
 from dacnn_search.training import augmentation, light_optimizers
-from dacnn_search.training.compilation import compile_model, should_compile
 from dacnn_search.training.device_data import ResidentData
-from dacnn_search.training.evaluation import autocast, check_suits, evaluate, evaluate_split
+from dacnn_search.training.evaluation import check_suits, evaluate
 from dacnn_search.training.memory import describe_need, step_bytes
 from dacnn_search.training.recipe import Recipe, learning_rate_at
-from dacnn_search.training.speed import fix_precision
+from dacnn_search.training.speed import choose_precision, should_compile
 
-__all__ = ["EpochResult", "ResidentData", "Training", "build_seeded", "evaluate", "train"]
+__all__ = ["EpochResult", "ResidentData", "Training", "build_seeded", "evaluate"]
 
 
 def build_seeded(architecture: Architecture, num_classes: int, in_channels: int, seed: int) -> Network:
@@ -31,23 +31,6 @@ def build_seeded(architecture: Architecture, num_classes: int, in_channels: int,
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return build(architecture, num_classes, in_channels)
-
-
-def train(
-    model: Network,
-    data: ImageData | ResidentData,
-    recipe: Recipe,
-    *,
-    seed: int = 0,
-    device: torch.device | str | None = None,
-    state: Mapping[str, Tensor] | None = None,
-) -> Iterator["EpochResult"]:
-    """Yield one result per epoch of a `Training`, from its beginning or from a `Training.state_dict` on."""
-    training = Training(model, data, recipe, seed=seed, device=device)
-    if state is not None:
-        training.load_state_dict(state)
-    while not training.finished:
-        yield training.run_epoch()
 
 
 @dataclass(frozen=True)
@@ -92,21 +75,25 @@ class Training:
         self.recipe = recipe
         self.seed = seed
         self.epoch = 0  # epochs done
-        with self._out_of_memory_explained(data.input_shape):
+        shape, classes = data.input_shape, data.num_classes
+        self._step_bytes = step_bytes(model.architecture, shape, classes, recipe, model.recomputes)
+        with self._out_of_memory_explained():
             self.data = data if isinstance(data, ResidentData) else ResidentData(data, device)
             model.to(self.data.device).to(memory_format=torch.channels_last)
-        if self.data.device.type == "cuda":
+        gpu = self.data.device.type == "cuda"
+        if gpu:
             torch.backends.cudnn.deterministic = True  # the default sums gradients in varying order
-        fixed = fix_precision(recipe, [model.architecture], data.input_shape, data.num_classes, self.data.device)
-        self.precision: torch.dtype = getattr(torch, fixed.precision)
+        self.precision = choose_precision(recipe, [model.architecture], shape, classes, self.data.device)
         self._optimizer = _build_optimizer(model, recipe)
-        spread = recipe.label_smoothing / data.num_classes
-        self._targets = torch.eye(data.num_classes, device=self.data.device) * (1 - recipe.label_smoothing) + spread
+        spread = recipe.label_smoothing / classes
+        self._targets = torch.eye(classes, device=self.data.device) * (1 - recipe.label_smoothing) + spread
         # No batch has a single image, since batch norm could not take its variance.
         self._batches = min(math.ceil(len(data.train) / recipe.batch_size), len(data.train) // 2)
-        gpu = self.data.device.type == "cuda"
-        compiled = should_compile(recipe, model, len(data.train), data.input_shape, gpu) and not model.recomputes
-        self._forward = compile_model(model) if compiled else model
+        self._forward: Callable[[Tensor], Tensor] = model
+        if should_compile(recipe, model.architecture, shape, classes, len(data.train), gpu) and not model.recomputes:
+            torch.compiler.reset()  # torch would give up compiling after a few networks in one process
+            # With CUDA graphs, one for each of the two batch sizes of a training.
+            self._forward = torch.compile(model, mode="reduce-overhead", dynamic=False)
 
     @property
     def finished(self) -> bool:
@@ -120,12 +107,12 @@ class Training:
         if self.finished:
             raise RuntimeError(f"a training of {self.recipe.epochs} epochs has no epoch {self.epoch + 1}")
         start = time.perf_counter()
-        with self._out_of_memory_explained(self.data.input_shape):
+        with self._out_of_memory_explained():
             train_loss = self._train_epoch()
             trained = time.perf_counter()
             validation = None
             if len(self.data.validation):
-                validation = evaluate_split(self.model, self.data, self.data.validation, self.precision)
+                validation = evaluate(self.model, self.data, precision=self.precision)
         self.epoch += 1
         for name, loss in (("training", train_loss), ("validation", validation.loss if validation else 0.0)):
             if not math.isfinite(loss):
@@ -186,7 +173,7 @@ class Training:
         for number, (images, labels) in enumerate(self.data.batches(train, order, self._batches)):
             images = self._augment(images, random)
             self._optimizer.zero_grad()
-            with autocast(device, self.precision):
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 logits = self._forward(images)
             loss = self._loss(logits.float(), labels)
             loss.backward()
@@ -214,19 +201,14 @@ class Training:
         return images
 
     @contextlib.contextmanager
-    def _out_of_memory_explained(self, shape: tuple[int, int, int]) -> Iterator[None]:
+    def _out_of_memory_explained(self) -> Iterator[None]:
         """Raise running out of memory as TrainingError, with an estimate of what a step needs."""
         try:
             yield
         except (MemoryError, RuntimeError) as error:
-            words = ("out of memory", "can't allocate memory")  # torch's, on a CPU
-            if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(
-                word in str(error) for word in words
-            ):
+            if isinstance(error, RuntimeError) and not re.search("out of memory|can't allocate memory", str(error)):
                 raise
-            model, recipe = self.model, self.recipe
-            needed = step_bytes(model.architecture, shape, model.num_classes, recipe, model.recomputes)
-            raise TrainingError(describe_need(needed, recipe)) from error
+            raise TrainingError(describe_need(self._step_bytes, self.recipe)) from error
 
 
 def _build_optimizer(model: Network, recipe: Recipe) -> torch.optim.Optimizer:

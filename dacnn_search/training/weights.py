@@ -1,4 +1,4 @@
-"""The weights of a trained network as named tensors: exactly its parameters, each shared kernel once.
+"""The weights of a trained network as named tensors, exactly its parameters, and trainings that start from them.
 
 In eval mode batch norm is a scale and a shift per channel: scale = weight / sqrt(variance + eps),
 shift = bias - scale * mean. They are stored as its weight and bias, so that a file holds as many scalars as the network
@@ -12,13 +12,16 @@ import safetensors
 import safetensors.torch
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.files import write_atomic
 from dacnn_search.network.model import BatchNorm, Network
+from dacnn_search.training.device_data import ResidentData
 
-__all__ = ["load_weights", "read_weights", "trained_weights", "write_weights"]
+__all__ = ["load_weights", "read_weights", "start_from", "trained_weights", "write_weights"]
+
+BATCH = 256
 
 
 def trained_weights(model: Network) -> dict[str, Tensor]:
@@ -60,6 +63,24 @@ def load_weights(model: Network, tensors: Mapping[str, Tensor]) -> Network:
     return model.eval()
 
 
+def start_from(model: Network, tensors: Mapping[str, Tensor], data: ResidentData) -> Network:
+    """Load stored weights into a network that will be trained on `data`, and return it in training mode.
+
+    If the stored network has another number of classes, the model keeps its own new classifier. Raises InputError for
+    weights of another network.
+    """
+    stored = dict(tensors)
+    own = {f"classifier.{name}": tensor.detach().clone() for name, tensor in model.classifier.named_parameters()}
+    if own.keys() <= stored.keys() and len(stored["classifier.weight"]) != model.num_classes:
+        if stored["classifier.weight"].shape[1:] != own["classifier.weight"].shape[1:]:
+            raise InputError("weights: the stored classifier must fit the last section's width, but does not")
+        stored |= own
+    load_weights(model, stored)
+    model.to(data.device)
+    _estimate_statistics(model, data)
+    return model.train()
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a safetensors file. Pickles, which could run code, are not read.
 
@@ -76,6 +97,38 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def write_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write a safetensors file that `read_weights` reads back."""
     write_atomic(path, safetensors.torch.save(dict(tensors)))
+
+
+@torch.no_grad()
+def _estimate_statistics(model: Network, data: ResidentData) -> None:
+    """Give batch norm the statistics of the training images, without changing what the network computes in eval mode.
+
+    `load_weights` set mean 0 and variance 1. Mean and variance of each batch norm's inputs are measured over all
+    training images, and weight (scale) and bias (shift) are set so that the computation stays:
+    weight = scale * sqrt(variance + eps), bias = shift + scale * mean. In training mode, which uses statistics of the
+    batch, the network then starts close to where it was.
+    """
+    norms = [norm for _, norm in _norms(model)]
+    # Sum and sum of squares of each batch norm's inputs, (width,) float64, divided by their number per channel.
+    moments = {norm: torch.zeros(2, norm.num_features, dtype=torch.float64, device=data.device) for norm in norms}
+
+    def add(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(norm, BatchNorm)
+        x = inputs[0].double()
+        moments[norm] += torch.stack([x.mean((0, 2, 3)), (x**2).mean((0, 2, 3))]) * (len(x) / len(data.train))
+
+    handles = [norm.register_forward_pre_hook(add) for norm in norms]
+    for start in range(0, len(data.train), BATCH):
+        images, _ = data.batch(data.train, slice(start, start + BATCH))
+        model(images)
+    for handle in handles:
+        handle.remove()
+    for norm, (mean, square) in moments.items():
+        variance = (square - mean**2).clamp(min=0).float()
+        norm.bias.add_(norm.weight * mean.float())
+        norm.weight.mul_(torch.sqrt(variance + norm.eps))
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
 
 
 def _norms(model: Network) -> list[tuple[str, BatchNorm]]:

@@ -26,7 +26,10 @@ VALUES = st.recursive(
 def read(folder: Path, content: str | bytes) -> Document:
     path = folder / "x.yaml"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return read_yaml(path)
+    document = read_yaml(path)
+    if document.problems:
+        raise YamlError("\n".join(f"{path}:{line}: {rule}" for line, rule in document.problems))
+    return document
 
 
 def problem(folder: Path, content: str | bytes) -> str:

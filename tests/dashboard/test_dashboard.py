@@ -61,7 +61,7 @@ def test_page_holds_the_ledger(tmp_path: Path) -> None:
 
 def test_networks_are_described_by_the_architecture(tmp_path: Path) -> None:
     records = write_run(tmp_path, trials=40)
-    trials = run_payload(RunDirectory.snapshot(tmp_path))["trials"]
+    trials = run_payload(RunDirectory(tmp_path, snapshot=True))["trials"]
     for index, record in enumerate(records):
         architecture = Architecture.from_dict(record["architecture"])
         assert trials["network"][index] == str(architecture)
@@ -88,7 +88,7 @@ def test_drawing_of_a_known_network(tmp_path: Path) -> None:
     )
     record = {**records[0], "architecture": architecture.to_dict()}
     write_ledger(tmp_path / "trials.jsonl", [record])
-    assert run_payload(RunDirectory.snapshot(tmp_path))["trials"]["drawing"] == [
+    assert run_payload(RunDirectory(tmp_path, snapshot=True))["trials"]["drawing"] == [
         [
             [[[[1, False], [1, True]], "identity"], [[[1, True]], "identity"]],
             [[[[None, True], [2, True]], "projection"], [[[2, True]], "identity"]],
@@ -100,11 +100,11 @@ def test_page_is_one_file_under_a_strict_policy(tmp_path: Path) -> None:
     write_run(tmp_path, trials=5)
     text = write_dashboard(tmp_path).read_text(encoding="utf-8")
     (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="(.*?)"', text)
-    assert "default-src &#39;none&#39;" in policy
+    assert "default-src 'none'" in policy
     assert "unsafe-eval" not in policy
     scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    assert sorted(re.findall(r"sha256-([^&]+)&", policy)) == sorted(hashes)
+    assert sorted(re.findall(r"'sha256-([^']+)'", policy)) == sorted(hashes)
     assert not re.findall(r"<script[^>]+src|<link[^>]+stylesheet|@import", text)
     assert "scattergl" not in scripts[0].lower()
 
@@ -283,7 +283,7 @@ def test_index_lists_runs_latest_first_and_damaged_ones(tmp_path: Path) -> None:
     assert text.index("second &lt;b&gt;") < text.index(">first<") < text.index("damaged line")
     assert 'href="first/dashboard.html"' in text
     assert "<svg" in text
-    assert "script-src &#39;none&#39;" in text
+    assert "script-src 'none'" in text
 
 
 def test_comparison_groups_seeds_and_lists_differences(tmp_path: Path) -> None:

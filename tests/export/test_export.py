@@ -16,9 +16,11 @@ from dacnn_search.common.errors import DataError, ExportError, InputError, RunDi
 from dacnn_search.common.files import sha256_of, write_atomic
 from dacnn_search.data.dataset import DataConfig, load
 from dacnn_search.export.__main__ import main
+from dacnn_search.export.best import write_best
 from dacnn_search.export.classifier import load_model
-from dacnn_search.export.exporter import Formats, export_folder, export_run, write_best
+from dacnn_search.export.exporter import export_folder, export_run
 from dacnn_search.export.folder import read_config, read_metrics
+from dacnn_search.export.formats import Formats
 from dacnn_search.export.parity import CheckImages, measure_file
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.network.model import build
@@ -60,7 +62,7 @@ def test_best_has_a_folder_per_network_from_few_parameters_to_many(run_copy):
 
 def test_config_describes_the_training_that_was_done(run_copy):
     folder = write_best(run_copy)[1]
-    settings = read_settings(folder / "config.yaml", TrainSettings)[0]
+    settings = read_settings(folder / "config.yaml", TrainSettings)
     record = next(record for record in run_copy.retrained if record["trial"] == 3)
     assert settings.architecture == Architecture.from_dict(record["architecture"])
     assert settings.recipe.model_dump(mode="json") == record["recipe"]
@@ -282,10 +284,10 @@ def test_a_damaged_config_is_written_again(run_copy):
     assert config.read_bytes() == good
 
 
-def test_write_best_needs_no_torch(small_run):
+def test_write_best_needs_no_torch(run_copy):
     code = (
-        "import sys; from dacnn_search.export.exporter import write_best; from dacnn_search import load_run;"
-        f"write_best(load_run({str(small_run.folder)!r})); assert 'torch' not in sys.modules"
+        "import sys; from dacnn_search.export.best import write_best; from dacnn_search import load_run;"
+        f"write_best(load_run({str(run_copy.folder)!r})); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -330,7 +332,7 @@ def test_wrong_choices_are_told_in_one_line(small_run, capsys, arguments, messag
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(RunDirectoryError, match=r"must hold space.yaml"):
-        export_run(load_run(tmp_path))
+        export_run(load_run(tmp_path), None, Formats())
 
 
 def test_foreign_files_are_never_replaced(run_copy, tmp_path):
@@ -410,13 +412,13 @@ def test_file_that_says_something_else_fails_the_export(exported_deep, tmp_path)
     folder, model = exported_deep
     check = CheckImages.of(None, model.input)
     reference = model.logits(check.images)
-    assert measure_file(folder / "model.onnx", check, reference, exact=True)["same_answers"] == 1
+    assert measure_file(folder / "model.onnx", model, check, reference)["same_answers"] == 1
     reference[3, 4] += 0.1 * np.abs(reference).max()
     with pytest.raises(ExportError, match=r"model.onnx: logits may differ from the network's by"):
-        measure_file(folder / "model.onnx", check, reference, exact=True)
+        measure_file(folder / "model.onnx", model, check, reference)
     (tmp_path / "model.onnx").write_bytes(b"not a model")
     with pytest.raises(ExportError, match=r"model.onnx: can't be run outside of this package"):
-        measure_file(tmp_path / "model.onnx", check, reference, exact=True)
+        measure_file(tmp_path / "model.onnx", model, check, reference)
 
 
 # ---- any network

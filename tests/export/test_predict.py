@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dacnn_search.data.dataset import load
-from dacnn_search.export.exporter import write_best
+from dacnn_search.export.best import write_best
 from dacnn_search.predict import main
 
 

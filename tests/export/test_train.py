@@ -10,18 +10,17 @@ from PIL import Image
 from strategies import architectures
 
 from dacnn_search.data.dataset import DataConfig, load
+from dacnn_search.export.best import write_best
 from dacnn_search.export.classifier import load_model
-from dacnn_search.export.exporter import write_best
 from dacnn_search.export.folder import read_config, read_metrics
-from dacnn_search.export.from_config import train_one
 from dacnn_search.network.model import build
 from dacnn_search.network.zoo import get
 from dacnn_search.space.settings import TrainSettings
 from dacnn_search.space.validation import read_settings
-from dacnn_search.train import main
+from dacnn_search.train import main, train_one
 from dacnn_search.training.device_data import ResidentData
-from dacnn_search.training.fine_tuning import start_from
-from dacnn_search.training.weights import read_weights, trained_weights
+from dacnn_search.training.speed import Speed
+from dacnn_search.training.weights import read_weights, start_from, trained_weights
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +44,15 @@ def train(*arguments, expected=0):
     with pytest.raises(SystemExit) as ended:
         main([str(argument) for argument in arguments])
     assert ended.value.code == expected
+
+
+def test_metrics_and_card_tell_the_precision_that_auto_became(best, tmp_path, monkeypatch):
+    monkeypatch.setattr("dacnn_search.training.speed.measure_speed", lambda *_: Speed(float32=1.0, bfloat16=9.0))
+    train("--config", best / "config.yaml", "--epochs", 1, "--out", tmp_path / "out")
+    training = read_metrics(tmp_path / "out")["training"]
+    assert (training["recipe"]["precision"], training["precision"]) == ("auto", "bfloat16")
+    assert "in bfloat16 |" in (tmp_path / "out" / "README.md").read_text()
+    assert read_config(tmp_path / "out").recipe.precision == "auto"  # another machine may have another one
 
 
 def test_config_gives_the_same_network_again(small_run, best, tmp_path, capsys):
@@ -79,7 +87,7 @@ def test_trained_network_goes_on_with_other_data_and_classes(best, image_folder,
 
 def test_names_of_two_trainings_at_once_are_numbered_and_nothing_is_replaced(best, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = read_settings(best / "config.yaml", TrainSettings)[0]
+    config = read_settings(best / "config.yaml", TrainSettings)
     config = config.model_copy(update={"name": "mine", "recipe": config.recipe.model_copy(update={"epochs": 1})})
 
     def train_another(line):
@@ -103,7 +111,7 @@ def test_an_interrupted_training_leaves_nothing(best, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_one(read_settings(best / "config.yaml", TrainSettings)[0], say=interrupt)
+        train_one(read_settings(best / "config.yaml", TrainSettings), say=interrupt)
     assert not list(Path("results", "train").iterdir())
 
 
@@ -119,8 +127,14 @@ def test_an_interrupted_training_leaves_nothing(best, tmp_path, monkeypatch):
         (["--network", "dacnn18"], "--network must have --data beside it, but has none"),
         (["--network", "dacnn18-mixed", "--data", "digits"], "is 'dacnn18-mixed'; did you mean dacnn18-mix"),
         (["--network", "dacnn18", "--data", "digits", "--root", "x"], "root is not allowed for data set 'digits'"),
-        (["--network", "dacnn18", "--data", "x.npz", "--root", "x"], "--root is only used with a data set's name"),
-        (["--config", "{best}/config.yaml", "--data", "digits", "--image-size", "32"], "only used with a folder"),
+        (
+            ["--network", "dacnn18", "--data", "x.npz", "--root", "x"],
+            "and a data set's name, but --data is x.npz",
+        ),
+        (
+            ["--config", "{best}/config.yaml", "--data", "digits", "--image-size", "32"],
+            "and a folder of images, but --data is",
+        ),
         (["--config", "{best}/config.yaml", "--image-size", "32"], "--image-size is only used with --data"),
         (
             ["--config", "{best}/config.yaml", "--data", ".", "--image-size", "1000"],

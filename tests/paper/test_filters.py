@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from dacnn_search.common.errors import InputError
+from dacnn_search.export.best import write_best
 from dacnn_search.export.classifier import as_classifier
-from dacnn_search.export.exporter import write_best
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.network.model import build
 from dacnn_search.paper.__main__ import main
@@ -22,33 +22,36 @@ def classifier():
 
 def test_every_layer_of_a_shared_kernel_has_a_row(classifier):
     pictures = visualise(classifier, filters=4, steps=5)
-    assert pictures.layers == (
+    assert [row.layer for row in pictures] == [
         "stem",
         "layer 1, section 1, anchor1",
         "layer 2, section 1, anchor1",
         "layer 3, section 2, anchor1",
-    )
-    assert pictures.filters == ((0, 2, 3, 5),) * 4
-    assert pictures.images.shape == (4, 4, 16, 16, 3)
-    assert pictures.images.dtype == np.uint8
-    assert not np.array_equal(pictures.images[1], pictures.images[2])
+    ]
+    assert {row.filters for row in pictures} == {(0, 2, 3, 5)}
+    assert {row.images.shape for row in pictures} == {(4, 16, 16, 3)}
+    assert pictures[0].images.dtype == np.uint8
+    assert not np.array_equal(pictures[1].images, pictures[2].images)
 
 
 def test_filters_respond_more_to_their_picture_than_to_the_noise_before(classifier):
     pictures = visualise(classifier, steps=30)
-    assert (pictures.responses > pictures.before).all()
+    assert all((row.responses > row.before).all() for row in pictures)
     # and the response told is that to the picture, but for its rounding to 256 levels
     outputs = []
     handle = classifier.network.stem_norm.register_forward_hook(lambda module, given, output: outputs.append(output))
-    classifier.logits(pictures.images[0])
+    classifier.logits(pictures[0].images)
     handle.remove()
-    means = outputs[0].mean(dim=(2, 3))[range(5), list(pictures.filters[0])]
-    np.testing.assert_allclose(means.numpy(), pictures.responses[0], atol=0.02)
+    means = outputs[0].mean(dim=(2, 3))[range(5), list(pictures[0].filters)]
+    np.testing.assert_allclose(means.numpy(), pictures[0].responses, atol=0.02)
 
 
 def test_the_seed_decides_and_the_network_stays_as_it_was(classifier):
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
-    first, again, other = (visualise(classifier, layers=[2], filters=[1], steps=3, seed=seed) for seed in (0, 0, 1))
+    seeds = (0, 0, 1)
+    (first,), (again,), (other,) = (
+        visualise(classifier, layers=[2], filters=[1], steps=3, seed=seed) for seed in seeds
+    )
     assert np.array_equal(first.images, again.images)
     assert not np.array_equal(first.images, other.images)
     assert all(torch.equal(before[name], tensor) for name, tensor in classifier.state_dict().items())
@@ -67,7 +70,7 @@ def test_grid(classifier, tmp_path):
     write_png(pictures, tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as image:
         grid = np.asarray(image.convert("RGB"))
-    enlarged = pictures.images[1, 0].repeat(6, 0).repeat(6, 1)  # 16 pixels become 96
+    enlarged = pictures[1].images[0].repeat(6, 0).repeat(6, 1)  # 16 pixels become 96
     found = [
         (y, x)
         for y in range(grid.shape[0] - 95)
@@ -75,7 +78,7 @@ def test_grid(classifier, tmp_path):
         if np.array_equal(grid[y, x : x + 96], enlarged[0]) and np.array_equal(grid[y : y + 96, x : x + 96], enlarged)
     ]
     assert len(found) == 1
-    texts = filter_figure(pictures).data[1].text
+    texts = filter_figure(pictures, "network").data[1].text
     assert [text.split("<br>")[0] for text in texts] == [
         "stem, filter 1",
         "stem, filter 5",

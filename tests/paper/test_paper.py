@@ -20,14 +20,13 @@ from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.network.model import build
 from dacnn_search.network.zoo import get, names
 from dacnn_search.paper.__main__ import main
-from dacnn_search.paper.archive import LEDGER, Task, records_of
-from dacnn_search.paper.data import PaperData, load_data
 from dacnn_search.paper.experiments import EXPERIMENTS, Conditions, Member
 from dacnn_search.paper.page import write_report
 from dacnn_search.paper.published import PUBLISHED
 from dacnn_search.paper.report import Results, notes_of, rows_of, write_tables
-from dacnn_search.paper.reproduce import reproduce
-from dacnn_search.paper.trainings import train_watched
+from dacnn_search.paper.reproduce import LEDGER, reproduce
+from dacnn_search.paper.trainings import PaperData, Task, load_data
+from dacnn_search.paper.worker import train_watched
 from dacnn_search.search.cluster.slots import Slots
 from dacnn_search.storage.ledger import Ledger, LedgerWarning, read_ledger
 from dacnn_search.training.evaluation import evaluate
@@ -235,7 +234,7 @@ def test_the_committed_tables_are_what_the_committed_ledger_gives(table, recipe,
     images = images_of("cifar100", 25_000, 10_000)
     data = PaperData("cifar100", DataConfig(name="cifar100"), images, "e8f7ed2b0344b2b8")
     ledger = read_ledger(ROOT / "results" / "paper" / LEDGER)
-    records = {member: records_of(Task(member, data, conditions), ledger) for member in experiment.members}
+    records = {member: Task(member, data, conditions).find(ledger) for member in experiment.members}
     found = Results(conditions, records, {"cifar100": data})
     rows = rows_of(experiment, found)
     write_tables(experiment.heading, notes_of(experiment, found, rows), rows, tmp_path)
@@ -371,7 +370,7 @@ def reproduced(synthetic, results, *, networks, seeds, repair=False):
     """What a reproduction of Table 1 with some seeds tells, of networks that are in the ledger."""
     conditions = Conditions(0.05, "paper", 2, 60, seeds)
     rows = tuple(row for row in EXPERIMENTS["table-1"].rows if row.zoo_name in {member.network for member in networks})
-    experiment = dataclasses.replace(EXPERIMENTS["table-1"], members=networks, rows=rows)
+    experiment = dataclasses.replace(EXPERIMENTS["table-1"], rows=rows)
     (folder,) = reproduce([experiment], conditions, {"cifar100": str(synthetic)}, results, repair=repair)
     return cells_of(folder)
 
@@ -388,7 +387,7 @@ def known(synthetic, tmp_path, monkeypatch):
             task = Task(member, data, Conditions(0.05, "paper", 2, 60), seed)
             *_, result = watch(data.images, task.recipe, architecture=task.architecture)
             ledger.append(task.record(result | {"test_accuracy": 0.5 + seed / 10}))
-    monkeypatch.setattr("dacnn_search.paper.reproduce.ray_session", None)
+    monkeypatch.setattr("dacnn_search.paper.reproduce.RaySession", None)
     return results, (member,)
 
 

@@ -263,13 +263,13 @@ def test_a_retraining_survives_signals_and_kills(folder):
 
 
 STARTING = [  # a function, seconds from its begin to the signal, whether there is a run directory by then
-    ("run.prepare", 0.0, False),
-    ("search.cluster.ray_cluster._init", 0.0, False),
-    ("search.cluster.ray_cluster._init", 0.5, False),
-    ("search.cluster.ray_cluster._init", 1.5, False),
-    ("search.search.load", 0.0, False),
-    ("search.search.demand_of_space", 0.0, False),
-    ("search.search.sweep", 0.0, True),
+    ("dacnn_search.run.prepare", 0.0, False),
+    ("ray.init", 0.0, False),
+    ("ray.init", 0.5, False),
+    ("ray.init", 1.5, False),
+    ("dacnn_search.search.search.load", 0.0, False),
+    ("dacnn_search.search.search.demand_of_space", 0.0, False),
+    ("dacnn_search.search.search.sweep", 0.0, True),
 ]
 
 
@@ -280,8 +280,8 @@ def test_a_signal_while_it_starts(folder, moment, seconds, begun, number):
     after. Ray starts in about two seconds: the function is made to last that long at least."""
     module, _, name = moment.rpartition(".")
     before = f"""
-import dacnn_search.{module}, os, sys, threading, time
-module = sys.modules["dacnn_search.{module}"]
+import {module}, os, sys, threading, time
+module = sys.modules["{module}"]
 begin = module.{name}
 def signalled(*arguments, **more):
     threading.Timer({seconds}, os.kill, (os.getpid(), {int(number)})).start()

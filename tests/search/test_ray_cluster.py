@@ -148,11 +148,11 @@ def test_the_driver_does_without_torch():
     code = """
 import sys
 import numpy as np
-from dacnn_search.search.cluster.ray_cluster import ray_session
+from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.cluster.slots import Resources
 import dacnn_search.search.retrain, dacnn_search.search.search
 import ray
-with ray_session(Resources(concurrency=1)) as session:
+with RaySession(Resources(concurrency=1)) as session:
     session.start()
     ray.put(np.zeros(3))
 print("torch" in sys.modules)

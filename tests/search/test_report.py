@@ -8,7 +8,6 @@ import pytest
 from optuna.trial import TrialState
 from pretended import TINY, Pretended, new_run
 
-from dacnn_search.search.listener import Retraining
 from dacnn_search.search.report import snapshot_of, write_end, write_status
 from dacnn_search.search.study import write_study
 from dacnn_search.space.search_space import SearchSpace
@@ -31,7 +30,7 @@ def trials_of(folder):
 def test_while_networks_are_retrained_the_status_keeps_the_figures_of_the_search(space, run):
     Pretended(space, run).run()
     seconds = round(run.records[-1]["finished"], 1)
-    write_status(run, replace(snapshot_of(run, "interrupted"), retraining=Retraining(1, 4)))
+    write_status(run, replace(snapshot_of(run, "interrupted"), retraining={"finished": 1, "trainings": 4}))
     status = json.loads((run.folder / "status.json").read_text())
     assert (status["state"], status["elapsed"], status["finished"], status["trials"]) == ("interrupted", seconds, 4, 4)
     assert status["retraining"] == {"finished": 1, "trainings": 4}

@@ -18,7 +18,7 @@ from dacnn_search.common.errors import DacnnSearchError, InputError, RunDirector
 from dacnn_search.common.files import read_json
 from dacnn_search.common.interrupt import Interrupted, Stop
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.search.cluster.ray_cluster import ray_session
+from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.cluster.slots import Resources, Slots
 from dacnn_search.search.driver import ATTEMPTS
 from dacnn_search.search.listener import Listener
@@ -72,7 +72,7 @@ class Diary(Listener):
 @pytest.fixture(scope="module")
 def ray_for_all():
     """Ray that the searches of this module share."""
-    with ray_session(Resources(concurrency=1)) as session:
+    with RaySession(Resources(concurrency=1)) as session:
         session.start()
         yield
 
@@ -253,7 +253,7 @@ def test_a_retraining_keeps_to_what_the_search_was_given(retrained, monkeypatch)
         given.append((resources.concurrency, resources.gpus_per_trial))
         raise InputError("enough is known")
 
-    monkeypatch.setattr(sys.modules["dacnn_search.search.retrain"], "ray_session", refuse)
+    monkeypatch.setattr(sys.modules["dacnn_search.search.retrain"], "RaySession", refuse)
     for settings in ({}, {"concurrency": 2, "gpus_per_trial": 0.5}):
         with pytest.raises(InputError, match="enough"):
             retrain(retrained, epochs=7, **settings)
@@ -702,9 +702,9 @@ import dacnn_search.search.retrain, dacnn_search.search.search
 assert dict(os.environ) == before, os.environ.items() - before.items()
 from ray.tune.execution import class_cache
 assert class_cache.DEFAULT_ENV_VARS
-from dacnn_search.search.cluster.ray_cluster import ray_session
-with ray_session() as session:
-    session.slots()
+from dacnn_search.search.cluster.ray_cluster import RaySession
+with RaySession() as session:
+    session.start()
 assert dict(os.environ) == before, os.environ.items() - before.items()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)

@@ -35,7 +35,7 @@ def test_a_single_large_training_has_all_cores_and_a_small_one_a_single_core():
     assert pack(SERVER, Demand(3, 2**20, 1e11, 18)) == Slots(3, 2.0, 0.0, threads=2)
 
 
-@pytest.mark.parametrize("demand", [None, SMALL, LARGE])
+@pytest.mark.parametrize("demand", [SMALL, LARGE])
 def test_what_is_asked_for_is_kept(demand):
     assert pack(SERVER, demand, 5).concurrency == 5
     assert pack(SERVER, demand, 20).cpus_per_trial == 8 / 20
@@ -107,7 +107,6 @@ def test_data_on_the_gpu_count_unless_they_are_too_large_for_it():
 
 
 def test_without_knowledge_four_share_a_gpu():
-    assert pack(H200, None) == Slots(4, 1.0, 0.25)
     assert pack(Machine(16, 2, 128 * GIB, gpu_memory=0), SMALL) == Slots(8, 1.0, 0.25)
 
 

@@ -11,7 +11,7 @@ from pretended import TINY, Pretended, epoch_result, new_run
 
 from dacnn_search.replay import replay
 from dacnn_search.search.search import run_search
-from dacnn_search.search.stopping import RULES, FrontStopping, ParetoHalving, Progress, Verdict, make_stopping
+from dacnn_search.search.stopping import RULES, FrontStopping, ParetoHalving, Progress, Verdict
 from dacnn_search.space.search_space import SearchSpace
 
 EPOCHS = 9
@@ -34,7 +34,7 @@ def fed(rule, count=12):
 
 @pytest.mark.parametrize("name", RULES)
 def test_the_first_trials_run_in_full(name):
-    rule = make_stopping(name, EPOCHS)
+    rule = RULES[name](EPOCHS)
     assert all(rule.judge(progress("a", 1000, 0.9, epochs)).go_on for epochs in range(1, EPOCHS + 1))
 
 
@@ -163,7 +163,7 @@ def test_front_decides_as_a_forecast_from_scratch_does(seed):
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_rule_that_learns_of_earlier_trials_decides_as_the_one_that_judged_them(name):
-    judged, learnt = make_stopping(name, EPOCHS), make_stopping(name, EPOCHS)
+    judged, learnt = RULES[name](EPOCHS), RULES[name](EPOCHS)
     for number, curve in enumerate(random_curves(0, 30)):
         if number >= 15:
             assert judged.judge(beginning(curve, 3)) == learnt.judge(beginning(curve, 3))

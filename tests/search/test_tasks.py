@@ -9,14 +9,14 @@ import ray
 
 from dacnn_search.common.errors import TrainingError
 from dacnn_search.common.interrupt import Stop
-from dacnn_search.search.cluster.ray_cluster import least_gpu_memory, ray_session
+from dacnn_search.search.cluster.ray_cluster import RaySession, least_gpu_memory
 from dacnn_search.search.cluster.slots import Resources, Slots
 from dacnn_search.search.cluster.tasks import ATTEMPTS, run_tasks, start_task
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    with ray_session(Resources(concurrency=2)) as session:
+    with RaySession(Resources(concurrency=2)) as session:
         session.start()
         yield
 

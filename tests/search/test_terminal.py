@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dacnn_search.network.architecture import Architecture, Section
-from dacnn_search.search.listener import Retraining, RunningTrial, Snapshot
+from dacnn_search.search.listener import Snapshot
 from dacnn_search.search.terminal import Terminal, front_table
 from dacnn_search.storage.trained import TrainedNetwork
 
@@ -26,8 +26,13 @@ def record(trial, parameters, accuracy):
     }
 
 
+def running_trial(trial, parameters):
+    values = {"trial": trial, "fingerprint": "f", "parameters": parameters}
+    return {**values, "epoch": 2, "epochs": 12, "accuracy": 0.5}
+
+
 FRONT = [record(3, 1_000, 0.9), record(1, 20_000, 0.975)]
-SNAPSHOT = Snapshot("searching", None, 61.0, 90.0, 7, 50, [RunningTrial(8, "f", 512, 2, 12, 0.5)], FRONT, 0.8)
+SNAPSHOT = Snapshot("searching", None, 61.0, 90.0, 7, 50, [running_trial(8, 512)], FRONT, 0.8)
 
 
 def test_without_a_terminal_there_are_plain_lines_and_the_same_in_the_log(tmp_path):
@@ -51,7 +56,7 @@ def test_a_retraining_counts_networks(tmp_path):
     stream = io.StringIO()
     with Terminal(stream) as terminal:
         for state in ("retraining", "interrupted"):
-            terminal.update(dataclasses.replace(SNAPSHOT, state=state, retraining=Retraining(1, 4)))
+            terminal.update(dataclasses.replace(SNAPSHOT, state=state, retraining={"finished": 1, "trainings": 4}))
     assert [line.partition(",")[0] for line in stream.getvalue().splitlines()] == [
         "retraining: 1/4 networks",
         "interrupted: 1/4 networks",
@@ -89,7 +94,7 @@ def test_a_terminal_shows_running_trials_and_the_front():
 
 def test_rows_fit_the_terminal_and_none_is_wrapped():
     terminal = Terminal(io.StringIO())
-    running = [RunningTrial(n, "f", 512 * 10**n, 2, 12, 0.5) for n in range(3)]
+    running = [running_trial(n, 512 * 10**n) for n in range(3)]
     terminal.update(dataclasses.replace(SNAPSHOT, running=running))
     rows = shown(terminal)
     assert len({row.index("epoch") for row in rows[1:4]}) == 1

@@ -18,8 +18,7 @@ from synthetic_run import write_run
 from dacnn_search.common.errors import InputError
 from dacnn_search.dashboard.tensorboard import write_tensorboard
 from dacnn_search.search.study import write_study
-from dacnn_search.search.tracker import Tracker
-from dacnn_search.search.tracking import Tracking
+from dacnn_search.search.tracking import Tracker, Tracking
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.run_directory import RunDirectory
 
@@ -187,7 +186,7 @@ def test_a_password_in_the_uri_of_mlflow_is_not_printed(monkeypatch: pytest.Monk
 def test_a_search_reports_to_mlflow_and_wandb(tmp_path: Path, space_file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow = pytest.importorskip("mlflow")
     pytest.importorskip("wandb")
-    from dacnn_search.search.cluster.ray_cluster import ray_session
+    from dacnn_search.search.cluster.ray_cluster import RaySession
     from dacnn_search.search.listener import Listener
     from dacnn_search.search.request import prepare
     from dacnn_search.search.search import search_in_session
@@ -196,7 +195,7 @@ def test_a_search_reports_to_mlflow_and_wandb(tmp_path: Path, space_file: Any, m
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     request = prepare(space_file(SPACE), results=tmp_path / "results", settings={})
     tracking = Tracking(tensorboard=True, wandb="tests", mlflow=uri)
-    with ray_session() as session:
+    with RaySession() as session:
         run = search_in_session(request, session, listener=Listener(), tracking=tracking)
     client = mlflow.MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(run.folder.name)

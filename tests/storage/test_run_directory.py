@@ -57,7 +57,7 @@ def test_no_password_of_the_command_line_is_stored(tmp_path: Path, monkeypatch: 
 
 def test_a_snapshot_stays_as_it_is_while_the_search_goes_on(tmp_path: Path) -> None:
     records = write_run(tmp_path, trials=6)
-    run, snapshot = RunDirectory(tmp_path), RunDirectory.snapshot(tmp_path)
+    run, snapshot = RunDirectory(tmp_path), RunDirectory(tmp_path, snapshot=True)
     with Ledger.open(run.trials_file) as ledger:
         ledger.append({key: value for key, value in records[0].items() if key != "sequence"})
     run.set_environment(name="another", trials=9)
@@ -70,21 +70,21 @@ def test_a_snapshot_needs_only_the_ledger_and_the_environment(tmp_path: Path) ->
     for name in ("status.json", "retrained.jsonl", "space.yaml"):
         (tmp_path / name).unlink()
     (tmp_path / "environment.json").write_text('{"format": 9}')
-    snapshot = RunDirectory.snapshot(tmp_path)
+    snapshot = RunDirectory(tmp_path, snapshot=True)
     sizes = [record["parameters"] for record in records]
     assert (snapshot.name, snapshot.status, snapshot.networks) == (tmp_path.name, {}, [])
     assert snapshot.scale == Scale(min(sizes), max(sizes), 0.1)
     with pytest.raises(RunDirectoryError, match=r"must hold space.yaml and environment.json, but this one does not"):
         RunDirectory(tmp_path)
     (tmp_path / "trials.jsonl").unlink()
-    with pytest.raises(RunDirectoryError, match=r"must hold trials\.jsonl"):
-        RunDirectory.snapshot(tmp_path)
+    with pytest.raises(RunDirectoryError, match=r"must hold environment\.json and trials\.jsonl"):
+        RunDirectory(tmp_path, snapshot=True)
 
 
 def test_elapsed_is_that_of_the_ledger_whatever_the_status_says(tmp_path: Path) -> None:
     records = write_run(tmp_path, trials=5)
     (tmp_path / "status.json").write_text('{"state": "finished", "elapsed": 0}')
-    assert RunDirectory.snapshot(tmp_path).elapsed == max(record["finished"] for record in records) > 0
+    assert RunDirectory(tmp_path, snapshot=True).elapsed == max(record["finished"] for record in records) > 0
     write_run(tmp_path / "none", trials=0)
     assert RunDirectory(tmp_path / "none").elapsed == 0
 

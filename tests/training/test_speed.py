@@ -1,6 +1,7 @@
-"""The precision follows what is measured, and what is measured is kept."""
+"""The precision follows what is measured, and what is measured is kept; what pays is compiled."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from dacnn_search.data.dataset import ImageData, Split
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.training import speed
 from dacnn_search.training.recipe import Recipe
-from dacnn_search.training.speed import Speed, fix_precision, measure_speed, remembered_speed_for
+from dacnn_search.training.speed import Speed, choose_precision, measure_speed, should_compile, speed_for
 from dacnn_search.training.trainer import Training, build_seeded
 
 CPU = torch.device("cpu")
@@ -41,22 +42,20 @@ def test_auto_is_the_precision_that_was_measured_to_be_clearly_faster(float32, b
     assert found.precision == precision
     assert found.rate() == rate
     assert (found.rate("float32"), found.rate("bfloat16")) == (float32, bfloat16)
-    recipe = fix_precision(Recipe(batch_size=64), NETWORKS, SHAPE, 10, CPU)
-    assert recipe == Recipe(batch_size=64, precision=precision)
+    assert choose_precision(Recipe(batch_size=64), NETWORKS, SHAPE, 10, CPU) == precision
     assert measured[0] == [(16, 32, 64)]
 
 
 def test_a_precision_that_is_given_stays_and_nothing_is_measured(measured):
     for precision in ("float32", "bfloat16"):
-        recipe = Recipe(precision=precision)
-        assert fix_precision(recipe, NETWORKS, SHAPE, 10, CPU) is recipe
+        assert choose_precision(Recipe(precision=precision), NETWORKS, SHAPE, 10, CPU) == precision
     assert measured[0] == []
 
 
 @pytest.mark.parametrize(("supported", "precision"), [(True, "bfloat16"), (False, "float32")])
 def test_a_gpu_is_asked_and_not_measured(supported, precision, measured, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
-    assert fix_precision(Recipe(), NETWORKS, SHAPE, 10, torch.device("cuda")).precision == precision
+    assert choose_precision(Recipe(), NETWORKS, SHAPE, 10, torch.device("cuda")) == precision
     assert measured[0] == []
 
 
@@ -66,7 +65,7 @@ def test_a_training_computes_in_the_faster_precision(bfloat16, measured):
     images = Split(np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, 0, 1]))
     data = ImageData("two", ("a", "b"), images, images, images, (0.5,), (0.2,), flip=False)
     training = Training(build_seeded(Architecture((Section(1, 4),)), 2, 1, 0), data, Recipe(), device="cpu")
-    assert training.precision == (torch.bfloat16 if bfloat16 > 1e10 else torch.float32)
+    assert training.precision == ("bfloat16" if bfloat16 > 1e10 else "float32")
 
 
 def test_a_measurement_leaves_threads_and_random_numbers_alone():
@@ -78,17 +77,21 @@ def test_a_measurement_leaves_threads_and_random_numbers_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def remembered_speed(networks, batch_size=32):
+    return speed_for(networks, SHAPE, 10, batch_size, remembered=True)
+
+
 def test_speeds_are_remembered_by_machine_and_rounded_size(measured, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     sizes, found = measured
-    first = remembered_speed_for([Architecture((Section(2, 17),))], SHAPE, 10, 30)
+    first = remembered_speed([Architecture((Section(2, 17),))], 30)
     found.append(Speed(float32=1, bfloat16=1))
-    assert remembered_speed_for([Architecture((Section(2, 15),))], SHAPE, 10, 32) == first
+    assert remembered_speed([Architecture((Section(2, 15),))]) == first
     assert sizes == [(16, 32, 32)]
     (key,) = json.loads((tmp_path / "dacnn_search" / "speed.json").read_text())
     assert f"torch {torch.__version__.split('+')[0]}," in key
     monkeypatch.setattr(speed, "processor_name", lambda: "another")
-    assert remembered_speed_for([Architecture((Section(2, 16),))], SHAPE, 10, 32) == found[-1]
+    assert remembered_speed([Architecture((Section(2, 16),))]) == found[-1]
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{", '{"a": 1}', '{"a": {"float32": -1, "bfloat16": 1}}'])
@@ -97,6 +100,33 @@ def test_a_damaged_cache_or_one_that_cannot_be_written_is_no_error(damage, measu
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path.parent.mkdir()
     path.write_text(damage)
-    assert remembered_speed_for(NETWORKS, SHAPE, 10, 32) == measured[1][0]
+    assert remembered_speed(NETWORKS) == measured[1][0]
     monkeypatch.setenv("XDG_CACHE_HOME", str(path))  # a file, no directory
-    assert remembered_speed_for(NETWORKS, SHAPE, 10, 32) == measured[1][0]
+    assert remembered_speed(NETWORKS) == measured[1][0]
+
+
+def test_only_a_long_training_on_a_gpu_is_compiled_unless_the_recipe_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CC", "gcc")
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
+    large = Architecture((Section(8, 256), Section(8, 512)))
+    tiny = Architecture((Section(1, 4),))
+
+    def compiles(recipe: Recipe, network: Architecture, gpu: bool) -> bool:
+        return should_compile(recipe, network, SHAPE, 10, 2000, gpu)
+
+    long, short = Recipe(epochs=10_000), Recipe(epochs=2)
+    assert compiles(long, large, True)
+    assert not compiles(short, large, True)
+    assert not compiles(long, large, False)
+    for compiled in (True, False):
+        recipe = long.model_copy(update={"compiled": compiled})
+        assert compiles(recipe, large, False) is compiles(recipe, tiny, True) is compiled
+    monkeypatch.delenv("CC")
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert not compiles(long, large, True)  # torch needs a C compiler
+    monkeypatch.setenv("CC", "gcc")
+    (tmp_path / "Python.h").unlink()
+    assert not compiles(long, large, True)  # and Python's headers

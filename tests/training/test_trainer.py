@@ -17,7 +17,7 @@ from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.training.device_data import ResidentData, pick_device
 from dacnn_search.training.evaluation import evaluate
 from dacnn_search.training.recipe import Recipe
-from dacnn_search.training.trainer import Training, build_seeded, train
+from dacnn_search.training.trainer import EpochResult, Training, build_seeded
 
 CPU = torch.device("cpu")
 TINY = Architecture((Section(1, 4),))
@@ -60,12 +60,15 @@ def make_training(data: ImageData, architecture: Architecture = TINY, seed: int 
     return Training(model, data, Recipe.model_validate(recipe), seed=seed, device="cpu")
 
 
-def run(training: Training) -> list[tuple[float, float | None, float | None]]:
+def finish(training: Training) -> list[EpochResult]:
     results = []
     while not training.finished:
-        result = training.run_epoch()
-        results.append((result.train_loss, result.validation_loss, result.validation_accuracy))
+        results.append(training.run_epoch())
     return results
+
+
+def run(training: Training) -> list[tuple[float, float | None, float | None]]:
+    return [(epoch.train_loss, epoch.validation_loss, epoch.validation_accuracy) for epoch in finish(training)]
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -74,7 +77,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def test_a_small_network_learns_the_digits(digits: ImageData) -> None:
     model = build_seeded(Architecture((Section(2, 16),)), 10, 1, seed=0)
-    results = list(train(model, digits, Recipe(epochs=4, precision="float32"), device="cpu"))
+    results = finish(Training(model, digits, Recipe(epochs=4, precision="float32"), device="cpu"))
     assert [result.epoch for result in results] == [1, 2, 3, 4]
     assert results[-1].train_loss < results[0].train_loss / 2
     assert results[-1].validation_accuracy is not None
@@ -118,9 +121,10 @@ def test_a_state_taken_before_the_first_epoch_will_do() -> None:
     training = make_training(data, epochs=2)
     state = training.state_dict()
     expected = run(training)
-    model = build_seeded(TINY, 3, 1, seed=5)
-    results = list(train(model, data, Recipe(epochs=2), device="cpu", state=state))
-    assert [(r.train_loss, r.validation_loss, r.validation_accuracy) for r in results] == expected
+    other = make_training(data, epochs=2)
+    torch.nn.init.zeros_(other.model.classifier.weight)
+    other.load_state_dict(state)
+    assert run(other) == expected
 
 
 def test_a_state_of_another_network_is_refused() -> None:

@@ -53,10 +53,8 @@ def _ray_processes(folder: str) -> set[int]:
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # ended meanwhile, or belongs to another user
             command = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if _is_ray(command) and any(
-                os.readlink(file).startswith(f"{folder}/")  # noqa: PTH115
-                for file in (process / "fd").iterdir()
-            ):
+            files = map(os.readlink, (process / "fd").iterdir())
+            if _is_ray(command) and any(file.startswith(f"{folder}/") for file in files):
                 found.add(int(process.name))
     return found
 

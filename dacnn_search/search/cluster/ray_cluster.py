@@ -18,7 +18,7 @@ from dacnn_search.search.cluster.cleanup import guarded
 from dacnn_search.search.cluster.slots import Demand, Machine, Resources, Slots, pack
 from dacnn_search.training.memory import WORKER_ENVIRONMENT
 
-__all__ = ["RaySession", "default_environment", "ray_session"]
+__all__ = ["RaySession", "default_environment"]
 
 # For Ray and its worker processes. What the user has set stays.
 ENVIRONMENT = {
@@ -32,38 +32,52 @@ PRELOADED = ("torch", "dacnn_search.search.tune", "dacnn_search.search.cluster.w
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd")  # they exist if the machine has a GPU
 
 
-@contextlib.contextmanager
-def ray_session(resources: Resources | None = None) -> Iterator["RaySession"]:
-    """Provide Ray for the time of the context; the session starts it when it is first needed.
+class RaySession(contextlib.ExitStack):
+    """Ray for one job: the cluster at an address, the one already running in this process, or a new one.
 
-    Raises InputError if nothing answers at the address of a cluster.
+    A context manager. Ray is started when it is first needed. Raises InputError if nothing answers at the address.
     """
-    resources = resources or Resources()
-    _check_address(resources.address)
-    with contextlib.ExitStack() as to_end:
-        yield RaySession(resources, to_end)
 
-
-class RaySession:
-    """Ray for one job: the cluster at an address, the one already running in this process, or a new one."""
-
-    def __init__(self, resources: Resources, to_end: contextlib.ExitStack) -> None:
-        self.resources = resources
-        self._to_end = to_end
-        self._started = False
+    def __init__(self, resources: Resources | None = None) -> None:
+        super().__init__()
+        self.resources = resources or Resources()
+        _check_address(self.resources.address)
 
     def start(self) -> None:
-        """Start or join Ray unless that has been done. Raises InputError if the cluster can't be reached."""
-        if self._started:
+        """Start or join Ray unless this process has it. Raises InputError if the cluster can't be reached."""
+        if ray.is_initialized():
             return
-        self._to_end.enter_context(default_environment(ENVIRONMENT))
-        if not ray.is_initialized():
-            folder = None if self.resources.address else self._to_end.enter_context(guarded())
-            _init(self.resources, folder)
-            self._to_end.callback(ray.shutdown)
-        self._started = True
+        self.enter_context(default_environment(ENVIRONMENT))
+        address, verbose = self.resources.address, self.resources.verbose
+        folder = None if address else str(self.enter_context(guarded()))
+        level = logging.INFO if verbose else logging.CRITICAL  # errors of trials are in the ledger, others are raised
+        logging.getLogger("ray").setLevel(level)
+        # A new cluster has a CPU per trial, so that more trials than cores can be asked for.
+        concurrency = self.resources.concurrency
+        cpus = None if address else max(concurrency or 0, count_cores())
+        # Its worker processes, one per CPU, preload what trainings need if most of them will train.
+        on_gpus = any(Path(device).exists() for device in GPU_DEVICES)
+        preload = cpus is not None and not on_gpus and cpus <= 2 * (concurrency or cpus)
+        try:
+            with warnings.catch_warnings(), _own_signals():
+                warnings.simplefilter("default" if verbose else "ignore")
+                ray.init(
+                    address=address or "local",
+                    num_cpus=cpus,
+                    include_dashboard=False if address is None else None,
+                    log_to_driver=verbose,
+                    logging_level=level,
+                    # Workers of a new cluster inherit the environment of this process.
+                    runtime_env={"env_vars": {name: os.environ[name] for name in ENVIRONMENT}} if address else None,
+                    _temp_dir=folder,
+                    _system_config={"preload_python_modules": PRELOADED} if preload else None,
+                )
+        except Exception as error:  # a bare one if its processes take too long to start
+            rule = f"a Ray cluster must answer at {address}" if address else "Ray must start on this machine"
+            raise InputError(f"{rule}, but: {error}") from error
+        self.callback(ray.shutdown)
 
-    def slots(self, demand: Demand | None = None) -> Slots:
+    def slots(self, demand: Demand) -> Slots:
         """Return how many trainings run at once and what each gets (see `slots.pack`).
 
         Raises InputError if the cluster can't be reached or lacks what is asked for.
@@ -111,37 +125,6 @@ def _check_address(address: str | None) -> None:
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         except (OSError, OverflowError) as error:
             raise InputError(f"a Ray cluster must answer at {address}, but: {error}") from error
-
-
-def _init(resources: Resources, folder: Path | None) -> None:
-    address, verbose = resources.address, resources.verbose
-    level = logging.INFO if verbose else logging.CRITICAL  # errors of trials are in the ledger, others are raised
-    logging.getLogger("ray").setLevel(level)
-    # A new cluster has a CPU per trial, so that more trials than cores can be asked for.
-    cpus = None if address else max(resources.concurrency or 0, count_cores())
-    try:
-        with warnings.catch_warnings(), _own_signals():
-            warnings.simplefilter("default" if verbose else "ignore")
-            ray.init(
-                address=address or "local",
-                num_cpus=cpus,
-                include_dashboard=False if address is None else None,
-                log_to_driver=verbose,
-                logging_level=level,
-                # Workers of a new cluster inherit the environment of this process.
-                runtime_env={"env_vars": {name: os.environ[name] for name in ENVIRONMENT}} if address else None,
-                _temp_dir=folder and str(folder),
-                _system_config={"preload_python_modules": PRELOADED} if _all_train(cpus, resources) else None,
-            )
-    except Exception as error:  # a bare one if its processes take too long to start
-        rule = f"a Ray cluster must answer at {address}" if address else "Ray must start on this machine"
-        raise InputError(f"{rule}, but: {error}") from error
-
-
-def _all_train(cpus: int | None, resources: Resources) -> bool:
-    """Return whether most worker processes of a new cluster, one per CPU, will train: only then they preload."""
-    on_gpus = any(Path(device).exists() for device in GPU_DEVICES)
-    return cpus is not None and not on_gpus and cpus <= 2 * (resources.concurrency or cpus)
 
 
 @contextlib.contextmanager

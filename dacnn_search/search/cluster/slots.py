@@ -1,9 +1,9 @@
 """How many trainings run at once, on which share of the machine: decided from what their networks cost.
 
 On a CPU two trainings of one thread get more done than one of two threads (measured on two cores: 1.9 times as much
-for small networks, 1.15 for large ones), so a training has one thread for as long as there are enough trainings, and
-memory, for one per core. A GPU is shared by as many as its memory holds, and as its arithmetic has room for while each
-waits for its kernels to be launched.
+for small networks, 1.15 for large ones): there is one per core if there are memory and trainings for it. A GPU is
+shared by as many as its memory holds, and as its arithmetic has room for while each waits for its kernels to be
+launched.
 
 Ray's shares of a GPU are a matter of counting only, and Ray Tune keeps its workers between trials only if all take the
 same. So the share is that of the largest network; `dacnn_search.search.cluster.worker` keeps each training within it.
@@ -24,16 +24,8 @@ from dacnn_search.training.recipe import Recipe
 from dacnn_search.training.speed import SMALL_STEP_MACS
 
 __all__ = [
-    "Demand",
-    "Machine",
-    "Resources",
-    "Share",
-    "Slots",
-    "demand_of",
-    "demand_of_space",
-    "draw_networks",
-    "most_excess",
-    "pack",
+    *("Demand", "Machine", "Resources", "Share", "Slots"),
+    *("demand_of", "demand_of_space", "draw_networks", "most_excess", "pack"),
 ]
 
 Share = float | Literal["auto"] | None
@@ -42,7 +34,7 @@ USABLE = 0.9  # of a GPU's memory: allocators waste some
 CPU_USABLE = 0.7  # of a machine's memory: others live there too
 CPU_PROCESS_BYTES = 400 * 2**20  # a worker with torch
 MOST_PER_GPU = 16
-UNKNOWN_PER_GPU = 4
+UNKNOWN_PER_GPU = 4  # where the memory of a GPU is not known
 DRAWN = 50
 
 
@@ -107,7 +99,7 @@ def demand_of(
     data_bytes: int = 0,
     factor: float = 1.0,
 ) -> Demand:
-    """What networks take to be trained by a recipe, once each unless `trainings` says otherwise.
+    """Return what networks take to be trained by a recipe, once each unless `trainings` says otherwise.
 
     data_bytes: of the images. factor: of the memory that trainings take over what is estimated.
     """
@@ -125,17 +117,13 @@ def demand_of(
 def demand_of_space(
     space: SearchSpace, trials: int, data_bytes: int, records: Iterable[Mapping[str, Any]] = ()
 ) -> Demand:
-    """What the networks of a space take, judged by some drawn from it and by the trials that have ended. One that takes
-    more than all of these is trained within the share that it finds, or refused (see `must_recompute`)."""
-    return demand_of(
-        draw_networks(space),
-        space.input_shape,
-        space.num_classes,
-        space.settings.recipe,
-        trainings=trials,
-        data_bytes=data_bytes,
-        factor=most_excess(records, space.input_shape, space.num_classes, space.settings.recipe),
-    )
+    """Return what the networks of a space take, judged by some drawn from it and by the trials that have ended.
+
+    One that takes more than all of these is trained within the share that it finds, or refused (`must_recompute`).
+    """
+    conditions = (space.input_shape, space.num_classes, space.settings.recipe)
+    factor = most_excess(records, *conditions)
+    return demand_of(draw_networks(space), *conditions, trainings=trials, data_bytes=data_bytes, factor=factor)
 
 
 def draw_networks(space: SearchSpace) -> list[Architecture]:
@@ -147,43 +135,43 @@ def draw_networks(space: SearchSpace) -> list[Architecture]:
 def most_excess(
     records: Iterable[Mapping[str, Any]], input_shape: InputShape, num_classes: int, recipe: Recipe
 ) -> float:
-    """How often at most the estimate fits into what the trials of a ledger took of a GPU (`peak_bytes`); at least 1."""
+    """Return the largest ratio of what a trial of a ledger took of a GPU (`peak_bytes`) to its estimate; at least 1."""
     taken = [(r["peak_bytes"], Architecture.from_dict(r["architecture"])) for r in records if r.get("peak_bytes")]
     ratios = [peak_ratio(peak, step_bytes(network, input_shape, num_classes, recipe)) for peak, network in taken]
     return max([1.0, *ratios])
 
 
-def pack(machine: Machine, demand: Demand | None, concurrency: int | None = None, share: Share = "auto") -> Slots:
-    """The slots of a machine. `concurrency` and `share` (GPUs per training) are kept where given.
+def pack(machine: Machine, demand: Demand, concurrency: int | None = None, share: Share = "auto") -> Slots:
+    """Return the slots of a machine. `concurrency` and `share` (GPUs per training) are kept where given.
 
-    demand: None if it is not known: one training per core, or four per GPU. Raises InputError for more than there is.
+    Raises InputError for more than there is.
     """
-    if share in ("auto", None):
+    if share is None or share == "auto":
         share = _rounded(1 / _per_gpu(machine, demand, concurrency)) if machine.gpus else 0.0
-    assert isinstance(share, int | float)
     if share > machine.gpus:
         raise InputError(f"gpus per trial must be at most the {machine.gpus:g} of the cluster, but is {share:g}")
     if share > 1 and share != int(share):
         raise InputError(f"gpus per trial must be a whole number or below 1, but is {share:g}")
+    most = _on_gpus(machine, share) if share else _on_cpu(machine, demand)
     if concurrency is None:
-        concurrency = _on_gpus(machine, share) if share else _on_cpu(machine, demand)
-    elif share and concurrency > _on_gpus(machine, share):
+        concurrency = most
+    elif share and concurrency > most:
         raise InputError(
-            f"concurrency must be at most the {_on_gpus(machine, share)} trials that the {machine.gpus:g} GPUs of the "
-            f"cluster hold at {share:g} GPUs per trial, but is {concurrency}"
+            f"concurrency must be at most the {most} trials that the {machine.gpus:g} GPUs of the cluster hold at "
+            f"{share:g} GPUs per trial, but is {concurrency}"
         )
-    threads = 1 if share else _threads(machine, demand, concurrency)
-    trainings = max(1, demand.trainings) if demand else concurrency
+    # Small steps are not worth being split among cores that would be idle otherwise.
+    splits = not share and demand.step_macs >= SMALL_STEP_MACS
+    threads = max(1, int(machine.cpus) // concurrency) if splits else 1
     cpus = min(float(threads), _rounded(machine.cpus / concurrency))
-    return Slots(concurrency, cpus, share, threads, machine.memory / min(concurrency, trainings))
+    return Slots(concurrency, cpus, share, threads, machine.memory / min(concurrency, max(1, demand.trainings)))
 
 
-def _per_gpu(machine: Machine, demand: Demand | None, concurrency: int | None) -> int:
-    """How many trainings share a GPU: as many as its memory holds of the largest, and as keep it busy together; never
-    more than there are CPU cores to feed them, or trainings at once."""
-    at_once = concurrency or (demand.trainings if demand else UNKNOWN_PER_GPU * machine.gpus)
-    most = math.ceil(at_once / machine.gpus)
-    if demand is None or not machine.gpu_memory:
+def _per_gpu(machine: Machine, demand: Demand, concurrency: int | None) -> int:
+    """Return how many trainings share a GPU: as many as its memory holds of the largest, and as keep it busy together;
+    never more than there are CPU cores to feed them, or trainings at once."""
+    most = math.ceil((concurrency or demand.trainings) / machine.gpus)
+    if not machine.gpu_memory:
         return max(1, min(UNKNOWN_PER_GPU, most))
     training = demand.bytes + GPU_PROCESS_BYTES
     # Data stay in host memory where they would take more than GPU_DATA_SHARE of what a process has.
@@ -196,28 +184,18 @@ def _per_gpu(machine: Machine, demand: Demand | None, concurrency: int | None) -
 
 
 def _rounded(amount: float) -> float:
-    """Down to Ray's units of 1e-4, to which it would round up as well."""
+    """Round down to Ray's units of 1e-4: Ray would round up as well."""
     return math.floor(1e4 * amount + 1e-6) / 1e4
 
 
 def _on_gpus(machine: Machine, share: float) -> int:
-    """How many trainings of a share of a GPU there can be: none is spread over two."""
+    """Return how many trainings of a share of a GPU there can be: none is spread over two."""
     if share >= 1:
         return int(machine.gpus / share)
     return max(1, int(machine.gpus)) * (10_000 // max(1, round(1e4 * share)))
 
 
-def _on_cpu(machine: Machine, demand: Demand | None) -> int:
-    """A training per core, fewer if memory does not hold so many of the largest or there are not so many to do."""
-    cores = max(1, int(machine.cpus))
-    if demand is None:
-        return cores
+def _on_cpu(machine: Machine, demand: Demand) -> int:
+    """Return a training per core, fewer if memory does not hold so many of the largest or there are not so many."""
     held = int(CPU_USABLE * machine.memory / (demand.bytes + CPU_PROCESS_BYTES))
-    return max(1, min(cores, held, demand.trainings))
-
-
-def _threads(machine: Machine, demand: Demand | None, concurrency: int) -> int:
-    """The cores that would be idle otherwise, where a step is large enough to be split."""
-    if demand is None or demand.step_macs < SMALL_STEP_MACS:
-        return 1
-    return max(1, int(machine.cpus) // concurrency)
+    return max(1, min(int(machine.cpus), held, demand.trainings))

@@ -62,7 +62,7 @@ def run_tasks(jobs: Sequence[Job], handler: TaskHandler[Job], concurrency: int, 
                     del streams[stream]
                 except ray.exceptions.RayError as error:
                     del streams[stream]
-                    died = _worker_died(error)
+                    died = not isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.OutOfMemoryError)
                     deaths[job] += died
                     if died and deaths[job] < ATTEMPTS:
                         waiting.appendleft(job)
@@ -111,11 +111,6 @@ def train_fully(
         "train_loss": [round(epoch["train_loss"], 5) for epoch in epochs],
         "weights": {name: tensor.numpy() for name, tensor in trained_weights(model).items()},
     }
-
-
-def _worker_died(error: Exception) -> bool:
-    """Return whether a worker process died, rather than that its code raised."""
-    return not isinstance(error, ray.exceptions.RayTaskError | ray.exceptions.OutOfMemoryError)
 
 
 def _reason(error: Exception) -> str:

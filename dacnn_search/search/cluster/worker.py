@@ -1,5 +1,6 @@
 """Set up a worker process (device, threads, memory limit) and start trainings in it."""
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -15,13 +16,7 @@ from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.model import Network
 from dacnn_search.search.cluster.slots import Slots
 from dacnn_search.training.device_data import ResidentData, pick_device
-from dacnn_search.training.memory import (
-    GPU_PROCESS_BYTES,
-    GPU_WORKSPACE_BYTES,
-    must_recompute,
-    peak_ratio,
-    step_bytes,
-)
+from dacnn_search.training.memory import GPU_PROCESS_BYTES, GPU_WORKSPACE_BYTES, must_recompute, peak_ratio, step_bytes
 from dacnn_search.training.recipe import Recipe
 from dacnn_search.training.trainer import EpochResult, Training, build_seeded
 
@@ -59,14 +54,13 @@ class WorkerProcess:
         training = Training(self._build(architecture, recipe, seed), self.data, recipe, seed=seed)
         if checkpoint is None:
             return training, []
-        try:
-            state, epochs = _unpack_checkpoint(checkpoint)
-            training.load_state_dict(state)
+        with contextlib.suppress(Exception):  # undamaged, as the hash in its name shows, but of something else
+            header = json.loads(checkpoint[8 : 8 + int.from_bytes(checkpoint[:8], "little")])
+            epochs = json.loads(header["__metadata__"]["epochs"])
+            training.load_state_dict(safetensors.torch.load(checkpoint))
             whole = all(epoch.keys() >= EPOCH_FIELDS for epoch in epochs)
             if whole and [epoch["epoch"] for epoch in epochs] == list(range(1, training.epoch + 1)):
                 return training, epochs
-        except Exception:  # undamaged, as the hash in its name shows, but of something else
-            pass
         return self.start_training(architecture, recipe, seed, None)
 
     def peak_bytes(self, model: Network, recipe: Recipe) -> int | None:
@@ -127,11 +121,6 @@ def run_epochs(
 def pack_checkpoint(training: Training, epochs: Sequence[Mapping[str, Any]]) -> bytes:
     """Return a training as a safetensors file with its epochs (an `EpochResult` and more of each) in the header."""
     return safetensors.torch.save(training.state_dict(), {"epochs": json.dumps(epochs)})
-
-
-def _unpack_checkpoint(data: bytes) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return safetensors.torch.load(data), json.loads(header["__metadata__"]["epochs"])
 
 
 def _claim_gpu_share(device: torch.device, share: float) -> float:

@@ -47,7 +47,7 @@ class Domain:
         self.distributions: dict[str, BaseDistribution] = {}  # of all choices that points have had so far
         self.least_error = 0.5 / max(space.summary.validation_size, 1)  # validation can't tell smaller errors apart
         self._space = space
-        self._most_sections = max(len(frame.widths) for frame, _ in space.tree.frames)
+        self._most_sections = max(space.tree.options["sections"].values)
         self._cached_point = functools.lru_cache(CACHED_POINTS)(self._make_point)
         generator = random.Random(0)
         sample = np.array([self._encode(space.draw(generator)[0]) for _ in range(SCALING_DRAWS)])

@@ -19,11 +19,13 @@ from dacnn_search.network.cost import Cost
 from dacnn_search.search.sampler.domain import distribution_of
 from dacnn_search.search.sampler.surrogate import DIRECTIONS, ESTIMATE, SurrogateSampler
 from dacnn_search.space.search_space import SearchSpace
+from dacnn_search.space.settings import SearchSettings
 from dacnn_search.storage.ledger import Ledger
+from dacnn_search.storage.resume import space_id
 
 __all__ = ["SAMPLERS", "Proposal", "Proposals", "Proposer", "SamplerFactory", "frozen_trial", "quiet_optuna"]
 
-ATTRIBUTES = ("trial", "fingerprint", "parameters", "macs", "accuracy", "epochs", "seconds", "reason")
+ATTRIBUTES = ("trial", "fingerprint", "parameters", "macs", "accuracy", "epochs", "seconds", "reason", ESTIMATE)
 MOST_ASKED = 16  # proposals turned away in a row, before we stop asking the sampler and draw by ourselves
 MOST_DRAWN = 64  # known networks drawn in a row, before we go through the space in its order
 
@@ -37,7 +39,7 @@ SAMPLERS: dict[str, SamplerFactory] = {
     "gp": lambda seed, _: optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False),
     "random": lambda seed, _: optuna.samplers.RandomSampler(seed=seed),
     "surrogate": SurrogateSampler,
-    "qmc": lambda seed, _: optuna.samplers.QMCSampler(seed=seed, scramble=True),
+    "qmc": lambda seed, _: optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),
 }
 
 
@@ -53,21 +55,30 @@ class Proposal:
 
 
 class Proposer:
-    """Gets proposals and records each of them before anyone trains it.
+    """Gets the proposals of a search and records each of them before anyone trains it.
 
     One proposal can be made ahead, in another thread, so that no worker waits for the sampler. The sampler hears how
     trials ended just before it is asked again: proposals follow from the order of calls, never from their timing.
+    `reopened` has what earlier sessions proposed and did not finish.
 
     Args:
-        proposals: Where proposals come from.
-        ledger: The ledger they are recorded in, each with how many trials had finished when it was asked for.
-        facts: Further entries of each record.
+        space: The search space.
+        settings: How it is searched.
+        ledger: The trials that have ended.
+        proposed: Gets each proposal with how many trials had finished when it was asked for.
     """
 
-    def __init__(self, proposals: "Proposals", ledger: Ledger, facts: Mapping[str, Any]) -> None:
-        self._proposals = proposals
-        self._ledger = ledger
-        self._facts = facts
+    def __init__(self, space: SearchSpace, settings: SearchSettings, ledger: Ledger, proposed: Ledger) -> None:
+        self._proposals = Proposals(space, settings.sampler, settings.seed, ledger.records, proposed.records)
+        self.reopened = self._proposals.reopened
+        self._proposed = proposed
+        self._facts = {
+            "first_trial": self._proposals.first_trial,
+            "session": len(ledger.records),
+            "sampler": settings.sampler,
+            "seed": settings.seed,
+            "space": space_id(space.settings),
+        }
         self._ended: list[tuple[Proposal, Mapping[str, Any]]] = []  # trials whose end the sampler has not heard of
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="proposer")
         self._ahead: Future[Proposal | None] | None = None
@@ -99,17 +110,8 @@ class Proposer:
             self._proposals.tell(proposal, record["state"], record["accuracy"], record["estimate"])
         asked = self._proposals.propose()
         if asked is not None:
-            self._ledger.append(
-                {
-                    "trial": asked.trial,
-                    "fingerprint": asked.architecture.fingerprint,
-                    "choices": asked.choices,
-                    "duplicates": asked.duplicates,
-                    "finished": finished,
-                    "first_trial": self._proposals.first_trial,
-                    **self._facts,
-                }
-            )
+            line = {"trial": asked.trial, "fingerprint": asked.architecture.fingerprint, "choices": asked.choices}
+            self._proposed.append({**line, "duplicates": asked.duplicates, "finished": finished, **self._facts})
         return asked
 
 
@@ -143,13 +145,16 @@ class Proposals:
         self._generator = random.Random(f"{seed} {self.first_trial}")
         make = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
         with quiet_optuna():
-            self._study = optuna.create_study(
-                directions=DIRECTIONS, sampler=make(self._generator.getrandbits(32), space)
-            )
+            optuna_sampler = make(self._generator.getrandbits(32), space)
+            self._study = optuna.create_study(directions=DIRECTIONS, sampler=optuna_sampler)
         self._study.add_trials(frozen_trial(space, record) for record in records)
         self._known = {record["fingerprint"] for record in records}
         finished = {record["trial"] for record in records}
-        self.reopened = [self._reopen(line) for line in proposed if line["trial"] not in finished]
+        self.reopened = [
+            self._accept(line["trial"], self._ask_for(line["choices"]), line["duplicates"])
+            for line in proposed
+            if line["trial"] not in finished
+        ]
 
     def propose(self) -> Proposal | None:
         """Return the next network, or None if every network that meets the constraints is known."""
@@ -160,13 +165,12 @@ class Proposals:
             if architecture.fingerprint in self._known:
                 duplicates += 1
             elif self.space.meets_constraints(architecture):
-                return self._accept(next(self._numbers), trial, architecture, trial.params, duplicates)
+                return self._accept(next(self._numbers), trial, duplicates)
             self._study.tell(trial, state=TrialState.FAIL)
         drawn = (self.space.draw(self._generator) for _ in range(MOST_DRAWN))
         for architecture, choices in itertools.chain(drawn, self.space.networks(self._known)):
             if architecture.fingerprint not in self._known:
-                trial = self._ask_for(choices)
-                return self._accept(next(self._numbers), trial, architecture, choices, duplicates)
+                return self._accept(next(self._numbers), self._ask_for(choices), duplicates)
         return None
 
     def tell(
@@ -175,30 +179,20 @@ class Proposals:
         """Report how a trial ended: COMPLETE with its accuracy, PRUNED (perhaps with the estimated accuracy that it
         would have reached) or FAIL."""
         trial = self._open.pop(proposal.trial)
-        if estimate is not None:
-            trial.set_user_attr(ESTIMATE, estimate)
+        trial.set_user_attr(ESTIMATE, estimate)
         values = (accuracy, proposal.cost.parameters) if accuracy is not None and state == "COMPLETE" else None
         self._study.tell(trial, values, TrialState[state])
 
-    def _reopen(self, line: Mapping[str, Any]) -> Proposal:
-        """Make a proposal of an earlier session one of this session."""
-        choices = dict(line["choices"])
-        architecture, _ = self.space.replay(choices)
-        return self._accept(line["trial"], self._ask_for(choices), architecture, choices, line["duplicates"])
-
-    def _ask_for(self, choices: dict[str, Any]) -> optuna.Trial:
+    def _ask_for(self, choices: Mapping[str, Any]) -> optuna.Trial:
         """Start a trial of the study with these choices."""
-        self._study.enqueue_trial(choices)
-        trial = self._study.ask()
-        self.space.suggest(trial)
-        return trial
+        self._study.enqueue_trial(dict(choices))
+        return self._study.ask()
 
-    def _accept(
-        self, number: int, trial: optuna.Trial, architecture: Architecture, choices: dict[str, Any], duplicates: int
-    ) -> Proposal:
+    def _accept(self, number: int, trial: optuna.Trial, duplicates: int) -> Proposal:
+        architecture = self.space.suggest(trial)
         self._known.add(architecture.fingerprint)
         self._open[number] = trial
-        return Proposal(number, architecture, choices, self.space.cost(architecture), duplicates)
+        return Proposal(number, architecture, trial.params, self.space.cost(architecture), duplicates)
 
 
 def frozen_trial(space: SearchSpace, record: Mapping[str, Any]) -> FrozenTrial:
@@ -214,8 +208,6 @@ def frozen_trial(space: SearchSpace, record: Mapping[str, Any]) -> FrozenTrial:
         distributions={name: distribution_of(options) for name, options in asked.items()},
         user_attrs={name: record[name] for name in ATTRIBUTES if name in record},
     )
-    if record.get(ESTIMATE) is not None:
-        trial.set_user_attr(ESTIMATE, record[ESTIMATE])
     if trial.state.is_finished():
         end = datetime.datetime.fromisoformat(record["time"]).astimezone().replace(tzinfo=None)  # local, as Optuna's
         trial.datetime_start = end - datetime.timedelta(seconds=record["finished"] - record["started"])

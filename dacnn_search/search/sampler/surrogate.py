@@ -8,7 +8,6 @@ Trials that still run count with the error expected of them.
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import moocore
@@ -69,11 +68,11 @@ class SurrogateSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        history = _read_history(self._domain, study, trial)
+        history = History(self._domain, study, trial)
         missing = RENEWED if self._reserve else RESERVE
         drawn = [self._domain.draw(self._generator) for _ in range(missing)]
         self._reserve = [point for point in drawn if point] + self._reserve[: RESERVE - missing]
-        is_first = history.count < len(PARTS) or len(history.points) < FEWEST_OBSERVED
+        is_first = len(history.trained) < len(PARTS) or len(history.points) < FEWEST_OBSERVED
         point = self._spread_out(history) if is_first else self._most_promising(history)
         return point.choices if point else {}
 
@@ -89,22 +88,21 @@ class SurrogateSampler(BaseSampler):
         free = history.unknown(self._reserve)
         if not free:
             return None
-        free = _in_part(free, PARTS[history.count % len(PARTS)])
+        count = len(history.trained)
+        free = _in_part(free, PARTS[count % len(PARTS)])
         features = _features(free)
-        if history.count < len(PARTS):
+        if count < len(PARTS):
             return free[int(((features - features.mean(axis=0)) ** 2).sum(axis=1).argmin())]
-        others = _features(history.points + history.pending)
-        distances = ((features[:, None] - others) ** 2).sum(axis=2).min(axis=1)
+        distances = ((features[:, None] - _features(history.trained)) ** 2).sum(axis=2).min(axis=1)
         return free[int(distances.argmax())]
 
     def _most_promising(self, history: "History") -> Point | None:
         """Return the candidate that is expected to improve the front of expected values most. (A front of observed
         values would be one of lucky ones.)"""
         model = self._model(history)
-        known = history.points + history.pending
-        expected = np.stack([model.predict(_features(known))[0], _costs(known)], axis=1)
+        expected = np.stack([model.predict(_features(history.trained))[0], _costs(history.trained)], axis=1)
         front = _front(expected)
-        parents = [known[i] for i in front]
+        parents = [history.trained[i] for i in front]
         mutants = [self._domain.mutate(self._generator.choice(parents), self._generator) for _ in range(MUTANTS)]
         candidates = history.unknown(self._reserve + [mutant for mutant in mutants if mutant])
         if not candidates:
@@ -112,13 +110,8 @@ class SurrogateSampler(BaseSampler):
         means, deviations = model.predict(_features(candidates))
         expected[:, 0] = 10 ** expected[:, 0]
         least, most = expected.min(axis=0), expected.max(axis=0)
-        gains = expected_improvement(
-            expected[front],
-            most + BEYOND * (most - least),
-            means,
-            deviations,
-            _costs(candidates),
-        )
+        reference = most + BEYOND * (most - least)
+        gains = expected_improvement(expected[front], reference, means, deviations, _costs(candidates))
         return candidates[int(gains.argmax())]
 
     def _model(self, history: "History") -> GaussianProcess:
@@ -144,22 +137,31 @@ class SurrogateSampler(BaseSampler):
         return front + self._generator.sample(others, MOST_OBSERVED - len(front))
 
 
-@dataclass(frozen=True)
 class History:
-    """The trials of a study.
+    """The trials of a study before one of them.
 
-    points: observed, with errors (n,), log10. pending: running. known: the networks of these and of all that failed
-    or were stopped.
+    points: observed, with errors (n,), log10. pending: running. trained: both of them. known: the networks of these
+    and of all that failed or were stopped.
     """
 
-    points: list[Point]
-    errors: np.ndarray
-    pending: list[Point]
-    known: set[Architecture]
-
-    @property
-    def count(self) -> int:
-        return len(self.points) + len(self.pending)
+    def __init__(self, domain: Domain, study: Study, trial: FrozenTrial) -> None:
+        self.points: list[Point] = []
+        self.pending: list[Point] = []
+        self.known: set[Architecture] = set()
+        accuracies = []
+        for other in study.get_trials(deepcopy=False):
+            point = domain.read(other.params) if other.number != trial.number else None
+            if point is None:
+                continue
+            self.known.add(point.architecture)
+            accuracy = other.values[0] if other.state is TrialState.COMPLETE else other.user_attrs.get(ESTIMATE)
+            if accuracy is not None:
+                self.points.append(point)
+                accuracies.append(accuracy)
+            elif other.state is TrialState.RUNNING:
+                self.pending.append(point)
+        self.trained = self.points + self.pending
+        self.errors = np.log10(np.maximum(1 - np.array(accuracies, dtype=float), domain.least_error))
 
     def unknown(self, points: Sequence[Point]) -> list[Point]:
         """Return the points whose networks are not among the trials, each network once."""
@@ -200,25 +202,6 @@ def expected_improvement(
     deviation = LOG_10 * np.maximum(deviations[:, None], 1e-12)  # so that a certain error gives (b - E)+
     z = (np.log(np.maximum(bounds, 1e-300)) - mean) / deviation
     return ((bounds * ndtr(z) - np.exp(mean + deviation**2 / 2) * ndtr(z - deviation)) * strips).sum(axis=1)
-
-
-def _read_history(domain: Domain, study: Study, trial: FrozenTrial) -> History:
-    points, accuracies, pending, known = [], [], [], set()
-    for other in study.get_trials(deepcopy=False):
-        point = domain.read(other.params) if other.number != trial.number else None
-        if point is None:
-            continue
-        known.add(point.architecture)
-        accuracy = other.values[0] if other.state is TrialState.COMPLETE else None
-        if other.state is TrialState.PRUNED:
-            accuracy = other.user_attrs.get(ESTIMATE)
-        if accuracy is not None:
-            points.append(point)
-            accuracies.append(accuracy)
-        elif other.state is TrialState.RUNNING:
-            pending.append(point)
-    errors = np.log10(np.maximum(1 - np.array(accuracies, dtype=float), domain.least_error))
-    return History(points, errors, pending, known)
 
 
 def _in_part(points: Sequence[Point], part: int) -> list[Point]:
