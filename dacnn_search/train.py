@@ -1,11 +1,12 @@
 """Train one network alone: `python -m dacnn_search.train --network dacnn18-mix --data cifar10`."""
 
+import contextlib
 import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -24,9 +25,6 @@ from dacnn_search.space.validation import check_data, read_settings
 from dacnn_search.storage.run_directory import RunDirectory
 from dacnn_search.training.recipe import PRESETS, Recipe
 from dacnn_search.training.speed import SMALL_STEP_MACS
-
-if TYPE_CHECKING:
-    from dacnn_search.network.model import Network
 
 __all__ = ["main", "train_one"]
 
@@ -56,11 +54,12 @@ def main(**given: Any) -> None:
     """Train one network alone and write config, weights, metrics and model card."""
     options = SimpleNamespace(**given)
     settings = _read_network(options)
-    changed: dict[str, Any] = {"data": _choose_data(options, settings.data)}
     recipe = settings.recipe if options.recipe is None else Recipe(name=options.recipe)
-    changed["recipe"] = recipe if options.epochs is None else recipe.model_copy(update={"epochs": options.epochs})
-    if options.seed is not None:
-        changed["seed"] = options.seed
+    changed = {
+        "data": _choose_data(options, settings.data),
+        "recipe": recipe.model_copy(update={} if options.epochs is None else {"epochs": options.epochs}),
+        "seed": settings.seed if options.seed is None else options.seed,
+    }
     print(f"network    {settings.architecture}")
     out = train_one(settings.model_copy(update=changed), options.out, init=options.init)
     print(f"written to {out}")
@@ -86,10 +85,6 @@ def train_one(
 
     Raises InputError if `out` exists at the start or anything given is wrong, TrainingError if the training breaks.
     """
-    from safetensors.torch import save
-
-    from dacnn_search.training.weights import trained_weights
-
     if out is not None and out.exists():
         raise InputError(f"{out}: the folder to write must be new, but is there already; name another with --out")
     if settings.data is None:
@@ -99,29 +94,27 @@ def train_one(
     name = re.sub(r"[^\w.-]+", "-", settings.name or "").strip("-.") or "network"
     out = out or Path("results", "train", name)
     out.parent.mkdir(parents=True, exist_ok=True)
-    model, record = _train(settings, data, init, say)
+    weights, record = _train(settings, data, init, say)
     config, metrics = describe_trained(settings.architecture, [record], data, settings.data, settings.name)
     metrics["training"]["init"] = None if init is None else relative_path(str(init))
-    weights = save(trained_weights(model))
     for number in itertools.count(1):
         folder = out if number == 1 else out.with_name(f"{out.name}-{number}")
-        try:
+        with contextlib.suppress(FileExistsError):
             with new_folder(folder) as new:
                 write_folder(new, config, weights, metrics, folder.name)
             break
-        except FileExistsError:
-            continue
     return folder
 
 
 def _train(
     settings: TrainSettings, data: ImageData, init: Path | None, say: Callable[[str], None]
-) -> tuple["Network", dict[str, Any]]:
-    """Return the trained network and its record, with the keys of `retrained.jsonl`."""
+) -> tuple[bytes, dict[str, Any]]:
+    """Return the trained weights as a file and their record, with the keys of `retrained.jsonl`."""
     import torch
+    from safetensors.torch import save
 
     from dacnn_search.training.trainer import ResidentData, Training, build_seeded, evaluate
-    from dacnn_search.training.weights import read_weights, start_from
+    from dacnn_search.training.weights import read_weights, start_from, trained_weights
 
     recipe, seed, architecture = settings.recipe, settings.seed, settings.architecture
     size = data.input_shape, data.num_classes
@@ -139,7 +132,7 @@ def _train(
         say(f"epoch {epoch.epoch}/{recipe.epochs}  loss {epoch.train_loss:.4f}  {epoch.seconds:.1f} s")
     test = evaluate(model, resident, "test", precision="float32") if len(data.test) else None
     say(f"test accuracy {test.accuracy:.2%} of {len(data.test):,} images" if test else "no test images")
-    return model, {
+    return save(trained_weights(model)), {
         "seed": seed,
         "recipe": recipe.model_dump(mode="json"),
         "precision": training.precision,
@@ -180,15 +173,16 @@ def _read_network(options: SimpleNamespace) -> TrainSettings:
 def _choose_data(options: SimpleNamespace, before: DataConfig | None) -> DataConfig | None:
     """Return the data that --data names; without it those that the network was trained on before."""
     given, root, image_size = options.data, options.root, options.image_size
-    is_known, is_npz = given in KNOWN_SETS, given is not None and Path(given).suffix == ".npz"
-    if root is not None and not is_known:
-        raise InputError(f"--root is only used with --data and a data set's name, but --data is {given}")
-    if image_size is not None and (given is None or is_known or is_npz):
-        raise InputError(f"--image-size is only used with --data and a folder of images, but --data is {given}")
     if given is None:
+        if root is not None or image_size is not None:
+            raise InputError("--root and --image-size are only used with --data")
         return before
-    if is_known or is_npz:
-        return check_data({"name": given, "root": root} if is_known else {"name": "npz", "root": given})
+    if given in KNOWN_SETS:
+        return check_data({"name": given, "root": root, "image_size": image_size})
+    if root is not None:
+        raise InputError(f"--root is only used with a data set's name, but --data is {given}")
+    if Path(given).suffix == ".npz":
+        return check_data({"name": "npz", "root": given, "image_size": image_size})
     if not Path(given).is_dir():
         names = ", ".join(sorted(KNOWN_SETS))
         raise InputError(f"data must be one of {names}, an .npz file or a folder of images, but are {given!r}")

@@ -8,7 +8,15 @@ from pathlib import Path
 from dacnn_search.common.errors import DacnnSearchError, InputError
 from dacnn_search.common.files import lock, sweep
 from dacnn_search.data.dataset import ImageData, load
-from dacnn_search.export.folder import CONFIG, WEIGHTS, describe_trained, read_metrics, rewrite_folder, write_folder
+from dacnn_search.export.folder import (
+    CONFIG,
+    WEIGHTS,
+    describe_trained,
+    read_metrics,
+    rewrite_folder,
+    stored_checksum,
+    write_folder,
+)
 from dacnn_search.storage.run_directory import RunDirectory
 from dacnn_search.storage.trained import TrainedNetwork
 
@@ -51,14 +59,11 @@ def refresh_best(folder: Path) -> None:
         return
     try:
         run = RunDirectory(folder.parents[1])
-        network = next(network for network in run.networks if network.folder == folder)
-    except (DacnnSearchError, StopIteration):  # another folder, or a run that can't be read
+        latest = {network.folder: network.records[0].get("weights_sha256") for network in run.networks}
+        outdated = folder in latest and (not folder.exists() or stored_checksum(folder) not in (None, latest[folder]))
+    except DacnnSearchError:  # a run that can't be read, or a damaged folder, which is reported when it is read
         return
-    try:
-        stored = read_metrics(folder)["files"][WEIGHTS]["sha256"]
-    except (InputError, KeyError, TypeError):  # a damaged folder is reported when it is read
-        stored = None
-    if not folder.exists() or stored not in (None, network.records[0].get("weights_sha256")):
+    if outdated:
         write_best(run)
 
 

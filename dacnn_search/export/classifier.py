@@ -11,7 +11,7 @@ from dacnn_search.common.errors import InputError
 from dacnn_search.common.files import sha256_of
 from dacnn_search.data.dataset import ImageData
 from dacnn_search.export.best import refresh_best
-from dacnn_search.export.folder import WEIGHTS, NetworkInput, read_config, read_input, read_metrics
+from dacnn_search.export.folder import WEIGHTS, NetworkInput, read_config, read_input, stored_checksum
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import InputShape
 from dacnn_search.network.model import BatchNorm, Network, build
@@ -85,10 +85,7 @@ def load_model(folder: Path | str) -> Classifier:
     architecture = read_config(folder).architecture
     architecture.check_image_size(*given.shape[1:])
     weights = read_weights(folder / WEIGHTS)
-    try:
-        expected = read_metrics(folder)["files"][WEIGHTS]["sha256"]
-    except (KeyError, TypeError):
-        expected = None
+    expected = stored_checksum(folder)
     if expected != sha256_of(folder / WEIGHTS):
         raise InputError(f"{folder / WEIGHTS}: the SHA-256 must be {expected}, as metrics.json says, but is not")
     return Classifier(architecture, weights, given)
@@ -97,12 +94,7 @@ def load_model(folder: Path | str) -> Classifier:
 def as_classifier(
     model: Network | Classifier, data: ImageData | None = None, input_shape: InputShape | None = None
 ) -> Classifier:
-    """Return a network as it is exported.
-
-    Args:
-        model: A `Classifier` is returned as it is.
-        data: What a `Network` was trained on; without them it takes pixels as they are and its classes are numbers.
-        input_shape: (C, H, W) without data; by default 32x32 pixels or as many as its poolings need.
+    """Return a network as it is exported, with arguments as of `export_network`.
 
     Raises DataError if the data do not suit the network, ArchitectureError if the images are too small for it.
     """
@@ -118,7 +110,7 @@ def as_classifier(
         if shape[0] != channels:
             raise InputError(f"input_shape must have the network's {channels} channels, but is {shape}")
         model.architecture.check_image_size(*shape[1:])
-        names = tuple(str(number) for number in range(model.num_classes))
+        names = tuple(map(str, range(model.num_classes)))
         given = NetworkInput(shape=shape, mean=(0.0,) * channels, std=(1.0,) * channels, classes=names)
     return Classifier(model.architecture, trained_weights(model), given)
 

@@ -1,9 +1,7 @@
-"""Export networks, from a run directory, a folder or memory, to folders that can be given away.
-
-Each file is run and checked before its folder takes its place.
-"""
+"""Export networks, from a run directory, a folder or memory, to folders that can be given away."""
 
 import shlex
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +25,7 @@ from dacnn_search.export.folder import (
     write_folder,
 )
 from dacnn_search.export.formats import Formats, write_files
-from dacnn_search.export.parity import CheckImages, measure_file
+from dacnn_search.export.parity import accuracy_of, choose_images, measure_file
 from dacnn_search.network.cost import InputShape
 from dacnn_search.network.model import Network
 from dacnn_search.storage.run_directory import RunDirectory
@@ -38,16 +36,17 @@ __all__ = ["export_folder", "export_network", "export_run"]
 def export_run(run: RunDirectory, to: Path | None, formats: Formats, **limits: Any) -> list[Path]:
     """Export the retrained networks of a run that keep the limits of `RunDirectory.best`.
 
-    Returns their folders, the most accurate network first. They are written to the folder `to`, by default to the
-    run's `best/`. Raises RunDirectoryError if no network keeps the limits, ExportError if a file does not do what its
-    network does, and what `write_best` raises.
+    Returns their folders, the most accurate network first: in the folder `to`, by default in the run's `best/`. Raises
+    RunDirectoryError if no network keeps the limits, ExportError if a file does not do what its network does, and what
+    `write_best` raises.
     """
     chosen = run.best(**limits)
     if not chosen:
         raise RunDirectoryError(_explain_no_network(run, limits))
     data = load(run.space.settings.data)
     write_best(run, data)
-    return [_export(network.folder, to, formats, data) for network in chosen]
+    folders = [network.folder for network in chosen]
+    return [_export(folder, to / folder.name if to else folder, formats, data) for folder in folders]
 
 
 def export_folder(folder: Path, to: Path | None, formats: Formats) -> Path:
@@ -64,7 +63,7 @@ def export_folder(folder: Path, to: Path | None, formats: Formats) -> Path:
             raise
         data = None
         warnings.warn(f"the files are checked on random images only, as {error}", stacklevel=2)
-    return _export(folder, to, formats, data)
+    return _export(folder, to / folder.resolve().name if to else folder, formats, data)
 
 
 def export_network(
@@ -86,51 +85,39 @@ def export_network(
             checked on. Without them a `Network` takes pixels as they are, classes are numbers and files are checked
             on random images.
         input_shape: (C, H, W) for a `Network` without data; by default 32x32 pixels or as many as its poolings need.
-        formats: Some of `FORMATS`.
-        float16: Write the weights in half precision too.
-        int8: Write a quantised ONNX file too.
+        formats, float16, int8: See `Formats`.
 
     Raises ExportError if a file does not do what the network does, InputError for a combination that can't be.
     """
     chosen = Formats(tuple(formats), float16, int8)
     classifier = as_classifier(model, data, input_shape)
     config, metrics = describe_network(classifier.architecture, classifier.input)
-    return _write(Path(folder), config, save(classifier.weights), metrics, classifier, chosen, data)
+    with tempfile.TemporaryDirectory(prefix="dacnn-search-") as source:
+        write_folder(Path(source), config, save(classifier.weights), metrics, Path(folder).name)
+        return _export(Path(source), Path(folder), chosen, data)
 
 
-def _export(source: Path, to: Path | None, formats: Formats, data: ImageData | None) -> Path:
-    """Write the network of a folder, with its files in other formats, there or to a folder of its name below `to`."""
+def _export(source: Path, target: Path, formats: Formats, data: ImageData | None) -> Path:
+    """Write the network of a folder to the folder `target`, with its files in other formats, each run and checked."""
     model = load_model(source)
-    metrics = {key: value for key, value in read_metrics(source).items() if key not in ("files", "measured")}
     config, weights = (source / CONFIG).read_text(encoding="utf-8"), (source / WEIGHTS).read_bytes()
-    return _write(to / source.resolve().name if to else source, config, weights, metrics, model, formats, data)
-
-
-def _write(
-    folder: Path,
-    config: str,
-    weights: bytes,
-    metrics: Mapping[str, Any],
-    model: Classifier,
-    formats: Formats,
-    data: ImageData | None,
-) -> Path:
-    """Write a network and its files in other formats to a folder, each run on images before, and return the folder."""
-    check = CheckImages.of(data, model.input)
-    reference = model.logits(check.images)
-    files: dict[str, dict[str, Any]] = {WEIGHTS: {"accuracy": check.accuracy(reference)}}
-    with rewrite_folder(folder) as new:
-        for path in write_files(new, model, formats, check.calibration):
-            files[path.name] = measure_file(path, model, check, reference)
-        measured = {"part": check.part, "images": len(check.images), "processor": processor_name()}
-        write_folder(new, config, weights, {**metrics, "files": files, "measured": measured}, folder.name)
-    return folder
+    part, images, labels = choose_images(data, model)
+    calibration = images[:0] if data is None else (data.validation if len(data.validation) else data.train).images
+    reference = model.logits(images)
+    files: dict[str, dict[str, Any]] = {WEIGHTS: {"accuracy": accuracy_of(reference, labels)}}
+    measured = {"part": part, "images": len(images), "processor": processor_name()}
+    metrics = read_metrics(source) | {"files": files, "measured": measured}
+    with rewrite_folder(target) as new:
+        for path in write_files(new, model, formats, calibration):
+            files[path.name] = measure_file(path, model, images, labels, reference)
+        write_folder(new, config, weights, metrics, target.name)
+    return target
 
 
 def _explain_no_network(run: RunDirectory, limits: Mapping[str, Any]) -> str:
     """Return the message for an export that finds no network within its limits."""
     networks, trial = run.networks, limits.get("trial")
-    if trial is not None and all(network.trial != trial for network in networks):
+    if trial not in (None, *(network.trial for network in networks)):
         trials = [record["trial"] for record in run.records]
         if trial not in trials:
             return f"{run.folder}: the trial must be one of {len(trials)} that have ended, but is {trial}"

@@ -1,14 +1,4 @@
-"""The folder of one trained network: config, weights, metrics, model card. Needs no torch.
-
-| file | content |
-|---|---|
-| `config.yaml` | architecture, data and recipe: `python -m dacnn_search.train --config` trains the network again |
-| `weights.safetensors` | the parameters in float32, each shared kernel once |
-| `metrics.json` | what was computed and measured, and the network's `input`: shape, mean, std, classes |
-| `README.md` | the model card, written from `metrics.json` |
-
-An export adds the files in `EXPORTS`.
-"""
+"""The folder of one trained network: config, weights, metrics, model card. An export adds the files in `EXPORTS`."""
 
 import json
 import shutil
@@ -46,6 +36,7 @@ __all__ = [
     "read_input",
     "read_metrics",
     "rewrite_folder",
+    "stored_checksum",
     "write_folder",
 ]
 
@@ -114,13 +105,8 @@ def describe_trained(
 ) -> tuple[str, dict[str, Any]]:
     """Return `config.yaml` and `metrics.json` of a trained network, with mean and standard deviation over its seeds.
 
-    Args:
-        architecture: The network.
-        records: Its trainings, one per seed, with the keys of `retrained.jsonl`. The weights are the first one's.
-        data: The data that were trained on.
-        source: Where they are from.
-        name: Shown in reports.
-        run: The name of the search that found the network.
+    The records of its trainings, one per seed, have the keys of `retrained.jsonl`; the weights are the first one's.
+    `source` is where the data are from, `run` the name of the search that found the network.
     """
     first = records[0]
     tested = [record["test_accuracy"] for record in records if record["test_accuracy"] is not None]
@@ -243,6 +229,14 @@ def read_input(folder: Path) -> NetworkInput:
     except ValidationError as error:
         needed = "shape (C, H, W), C values of mean and std, and classes"
         raise InputError(f"{folder / METRICS}: input must have {needed}, but is {given}") from error
+
+
+def stored_checksum(folder: Path) -> str | None:
+    """Return the SHA-256 that the weights must have by `metrics.json`; None if it does not say."""
+    try:
+        return read_metrics(folder)["files"][WEIGHTS]["sha256"]
+    except (KeyError, TypeError):
+        return None
 
 
 def read_config(folder: Path) -> TrainSettings:

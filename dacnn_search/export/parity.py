@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ from dacnn_search.common.files import sha256_of
 from dacnn_search.data.dataset import ImageData
 from dacnn_search.export import standalone
 from dacnn_search.export.classifier import Classifier
-from dacnn_search.export.folder import NetworkInput
 from dacnn_search.training.weights import read_weights
 
-__all__ = ["CheckImages", "measure_file"]
+__all__ = ["accuracy_of", "choose_images", "measure_file"]
 
 EXACT = ("model.pt2", "model.onnx")  # in full precision
 # Share of the largest logit; float32 sums in another order differ by less than a hundredth of it.
@@ -28,52 +26,48 @@ RANDOM_IMAGES = 64
 SECONDS = 1800  # for one file
 
 
-@dataclass(frozen=True)
-class CheckImages:
-    """The images that exported files are run on."""
+def choose_images(data: ImageData | None, model: Classifier) -> tuple[str, np.ndarray, np.ndarray | None]:
+    """Return the images to run files on: those of the test or, without any, of the validation, or random ones.
 
-    part: str  # of the data: test, validation or random
-    images: np.ndarray  # (N, H, W, C) uint8
-    labels: np.ndarray | None  # (N,) int64; None for random images
-    calibration: np.ndarray  # (M, H, W, C) uint8, which set the ranges of int8
-
-    @classmethod
-    def of(cls, data: ImageData | None, given: NetworkInput) -> "CheckImages":
-        """Return the test images, or without those the validation images, or without data random ones."""
-        if data is not None:
-            calibration = (data.validation if len(data.validation) else data.train).images
-            for part, split in (("test", data.test), ("validation", data.validation)):
-                if len(split):
-                    return cls(part, split.images, split.labels, calibration)
-        channels, height, width = given.shape
-        shape = (RANDOM_IMAGES, height, width, channels)
-        images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        return cls("random", images, None, images[:0])
-
-    def accuracy(self, logits: np.ndarray) -> float | None:
-        """Return the share of the images that are classified correctly; None for random ones."""
-        return None if self.labels is None else float((logits.argmax(axis=1) == self.labels).mean())
+    They come as the name of the part (test, validation or random), images (N, H, W, C) uint8 and labels (N,) int64,
+    which random ones lack.
+    """
+    for part in ("test", "validation") if data else ():
+        split = getattr(data, part)
+        if len(split):
+            return part, split.images, split.labels
+    channels, height, width = model.input.shape
+    shape = (RANDOM_IMAGES, height, width, channels)
+    return "random", np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), None
 
 
-def measure_file(path: Path, model: Classifier, check: CheckImages, reference: np.ndarray) -> dict[str, Any]:
+def accuracy_of(logits: np.ndarray, labels: np.ndarray | None) -> float | None:
+    """Return the share of images that are classified correctly; None without labels."""
+    return None if labels is None else float((logits.argmax(axis=1) == labels).mean())
+
+
+def measure_file(
+    path: Path, model: Classifier, images: np.ndarray, labels: np.ndarray | None, reference: np.ndarray
+) -> dict[str, Any]:
     """Run an exported file and return its entry in `metrics.json`: bytes, checksum, accuracy, latency, memory.
 
     Files in full precision may be off by a thousandth of the largest logit. Then an image can be classified otherwise
-    only if its two highest logits are that close.
+    only if its two highest logits are that close. Weights, which do not run by themselves, are run as the model's.
 
     Args:
-        path: The file. Weights, which do not run by themselves, are measured as those of the model.
+        path: The file.
         model: The network.
-        check: The images to run it on.
+        images: Images to run it on, with their labels.
+        labels: See `choose_images`.
         reference: The network's own logits on them.
 
     Raises ExportError if the file can't be run or is off.
     """
     if path.suffix == ".safetensors":
         report: dict[str, Any] = {}
-        logits = Classifier(model.architecture, read_weights(path), model.input).logits(check.images)
+        logits = Classifier(model.architecture, read_weights(path), model.input).logits(images)
     else:
-        report, logits = _run(path, check.images)
+        report, logits = _run(path, images)
     if logits.shape != reference.shape or not np.isfinite(logits).all():
         raise ExportError(f"{path.name}: must give finite logits {reference.shape}, but gives {logits.shape}")
     difference = float(np.abs(logits - reference).max())
@@ -85,8 +79,8 @@ def measure_file(path: Path, model: Classifier, check: CheckImages, reference: n
     return {
         "bytes": path.stat().st_size,
         "sha256": sha256_of(path),
-        "accuracy": check.accuracy(logits),
-        "same_answers": float((logits.argmax(axis=1) == reference.argmax(axis=1)).mean()),
+        "accuracy": accuracy_of(logits, labels),
+        "same_answers": accuracy_of(logits, reference.argmax(axis=1)),
         "largest_difference": difference,
         **report,
     }
@@ -98,13 +92,10 @@ def _run(path: Path, images: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
         inputs, outputs = Path(folder, "images.npy"), Path(folder, "logits.npy")
         np.save(inputs, np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
         # -P keeps the script's folder off Python's path: the modules there have common names.
-        command = [sys.executable, "-P", str(Path(standalone.__file__).resolve())]
-        command += [str(path.resolve()), str(inputs), str(outputs)]
+        command = [sys.executable, "-P", standalone.__file__, *map(str, (path, inputs, outputs))]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=SECONDS, check=False, env=environment
-            )
+            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=environment)
         except subprocess.TimeoutExpired as error:
             raise ExportError(f"{path.name}: running it must take at most {SECONDS} s, but took longer") from error
         if done.returncode != 0:

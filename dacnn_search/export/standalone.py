@@ -31,12 +31,12 @@ def main() -> None:
     importlib.import_module(library)
     before = _memory("VmRSS")
     run = load(model)
-    report: dict[str, dict[str, float]] = {"milliseconds": {}, "peak_bytes": {}}
+    report: dict[str, dict[int, float]] = {"milliseconds": {}, "peak_bytes": {}}
     for batch in BATCHES:
         example = _scaled(np.resize(pixels[:batch], (batch, *pixels.shape[1:])))
-        report["milliseconds"][str(batch)] = _latency(run, example)
+        report["milliseconds"][batch] = _latency(run, example)
         if before is not None:
-            report["peak_bytes"][str(batch)] = (_memory("VmHWM") or 0) - before
+            report["peak_bytes"][batch] = (_memory("VmHWM") or 0) - before
     starts = range(0, len(pixels), CHUNK)
     np.save(logits, np.concatenate([run(_scaled(pixels[start : start + CHUNK])) for start in starts]))
     if "dacnn_search" in sys.modules:
@@ -60,12 +60,7 @@ def _load_pt2(path: Path) -> Run:
 
     torch.set_num_threads(1)
     module = torch.export.load(path).module()
-
-    def run(pixels: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return module(torch.from_numpy(pixels)).numpy()
-
-    return run
+    return torch.inference_mode()(lambda pixels: module(torch.from_numpy(pixels)).numpy())
 
 
 def _scaled(images: np.ndarray) -> np.ndarray:

@@ -170,8 +170,9 @@ class Search:
             if trial.stopped or epoch["epoch"] <= len(trial.epochs):
                 continue
             trial.epochs.append(epoch)
-            if not trial.confirmed:
-                verdict = self._rule.follow(trial.progress, len(trial.epochs) - 1)
+            progress = trial.progress
+            if not trial.confirmed and len(progress.accuracy) == len(trial.epochs):  # all of them finite
+                verdict = self._rule.judge(progress)
                 trial.stopped, trial.estimate = not verdict.go_on, verdict.estimate
         return not trial.stopped
 

@@ -21,7 +21,7 @@ from dacnn_search.export.classifier import load_model
 from dacnn_search.export.exporter import export_folder, export_run
 from dacnn_search.export.folder import read_config, read_metrics
 from dacnn_search.export.formats import Formats
-from dacnn_search.export.parity import CheckImages, measure_file
+from dacnn_search.export.parity import choose_images, measure_file
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.network.model import build
 from dacnn_search.space.settings import TrainSettings
@@ -410,15 +410,15 @@ def exported_deep(tmp_path_factory):
 
 def test_file_that_says_something_else_fails_the_export(exported_deep, tmp_path):
     folder, model = exported_deep
-    check = CheckImages.of(None, model.input)
-    reference = model.logits(check.images)
-    assert measure_file(folder / "model.onnx", model, check, reference)["same_answers"] == 1
+    _, images, labels = choose_images(None, model)
+    reference = model.logits(images)
+    assert measure_file(folder / "model.onnx", model, images, labels, reference)["same_answers"] == 1
     reference[3, 4] += 0.1 * np.abs(reference).max()
     with pytest.raises(ExportError, match=r"model.onnx: logits may differ from the network's by"):
-        measure_file(folder / "model.onnx", model, check, reference)
+        measure_file(folder / "model.onnx", model, images, labels, reference)
     (tmp_path / "model.onnx").write_bytes(b"not a model")
     with pytest.raises(ExportError, match=r"model.onnx: can't be run outside of this package"):
-        measure_file(tmp_path / "model.onnx", model, check, reference)
+        measure_file(tmp_path / "model.onnx", model, images, labels, reference)
 
 
 # ---- any network

@@ -129,13 +129,13 @@ def test_an_interrupted_training_leaves_nothing(best, tmp_path, monkeypatch):
         (["--network", "dacnn18", "--data", "digits", "--root", "x"], "root is not allowed for data set 'digits'"),
         (
             ["--network", "dacnn18", "--data", "x.npz", "--root", "x"],
-            "and a data set's name, but --data is x.npz",
+            "--root is only used with a data set's name",
         ),
         (
             ["--config", "{best}/config.yaml", "--data", "digits", "--image-size", "32"],
-            "and a folder of images, but --data is",
+            "image_size is only allowed for data set 'folder'",
         ),
-        (["--config", "{best}/config.yaml", "--image-size", "32"], "--image-size is only used with --data"),
+        (["--config", "{best}/config.yaml", "--image-size", "32"], "--image-size are only used with --data"),
         (
             ["--config", "{best}/config.yaml", "--data", ".", "--image-size", "1000"],
             "data.image_size: must be less than or equal to 256, but is 1000",
