@@ -120,7 +120,7 @@ def test_running_out_of_memory_is_not_tried_again(space, run):
 def make_worker(space: SearchSpace, config: dict, seconds: float = 0.0) -> TrialWorker:
     worker = TrialWorker.__new__(TrialWorker)
     worker.setup(
-        config,
+        {"precision": "float32", **config},
         data=load(space.settings.data).without_test(),
         recipe=space.settings.recipe.model_copy(update={"epochs": 6}),
         slots=Slots(2, 1.0, 0.0),
@@ -135,7 +135,7 @@ def train_to_end(worker: TrialWorker) -> tuple[list[dict], list[CheckpointBytes]
     while not done:
         result = worker.step()
         assert result["failure"] is None
-        epochs += result["epochs"]
+        epochs = result["epochs"]
         checkpoints += [result["checkpoint"]] if result["checkpoint"] else []
         done = result["done"]
     return epochs, checkpoints
@@ -183,7 +183,7 @@ def test_a_worker_learns_from_what_trainings_took(space, run, monkeypatch):
         patch.setattr(torch.cuda, "max_memory_allocated", lambda _: images + GPU_WORKSPACE_BYTES + 3 * estimate)
         patch.setattr(data, "device", torch.device("cuda", 0))
         patch.setattr(worker._process, "_bytes_before", images)
-        assert worker._peak_bytes() == GPU_WORKSPACE_BYTES + 3 * estimate
+        assert worker._process.peak_bytes(model, worker._recipe) == GPU_WORKSPACE_BYTES + 3 * estimate
     for limit, fits in ((4 * estimate, True), (2 * estimate, False)):
         monkeypatch.setattr(worker._process, "_limit", limit)
         worker.reset_config(config)
