@@ -18,7 +18,7 @@ from dacnn_search.data.dataset import ImageData, load
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.cluster.slots import Demand, Resources, Share, Slots, demand_of, most_excess
-from dacnn_search.search.cluster.tasks import run_tasks, start_task, train_fully
+from dacnn_search.search.cluster.tasks import run_tasks, train_fully
 from dacnn_search.search.listener import Listener
 from dacnn_search.search.precision import fix_run_precision
 from dacnn_search.search.report import snapshot_of, write_status
@@ -121,7 +121,7 @@ def retrain_in_session(
             fixed = fix_run_precision(run, recipe, networks, slots)()
             retraining = _Retraining(run, recipe, fixed, ledger, data, slots, listener, len(trainings))
             with retraining.reported():
-                run_tasks(trainings, retraining, slots.concurrency, stop)
+                run_tasks(trainings, retraining, train_fully, slots, stop)
                 if len(retraining.failures) == len(trainings):
                     raise DacnnSearchError(retraining.failures[0])
         if judgement := judge(run.networks):
@@ -195,11 +195,10 @@ class _Retraining:
         self._done, self._trainings = 0, trainings
         self._running: dict[FullTraining, int] = {}  # epochs done
 
-    def start(self, training: FullTraining) -> Any:
+    def arguments(self, training: FullTraining) -> tuple[Any, ...]:
         checkpoint = self._checkpoints.load(self._checkpoint_key(training))
-        architecture, slots = training.record["architecture"], self._slots
-        task = (self._data, architecture, self._fixed, training.seed, slots, checkpoint, CHECKPOINT_SECONDS)
-        return start_task(train_fully, slots, *task)
+        architecture = training.record["architecture"]
+        return self._data, architecture, self._fixed, training.seed, self._slots, checkpoint, CHECKPOINT_SECONDS
 
     def progressed(self, training: FullTraining, message: Mapping[str, Any]) -> None:
         if message["checkpoint"]:
