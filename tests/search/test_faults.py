@@ -186,7 +186,7 @@ def test_a_worker_learns_from_what_trainings_took(space, run, monkeypatch):
         assert worker._process.peak_bytes(model, worker._recipe) == GPU_WORKSPACE_BYTES + 3 * estimate
     for limit, fits in ((4 * estimate, True), (2 * estimate, False)):
         monkeypatch.setattr(worker._process, "_limit", limit)
-        worker.reset_config(config)
+        worker.reset_config({"precision": "float32", **config})
         result = worker.step()
         assert (result["failure"] is None and not result["recomputes"]) == fits
 
@@ -444,7 +444,7 @@ def test_a_torn_last_line_is_cut_off_with_a_warning(space, run):
 def test_the_study_tells_what_runs_waits_and_has_ended(space, run):
     first = Pretended(space, run, trials=8)
     configs = [first.search.propose(str(n)) for n in range(3)]
-    write_study(run.folder, space, first.ledger.records, first.search._open.proposals())
+    write_study(run.folder, space, first.ledger.records, first.search._unfinished)
     assert states_in_study(run) == {0: "RUNNING", 1: "RUNNING", 2: "RUNNING"}
     first.train("1", configs[1])
     first.search.finish("2", {"failure": "training loss is nan in epoch 1"})
