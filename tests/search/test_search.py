@@ -305,7 +305,7 @@ class Impatient(Listener):
         self.epochs: list[int] = []
 
     def update(self, snapshot):
-        self.epochs += [running.epoch for running in snapshot.running]
+        self.epochs += [running["epoch"] for running in snapshot.running]
         if self.epochs and self.epochs[-1] >= self.patience:
             raise KeyboardInterrupt
 
