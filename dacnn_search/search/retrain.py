@@ -157,72 +157,58 @@ def _demand(networks: Sequence[Architecture], run: RunDirectory, data: ImageData
     return demand_of(networks, *images, recipe, data_bytes=data.nbytes, factor=factor)
 
 
+@dataclass(eq=False)
 class _Retraining:
     """Starts trainings as Ray tasks; keeps their checkpoints, weights and records; reports on them.
 
-    Args:
-        run: The run.
-        recipe: How networks are trained, as it is recorded: a training is known by it on any machine.
-        fixed: The recipe with the precision of this run.
-        ledger: Gets a record of each training.
-        data: The images.
-        slots: What a training gets.
-        listener: Is told what happens.
-        trainings: How many trainings there are to do.
+    A training is known by the `recipe` on any machine; `fixed` is the recipe with the precision of this run.
     """
 
-    def __init__(
-        self,
-        run: RunDirectory,
-        recipe: Recipe,
-        fixed: Recipe,
-        ledger: Ledger,
-        data: ImageData,
-        slots: Slots,
-        listener: Listener,
-        trainings: int,
-    ) -> None:
+    run: RunDirectory
+    recipe: Recipe
+    fixed: Recipe
+    ledger: Ledger
+    data: ImageData
+    slots: Slots
+    listener: Listener
+    trainings: int
+
+    def __post_init__(self) -> None:
         self.failures: list[str] = []
-        self._run = run
-        self._recipe = recipe
-        self._fixed = fixed
-        self._ledger = ledger
-        self._data = ray.put(data)
-        self._slots = slots
-        self._listener = listener
-        self._checkpoints = Checkpoints(run.checkpoints)
-        self._search = snapshot_of(run, "retraining")
-        self._done, self._trainings = 0, trainings
+        self._data = ray.put(self.data)
+        self._checkpoints = Checkpoints(self.run.checkpoints)
+        self._search = snapshot_of(self.run, "retraining")
         self._running: dict[FullTraining, int] = {}  # epochs done
+        self._done = 0
 
     def arguments(self, training: FullTraining) -> tuple[Any, ...]:
         checkpoint = self._checkpoints.load(self._checkpoint_key(training))
         architecture = training.record["architecture"]
-        return self._data, architecture, self._fixed, training.seed, self._slots, checkpoint, CHECKPOINT_SECONDS
+        return self._data, architecture, self.fixed, training.seed, self.slots, checkpoint, CHECKPOINT_SECONDS
 
     def progressed(self, training: FullTraining, message: Mapping[str, Any]) -> None:
         if message["checkpoint"]:
-            with _disk_errors_as_ours(self._run.checkpoints):
+            with _disk_errors_as_ours(self.run.checkpoints):
                 self._checkpoints.save(self._checkpoint_key(training), message["epoch"], message["checkpoint"])
         self._running[training] = message["epoch"]
         self._tell("retraining")
 
     def finished(self, training: FullTraining, result: dict[str, Any]) -> None:
         """Write the weights, then the record that refers to them."""
-        path = self._run.weights_file(*training.key)
+        path = self.run.weights_file(*training.key)
         copied = ("trial", "fingerprint", "architecture", "parameters", "macs", "accuracy")
         scored = ("test_accuracy", "test_loss", "train_images", "seconds")
         with _disk_errors_as_ours(path.parent):
             path.parent.mkdir(exist_ok=True)
             write_atomic(path, safetensors.numpy.save(result["weights"]))
-            record = self._ledger.append(
+            record = self.ledger.append(
                 {
                     **{name: training.record[name] for name in copied},
                     "seed": training.seed,
-                    "epochs": self._recipe.epochs,
+                    "epochs": self.recipe.epochs,
                     **{name: result[name] for name in scored},
                     "curve": {"train_loss": result["train_loss"]},
-                    "recipe": self._recipe.model_dump(mode="json"),
+                    "recipe": self.recipe.model_dump(mode="json"),
                     "weights_sha256": sha256_of(path),
                     "time": now(),
                 }
@@ -230,17 +216,17 @@ class _Retraining:
         self._checkpoints.drop(self._checkpoint_key(training))
         self._running.pop(training, None)
         self._done += 1
-        self._listener.retrained(record)
+        self.listener.retrained(record)
         self._tell("retraining")
 
     def lost(self, training: FullTraining) -> None:
         self._running.pop(training, None)
-        self._listener.say(f"retraining of trial {training.record['trial']}: its worker process died")
+        self.listener.say(f"retraining of trial {training.record['trial']}: its worker process died")
 
     def failed(self, training: FullTraining, reason: str) -> None:
         self._running.pop(training, None)
         self.failures.append(f"retraining of trial {training.record['trial']} broke: {reason}")
-        self._listener.say(self.failures[-1])
+        self.listener.say(self.failures[-1])
 
     @contextlib.contextmanager
     def reported(self) -> Iterator[None]:
@@ -259,18 +245,18 @@ class _Retraining:
     def _tell(self, state: str, message: str | None = None) -> None:
         running = [
             {name: training.record[name] for name in ("trial", "fingerprint", "parameters")}
-            | {"epoch": epoch, "epochs": self._recipe.epochs, "accuracy": None}
+            | {"epoch": epoch, "epochs": self.recipe.epochs, "accuracy": None}
             for training, epoch in self._running.items()
         ]
-        progress = {"finished": self._done, "trainings": self._trainings}
+        progress = {"finished": self._done, "trainings": self.trainings}
         snapshot = replace(self._search, state=state, message=message, running=running, retraining=progress)
         with contextlib.suppress(OSError):  # the status is for others; nothing depends on it
-            write_status(self._run, snapshot)
-        self._listener.update(snapshot)
+            write_status(self.run, snapshot)
+        self.listener.update(snapshot)
 
     def _checkpoint_key(self, training: FullTraining) -> str:
         """Return the key of a training's checkpoints; it includes a hash of the recipe."""
-        recipe = json.dumps(self._recipe.model_dump(mode="json"), sort_keys=True)
+        recipe = json.dumps(self.recipe.model_dump(mode="json"), sort_keys=True)
         return f"{training.record['fingerprint']}-{training.seed}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
 
 
