@@ -48,7 +48,7 @@ def run_tasks(
     `work` does a job and yields its messages, which are dicts. Raises KeyboardInterrupt once a signal has asked for the
     end; a call of the handler is never interrupted.
     """
-    # The handler decides what is tried again, not Ray.
+    # What is tried again is decided below, not by Ray.
     task = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)(work)
     waiting = collections.deque(jobs)
     streams: dict[Any, Job] = {}
