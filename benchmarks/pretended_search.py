@@ -14,10 +14,9 @@ from results_file import make_parser
 from dacnn_search.dashboard.page import write_dashboard, write_index
 from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.listener import Listener
-from dacnn_search.search.report import write_tables
+from dacnn_search.search.report import write_study, write_tables
 from dacnn_search.search.request import prepare
 from dacnn_search.search.search import search_in_session
-from dacnn_search.search.study import write_study
 from dacnn_search.search.tune import TrialWorker
 from dacnn_search.storage.run_directory import RunDirectory
 
@@ -28,11 +27,11 @@ WINDOW = 100  # trials over which CPU time is averaged
 class Pretender(TrialWorker):
     """Reports curves of the kind that networks have, without training: better with more parameters, and noisy."""
 
-    def step(self) -> dict[str, Any]:
+    def _run_epochs(self) -> None:
         config = self._config
         generator = random.Random(config["seed"])
         error = 3 / math.sqrt(config["parameters"]) * math.exp(generator.gauss(0, 0.3))
-        epochs = [
+        self._epochs = [
             {
                 "epoch": epoch,
                 "train_loss": 1.0,
@@ -44,9 +43,6 @@ class Pretender(TrialWorker):
             }
             for epoch in range(1, self._recipe.epochs + 1)
         ]
-        self._history = epochs
-        result = {"epochs": epochs, "done": True, "failure": None, "worker": "here:1", "peak_bytes": None}
-        return {**result, "checkpoint": None, **self._scalars()}
 
 
 class Clock(Listener):

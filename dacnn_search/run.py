@@ -1,6 +1,8 @@
 """The main job: search a space, retrain the front, export it. `python -m dacnn_search.run --space FILE`."""
 
 import contextlib
+import importlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +87,9 @@ def run_job(request: SearchRequest, resources: Resources, tracking: "Tracking | 
 
             session = to_end.enter_context(RaySession(resources))
             if request.run is None:  # else there may be nothing to search
-                session.start()  # its workers get ready while this process imports the rest
+                with ThreadPoolExecutor(1) as thread:  # Ray's processes start while this one imports most of the rest
+                    thread.submit(importlib.import_module, "dacnn_search.search.report")
+                    session.start()
             from dacnn_search.dashboard.page import write_dashboard, write_index
             from dacnn_search.export.best import write_best
             from dacnn_search.search.report import write_end

@@ -10,7 +10,7 @@ from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.run_directory import RunDirectory
-from dacnn_search.training.trainer import Training, build_seeded, evaluate
+from dacnn_search.training.trainer import ResidentData, Training, build_seeded, evaluate
 from dacnn_search.training.weights import trained_weights
 
 SPACE = """\
@@ -53,9 +53,10 @@ def _train(run, space, architecture, seed):
     data = load(space.settings.data).with_validation_in_train()
     recipe = space.settings.recipe
     model = build_seeded(architecture, data.num_classes, data.input_shape[0], seed)
-    training = Training(model, data, recipe, seed=seed)
+    resident = ResidentData(data, "cpu")
+    training = Training(model, resident, recipe, seed=seed)
     epochs = [training.run_epoch() for _ in range(recipe.epochs)]
-    test = evaluate(model, data, "test", precision="float32")
+    test = evaluate(model, resident, "test", precision="float32")
     path = run.weights_file(architecture.fingerprint, seed)
     path.parent.mkdir(exist_ok=True)
     write_atomic(path, safetensors.torch.save(trained_weights(model)))

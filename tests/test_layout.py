@@ -19,7 +19,7 @@ HEAVY = {
     *("export.exporter", "export.parity", "search.report", "search.tune", "search.search", "search.precision"),
     *("search.retrain", "search.driver", "search.trial", "search.tracking"),
     *("search.sampler.surrogate", "search.sampler.domain", "search.sampler.proposals"),
-    *("search.study", "search.cluster.ray_cluster", "search.cluster.worker", "search.cluster.tasks"),
+    *("search.cluster.ray_cluster", "search.cluster.worker", "search.cluster.tasks"),
     *("paper.reproduce", "paper.worker", "paper.filters"),
 }
 MODULES = {

@@ -9,6 +9,7 @@ The bounds are checked as the events of `ruamel.yaml`'s parser arrive, so a host
 """
 
 import io
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -85,7 +86,7 @@ def read_yaml(path: Path) -> Document:
 def dump_yaml(data: Any) -> str:
     """Return `data` as YAML that `read_yaml` reads back as it was: block style, keys in their order.
 
-    Raises ValueError for a float that is not finite and ruamel's RepresenterError for a type JSON lacks.
+    Raises ValueError for a float that is not finite and TypeError for a type JSON lacks.
     """
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
@@ -95,7 +96,9 @@ def dump_yaml(data: Any) -> str:
     yaml.width = MAX_BYTES  # no folding of long strings
     yaml.indent(mapping=2, sequence=4, offset=2)
     stream = io.StringIO()
-    yaml.dump(data, stream)
+    yaml.dump(
+        json.loads(json.dumps(data, allow_nan=False)), stream
+    )  # a copy, as ruamel writes aliases for shared parts
     return stream.getvalue()
 
 
@@ -235,10 +238,7 @@ def _short(text: object) -> str:
 
 
 class _Representer(SafeRepresenter):
-    """Writes what `read_yaml` reads: no aliases, finite floats, quotes where plain text would change."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
+    """Quotes text that `read_yaml` would read as another value."""
 
     def represent_str(self, data: str) -> ScalarNode:
         try:
@@ -247,11 +247,5 @@ class _Representer(SafeRepresenter):
             plain = False
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if plain else '"')
 
-    def represent_float(self, data: float) -> ScalarNode:
-        if not math.isfinite(data):
-            raise ValueError(f"numbers must be finite, but this one is {data}")
-        return self.represent_scalar("tag:yaml.org,2002:float", repr(data))
-
 
 _Representer.add_representer(str, _Representer.represent_str)
-_Representer.add_representer(float, _Representer.represent_float)

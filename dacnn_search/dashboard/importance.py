@@ -86,6 +86,4 @@ def _order(value: Any) -> tuple[bool, Any]:
 
 def _word(value: Any) -> str:
     """Return a value as JavaScript writes it: whole numbers without a point."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return json.dumps(value) if isinstance(value, bool) or value is None else str(value)
+    return value if isinstance(value, str) else json.dumps(value).removesuffix(".0")

@@ -44,13 +44,14 @@ MOST_CURVE_POINTS = 240_000  # of all trials together, about 1.2 MB
 
 def run_payload(run: RunDirectory) -> dict[str, Any]:
     """Return everything the page of one run shows. `run` is a snapshot."""
-    records = run.records
+    records, folder = run.records, run.folder.resolve()
+    message = (run.status.get("message") or "").replace(str(folder), os.path.relpath(folder))
     indices = {record["trial"]: index for index, record in enumerate(records)}
     shares, note = importance(records)
     choices = dict.fromkeys(name for r in records for name in r["choices"])
     return {
         "run": _facts_of(run),
-        "status": _status(run),
+        "status": {**run.status, "elapsed": run.elapsed, "message": mask_secrets(message) or None},
         "references": run.environment.get("references") or [],
         "states": STATES,
         "parts": list(PART_OF.values()),
@@ -76,16 +77,11 @@ def _facts_of(run: RunDirectory) -> dict[str, Any]:
     space = run.environment.get("space") or {}
     return facts | {
         "name": run.name,
-        "folder": _relative(run.folder),
+        "folder": os.path.relpath(run.folder.resolve()),  # from where the page's commands are run
         "command": _shown_command(run.environment.get("command") or []),
         "data": shown_data(run.data),
         "space": {key: value for key, value in space.items() if key != "given"},
     }
-
-
-def _relative(folder: Path) -> str:
-    """Return a path that leads to a folder from the working directory, in which the page's commands are run."""
-    return Path(os.path.relpath(folder.resolve())).as_posix()
 
 
 def _shown_command(command: Sequence[str]) -> str:
@@ -94,12 +90,6 @@ def _shown_command(command: Sequence[str]) -> str:
     module = re.search(r"dacnn_search[\\/](\w+?)(?:[\\/]__main__)?\.py$", program)
     shown = f"python -m dacnn_search.{module[1]}" if module else Path(program).name
     return " ".join([shown, *map(relative_path, arguments)])
-
-
-def _status(run: RunDirectory) -> dict[str, Any]:
-    """Return `status.json` with the search's seconds by the ledger."""
-    message = (run.status.get("message") or "").replace(str(run.folder.resolve()), _relative(run.folder))
-    return {**run.status, "elapsed": run.elapsed, "message": mask_secrets(message) or None}
 
 
 def _columns(run: RunDirectory) -> dict[str, list[Any]]:

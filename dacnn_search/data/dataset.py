@@ -7,22 +7,25 @@ labels and the config. A search sees train and validation. Test is for the final
 from collections.abc import Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dacnn_search.common.errors import DataError
-from dacnn_search.data.published import KNOWN_SETS, Source, open_known
+from dacnn_search.data.published import KNOWN_SETS, KnownSet, Source, open_known
 from dacnn_search.data.user import open_folder, open_npz
 
 __all__ = ["DataConfig", "DataSummary", "ImageData", "Split", "load", "summarise"]
 
 
+Share = Annotated[float, Field(ge=0, le=0.9)]
+
+
 class DataConfig(BaseModel):
     """The part `data:` of a search space: the data set and how it is divided."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Literal["digits", "cifar10", "cifar100", "svhn", "fashion_mnist", "folder", "npz"] = Field(
         description="The data set; 'folder' is a tree of image files, 'npz' a file with MedMNIST's keys."
@@ -40,25 +43,15 @@ class DataConfig(BaseModel):
         description="Only for folder, required there: images are resized and cropped to this square size.",
     )
     channels: Literal[1, 3] = Field(default=3, description="Only for folder: 1 reads images as grey, 3 as colour.")
-    validation: float = Field(
+    validation: Share = Field(
         default=0.2,
-        ge=0,
-        le=0.9,
-        allow_inf_nan=False,
         description="Share of the training images held out for validation, unless the set brings its own.",
     )
-    test: float = Field(
-        default=0.2,
-        ge=0,
-        le=0.9,
-        allow_inf_nan=False,
-        description="Share of all images held out for the test, unless the set brings its own.",
+    test: Share = Field(
+        default=0.2, description="Share of all images held out for the test, unless the set brings its own."
     )
     split_seed: int = Field(
-        default=0,
-        ge=0,
-        le=2**32 - 1,
-        description="Seed of the draw of the subset, validation and test images.",
+        default=0, ge=0, le=2**32 - 1, description="Seed of the draw of the subset, validation and test images."
     )
     subset: int | None = Field(
         default=None,
@@ -69,12 +62,10 @@ class DataConfig(BaseModel):
     @model_validator(mode="after")
     def _check_name(self) -> "DataConfig":
         broken = []
-        if self.root is None and self.name in ("folder", "npz"):
-            broken.append(f"root is required for data set '{self.name}'")
+        required = {"folder": ("root", "image_size"), "npz": ("root",)}.get(self.name, ())
+        broken += [f"{key} is required for data set '{self.name}'" for key in required if getattr(self, key) is None]
         if self.root is not None and self.name == "digits":
             broken.append(f"root is not allowed for data set 'digits', but is '{self.root}'")
-        if self.image_size is None and self.name == "folder":
-            broken.append("image_size is required for data set 'folder'")
         for key in ("image_size", "channels"):
             value = getattr(self, key)
             if self.name != "folder" and key in self.model_fields_set and value is not None:
@@ -157,10 +148,9 @@ def load(config: DataConfig) -> ImageData:
     missing or damaged, and for classes too small to be divided.
     """
     source = _open(config)
-    divided = _divide(config, source.labels, source.class_names)
     parts = {
         part: Split(np.ascontiguousarray(source.read(pool, indices)), source.labels[pool][indices])
-        for part, (pool, indices) in divided.items()
+        for part, (pool, indices) in _divide(config, source).items()
     }
     mean, std = _statistics(parts["train"].images)
     return ImageData(source.name, source.class_names, **parts, mean=mean, std=std, flip=source.flip)
@@ -171,15 +161,9 @@ def summarise(config: DataConfig) -> DataSummary:
 
     The published sets need no files. Raises DataError for the files of a folder or npz set that break a rule.
     """
-    if config.name in KNOWN_SETS:
-        known = KNOWN_SETS[config.name]
-        labels, input_shape = known.labels, known.input_shape
-        class_names = tuple(str(label) for label in range(len(known.train_counts)))
-    else:
-        source = _open(config)
-        labels, input_shape, class_names = source.labels, source.input_shape, source.class_names
-    sizes = {f"{part}_size": len(indices) for part, (_, indices) in _divide(config, labels, class_names).items()}
-    return DataSummary(input_shape, len(class_names), **sizes)
+    source = KNOWN_SETS.get(config.name) or _open(config)
+    sizes = {f"{part}_size": len(indices) for part, (_, indices) in _divide(config, source).items()}
+    return DataSummary(source.input_shape, len(source.class_names), **sizes)
 
 
 def _open(config: DataConfig) -> Source:
@@ -195,18 +179,17 @@ def _open(config: DataConfig) -> Source:
     return open_known(config.name, root)
 
 
-def _divide(
-    config: DataConfig, labels: dict[str, np.ndarray], class_names: tuple[str, ...]
-) -> dict[str, tuple[str, np.ndarray]]:
+def _divide(config: DataConfig, source: Source | KnownSet) -> dict[str, tuple[str, np.ndarray]]:
     """Return for each part the pool it comes from and the sorted indices of its images there.
 
-    `labels` has the pool "train", and "validation" and "test" if the set has them, which stay as they are. The others
-    are held out of "train", the test first, so that neither `subset` nor `validation` changes it.
+    Validation and test stay as they are if the set has them. Otherwise they are held out of the pool "train", the test
+    first, so that neither `subset` nor `validation` changes it.
     """
+    labels = source.labels
     divided = {pool: (pool, np.arange(len(pool_labels))) for pool, pool_labels in labels.items()}
     train = np.arange(len(labels["train"]))
     if "test" not in labels:
-        train, test = _hold_out("test", config, train, labels["train"], class_names)
+        train, test = _hold_out("test", config, train, source)
         divided["test"] = ("train", test)
     if config.subset is not None:
         each = 2 if config.validation > 0 and "validation" not in labels else 1
@@ -218,26 +201,27 @@ def _divide(
             )
         train = train[_draw(labels["train"][train], config.subset, each, config.split_seed)]
     if "validation" not in labels:
-        train, validation = _hold_out("validation", config, train, labels["train"], class_names)
+        train, validation = _hold_out("validation", config, train, source)
         divided["validation"] = ("train", validation)
     return divided | {"train": ("train", train)}
 
 
 def _hold_out(
-    part: str, config: DataConfig, train: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
+    part: str, config: DataConfig, train: np.ndarray, source: Source | KnownSet
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices that stay in train, at least one of every class, and those held out."""
-    share = getattr(config, part)
+    share, names = getattr(config, part), source.class_names
     if share == 0:
         return train, train[:0]
-    counts = np.bincount(labels[train], minlength=len(class_names))
+    labels = source.labels["train"][train]
+    counts = np.bincount(labels, minlength=len(names))
     if counts.min() < 2:
         raise DataError(
             f"every class needs at least 2 images for data.{part} to hold out {share} of them, "
-            f"but class '{class_names[int(counts.argmin())]}' has {counts.min()}"
+            f"but class '{names[int(counts.argmin())]}' has {counts.min()}"
         )
     held_out = max(1, round(share * len(train)))
-    kept = _draw(labels[train], max(len(train) - held_out, len(counts)), 1, config.split_seed)
+    kept = _draw(labels, max(len(train) - held_out, len(counts)), 1, config.split_seed)
     return train[kept], train[~kept]
 
 

@@ -5,9 +5,10 @@ unpickles CIFAR's files, but only after it has checked their md5.
 """
 
 import contextlib
+import functools
 import io
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,11 @@ class KnownSet:
     flip: bool  # a mirrored image keeps its label
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Numbers in place of the names that stand in the files."""
+        return tuple(map(str, range(len(self.train_counts))))
+
+    @functools.cached_property
     def labels(self) -> dict[str, np.ndarray]:
         """Labels (N,) int64 of each pool, ordered by class and not as in the files."""
         pools = {"train": self.train_counts, "test": self.test_counts}
@@ -74,19 +80,9 @@ def open_known(name: str, root: Path) -> Source:
     """
     known = KNOWN_SETS[name]
     class_names, pools = _read_digits() if name == "digits" else _read_torchvision(name, root)
-    channels, height, width = known.input_shape
-    classes = len(known.train_counts)
-    for pool, (images, labels) in pools.items():
-        expected = (len(labels), height, width, channels)
-        if images.shape != expected or images.dtype != np.uint8:
-            found = f"{images.dtype} {images.shape}"
-            raise DataError(f"{root}: {pool} images of '{name}' must be uint8 {expected}, but are {found}")
-        wrong = labels[(labels < 0) | (labels >= classes)]
-        if len(wrong):
-            raise DataError(f"{root}: {pool} labels of '{name}' must be below {classes}, but one is {wrong[0]}")
     return Source(
         name=name,
-        class_names=class_names,
+        class_names=class_names or known.class_names,
         input_shape=known.input_shape,
         flip=known.flip,
         labels={pool: labels for pool, (_, labels) in pools.items()},
@@ -99,7 +95,7 @@ def describe_error(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-Pools = dict[str, tuple[np.ndarray, np.ndarray]]  # pool -> images (N, H, W, C), labels (N,)
+Pools = dict[str, tuple[np.ndarray, np.ndarray]]  # pool -> images (N, H, W, C) uint8, labels (N,) int64
 
 
 def _read_digits() -> tuple[tuple[str, ...], Pools]:
@@ -107,29 +103,42 @@ def _read_digits() -> tuple[tuple[str, ...], Pools]:
 
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    return tuple(str(name) for name in digits.target_names), {"train": (images, digits.target.astype(np.int64))}
+    return (), {"train": (images, digits.target.astype(np.int64))}
 
 
 def _read_torchvision(name: str, root: Path) -> tuple[tuple[str, ...], Pools]:
+    """Return class names, unless they are numbers, and pools. Without progress bars or endless waits for an answer."""
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
-        with _quiet_network():
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             try:
                 return _build_torchvision(name, root, download=False)
             except RuntimeError:  # files are missing or fail their checksum
                 return _build_torchvision(name, root, download=True)
     except Exception as error:  # torchvision raises nearly every kind, down to AssertionError and KeyError
         raise DataError(_explain_missing(name, root, error)) from error
+    finally:
+        socket.setdefaulttimeout(timeout)
 
 
 def _build_torchvision(name: str, root: Path, download: bool) -> tuple[tuple[str, ...], Pools]:
-    kind, pools = _torchvision_class(name), Pools()
+    kind, known, pools = _torchvision_class(name), KNOWN_SETS[name], Pools()
+    channels, height, width = known.input_shape
     for pool in ("train", "test"):
         chosen: dict[str, Any] = {"split": pool} if name == "svhn" else {"train": pool == "train"}
         part = kind(root, **chosen, download=download)
-        images, targets = np.asarray(part.data), part.labels if name == "svhn" else part.targets
-        images = images.transpose(0, 2, 3, 1) if name == "svhn" else images
-        pools[pool] = (images[..., None] if images.ndim == 3 else images, np.asarray(targets, dtype=np.int64))
-    return tuple("0123456789") if name == "svhn" else tuple(part.classes), pools
+        images, labels = np.asarray(part.data), np.asarray(part.labels if name == "svhn" else part.targets, np.int64)
+        images = images.transpose(0, 2, 3, 1) if name == "svhn" else images.reshape(*images.shape[:3], -1)
+        expected = (len(labels), height, width, channels)
+        if images.shape != expected or images.dtype != np.uint8:
+            found = f"{images.dtype} {images.shape}"
+            raise ValueError(f"{pool} images must be uint8 {expected}, but are {found}")
+        wrong = sorted(set(np.unique(labels).tolist()) - set(range(len(known.class_names))))
+        if wrong:
+            raise ValueError(f"{pool} labels must be below {len(known.class_names)}, but one is {wrong[0]}")
+        pools[pool] = images, labels
+    return tuple(getattr(part, "classes", ())), pools
 
 
 def _torchvision_class(name: str) -> Any:
@@ -137,18 +146,6 @@ def _torchvision_class(name: str) -> Any:
 
     kinds = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "svhn": "SVHN", "fashion_mnist": "FashionMNIST"}
     return getattr(datasets, kinds[name])
-
-
-@contextlib.contextmanager
-def _quiet_network() -> Iterator[None]:
-    """Suppress progress bars, and let no download wait for ever."""
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        socket.setdefaulttimeout(timeout)
 
 
 def _explain_missing(name: str, root: Path, error: Exception) -> str:

@@ -145,6 +145,8 @@ def read_images(files: Sequence[Path], size: tuple[int, int], channels: int) -> 
 
     Raises DataError with the name of the first file that can't be read.
     """
+    from PIL import Image, ImageOps
+
     height, width = size
     total = len(files) * height * width * channels
     if total > MAX_BYTES:
@@ -155,29 +157,18 @@ def read_images(files: Sequence[Path], size: tuple[int, int], channels: int) -> 
     images = np.empty((len(files), height, width, channels), dtype=np.uint8)
 
     def read(index: int) -> None:
-        images[index] = _read_image(files[index], size, channels)
-
-    from PIL import Image
+        with _reading(files[index]), Image.open(files[index], formats=IMAGE_FORMATS) as image:
+            if image.mode[0] in "IF":  # PIL would clip these to 255
+                raise DataError(f"an image must have 8 bits per channel, but has PIL's mode {image.mode}")
+            upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+            fitted = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
+            images[index] = np.asarray(fitted).reshape(height, width, channels)
 
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for _ in pool.map(read, range(len(files))):  # raises the first error and cancels the rest
-            pass
+        list(pool.map(read, range(len(files))))  # raises the first error and cancels the rest
     return images
-
-
-def _read_image(file: Path, size: tuple[int, int], channels: int) -> np.ndarray:
-    """Read one image, upright, as (H, W, channels) uint8."""
-    from PIL import Image, ImageOps
-
-    with _reading(file), Image.open(file, formats=IMAGE_FORMATS) as image:
-        if image.mode[0] in "IF":  # PIL would clip these to 255
-            raise DataError(f"an image must have 8 bits per channel, but has PIL's mode {image.mode}")
-        upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
-        height, width = size
-        fitted = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
-        return np.asarray(fitted).reshape(height, width, channels)
 
 
 def _image_shape(archive: zipfile.ZipFile, key: str) -> tuple[int, ...]:

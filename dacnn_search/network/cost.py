@@ -20,8 +20,6 @@ __all__ = [
     "count_parameters",
     "estimate_cost",
     "gpu_step_seconds",
-    "largest_activation",
-    "section_activations",
     "tensor_shapes",
     "training_seconds",
     "training_work",
@@ -46,23 +44,36 @@ class Cost:
     macs: int  # multiply-accumulates of convolutions and classifier in one forward pass of one image
     activations: int  # scalars that one image keeps in memory between forward and backward pass
     file_bytes: int  # of its parameters as a float32 safetensors file
+    largest_activation: int  # scalars of one image in the largest output of a layer
+    recomputed_activations: int  # `activations` if sections keep only their inputs, beside the largest of them
 
 
 @functools.lru_cache(maxsize=20_000)
 def estimate_cost(architecture: Architecture, input_shape: InputShape, num_classes: int) -> Cost:
     """Return the cost of a network on images of `input_shape` (channels, height, width).
 
+    Operations keep part of their input or output for the backward pass: batch norm its input, ReLU its output (also the
+    next convolution's input), max pooling its output and, per output pixel, 8 bytes of index (two scalars).
+
     Raises ArchitectureError if the image has fewer halvings than the network has poolings.
     """
     architecture.check_image_size(*input_shape[1:])
     shapes = list(tensor_shapes(architecture, input_shape[0], num_classes))
     parameters = sum(math.prod(shape) for _, shape in shapes)
-    sections = section_activations(architecture, input_shape)
+    pixels, widths = _section_pixels(architecture, input_shape), [section.width for section in architecture.sections]
+    outputs = [size * width for size, width in zip(pixels, widths, strict=True)]
+    entering = [math.prod(input_shape), *outputs[:-1]]
+    inside = [0, *(3 * size * width for size, width in zip(pixels[1:], widths[:-1], strict=True))]
+    for section, kernel, _, (width, *_) in _convolutions(architecture, input_shape[0]):
+        kept = architecture.batch_norm + ("projection" not in kernel)  # a projection has no ReLU of its own
+        inside[section] += pixels[section] * width * kept
     return Cost(
         parameters=parameters,
         macs=count_macs(architecture, input_shape, num_classes),
-        activations=sections[0][0] + sum(inside for _, inside in sections) + architecture.sections[-1].width,
+        activations=entering[0] + sum(inside) + widths[-1],
         file_bytes=BYTES_PER_WEIGHT * parameters + _header_bytes(shapes),
+        largest_activation=max(outputs),
+        recomputed_activations=sum(entering) + max(inside),
     )
 
 
@@ -97,28 +108,6 @@ def tensor_shapes(
             yield f"{norm}.bias", shape[:1]
     yield "classifier.weight", (num_classes, architecture.sections[-1].width)
     yield "classifier.bias", (num_classes,)
-
-
-def section_activations(architecture: Architecture, input_shape: InputShape) -> list[tuple[int, int]]:
-    """Return for each section the scalars of one image that enter it, and those it keeps inside for the backward pass.
-
-    Operations keep part of their input or output: batch norm its input, ReLU its output (also the next convolution's
-    input), max pooling its output and, per output pixel, 8 bytes of index (two scalars).
-    """
-    pixels = _section_pixels(architecture, input_shape)
-    pooled = [(index, section.width) for index, section in enumerate(architecture.sections[:-1])]
-    entering = [math.prod(input_shape), *(pixels[index] * width for index, width in pooled)]
-    inside = [0, *(3 * pixels[index + 1] * width for index, width in pooled)]
-    for section, kernel, _, (width, *_) in _convolutions(architecture, input_shape[0]):
-        outputs = architecture.batch_norm + ("projection" not in kernel)  # a projection has no ReLU of its own
-        inside[section] += pixels[section] * width * outputs
-    return list(zip(entering, inside, strict=True))
-
-
-def largest_activation(architecture: Architecture, input_shape: InputShape) -> int:
-    """Return the scalars of one image in the largest output of a layer."""
-    pixels = _section_pixels(architecture, input_shape)
-    return max(size * section.width for size, section in zip(pixels, architecture.sections, strict=True))
 
 
 def training_seconds(

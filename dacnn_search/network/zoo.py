@@ -2,18 +2,6 @@
 
 Huang, Dwivedi and Roig, "Deep Anchored Convolutional Neural Networks", 2019. Every network is an `Architecture` for
 images of 32x32 pixels. `docs/paper.md` lists what the paper leaves open and our choices.
-
-| name | network |
-|---|---|
-| `dacnn3` ... `dacnn34` | plain: one kernel, 128 wide; the number is that of shared layers |
-| `dacnn3-no-bn` ... | the same without batch norm (Table 1) |
-| `free3` ... `free34` | the same with a kernel of its own in every layer (Table 2) |
-| `dacnn18-reg` ... | plain with a regulator after every layer (Tables 5 and 6) |
-| `dacnn18-reg-section1` ... | plain with a regulator after every block of one section (Table 4) |
-| `dacnn18-reg-all`, `dacnn18-reg-none` | the same for all sections and for none |
-| `dacnn14-mix` ... | mixed: one kernel per section, 64-128-256-512 wide (Table 3) |
-| `dacnn18-mix-reg` ... | mixed with a regulator after every block (Tables 6 to 8) |
-| `vgg`, `resnet18`, `resnet34` | the templates: a kernel per layer, max pooling, one fully connected layer |
 """
 
 import difflib
@@ -65,16 +53,21 @@ def names() -> tuple[str, ...]:
 
 
 def _networks() -> dict[str, Architecture]:
+    # Plain: one kernel, 128 wide; the number is that of shared layers. Without batch norm in Table 1, with a kernel of
+    # its own in every layer in Table 2, with a regulator after every layer in Tables 5 and 6.
     plain = {f"dacnn{n}": _plain(depths) for n, depths in PLAIN_DEPTHS.items()}
     bare = {f"dacnn{n}-no-bn": _plain(depths, batch_norm=False) for n, depths in PLAIN_DEPTHS.items()}
     free = {f"free{n}": _plain(depths, sharing="none") for n, depths in PLAIN_DEPTHS.items()}
     regulated = {f"dacnn{n}-reg": _plain(PLAIN_DEPTHS[n], repeat("layer")) for n in (18, 24, 34)}
+    # Plain, with a regulator after every block of these sections.
     table_4 = {"none": (), "section1": (1,), "section2": (2,), "section3": (3,), "section4": (4,), "all": (1, 2, 3, 4)}
     for name, chosen in table_4.items():
         regulators: list[Regulators] = ["block" if number in chosen else "none" for number in (1, 2, 3, 4)]
         regulated[f"dacnn18-reg-{name}"] = _plain(TABLE_4_DEPTHS, regulators)
+    # Mixed: one kernel per section (Table 3), with a regulator after every block in Tables 6 to 8.
     mixed = {f"dacnn{n}-mix": _mixed(depths) for n, depths in MIXED_DEPTHS.items()}
     mixed_regulated = {f"dacnn{n}-mix-reg": _mixed(MIXED_DEPTHS[n], "block") for n in (18, 34)}
+    # The templates: a kernel per layer, max pooling, one fully connected layer.
     templates = {
         "vgg": Architecture(tuple(map(Section, VGG_DEPTHS, VGG_WIDTHS)), "none"),
         "resnet18": _mixed(MIXED_DEPTHS[18], sharing="none"),

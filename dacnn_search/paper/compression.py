@@ -14,6 +14,7 @@ from dacnn_search.paper.markup import markdown_table
 __all__ = ["compression_report", "measure", "prune_ratio", "reference_for"]
 
 Metrics = Mapping[str, Any]  # of a network, as in `metrics.json`; its `training` is empty if it was not trained
+TEST_SET, CONDITIONS = ("data", "test_images"), ("data", "train_images", "recipe")  # of a training
 
 
 def compression_report(folders: Sequence[Path], against: str, trained: Path | None = None) -> str:
@@ -29,14 +30,14 @@ def compression_report(folders: Sequence[Path], against: str, trained: Path | No
             f"\n{against} has no accuracy here: no training of it on the same data by the same recipe was found"
             f"{f' in {trained}' if trained else ''}; a folder of a trained network can be named instead.\n"
         )
-    if any(_test_set(network) != _test_set(reference) for network, reference in pairs):
+    if any(not _are_alike(*pair, TEST_SET) for pair in pairs):
         text += "\nNo accuracy drop is told between networks that were tested on different data.\n"
     return text
 
 
 def _row(network: Metrics, reference: Metrics) -> dict[str, str]:
     accuracy, other = (each["training"].get("test_accuracy") for each in (network, reference))
-    comparable = None not in (accuracy, other) and _test_set(network) == _test_set(reference)
+    comparable = None not in (accuracy, other) and _are_alike(network, reference, TEST_SET)
     return {
         "network": network["name"],
         "reference": reference["name"],
@@ -50,8 +51,8 @@ def _row(network: Metrics, reference: Metrics) -> dict[str, str]:
     }
 
 
-def _test_set(network: Metrics) -> tuple[Any, ...]:
-    return tuple(network["training"].get(key) for key in ("data", "test_images"))
+def _are_alike(a: Metrics, b: Metrics, keys: Sequence[str]) -> bool:
+    return all(a["training"].get(key) == b["training"].get(key) for key in keys)
 
 
 def prune_ratio(parameters: int, reference: int) -> float:
@@ -64,7 +65,7 @@ def measure(folder: Path) -> Metrics:
 
     Raises InputError if the folder is not a network's, or lacks sizes or weights.
     """
-    metrics = {"training": {}, **read_metrics(folder)}
+    metrics = _read(folder)
     for key in ("parameters", "macs"):
         if key not in metrics:
             raise InputError(f"{folder / METRICS}: must have the size of the network, but lacks {key!r}")
@@ -90,20 +91,15 @@ def reference_for(against: str, like: Path, trained: Path | None = None) -> Metr
         raise InputError(
             f"the reference must be the folder of a trained network or one of {', '.join(names())}, but is {against!r}"
         )
-    metrics = {"training": {}, **read_metrics(like)}
+    network = _read(like)
     _, reference = describe_network(get(against), read_input(like), against)
-    known = [read_metrics(path.parent) for path in sorted(trained.glob(f"*/{METRICS}"))] if trained else []
-    tested = [
-        other["training"]["test_accuracy"]
-        for other in known
-        if other["fingerprint"] == reference["fingerprint"]
-        and _conditions(other) == _conditions(metrics) != {}
-        and other["training"]["test_accuracy"] is not None
-    ]
+    paths = sorted(trained.glob(f"*/{METRICS}")) if trained and network["training"] else []
+    known = [other for path in paths if (other := _read(path.parent))["fingerprint"] == reference["fingerprint"]]
+    scores = [other["training"].get("test_accuracy") for other in known if _are_alike(other, network, CONDITIONS)]
+    tested = [score for score in scores if score is not None]
     accuracy = statistics.fmean(tested) if tested else None
-    return {**reference, "training": {**metrics["training"], "test_accuracy": accuracy}}
+    return {**reference, "training": {**network["training"], "test_accuracy": accuracy}}
 
 
-def _conditions(metrics: Metrics) -> dict[str, Any]:
-    """Return what must be equal of two networks that were trained alike; nothing if it was not trained."""
-    return {key: metrics["training"].get(key) for key in ("data", "train_images", "recipe") if metrics.get("training")}
+def _read(folder: Path) -> Metrics:
+    return {"training": {}, **read_metrics(folder)}

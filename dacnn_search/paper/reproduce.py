@@ -23,7 +23,7 @@ from dacnn_search.paper.trainings import PaperData, Task, load_data, network_fol
 from dacnn_search.paper.worker import train_watched
 from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.cluster.slots import Resources, demand_of
-from dacnn_search.search.cluster.tasks import run_tasks, start_task
+from dacnn_search.search.cluster.tasks import run_tasks
 from dacnn_search.search.listener import Listener
 from dacnn_search.storage.checkpoint import Checkpoints
 from dacnn_search.storage.ledger import Ledger
@@ -113,17 +113,16 @@ class _Reproduction:
                 self._images = {data: ray.put(data.images) for data in {task.data for task in missing}}
                 self._slots = session.slots(demand_of(networks, *size, data_bytes=images.nbytes))
                 self._start = self._last_line = time.monotonic()
-                run_tasks(missing, self, self._slots.concurrency, stop)
+                run_tasks(missing, self, train_watched, self._slots, stop)
 
     def write_reports(self) -> list[Path]:
         records = {task.member: task.find(self.ledger.records) for task in self._tasks}
         results = Results(self.conditions, records, self.data)
         return [write_report(experiment, results, self.results) for experiment in self.experiments]
 
-    def start(self, task: Task) -> Any:
-        state = self._checkpoints.load(task.key)
-        values = (task.architecture, task.recipe, task.seed, self._slots, state, CHECKPOINT_SECONDS)
-        return start_task(train_watched, self._slots, self._images[task.data], *values)
+    def arguments(self, task: Task) -> tuple[Any, ...]:
+        images, state = self._images[task.data], self._checkpoints.load(task.key)
+        return images, task.architecture, task.recipe, task.seed, self._slots, state, CHECKPOINT_SECONDS
 
     def progressed(self, task: Task, message: Mapping[str, Any]) -> None:
         epoch, epochs = message["epoch"], task.recipe.epochs

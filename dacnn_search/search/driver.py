@@ -5,22 +5,22 @@ A trial is in the ledger, on disk, before anyone else hears of it.
 
 import re
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dacnn_search.search.listener import Listener, Snapshot
 from dacnn_search.search.remaining import RemainingTime
 from dacnn_search.search.report import ReportWriter
-from dacnn_search.search.sampler.proposals import Proposer
+from dacnn_search.search.sampler.proposals import Proposal, Proposer
 from dacnn_search.search.stopping import RULES, StoppingRule
-from dacnn_search.search.trial import OpenTrials, Trial, progress_in, training_seed, what_is_missing
+from dacnn_search.search.trial import Trial, progress_in, training_seed, what_is_missing
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SearchSettings
 from dacnn_search.storage.checkpoint import Checkpoints
 from dacnn_search.storage.front import Record, best_under, front_of
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.run_directory import RunDirectory
-from dacnn_search.training.recipe import Recipe
 
 __all__ = ["Search"]
 
@@ -51,10 +51,12 @@ class Search:
         self.failure: str | None = None  # why the search can't go on
         self.exhausted = False  # every network of the space has been proposed
         self.looks_ahead = False  # make the next proposal while trials run
+        self.running: dict[str, Trial] = {}  # by key
+        self.remaining = RemainingTime(ledger.records, settings.trials)
         self._ledger = ledger
         self._listener = listener
         self._proposer = Proposer(space, settings, ledger, proposed)
-        self._open = OpenTrials(self._proposer.reopened)
+        self._waiting = deque(map(Trial, self._proposer.reopened))  # to be trained again, or by a further seed
         self._checkpoints = Checkpoints(run.checkpoints)
         self._report = ReportWriter(run, space, listener)
         self._epochs = self.recipe.epochs
@@ -62,32 +64,20 @@ class Search:
         self._scale = run.scale
         self._front = front_of(ledger.records)
         self._hypervolume = self._scale.hypervolume(self._front)
-        self._clock = Clock(max((record["finished"] for record in ledger.records), default=0.0))
-        self._remaining = RemainingTime(ledger.records, settings.trials)
+        self._begun = time.monotonic() - max((record["finished"] for record in ledger.records), default=0.0)
         listener.update(self.snapshot())
-
-    def begin(self, recipe: Recipe, concurrency: int, seconds_per_trial: float | None) -> None:
-        """Take note of how trials will be trained, how many at once, and how long one is expected to take."""
-        self.recipe = recipe
-        self.looks_ahead = concurrency > 1  # a single worker gains more from a proposal that knows its last result
-        self._remaining.expect(seconds_per_trial, concurrency)
 
     # Where the search stands.
 
     @property
     def elapsed(self) -> float:
         """Seconds of search, summed over the sessions of a resumed search."""
-        return self._clock.elapsed
+        return time.monotonic() - self._begun
 
     @property
     def finished(self) -> int:
         """How many trials have ended."""
         return len(self._ledger.records)
-
-    @property
-    def running(self) -> Mapping[str, Trial]:
-        """The running trials by key."""
-        return self._open.running
 
     @property
     def stops(self) -> bool:
@@ -102,7 +92,7 @@ class Search:
     @property
     def full(self) -> bool:
         """Whether no new proposals are needed: as many trials as wanted have ended, run or wait to be run again."""
-        return self.exhausted or self.finished + len(self._open) >= self.settings.trials
+        return self.exhausted or self.finished + len(self.running) + len(self._waiting) >= self.settings.trials
 
     @property
     def over(self) -> bool:
@@ -110,7 +100,7 @@ class Search:
         if self.failure is not None:
             return True
         wanted = self.finished < self.settings.trials
-        return not self.running and (self.late or not wanted or (self.full and not self._open.waiting))
+        return not self.running and (self.late or not wanted or (self.full and not self._waiting))
 
     def snapshot(self, state: str = "searching", message: str | None = None) -> Snapshot:
         """Return where the search stands, for the listener and `status.json`."""
@@ -131,12 +121,12 @@ class Search:
     def propose(self, key: str) -> dict[str, Any] | None:
         """Return the config of the next trial, to be known as `key`; None if there is none now."""
         if self.failure is None and self.late:
-            self._record_candidates()
+            self._record_candidates(running=False)
         trial = self._next_trial()
         if trial is None:
             return None
         trial.started = self.elapsed
-        self._open.running[key] = trial
+        self.running[key] = trial
         if self.looks_ahead and not self.full:
             self._proposer.look_ahead(self.finished)
         self._refresh()
@@ -153,8 +143,8 @@ class Search:
         """Return a trial that waits to be trained again, or a new one."""
         if self.failure is not None or self.late:
             return None
-        if self._open.waiting and self.finished + len(self.running) < self.settings.trials:
-            return self._open.waiting.popleft()
+        if self._waiting and self.finished + len(self.running) < self.settings.trials:
+            return self._waiting.popleft()
         if self.full:
             return None
         try:
@@ -180,8 +170,9 @@ class Search:
             if trial.stopped or epoch["epoch"] <= len(trial.epochs):
                 continue
             trial.epochs.append(epoch)
-            if not trial.confirmed:
-                verdict = self._rule.follow(trial.progress, len(trial.epochs) - 1)
+            progress = trial.progress
+            if not trial.confirmed and len(progress.accuracy) == len(trial.epochs):  # all of them finite
+                verdict = self._rule.judge(progress)
                 trial.stopped, trial.estimate = not verdict.go_on, verdict.estimate
         return not trial.stopped
 
@@ -201,7 +192,7 @@ class Search:
     def finish(self, key: str, result: Mapping[str, Any]) -> None:
         """Take note that a trial has ended by itself or was stopped early."""
         self.goes_on(key, result.get("epochs", []))
-        trial = self._open.running.pop(key, None)
+        trial = self.running.pop(key, None)
         if trial is None:
             return
         trial.result = trial.result or result
@@ -213,19 +204,19 @@ class Search:
         trial.confirmed.append(trial.epochs)
         trial.epochs = []
         if self._needs_confirmation(trial):
-            self._open.waiting.appendleft(trial)
+            self._waiting.appendleft(trial)
             self._tell()
         else:
             self._record(trial)
 
     def lose(self, key: str, reason: str, *, again: bool = True) -> None:
         """Take note that a trial's worker died: train it again, unless that happened too often or would not help."""
-        trial = self._open.running.pop(key, None)
+        trial = self.running.pop(key, None)
         if trial is None:
             return
         if again and trial.attempts < ATTEMPTS:
             trial.begin_again()
-            self._open.waiting.append(trial)
+            self._waiting.append(trial)
             self.say(f"trial {trial.proposal.trial}: {reason}; it is trained again")
         else:
             times = f" {trial.attempts} times" if trial.attempts > 1 else ""
@@ -239,17 +230,15 @@ class Search:
 
     def interrupt(self) -> None:
         """Give up what runs, for now: a resumed search trains it again, unless it only lacks confirmation."""
-        self.end("interrupted")
+        self._record_candidates()
         for trial in self.running.values():
-            epochs = f"{len(trial.epochs)} of {self._epochs} epochs"
-            self.say(f"trial {trial.proposal.trial} interrupted after {epochs}")
-            self._open.waiting.append(trial)
+            self.say(f"trial {trial.proposal.trial} interrupted after {len(trial.epochs)} of {self._epochs} epochs")
+        self._waiting.extend(self.running.values())
+        self.running.clear()
         self.end("interrupted")
-        self._open.running.clear()
 
     def end(self, state: str, message: str | None = None) -> None:
         """Record trials that only lack confirmation, and report how the search ended."""
-        self._open.stop_candidates()
         self._record_candidates()
         if message is None and self.exhausted and self.finished < self.settings.trials:
             message = "every network of the space has been tried"
@@ -259,8 +248,8 @@ class Search:
         """Bring everything that is derived from the ledger up to date."""
         proposal = self._proposer.close()
         if proposal is not None:
-            self._open.waiting.append(Trial(proposal))
-        self._report.close(self._ledger.records, self._open.proposals())
+            self._waiting.append(Trial(proposal))
+        self._report.close(self._ledger.records, self._unfinished)
 
     def _needs_confirmation(self, trial: Trial) -> bool:
         """Return whether a trial that would be on the front has to be trained by another seed before it is."""
@@ -269,9 +258,12 @@ class Search:
         rival = best_under(self._front, trial.proposal.cost.parameters)
         return rival is None or trial.accuracy > rival["accuracy"]
 
-    def _record_candidates(self) -> None:
-        """Record the waiting trials that only lack confirmation as they stand."""
-        for trial in self._open.take_candidates():
+    def _record_candidates(self, running: bool = True) -> None:
+        """Record trials that only lack confirmation as they stand."""
+        for key in [key for key, trial in self.running.items() if running and trial.confirmed]:
+            self._waiting.append(self.running.pop(key))
+        for trial in [trial for trial in self._waiting if trial.confirmed]:
+            self._waiting.remove(trial)
             self._record(trial)
 
     def _record(self, trial: Trial, reason: str | None = None) -> None:
@@ -282,7 +274,7 @@ class Search:
                 trial.record(reason, full=self._epochs, seed=self.settings.seed, elapsed=self.elapsed)
             )
         except OSError as error:  # such as a full disk: what is not on disk has not ended
-            self._open.waiting.append(trial)
+            self._waiting.append(trial)
             self._fail(f"{self.run.trials_file} can't be written: {error.strerror}")
             return
         self._proposer.tell(trial.proposal, record)
@@ -293,7 +285,7 @@ class Search:
         if repeated := repeated_failure(self._ledger.records):
             self._fail(repeated)
         self._listener.finished(record)
-        if correction := self._remaining.correction():
+        if correction := self.remaining.correction():
             self.say(correction)
         self._tell()
         self._refresh()
@@ -307,10 +299,17 @@ class Search:
         self._report.write_status(snapshot)
 
     def _refresh(self) -> None:
-        self._report.refresh(self._ledger.records, self._open.proposals())
+        self._report.refresh(self._ledger.records, self._unfinished)
+
+    @property
+    def _unfinished(self) -> list[tuple[Proposal, bool]]:
+        """The proposals that have not ended in the order of their numbers, and whether each is being trained."""
+        running = [(trial.proposal, True) for trial in self.running.values()]
+        waiting = [(trial.proposal, False) for trial in self._waiting]
+        return sorted(running + waiting, key=lambda pair: pair[0].trial)
 
     def _seconds_left(self) -> float | None:
-        left, budget = self._remaining.seconds(), self.settings.time_budget
+        left, budget = self.remaining.seconds(), self.settings.time_budget
         return left if left is None or budget is None else max(0.0, min(left, budget - self.elapsed))
 
     def _running_trial(self, trial: Trial) -> dict[str, Any]:
@@ -322,22 +321,6 @@ class Search:
             "epochs": self._epochs,
             "accuracy": trial.epochs[-1].get("validation_accuracy") if trial.epochs else None,
         }
-
-
-class Clock:
-    """Seconds of search, by a clock that never goes back.
-
-    Args:
-        before: The seconds of earlier sessions.
-    """
-
-    def __init__(self, before: float) -> None:
-        self._before = before
-        self._begun = time.monotonic()
-
-    @property
-    def elapsed(self) -> float:
-        return self._before + time.monotonic() - self._begun
 
 
 def repeated_failure(records: Sequence[Record]) -> str | None:

@@ -1,6 +1,6 @@
 """Fix the precision of all trainings of a run: measured once, by a worker, and kept in `environment.json`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -14,7 +14,7 @@ from dacnn_search.storage.run_directory import RunDirectory
 from dacnn_search.training.recipe import Recipe
 from dacnn_search.training.speed import Speed
 
-__all__ = ["expected_seconds", "fix_run_precision", "measure_precision"]
+__all__ = ["expected_seconds", "fix_run_precision"]
 
 
 def fix_run_precision(
@@ -22,39 +22,40 @@ def fix_run_precision(
     recipe: Recipe,
     networks: Sequence[Architecture],
     slots: Slots,
-    measure: Callable[..., Mapping[str, Any]] | None = None,
-) -> Recipe:
-    """Return a recipe with its precision `auto` replaced by the run's, which is measured if the run has none.
+) -> Callable[[], Recipe]:
+    """Return a function that returns a recipe with its precision `auto` replaced by the run's.
 
-    Where it can't be measured, as workers die, the recipe stays as it is, and each worker measures for itself.
+    If the run has none, a worker begins to measure it; the function waits for the answer. Where it can't be measured,
+    as workers die, the recipe stays as it is, and each worker measures for itself.
 
     Args:
         run: The run; its `environment.json` gets `precision` and, measured on a CPU, `speed`.
         recipe: How the networks are trained.
         networks: Networks that are going to be trained, or some like them.
         slots: What each training gets.
-        measure: In place of `measure_precision`.
     """
-    if recipe.precision != "auto":
-        return recipe
     environment = run.environment
-    precision = environment.get("precision")
-    if precision not in ("float32", "bfloat16"):
-        data = environment["data"]
-        task = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)
-        shape, classes = tuple(data["input_shape"]), data["num_classes"]
+    precision = environment.get("precision") if recipe.precision == "auto" else recipe.precision
+    if precision in ("float32", "bfloat16"):
+        return lambda: recipe.model_copy(update={"precision": precision})
+    task = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)
+    shape, classes = tuple(environment["data"]["input_shape"]), environment["data"]["num_classes"]
+    answer = task(_measure_precision).remote(networks, shape, classes, recipe, slots)
+
+    def fixed() -> Recipe:
         try:
-            measured = ray.get(task(measure or measure_precision).remote(networks, shape, classes, recipe, slots))
+            measured = ray.get(answer)
         except ray.exceptions.RayTaskError:
             raise
         except ray.exceptions.RayError:  # its worker died
             return recipe
         run.set_environment(**measured)
-        precision = measured["precision"]
-    return recipe.model_copy(update={"precision": precision})
+        return recipe.model_copy(update={"precision": measured["precision"]})
+
+    return fixed
 
 
-def measure_precision(
+def _measure_precision(
     networks: Sequence[Architecture], input_shape: InputShape, num_classes: int, recipe: Recipe, slots: Slots
 ) -> dict[str, Any]:
     """Return what `environment.json` says of the device of this worker: `precision` and the `speed` of a CPU."""
@@ -69,12 +70,13 @@ def measure_precision(
 
 
 def expected_seconds(
-    run: RunDirectory, space: SearchSpace, recipe: Recipe, networks: Sequence[Architecture]
+    run: RunDirectory, space: SearchSpace, precision: str, networks: Sequence[Architecture]
 ) -> float | None:
     """Return what a trial takes on one CPU thread by the speed that was measured; None if it was not."""
     measured = run.environment.get("speed")
     if not measured:
         return None
-    rate, images = Speed.model_validate(measured).rate(recipe.precision), recipe.epochs * space.summary.train_size
+    recipe = space.settings.recipe
+    rate, images = Speed.model_validate(measured).rate(precision), recipe.epochs * space.summary.train_size
     shape, classes = space.input_shape, space.num_classes
     return fmean(training_seconds(n, shape, classes, images, recipe.batch_size, rate) for n in networks)

@@ -18,7 +18,7 @@ from dacnn_search.data.dataset import ImageData, load
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.cluster.slots import Demand, Resources, Share, Slots, demand_of, most_excess
-from dacnn_search.search.cluster.tasks import run_tasks, start_task, train_fully
+from dacnn_search.search.cluster.tasks import run_tasks, train_fully
 from dacnn_search.search.listener import Listener
 from dacnn_search.search.precision import fix_run_precision
 from dacnn_search.search.report import snapshot_of, write_status
@@ -97,18 +97,14 @@ def retrain(
 
 
 def retrain_in_session(
-    run: RunDirectory,
-    session: RaySession,
-    *,
-    listener: Listener,
-    top: int | None = None,
-    epochs: int | None = None,
-    seeds: int | None = None,
-    repair: bool = False,
+    run: RunDirectory, session: RaySession, *, listener: Listener, repair: bool = False, **given: int | None
 ) -> list[dict[str, Any]]:
-    """Do what `retrain` does, on Ray that may have been started for the search before."""
+    """Do what `retrain` does, on Ray that may have been started for the search before.
+
+    Args:
+        given: `top`, `epochs` and `seeds` instead of the space's.
+    """
     space = run.space
-    given = {"top": top, "epochs": epochs, "seeds": seeds}
     settings = space.settings.retrain.model_copy(update={k: v for k, v in given.items() if v is not None})
     recipe = settings.full_recipe(space.settings.recipe)
     if not run.front:
@@ -120,15 +116,14 @@ def retrain_in_session(
     ):
         if trainings := _missing_trainings(run, settings, recipe, ledger.records):
             data = load(space.settings.data).with_validation_in_train()
-            slots = session.slots(_demand(trainings, run, data, recipe))
             networks = [Architecture.from_dict(training.record["architecture"]) for training in trainings]
-            fixed = fix_run_precision(run, recipe, networks, slots)
-            progress = _Progress(run, len(trainings), recipe.epochs, listener)
-            handler = _Handler(run, recipe, fixed, ledger, data, slots, progress)
-            with progress.told():
-                run_tasks(trainings, handler, slots.concurrency, stop)
-                if len(handler.failures) == len(trainings):
-                    raise DacnnSearchError(handler.failures[0])
+            slots = session.slots(_demand(networks, run, data, recipe))
+            fixed = fix_run_precision(run, recipe, networks, slots)()
+            retraining = _Retraining(run, recipe, fixed, ledger, data, slots, listener, len(trainings))
+            with retraining.reported():
+                run_tasks(trainings, retraining, train_fully, slots, stop)
+                if len(retraining.failures) == len(trainings):
+                    raise DacnnSearchError(retraining.failures[0])
         if judgement := judge(run.networks):
             listener.say(judgement)
         chosen = {record["fingerprint"] for record in spread(run.front, settings.top)}
@@ -155,115 +150,86 @@ def _missing_trainings(
     return sorted({training.key: training for training in missing}.values(), key=lambda t: -t.record["macs"])
 
 
-def _demand(trainings: Sequence[FullTraining], run: RunDirectory, data: ImageData, recipe: Recipe) -> Demand:
+def _demand(networks: Sequence[Architecture], run: RunDirectory, data: ImageData, recipe: Recipe) -> Demand:
     """Return what the trainings need: the estimate, raised by what the search's trials took in excess of theirs."""
     images = (data.input_shape, data.num_classes)
-    networks = [Architecture.from_dict(training.record["architecture"]) for training in trainings]
     factor = most_excess(run.records, *images, run.space.settings.recipe)
     return demand_of(networks, *images, recipe, data_bytes=data.nbytes, factor=factor)
 
 
-class _Handler:
-    """Starts trainings as Ray tasks, keeps their checkpoints and results, and reports on them."""
+@dataclass(eq=False)
+class _Retraining:
+    """Starts trainings as Ray tasks; keeps their checkpoints, weights and records; reports on them.
 
-    def __init__(
-        self,
-        run: RunDirectory,
-        recipe: Recipe,
-        fixed: Recipe,
-        ledger: Ledger,
-        data: ImageData,
-        slots: Slots,
-        progress: "_Progress",
-    ) -> None:
+    A training is known by the `recipe` on any machine; `fixed` is the recipe with the precision of this run.
+    """
+
+    run: RunDirectory
+    recipe: Recipe
+    fixed: Recipe
+    ledger: Ledger
+    data: ImageData
+    slots: Slots
+    listener: Listener
+    trainings: int
+
+    def __post_init__(self) -> None:
         self.failures: list[str] = []
-        self._run = run
-        self._recipe = recipe  # as it is recorded, so that a training is known by it on any machine
-        self._fixed = fixed  # with the precision of this run
-        self._ledger = ledger
-        self._data = ray.put(data)
-        self._slots = slots
-        self._progress = progress
-        self._checkpoints = Checkpoints(run.checkpoints)
+        self._data = ray.put(self.data)
+        self._checkpoints = Checkpoints(self.run.checkpoints)
+        self._search = snapshot_of(self.run, "retraining")
+        self._running: dict[FullTraining, int] = {}  # epochs done
+        self._done = 0
 
-    def start(self, training: FullTraining) -> Any:
-        return start_task(
-            train_fully,
-            self._slots,
-            self._data,
-            training.record["architecture"],
-            self._fixed,
-            training.seed,
-            self._slots,
-            self._checkpoints.load(self._checkpoint_key(training)),
-            CHECKPOINT_SECONDS,
-        )
+    def arguments(self, training: FullTraining) -> tuple[Any, ...]:
+        checkpoint = self._checkpoints.load(self._checkpoint_key(training))
+        architecture = training.record["architecture"]
+        return self._data, architecture, self.fixed, training.seed, self.slots, checkpoint, CHECKPOINT_SECONDS
 
     def progressed(self, training: FullTraining, message: Mapping[str, Any]) -> None:
         if message["checkpoint"]:
-            with _disk_errors_as_ours(self._run.checkpoints):
+            with _disk_errors_as_ours(self.run.checkpoints):
                 self._checkpoints.save(self._checkpoint_key(training), message["epoch"], message["checkpoint"])
-        self._progress.epoch(training, message["epoch"])
+        self._running[training] = message["epoch"]
+        self._tell("retraining")
 
     def finished(self, training: FullTraining, result: dict[str, Any]) -> None:
         """Write the weights, then the record that refers to them."""
-        path = self._run.weights_file(*training.key)
+        path = self.run.weights_file(*training.key)
         copied = ("trial", "fingerprint", "architecture", "parameters", "macs", "accuracy")
         scored = ("test_accuracy", "test_loss", "train_images", "seconds")
         with _disk_errors_as_ours(path.parent):
             path.parent.mkdir(exist_ok=True)
             write_atomic(path, safetensors.numpy.save(result["weights"]))
-            record = self._ledger.append(
+            record = self.ledger.append(
                 {
                     **{name: training.record[name] for name in copied},
                     "seed": training.seed,
-                    "epochs": self._recipe.epochs,
+                    "epochs": self.recipe.epochs,
                     **{name: result[name] for name in scored},
                     "curve": {"train_loss": result["train_loss"]},
-                    "recipe": self._recipe.model_dump(mode="json"),
+                    "recipe": self.recipe.model_dump(mode="json"),
                     "weights_sha256": sha256_of(path),
                     "time": now(),
                 }
             )
         self._checkpoints.drop(self._checkpoint_key(training))
-        self._progress.finished(training, record)
+        self._running.pop(training, None)
+        self._done += 1
+        self.listener.retrained(record)
+        self._tell("retraining")
 
     def lost(self, training: FullTraining) -> None:
-        self._progress.ended(training, f"retraining of trial {training.record['trial']}: its worker process died")
+        self._running.pop(training, None)
+        self.listener.say(f"retraining of trial {training.record['trial']}: its worker process died")
 
     def failed(self, training: FullTraining, reason: str) -> None:
+        self._running.pop(training, None)
         self.failures.append(f"retraining of trial {training.record['trial']} broke: {reason}")
-        self._progress.ended(training, self.failures[-1])
-
-    def _checkpoint_key(self, training: FullTraining) -> str:
-        """Return the key of a training's checkpoints; it includes a hash of the recipe."""
-        recipe = json.dumps(self._recipe.model_dump(mode="json"), sort_keys=True)
-        return f"{training.record['fingerprint']}-{training.seed}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
-
-
-@contextlib.contextmanager
-def _disk_errors_as_ours(folder: Path) -> Iterator[None]:
-    """Raise OSError as DacnnSearchError."""
-    try:
-        yield
-    except OSError as error:
-        raise DacnnSearchError(f"{folder} can't be written: {error.strerror}") from error
-
-
-class _Progress:
-    """Reports the retraining to the listener and in `status.json`."""
-
-    def __init__(self, run: RunDirectory, trainings: int, epochs: int, listener: Listener) -> None:
-        self._run = run
-        self._trainings = trainings
-        self._epochs = epochs
-        self._listener = listener
-        self._search = snapshot_of(run, "retraining")
-        self._running: dict[FullTraining, int] = {}
-        self._done = 0
+        self.listener.say(self.failures[-1])
 
     @contextlib.contextmanager
-    def told(self) -> Iterator[None]:
+    def reported(self) -> Iterator[None]:
         """Report the begin of the retraining, and how it ended."""
         self._tell("retraining")
         try:
@@ -276,34 +242,28 @@ class _Progress:
             raise
         self._tell("finished")
 
-    def epoch(self, training: FullTraining, epoch: int) -> None:
-        self._running[training] = epoch
-        self._tell("retraining")
-
-    def finished(self, training: FullTraining, record: Mapping[str, Any]) -> None:
-        self._running.pop(training, None)
-        self._done += 1
-        self._listener.retrained(record)
-        self._tell("retraining")
-
-    def ended(self, training: FullTraining, message: str) -> None:
-        """Report a training that lost its worker or is given up."""
-        self._running.pop(training, None)
-        self._listener.say(message)
-
     def _tell(self, state: str, message: str | None = None) -> None:
         running = [
             {name: training.record[name] for name in ("trial", "fingerprint", "parameters")}
-            | {"epoch": epoch, "epochs": self._epochs, "accuracy": None}
+            | {"epoch": epoch, "epochs": self.recipe.epochs, "accuracy": None}
             for training, epoch in self._running.items()
         ]
-        snapshot = replace(
-            self._search,
-            state=state,
-            message=message,
-            running=running,
-            retraining={"finished": self._done, "trainings": self._trainings},
-        )
+        progress = {"finished": self._done, "trainings": self.trainings}
+        snapshot = replace(self._search, state=state, message=message, running=running, retraining=progress)
         with contextlib.suppress(OSError):  # the status is for others; nothing depends on it
-            write_status(self._run, snapshot)
-        self._listener.update(snapshot)
+            write_status(self.run, snapshot)
+        self.listener.update(snapshot)
+
+    def _checkpoint_key(self, training: FullTraining) -> str:
+        """Return the key of a training's checkpoints; it includes a hash of the recipe."""
+        recipe = json.dumps(self.recipe.model_dump(mode="json"), sort_keys=True)
+        return f"{training.record['fingerprint']}-{training.seed}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+
+
+@contextlib.contextmanager
+def _disk_errors_as_ours(folder: Path) -> Iterator[None]:
+    """Raise OSError as DacnnSearchError."""
+    try:
+        yield
+    except OSError as error:
+        raise DacnnSearchError(f"{folder} can't be written: {error.strerror}") from error

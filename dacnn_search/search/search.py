@@ -1,7 +1,8 @@
 """The search: an Optuna study proposes networks, Ray Tune's workers train them, the ledger records them."""
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from dacnn_search.common.interrupt import orderly_end
 from dacnn_search.common.units import format_duration
 from dacnn_search.data.dataset import load
 from dacnn_search.search.cluster.ray_cluster import RaySession
-from dacnn_search.search.cluster.slots import demand_of_space, draw_networks
+from dacnn_search.search.cluster.slots import Slots, demand_of_space, draw_networks
 from dacnn_search.search.driver import Search
 from dacnn_search.search.listener import Listener
 from dacnn_search.search.precision import expected_seconds, fix_run_precision
@@ -90,13 +91,26 @@ def search_in_session(
             left = settings.trials - search.finished
             slots = session.slots(demand_of_space(space, left, data.nbytes, run.records))
             _keep_settings(request, run)
-            networks = draw_networks(space)
-            recipe = fix_run_precision(run, space.settings.recipe, networks, slots)
-            search.begin(recipe, slots.concurrency, expected_seconds(run, space, recipe, networks))
+            search.looks_ahead = slots.concurrency > 1  # a single worker gains more from a better informed proposal
+            precision = _precision(search, slots)
             callbacks = tracking.begin(run, listener.say) if tracking else []
             verbose = session.resources.verbose
-            drive(search, data, slots, stop, verbose=verbose, callbacks=callbacks, trainable=trainable)
+            drive(search, precision, data, slots, stop, verbose=verbose, callbacks=callbacks, trainable=trainable)
     return run
+
+
+def _precision(search: Search, slots: Slots) -> Callable[[], str]:
+    """Return a function that waits for the precision of the run, and tells the search how long trials may take."""
+    networks = draw_networks(search.space)
+    fixed = fix_run_precision(search.run, search.recipe, networks, slots)
+
+    @functools.cache
+    def precision() -> str:
+        precision: str = fixed().precision
+        search.remaining.expect(expected_seconds(search.run, search.space, precision, networks), slots.concurrency)
+        return precision
+
+    return precision
 
 
 @contextlib.contextmanager

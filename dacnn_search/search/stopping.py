@@ -49,17 +49,10 @@ class StoppingRule:
         """Return whether a trial goes on. It is asked after the last epoch as well, to learn from full curves."""
         return Verdict(True)
 
-    def follow(self, progress: Progress, judged: int = 0) -> Verdict:
-        """Judge a trial after each epoch beyond the first `judged`. Return the first verdict that stops it, if any."""
-        verdicts = [
-            self.judge(replace(progress, accuracy=progress.accuracy[:done], loss=progress.loss[:done]))
-            for done in range(judged + 1, len(progress.accuracy) + 1)
-        ]
-        return next((verdict for verdict in verdicts if not verdict.go_on), Verdict(True))
-
     def learn(self, progress: Progress) -> None:
         """Take note of a trial that ended in an earlier session."""
-        self.follow(progress)
+        for done in range(1, len(progress.accuracy) + 1):
+            self.judge(replace(progress, accuracy=progress.accuracy[:done], loss=progress.loss[:done]))
 
 
 class FrontStopping(StoppingRule):

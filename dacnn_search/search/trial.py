@@ -4,7 +4,6 @@ import hashlib
 import itertools
 import math
 import statistics
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,7 @@ from dacnn_search.search.sampler.proposals import Proposal
 from dacnn_search.search.stopping import Progress
 from dacnn_search.storage.ledger import now
 
-__all__ = ["OpenTrials", "Trial", "progress_in", "training_seed", "what_is_missing"]
+__all__ = ["Trial", "progress_in", "training_seed", "what_is_missing"]
 
 
 @dataclass
@@ -112,38 +111,6 @@ class Trial:
             "recomputes": self.result.get("recomputes", False),
             "duplicates": proposal.duplicates,
         }
-
-
-class OpenTrials:
-    """Trials that were proposed and have not ended: running, by key, or waiting to be trained again.
-
-    A candidate is one that was trained in full, would be on the front, and only lacks confirmation by further seeds.
-    """
-
-    def __init__(self, reopened: Sequence[Proposal]) -> None:
-        self.running: dict[str, Trial] = {}
-        self.waiting = deque(Trial(proposal) for proposal in reopened)
-
-    def __len__(self) -> int:
-        return len(self.running) + len(self.waiting)
-
-    def stop_candidates(self) -> None:
-        """Let candidates that run wait."""
-        for key in [key for key, trial in self.running.items() if trial.confirmed]:
-            self.waiting.append(self.running.pop(key))
-
-    def take_candidates(self) -> list[Trial]:
-        """Remove the candidates that wait, and return them."""
-        candidates = [trial for trial in self.waiting if trial.confirmed]
-        for trial in candidates:
-            self.waiting.remove(trial)
-        return candidates
-
-    def proposals(self) -> list[tuple[Proposal, bool]]:
-        """Return all proposals in the order of their numbers, each with whether it is being trained."""
-        running = [(trial.proposal, True) for trial in self.running.values()]
-        waiting = [(trial.proposal, False) for trial in self.waiting]
-        return sorted(running + waiting, key=lambda pair: pair[0].trial)
 
 
 def training_seed(seed: int, key: str) -> int:

@@ -9,11 +9,10 @@ import dataclasses
 import gc
 import os
 import platform
-import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +56,7 @@ OUT_OF_MEMORY = "out of memory: Ray killed its worker"
 
 def drive(
     search: "Search",
+    precision: Callable[[], str],
     data: ImageData,
     slots: Slots,
     stop: Stop,
@@ -69,6 +69,7 @@ def drive(
 
     Args:
         search: What to train next, and where results go.
+        precision: Returns the precision of all trainings, once it is known.
         data: The images to train on and to validate with.
         slots: How many trials run at once, and what each gets.
         stop: Tells whether a signal has asked for the end.
@@ -79,13 +80,35 @@ def drive(
     Raises KeyboardInterrupt if a signal asks for the end, DacnnSearchError if the search can't go on.
     """
     with stop.polled(), _adapted_tune():
+        worker = tune.with_parameters(
+            trainable,
+            data=data,
+            recipe=search.recipe,
+            slots=slots,
+            checkpoint_seconds=CHECKPOINT_SECONDS,
+            report_seconds=REPORT_SECONDS if search.stops else IDLE_REPORT_SECONDS,
+        )
+        worker = tune.with_resources(worker, {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial})
         while not (search.over or stop.requested):
-            with _temporary_storage() as folder:
-                tuner = _make_tuner(search, data, slots, stop, trainable, folder, verbose, callbacks)
+            with tempfile.TemporaryDirectory(prefix="dacnn-search-", ignore_cleanup_errors=True) as folder:
+                tune_config = tune.TuneConfig(
+                    search_alg=SearchAdapter(search, precision, stop),
+                    scheduler=SearchScheduler(search),
+                    num_samples=-1,
+                    max_concurrent_trials=slots.concurrency,
+                    reuse_actors=True,
+                    trial_name_creator=_trial_name,
+                    trial_dirname_creator=_trial_name,
+                )
+                run_config = tune.RunConfig(
+                    storage_path=folder,
+                    verbose=3 if verbose else 0,
+                    stop=StopWhenAsked(search, stop),
+                    callbacks=list(callbacks),
+                )
                 try:
-                    tuner.fit()
+                    tune.Tuner(worker, tune_config=tune_config, run_config=run_config).fit()
                 except Exception as error:
-                    del tuner
                     _requeue_running_trials(search, error)
     if search.failure:
         search.end("failed", search.failure)
@@ -94,44 +117,6 @@ def drive(
         search.interrupt()
         raise KeyboardInterrupt
     search.end("finished")
-
-
-def _make_tuner(
-    search: "Search",
-    data: ImageData,
-    slots: Slots,
-    stop: Stop,
-    trainable: "type[TrialWorker]",
-    folder: Path,
-    verbose: bool,
-    callbacks: Sequence[Any],
-) -> tune.Tuner:
-    with_data = tune.with_parameters(
-        trainable,
-        data=data,
-        recipe=search.recipe,
-        slots=slots,
-        checkpoint_seconds=CHECKPOINT_SECONDS,
-        report_seconds=REPORT_SECONDS if search.stops else IDLE_REPORT_SECONDS,
-    )
-    return tune.Tuner(
-        tune.with_resources(with_data, {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial}),
-        tune_config=tune.TuneConfig(
-            search_alg=SearchAdapter(search, stop),
-            scheduler=SearchScheduler(search),
-            num_samples=-1,
-            max_concurrent_trials=slots.concurrency,
-            reuse_actors=True,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
-        ),
-        run_config=tune.RunConfig(
-            storage_path=str(folder),
-            verbose=3 if verbose else 0,
-            stop=StopWhenAsked(search, stop),
-            callbacks=list(callbacks),
-        ),
-    )
 
 
 def _trial_name(trial: Any) -> str:
@@ -153,16 +138,6 @@ def _requeue_running_trials(search: "Search", error: Exception) -> None:
     search.say(f"{reason}; it is started again")
     for key in list(search.running):
         search.lose(key, "its worker was stopped")
-
-
-@contextlib.contextmanager
-def _temporary_storage() -> Iterator[Path]:
-    """Provide a folder for Tune's own files, which nobody needs afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="dacnn-search-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -193,19 +168,28 @@ def _adapted_tune() -> Iterator[None]:
             class_cache.DEFAULT_ENV_VARS.update(variables)
 
 
-class SearchAdapter(Searcher):
+class NotPickled:
+    """Keeps a search, with its files and study, out of the state that Tune pickles and nobody reads."""
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return object, ()
+
+
+class SearchAdapter(NotPickled, Searcher):
     """Let Tune ask a `Search` for trials and report how they ended."""
 
-    def __init__(self, search: "Search", stop: Stop) -> None:
+    def __init__(self, search: "Search", precision: Callable[[], str], stop: Stop) -> None:
         super().__init__()
         self._search = search
+        self._precision = precision
         self._stop = stop
 
     def suggest(self, trial_id: str) -> Any:
         config = self._search.propose(trial_id)
         if config is None:  # a running trial may have to be trained again: nothing is final before it ends
             return Searcher.FINISHED if self._search.over else None
-        return {**config, "checkpoint": config["checkpoint"] and CheckpointBytes(config["checkpoint"])}
+        checkpoint = config["checkpoint"] and CheckpointBytes(config["checkpoint"])
+        return {**config, "precision": self._precision(), "checkpoint": checkpoint}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         self._search.progress(trial_id, result, _take_checkpoint(result))
@@ -222,65 +206,39 @@ class SearchAdapter(Searcher):
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: a search is resumed from its ledger."""
 
-    def restore(self, checkpoint_path: str) -> None:
-        """Do nothing, as in `save`."""
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return nothing: Tune pickles its state, where the search's files and study do not belong."""
-        return {}
-
-
-class SearchScheduler(FIFOScheduler):
-    """Start trials in order and stop those early that the `Search` stops.
-
-    Its stopping rule weighs both objectives, so `TuneConfig` needs neither metric nor mode.
-    """
+class SearchScheduler(NotPickled, FIFOScheduler):
+    """Start trials in order and stop those early that the `Search` stops."""
 
     def __init__(self, search: "Search") -> None:
         super().__init__()
-        self._search: Search | None = search
-
-    @property
-    def metric(self) -> None:
-        """None: there are two objectives."""
-
-    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
-        return True
+        self._search = search
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        goes_on = self._search is None or self._search.goes_on(trial.trial_id, result["epochs"])
+        goes_on = self._search.goes_on(trial.trial_id, result["epochs"])
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Report workers that Ray killed for memory, before Tune reports that they died."""
-        if self._search is None or trial.error_file is None:
+        if trial.error_file is None:
             return
         text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
         if OUT_OF_MEMORY in text or "running low on memory" in text:
             self._search.lose(trial.trial_id, OUT_OF_MEMORY, again=False)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return nothing of the search, as in `SearchAdapter`."""
-        return {"_search": None}
 
-
-class StopWhenAsked(tune.Stopper):
+class StopWhenAsked(NotPickled, tune.Stopper):
     """Stop all trials once the search can't go on or a signal asks for the end."""
 
     def __init__(self, search: "Search", stop: Stop) -> None:
-        self._search: Search | None = search
-        self._stop: Stop | None = stop
+        self._search = search
+        self._stop = stop
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        if self._search is None or self._stop is None:
-            return False
         return self._search.failure is not None or self._stop.requested
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_search": None, "_stop": None}
 
 
 class CheckpointBytes:
@@ -306,21 +264,23 @@ def _take_checkpoint(result: Mapping[str, Any]) -> bytes | None:
 
 
 class TrialWorker(tune.Trainable):
-    """Train the network of a config `{"architecture", "parameters", "seed", "checkpoint"}`, one trial after the other.
+    """Train the network of a `Search.propose` config in the config's precision, one trial after the other.
 
     A step trains one or more epochs, for at least `report_seconds` and a fifth of the training so far, since the worker
     waits between steps. Its result has
 
-    - `epochs`: an `EpochResult` as a dict for each; a training resumed from a checkpoint reports its earlier ones again
+    - `epochs`: an `EpochResult` as a dict for each so far, those before a checkpoint included
     - `done`, and `failure`: why the training can't go on, else None
     - `worker`: host:pid
     - `peak_bytes`: GPU memory beside the data, None on a CPU
     - `recomputes`: whether it computes sections again to save memory
     - `checkpoint`: a `CheckpointBytes` now and then, else None
-    - the scalars of `_scalars`
+    - scalars for trackers
 
     Errors are reported, not raised, so that the process serves the next trial, unless its GPU is lost.
     """
+
+    _process: "WorkerProcess | None" = None  # made in `step`, where errors are reported
 
     def setup(  # type: ignore[override]  # Tune passes what `with_parameters` was given
         self,
@@ -334,7 +294,6 @@ class TrialWorker(tune.Trainable):
         self._recipe = recipe
         self._images = data
         self._slots = slots
-        self._process: WorkerProcess | None = None  # made in `step`, where errors are reported
         self._checkpoint_seconds = checkpoint_seconds
         self._report_seconds = report_seconds
         self.reset_config(config)
@@ -342,39 +301,45 @@ class TrialWorker(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._config = new_config
         self._training: Training | None = None
-        self._history: list[dict[str, Any]] = []  # of all epochs
-        self._checkpoint_time = time.monotonic()
+        self._epochs: list[dict[str, Any]] = []
+        self._saved = time.monotonic()  # when the last checkpoint was made
         return True
 
     def step(self) -> dict[str, Any]:
-        epochs: list[dict[str, Any]] = []
         failure = None
-        start = time.perf_counter()
         try:
-            if self._training is None:
-                self._training = self._start_training()
-                epochs += self._history
-            enough = max(self._report_seconds, REPORT_SHARE * sum(epoch["seconds"] for epoch in self._history))
-            while not self._training.finished and time.perf_counter() - start < enough:
-                epochs.append(dataclasses.asdict(self._training.run_epoch()))
-                self._history.append(epochs[-1])
+            self._run_epochs()
         except DacnnSearchError as error:
             failure = str(error)
         except Exception as error:  # a fault of ours must not cost the worker
             if self._slots.gpus_per_trial and not (self._process and self._process.device_works()):
                 raise
             failure = f"{type(error).__name__}: {error}"
-        done = failure is not None or self._training is None or self._training.finished
+        done = failure is not None or len(self._epochs) == self._recipe.epochs
+        process, training = self._process, self._training
+        last = self._epochs[-1] if self._epochs else {}
         return {
-            "epochs": epochs,
+            "epochs": self._epochs,
             "done": done,
             "failure": failure,
             "worker": f"{platform.node()}:{os.getpid()}",
-            "peak_bytes": self._peak_bytes(),
-            "recomputes": self._training is not None and self._training.model.recomputes,
+            "peak_bytes": process.peak_bytes(training.model, self._recipe) if process and training else None,
+            "recomputes": training is not None and training.model.recomputes,
             "checkpoint": None if done else self._checkpoint(),
-            **self._scalars(),
+            "epoch": len(self._epochs),
+            "parameters": self._config["parameters"],
+            "accuracy": last.get("validation_accuracy"),
+            "loss": last.get("validation_loss"),
+            "train_loss": last.get("train_loss"),
         }
+
+    def _run_epochs(self) -> None:
+        start = time.perf_counter()
+        if self._training is None:
+            self._training = self._start_training()
+        enough = max(self._report_seconds, REPORT_SHARE * sum(epoch["seconds"] for epoch in self._epochs))
+        while not self._training.finished and time.perf_counter() - start < enough:
+            self._epochs.append(dataclasses.asdict(self._training.run_epoch()))
 
     def _start_training(self) -> "Training":
         """Start the training of the config, from its checkpoint if there is one."""
@@ -382,41 +347,22 @@ class TrialWorker(tune.Trainable):
 
         if self._process is None:
             self._process = WorkerProcess(self._images, self._slots)
+        recipe = self._recipe.model_copy(update={"precision": self._config["precision"]})
         architecture = Architecture.from_dict(self._config["architecture"])
         checkpoint: CheckpointBytes | None = self._config["checkpoint"]
-        training, self._history = self._process.start_training(
-            architecture, self._recipe, self._config["seed"], checkpoint.data if checkpoint else None
+        training, self._epochs = self._process.start_training(
+            architecture, recipe, self._config["seed"], checkpoint.data if checkpoint else None
         )
         return training
 
     def _checkpoint(self) -> CheckpointBytes | None:
         """Return the state of the training if the last checkpoint is old enough."""
-        if self._training is None or time.monotonic() - self._checkpoint_time < self._checkpoint_seconds:
+        if self._training is None or time.monotonic() < self._saved + self._checkpoint_seconds:
             return None
         from dacnn_search.search.cluster.worker import pack_checkpoint
 
-        checkpoint = CheckpointBytes(pack_checkpoint(self._training, self._history))
-        self._checkpoint_time = time.monotonic()
-        return checkpoint
-
-    def _peak_bytes(self) -> int | None:
-        if self._process is None or self._training is None:
-            return None
-        return self._process.peak_bytes(self._training.model, self._recipe)
-
-    def _scalars(self) -> dict[str, Any]:
-        """Return the state of the training for trackers."""
-        last = self._history[-1] if self._history else {}
-        return {
-            "epoch": len(self._history),
-            "parameters": self._config["parameters"],
-            "accuracy": last.get("validation_accuracy"),
-            "loss": last.get("validation_loss"),
-            "train_loss": last.get("train_loss"),
-        }
+        self._saved = time.monotonic()
+        return CheckpointBytes(pack_checkpoint(self._training, self._epochs))
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Do nothing: our checkpoints travel with the results to the driver's run directory, not by Tune's storage."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Do nothing, as in `save_checkpoint`."""

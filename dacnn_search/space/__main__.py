@@ -1,14 +1,28 @@
-"""Preview a search space: `python -m dacnn_search.space search_spaces/default.yaml`."""
+"""Preview a search space as text: `python -m dacnn_search.space search_spaces/default.yaml`."""
 
 import json
+import math
+import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import numpy as np
 
 from dacnn_search.common.command import PATH, command
-from dacnn_search.space.preview import preview
+from dacnn_search.common.machine import count_cores
+from dacnn_search.common.units import format_count, format_duration
+from dacnn_search.network.architecture import Architecture
+from dacnn_search.network.cost import training_seconds
+from dacnn_search.network.drawing import LEGEND, draw
+from dacnn_search.space.count import count_networks
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SpaceSettings
+from dacnn_search.training.speed import speed_for
+
+__all__ = ["main", "preview"]
+
+FEW = 2_000  # spaces up to this size are listed in full, larger ones are sampled
 
 
 @command()
@@ -26,6 +40,80 @@ def main(space: Path | None, seed: int, schema: bool) -> None:
         raise click.UsageError("a YAML file is needed, such as search_spaces/default.yaml")
     else:
         print(preview(SearchSpace.from_yaml(space), seed))
+
+
+def preview(space: SearchSpace, seed: int = 0) -> str:
+    """Describe a search space in text. `seed` draws the networks of spaces too large to list."""
+    generator = random.Random(seed)
+    number = count_networks(space.tree)
+    networks, share = _sample(space, number, generator)
+    costs = [space.cost(network) for network in networks]
+    parameters, macs = [c.parameters for c in costs], [c.macs for c in costs]
+    least, most = space.extremes()
+    of = "" if number <= FEW else f" (of {len(costs):,} drawn)"
+    lines = [_data_line(space), "", f"distinct networks   {number:,}"]
+    if space.constrained:
+        lines.append(f"meet constraints    {share}")
+    lines.append(f"parameters          {least.parameters:,} to {most.parameters:,}")
+    lines.append(f"MACs                {format_count(min(macs))} to {format_count(max(macs))}{of}")
+    lines += ["", *_histogram("parameters", parameters), "", *_histogram("MACs", macs), ""]
+    lines += [_example(space, generator.choice(networks)), "", _duration_line(space, networks, number)]
+    return "\n".join(lines)
+
+
+def _sample(space: SearchSpace, number: int, generator: random.Random) -> tuple[list[Architecture], str]:
+    """Return networks that meet the constraints, and as text the share of the space that does."""
+    if number <= FEW:
+        fitting = [network for network, _ in space.networks()]
+        return fitting, f"{len(fitting):,} of {number:,}"
+    tree = space.tree
+    weights = [math.prod(map(len, tree.sections[: len(frame.sections)])) for frame, _ in tree.frames]
+    drawn = (choices for _, choices in generator.choices(tree.frames, weights, k=FEW))  # each description alike
+    networks = (tree.complete(choices, lambda options: generator.choice(options.values)) for choices in drawn)
+    fitting = [network for network in networks if space.meets_constraints(network)]
+    share = f"about {len(fitting) / FEW:.1%} ({len(fitting):,} of {FEW:,} drawn)"
+    if len(fitting) < FEW // 10:  # hardly any that were drawn blindly: show some that were drawn to fit
+        fitting = [space.draw(generator)[0] for _ in range(FEW // 10)]
+    return fitting, share
+
+
+def _data_line(space: SearchSpace) -> str:
+    data, (channels, height, width) = space.summary, space.input_shape
+    sizes = f"{data.train_size:,} train, {data.validation_size:,} validation, {data.test_size:,} test"
+    return f"{space.settings.data.name}: {channels}x{height}x{width} images, {data.num_classes} classes; {sizes}"
+
+
+def _histogram(title: str, values: Sequence[int], rows: int = 8, width: int = 40) -> list[str]:
+    """Return a line for each of some log-spaced intervals, with a bar for its share."""
+    if len(set(values)) < 2:
+        return []
+    edges = np.geomspace(min(values), max(values), rows + 1)
+    counts = np.histogram(np.log(values), np.log(edges))[0]
+    lines = [f"{title:>19}"]
+    for low, high, count in zip(edges, edges[1:], counts, strict=False):
+        bar = "█" * round(width * count / max(counts))
+        lines.append(f"{format_count(low):>7} to {format_count(high):>7}  {bar} {count / len(values):.0%}")
+    return lines
+
+
+def _example(space: SearchSpace, architecture: Architecture) -> str:
+    cost = space.cost(architecture)
+    title = f"for example, {cost.parameters:,} parameters, {format_count(cost.macs)} MACs: {architecture}"
+    return f"{title}\n\n{draw(architecture, space.input_shape)}\n\n{LEGEND}"
+
+
+def _duration_line(space: SearchSpace, networks: Sequence[Architecture], number: int) -> str:
+    recipe = space.settings.recipe
+    trials = min(space.settings.search.trials, number)
+    images = recipe.epochs * space.summary.train_size
+    shape, classes, batch_size = space.input_shape, space.num_classes, recipe.batch_size
+    rate = speed_for(networks, shape, classes, batch_size, remembered=True).rate(recipe.precision)
+    times = [training_seconds(network, shape, classes, images, batch_size, rate) for network in networks]
+    each, cores = float(np.mean(times)), count_cores()
+    return (
+        f"{trials} trials of {recipe.epochs} epochs: about {format_duration(trials * each / cores)} on the {cores} CPU "
+        f"cores here, {format_duration(each)} each (a rough estimate; a GPU is faster)"
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dacnn_search.network.architecture import Architecture, Section
-from dacnn_search.space.settings import ArchitectureSettings, Range, options_of
+from dacnn_search.space.settings import ArchitectureSettings, Range
 
 __all__ = ["ChoiceTree", "Choices", "Options", "enumerate_answers", "is_of_section", "regulator_rank", "widths_of"]
 
@@ -48,9 +48,9 @@ class ChoiceTree:
         parts = dict(self._settings)
         for name in ("depth", "regulators"):
             part = parts.pop(name)
-            for i in range(max(options_of(self._settings.sections))):
+            for i in range(max(self._settings.sections.values)):
                 parts[f"{name}_{i + 1}"] = part[i] if isinstance(part, list) else part
-        return {name: Options(options_of(part), _is_whole_range(part)) for name, part in parts.items()}
+        return {name: Options(part.values, _is_whole_range(part.root)) for name, part in parts.items()}
 
     @functools.cached_property
     def sections(self) -> list[list[tuple[int, str]]]:

@@ -8,6 +8,7 @@ some first choices can still lead to breaks a constraint, all of them do.
 """
 
 import bisect
+import dataclasses
 import functools
 import random
 from collections.abc import Container, Iterator, Sequence
@@ -153,7 +154,7 @@ class SearchSpace:
         least, most = min(smallest, key=lambda c: c.parameters), max(largest, key=lambda c: c.parameters)
         limit = self.settings.constraints.parameters
         if limit is not None and limit.max < most.parameters:
-            most = Cost(limit.max, most.macs, most.activations, most.file_bytes)
+            most = dataclasses.replace(most, parameters=limit.max)
         return least, most
 
     @functools.cached_property

@@ -4,9 +4,9 @@ Each free part of an architecture is a fixed value, `{choice: [...]}` or `{range
 """
 
 import json
-from typing import Annotated, Any, Generic, Literal, TypeVar, Union, cast
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetPydanticSchema, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag
 from pydantic.functional_validators import AfterValidator, BeforeValidator, model_validator
 
 from dacnn_search.common.errors import InputError
@@ -20,13 +20,15 @@ __all__ = [
     "ArchitectureSettings",
     "Bounds",
     "Constraints",
+    "Free",
+    "FreeNumber",
     "Maximum",
+    "Range",
     "RetrainSettings",
     "SearchSettings",
     "Settings",
     "SpaceSettings",
     "TrainSettings",
-    "options_of",
     "plain_name",
 ]
 
@@ -74,11 +76,15 @@ class Range(Settings, Generic[T]):
 
     range: Bounds[T] = Field(description="The bounds, both included, and the step.")
 
+    @property
+    def values(self) -> tuple[T, ...]:
+        low, high, step = cast(Any, (self.range.low, self.range.high, self.range.step))
+        count = int((high - low) / step + 1e-9) + 1
+        return tuple(low + i * step if isinstance(low, int) else round(low + i * step, 10) for i in range(count))
+
 
 def _kind(value: Any) -> str | None:
-    if isinstance(value, dict):
-        return next((key for key in ("choice", "range") if key in value), None)
-    return "list" if isinstance(value, list) else "value"
+    return next((key for key in ("choice", "range") if key in value), None) if isinstance(value, dict) else "value"
 
 
 ONE_OR_MANY = Discriminator(
@@ -88,6 +94,34 @@ ONE_OR_MANY = Discriminator(
 )
 
 
+class Free(RootModel[Any], Generic[T]):
+    """A value that a space fixes or leaves open."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+    root: Annotated[Annotated[T, Tag("value")] | Annotated[Choice[T], Tag("choice")], ONE_OR_MANY]
+
+    @property
+    def values(self) -> tuple[T, ...]:
+        """The values that it may have, in their order."""
+        if isinstance(self.root, Choice):
+            return tuple(self.root.choice)
+        return self.root.values if isinstance(self.root, Range) else (self.root,)
+
+
+class FreeNumber(Free[T], Generic[T]):
+    """A number that a space fixes or leaves open."""
+
+    root: Annotated[  # type: ignore[assignment]
+        Annotated[T, Tag("value")] | Annotated[Choice[T], Tag("choice")] | Annotated[Range[T], Tag("range")],
+        ONE_OR_MANY,
+    ]
+
+
+PerSection = Annotated[
+    Annotated[T, Tag("all")] | Annotated[list[T], Tag("list")],
+    Discriminator(lambda value: "list" if isinstance(value, list) else "all"),
+]
+
 Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int | str), Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Seconds = Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=float | str), Field(gt=0)]
@@ -95,53 +129,30 @@ SectionCount = Annotated[int, Field(ge=1, le=MOST_SECTIONS)]
 Depth = Annotated[int, Field(ge=1, le=MOST_DEPTH)]
 Width = Annotated[int, Field(ge=1, le=MOST_WIDTH)]
 Growth = Annotated[float, Field(gt=0, le=16)]
-Anchors = Annotated[int, Field(ge=1, le=MOST_DEPTH)]
-Residual = Literal["auto", True, False]
 
 
-def _free(kind: Any, number: bool = True, per_section: bool = False) -> GetPydanticSchema:
-    """Return the annotation of a free part: a value, choice, (`number`) range, or (`per_section`) list of these."""
-    # Types made while the program runs are beyond type checkers.
-    annotated, union, choice, range_, list_ = cast(Any, (Annotated, Union, Choice, Range, list))
-    one = [annotated[kind, Tag("value")], annotated[choice[kind], Tag("choice")]]
-    if number:
-        one.append(annotated[range_[kind], Tag("range")])
-    if per_section:
-        one.append(annotated[list_[annotated[union[tuple(one)], ONE_OR_MANY]], Tag("list")])
-    return GetPydanticSchema(lambda _, handler: handler(annotated[union[tuple(one)], ONE_OR_MANY]))
-
-
-class ArchitectureSettings(Settings):
+class ArchitectureSettings(Settings, use_attribute_docstrings=True):
     """The space of networks. `depth` and `regulators` are drawn anew for each section, or listed one per section."""
 
-    sections: Annotated[Any, _free(SectionCount)] = Field(
-        description="How many sections; 2x2 max pooling stands between them."
-    )
-    depth: Annotated[Any, _free(Depth, per_section=True)] = Field(
-        description="How often a shared kernel is applied in a section."
-    )
-    width: Annotated[Any, _free(Width)] = Field(description="Channels of the first section.")
-    growth: Annotated[Any, _free(Growth)] = Field(
-        default=1.0,
-        description="Width of a section over that of the one before, rounded to whole channels. "
-        "Not used under `sharing: network`, where all sections have one width.",
-    )
-    sharing: Annotated[Any, _free(Sharing, number=False)] = Field(
-        default="section",
-        description="Who shares an anchor: the whole network (plain), each section (mixed), or none (free weights).",
-    )
-    anchors: Annotated[Any, _free(Anchors)] = Field(
-        default=1, description="How many anchors the layers of that scope use in turn. Not used without sharing."
-    )
-    residual: Annotated[Any, _free(Residual, number=False)] = Field(
-        default="auto", description="Shortcuts around blocks of two layers; auto: in networks deeper than 17 layers."
-    )
-    regulators: Annotated[Any, _free(Regulators, number=False, per_section=True)] = Field(
-        default="none", description="1x1 convolutions with weights of their own: none, one per block or one per layer."
-    )
-    batch_norm: Annotated[Any, _free(bool, number=False)] = Field(
-        default=True, description="Batch norm after each convolution, or none anywhere."
-    )
+    sections: FreeNumber[SectionCount]
+    """How many sections; 2x2 max pooling stands between them."""
+    depth: PerSection[FreeNumber[Depth]]
+    """How often a shared kernel is applied in a section."""
+    width: FreeNumber[Width]
+    """Channels of the first section."""
+    growth: FreeNumber[Growth] = FreeNumber(1.0)
+    """Width of a section over that of the one before, rounded to whole channels.
+    Not used under `sharing: network`, where all sections have one width."""
+    sharing: Free[Sharing] = Free("section")
+    """Who shares an anchor: the whole network (plain), each section (mixed), or none (free weights)."""
+    anchors: FreeNumber[Depth] = FreeNumber(1)
+    """How many anchors the layers of that scope use in turn. Not used without sharing."""
+    residual: Free[Literal["auto", True, False]] = Free("auto")
+    """Shortcuts around blocks of two layers; auto: in networks deeper than 17 layers."""
+    regulators: PerSection[Free[Regulators]] = Free[Regulators]("none")
+    """1x1 convolutions with weights of their own: none, one per block or one per layer."""
+    batch_norm: Free[bool] = Free(True)
+    """Batch norm after each convolution, or none anywhere."""
 
 
 class Maximum(Settings):
@@ -157,34 +168,25 @@ class Constraints(Settings):
     macs: Maximum | None = Field(default=None, description="Multiply-accumulates of one image's forward pass.")
 
 
-class SearchSettings(Settings):
+class SearchSettings(Settings, use_attribute_docstrings=True):
     """How the search is run; the command line overrides each."""
 
-    trials: int = Field(
-        default=64, ge=1, description="Trials after which it ends, those stopped early or failed counted."
-    )
-    time_budget: Seconds | None = Field(default=None, description="Start no trial after this time: 90s, 30m, 2h.")
-    sampler: Literal["auto", "tpe", "nsga2", "nsga3", "gp", "random", "qmc", "surrogate"] = Field(
-        default="auto", description="Which Optuna sampler proposes networks."
-    )
-    stopping: Literal["auto", "none", "front", "halving"] = Field(
-        default="auto", description="Which rule stops trials early that won't reach the front."
-    )
-    confirm: int = Field(
-        default=0,
-        ge=0,
-        le=100,
-        description="Trainings by further seeds of a trial that would be on the front; their mean is what counts.",
-    )
-    seed: Seed = Field(default=0, description="Of proposals, weights and shuffling.")
-    concurrency: int | None = Field(
-        default=None,
-        ge=1,
-        description="Trials at once; by default one per CPU core, or as many as memory or the GPUs hold.",
-    )
-    gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] | None = Field(
-        default="auto", description="Share of a GPU that one trial takes; auto: as many trials on each as fit."
-    )
+    trials: int = Field(default=64, ge=1)
+    """Trials after which it ends, those stopped early or failed counted."""
+    time_budget: Seconds | None = None
+    """Start no trial after this time: 90s, 30m, 2h."""
+    sampler: Literal["auto", "tpe", "nsga2", "nsga3", "gp", "random", "qmc", "surrogate"] = "auto"
+    """Which Optuna sampler proposes networks."""
+    stopping: Literal["auto", "none", "front", "halving"] = "auto"
+    """Which rule stops trials early that won't reach the front."""
+    confirm: int = Field(default=0, ge=0, le=100)
+    """Trainings by further seeds of a trial that would be on the front; their mean is what counts."""
+    seed: Seed = 0
+    """Of proposals, weights and shuffling."""
+    concurrency: int | None = Field(default=None, ge=1)
+    """Trials at once; by default one per CPU core, or as many as memory or the GPUs hold."""
+    gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] | None = "auto"
+    """Share of a GPU that one trial takes; auto: as many trials on each as fit."""
 
 
 class RetrainSettings(Settings):
@@ -254,14 +256,3 @@ class TrainSettings(Settings):
     recipe: Recipe = Field(default_factory=Recipe, description="How it is trained.")
     seed: Seed = Field(default=0, description="Of weights and shuffling.")
     name: str | None = Field(default=None, description="Shown in reports.")
-
-
-def options_of(part: Any) -> tuple[Any, ...]:
-    """Return the values that a fixed value, a choice or a range stands for, in their order."""
-    if isinstance(part, Choice):
-        return tuple(part.choice)
-    if isinstance(part, Range):
-        low, high, step = part.range.low, part.range.high, part.range.step
-        values = [low + i * step for i in range(int((high - low) / step + 1e-9) + 1)]
-        return tuple(v if isinstance(v, int) else round(v, 10) for v in values)
-    return (part,)

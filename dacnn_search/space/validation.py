@@ -15,7 +15,7 @@ from dacnn_search.data.dataset import DataConfig
 from dacnn_search.network.architecture import MOST_WIDTH, most_sections
 from dacnn_search.network.cost import InputShape
 from dacnn_search.space.choices import widths_of
-from dacnn_search.space.settings import Bounds, Maximum, Settings, SpaceSettings, options_of
+from dacnn_search.space.settings import Bounds, Maximum, Settings, SpaceSettings
 
 __all__ = ["broken_rules", "check_data", "read_settings", "space_error", "validate"]
 
@@ -70,7 +70,7 @@ def broken_rules(settings: SpaceSettings, input_shape: InputShape) -> Iterator[t
             if pixels >= side:
                 yield (*path, name), f"must be less than the {side} pixels of an image's side, but is {pixels}"
     parts = settings.architecture
-    sections, most = max(options_of(parts.sections)), most_sections(height, width)
+    sections, most = max(parts.sections.values), most_sections(height, width)
     if sections > most:
         rule = f"{sections} sections need {sections - 1} poolings and {height}x{width} pixels allow {most - 1}"
         yield ("architecture", "sections"), f"sections - 1 <= halvings of the image must hold, but {rule}"
@@ -78,7 +78,7 @@ def broken_rules(settings: SpaceSettings, input_shape: InputShape) -> Iterator[t
         part = getattr(parts, name)
         if isinstance(part, list) and len(part) < sections:
             yield ("architecture", name), f"a list needs an entry for each of {sections} sections, but has {len(part)}"
-    for first, growth in itertools.product(options_of(parts.width), options_of(parts.growth)):
+    for first, growth in itertools.product(parts.width.values, parts.growth.values):
         widths = widths_of(first, growth, min(sections, most))
         if not 1 <= min(widths) <= max(widths) <= MOST_WIDTH:
             rule = f"width {first} and growth {growth} give {widths}"

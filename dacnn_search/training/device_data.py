@@ -3,7 +3,6 @@
 import math
 import warnings
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,9 +11,7 @@ from torch import Tensor
 from dacnn_search.data.dataset import ImageData, Split
 from dacnn_search.training.memory import GPU_DATA_SHARE
 
-__all__ = ["Part", "ResidentData", "pick_device"]
-
-Part = Literal["train", "validation", "test"]
+__all__ = ["ResidentData", "pick_device"]
 
 # Scalars of images that are prepared together: a whole epoch of digits, a batch or two of CIFAR-10.
 MOST_AT_ONCE = 2**19
@@ -44,9 +41,8 @@ class ResidentData:
         home = self.device
         if home.type == "cuda" and data.nbytes > GPU_DATA_SHARE * min(memory, torch.cuda.mem_get_info(home)[0]):
             home = torch.device("cpu")
-        self.train = _to_tensors(data.train, home)
-        self.validation = _to_tensors(data.validation, home)
-        self.test = _to_tensors(data.test, home)
+        splits = (data.train, data.validation, data.test)
+        self.train, self.validation, self.test = (_to_tensors(split, home) for split in splits)
         mean, std = (torch.tensor(values, device=self.device).view(1, -1, 1, 1) for values in (data.mean, data.std))
         self._scale, self._shift = 1 / (255 * std), -mean / std
 

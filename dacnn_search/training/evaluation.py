@@ -1,6 +1,7 @@
 """Loss and accuracy of a network on images."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from torch import Tensor
 from dacnn_search.common.errors import DataError
 from dacnn_search.data.dataset import ImageData, Split
 from dacnn_search.network.model import Network
-from dacnn_search.training.device_data import Part, ResidentData
+from dacnn_search.training.device_data import ResidentData
 from dacnn_search.training.speed import Precision
 
 __all__ = ["Evaluation", "check_suits", "evaluate"]
@@ -25,30 +26,28 @@ class Evaluation:
 
 def evaluate(
     model: Network,
-    data: ImageData | ResidentData,
-    part: Part = "validation",
+    data: ResidentData,
+    part: Literal["train", "validation", "test"] = "validation",
     *,
     precision: Precision = "float32",
-    device: torch.device | str | None = None,
 ) -> Evaluation:
     """Evaluate a model, in eval mode, on one part of the data, to whose device it is moved.
 
     Raises DataError for a part without images and for data that do not suit the model.
     """
     check_suits(model, data)
-    resident = data if isinstance(data, ResidentData) else ResidentData(data, device)
-    split: Split[Tensor] = getattr(resident, part)
+    split: Split[Tensor] = getattr(data, part)
     if not len(split):
         raise DataError(f"an evaluation needs at least 1 image, but the {part} part has none")
-    model.to(resident.device).to(memory_format=torch.channels_last)
+    model.to(data.device).to(memory_format=torch.channels_last)
     was_training = model.training
     model.eval()
-    loss = torch.zeros((), dtype=torch.float64, device=resident.device)
-    correct = torch.zeros((), dtype=torch.int64, device=resident.device)
+    loss = torch.zeros((), dtype=torch.float64, device=data.device)
+    correct = torch.zeros((), dtype=torch.int64, device=data.device)
     with torch.inference_mode():
         for start in range(0, len(split), BATCH):
-            images, labels = resident.batch(split, slice(start, start + BATCH))
-            with torch.autocast(resident.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            images, labels = data.batch(split, slice(start, start + BATCH))
+            with torch.autocast(data.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 logits = model(images)
             loss += F.cross_entropy(logits.float(), labels, reduction="sum")
             correct += (logits.argmax(1) == labels).sum()

@@ -3,13 +3,7 @@
 from dacnn_search.common.errors import TrainingError
 from dacnn_search.common.units import format_bytes
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.network.cost import (
-    BYTES_PER_WEIGHT,
-    InputShape,
-    estimate_cost,
-    largest_activation,
-    section_activations,
-)
+from dacnn_search.network.cost import BYTES_PER_WEIGHT, InputShape, estimate_cost
 from dacnn_search.training.recipe import Recipe
 
 __all__ = [
@@ -46,17 +40,12 @@ def step_bytes(
     as the largest activation, all in float32.
 
     Args:
-        recomputes: Sections are computed again in the backward pass. The activations are then the inputs of all
-            sections and those inside of one section, the largest.
+        recomputes: Sections are computed again in the backward pass.
     """
     cost = estimate_cost(architecture, input_shape, num_classes)
     weights = (2 + STATES_PER_WEIGHT[recipe.optimizer]) * cost.parameters
-    activations = cost.activations
-    if recomputes:
-        entering, inside = zip(*section_activations(architecture, input_shape), strict=True)
-        activations = sum(entering) + max(inside)
-    gradients = 2 * largest_activation(architecture, input_shape)
-    return BYTES_PER_WEIGHT * (weights + recipe.batch_size * (activations + gradients))
+    activations = cost.recomputed_activations if recomputes else cost.activations
+    return BYTES_PER_WEIGHT * (weights + recipe.batch_size * (activations + 2 * cost.largest_activation))
 
 
 def must_recompute(

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dacnn_search.common.errors import DataError, TrainingError
-from dacnn_search.data.dataset import ImageData
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.model import Network, build
 from dacnn_search.training import augmentation, light_optimizers
@@ -52,41 +51,30 @@ class Training:
     The model is moved to the data's device and trained in place. The same seed gives the same numbers on the same
     machine. The seed covers order and augmentation, not the weights that the model has (see `build_seeded`).
 
-    Args:
-        data: A `ResidentData` serves any number of trainings; an `ImageData` is moved to `device` for this one.
-
     Raises DataError for fewer than 2 training images or data that do not suit the model, ArchitectureError for images
     that are too small for it, TrainingError if it does not fit into memory.
     """
 
-    def __init__(
-        self,
-        model: Network,
-        data: ImageData | ResidentData,
-        recipe: Recipe,
-        *,
-        seed: int = 0,
-        device: torch.device | str | None = None,
-    ) -> None:
+    def __init__(self, model: Network, data: ResidentData, recipe: Recipe, *, seed: int = 0) -> None:
         check_suits(model, data)
         if len(data.train) < 2:
             raise DataError(f"a training needs at least 2 images, but got {len(data.train)}")
         self.model = model
+        self.data = data
         self.recipe = recipe
         self.seed = seed
         self.epoch = 0  # epochs done
         shape, classes = data.input_shape, data.num_classes
         self._step_bytes = step_bytes(model.architecture, shape, classes, recipe, model.recomputes)
         with self._out_of_memory_explained():
-            self.data = data if isinstance(data, ResidentData) else ResidentData(data, device)
-            model.to(self.data.device).to(memory_format=torch.channels_last)
-        gpu = self.data.device.type == "cuda"
+            model.to(data.device).to(memory_format=torch.channels_last)
+        gpu = data.device.type == "cuda"
         if gpu:
             torch.backends.cudnn.deterministic = True  # the default sums gradients in varying order
-        self.precision = choose_precision(recipe, [model.architecture], shape, classes, self.data.device)
+        self.precision = choose_precision(recipe, [model.architecture], shape, classes, data.device)
         self._optimizer = _build_optimizer(model, recipe)
         spread = recipe.label_smoothing / classes
-        self._targets = torch.eye(classes, device=self.data.device) * (1 - recipe.label_smoothing) + spread
+        self._targets = torch.eye(classes, device=data.device) * (1 - recipe.label_smoothing) + spread
         # No batch has a single image, since batch norm could not take its variance.
         self._batches = min(math.ceil(len(data.train) / recipe.batch_size), len(data.train) // 2)
         self._forward: Callable[[Tensor], Tensor] = model

@@ -69,13 +69,10 @@ def start_from(model: Network, tensors: Mapping[str, Tensor], data: ResidentData
     If the stored network has another number of classes, the model keeps its own new classifier. Raises InputError for
     weights of another network.
     """
-    stored = dict(tensors)
-    own = {f"classifier.{name}": tensor.detach().clone() for name, tensor in model.classifier.named_parameters()}
-    if own.keys() <= stored.keys() and len(stored["classifier.weight"]) != model.num_classes:
-        if stored["classifier.weight"].shape[1:] != own["classifier.weight"].shape[1:]:
-            raise InputError("weights: the stored classifier must fit the last section's width, but does not")
-        stored |= own
-    load_weights(model, stored)
+    own = {f"classifier.{name}": tensor for name, tensor in model.classifier.named_parameters()}
+    if own.keys() <= tensors.keys() and len(tensors["classifier.weight"]) != model.num_classes:
+        tensors = {**tensors, **own}
+    load_weights(model, tensors)
     model.to(data.device)
     _estimate_statistics(model, data)
     return model.train()

@@ -180,7 +180,7 @@ def test_damaged_files_without_network(name: str, tmp_path: Path, monkeypatch, n
 def test_broken_idx_images(content: bytes, tmp_path: Path, no_network):
     raw = write_fashion_mnist(tmp_path)
     (raw / "train-images-idx3-ubyte").write_bytes(content)
-    with pytest.raises(DataError, match=r"they are there but damaged|images of 'fashion_mnist' must be uint8"):
+    with pytest.raises(DataError, match="they are there but damaged"):
         open_known("fashion_mnist", tmp_path)
 
 
@@ -188,7 +188,7 @@ def test_labels_above_the_classes(tmp_path: Path, no_network):
     raw = write_fashion_mnist(tmp_path)
     labels = bytes(9) + b"\x0a"
     (raw / "t10k-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 0x801, 10) + labels)
-    with pytest.raises(DataError, match="test labels of 'fashion_mnist' must be below 10, but one is 10"):
+    with pytest.raises(DataError, match="damaged: ValueError: test labels must be below 10, but one is 10"):
         open_known("fashion_mnist", tmp_path)
 
 

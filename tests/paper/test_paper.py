@@ -29,6 +29,7 @@ from dacnn_search.paper.trainings import PaperData, Task, load_data
 from dacnn_search.paper.worker import train_watched
 from dacnn_search.search.cluster.slots import Slots
 from dacnn_search.storage.ledger import Ledger, LedgerWarning, read_ledger
+from dacnn_search.training.device_data import ResidentData
 from dacnn_search.training.evaluation import evaluate
 from dacnn_search.training.recipe import Recipe, learning_rate_at
 from dacnn_search.training.weights import load_weights
@@ -263,7 +264,9 @@ def test_worker_gives_the_test_curve_and_its_last_point_is_the_score_of_the_weig
     assert curve["test_accuracy"] == [round(message["test_accuracy"], 6) for message in epochs]
     assert [len(curve[kind]) for kind in ("train_loss", "test_loss")] == [2, 2]
     stored = safetensors.torch.load(result["weights"])
-    scored = evaluate(load_weights(build(SMALL, 10, 1), stored), digits, "test", precision="float32")
+    scored = evaluate(
+        load_weights(build(SMALL, 10, 1), stored), ResidentData(digits, "cpu"), "test", precision="float32"
+    )
     assert result["test_accuracy"] == pytest.approx(scored.accuracy, abs=2e-6)
     assert result["reason"] is None
 

@@ -29,10 +29,10 @@ from dacnn_search.search import trial
 from dacnn_search.search.cluster import worker as processes
 from dacnn_search.search.cluster.slots import Slots
 from dacnn_search.search.cluster.tasks import train_fully
+from dacnn_search.search.report import write_study
 from dacnn_search.search.request import prepare
 from dacnn_search.search.retrain import retrain
 from dacnn_search.search.search import run_search
-from dacnn_search.search.study import write_study
 from dacnn_search.search.tune import CheckpointBytes, TrialWorker
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.checkpoint import Checkpoints
@@ -120,7 +120,7 @@ def test_running_out_of_memory_is_not_tried_again(space, run):
 def make_worker(space: SearchSpace, config: dict, seconds: float = 0.0) -> TrialWorker:
     worker = TrialWorker.__new__(TrialWorker)
     worker.setup(
-        config,
+        {"precision": "float32", **config},
         data=load(space.settings.data).without_test(),
         recipe=space.settings.recipe.model_copy(update={"epochs": 6}),
         slots=Slots(2, 1.0, 0.0),
@@ -135,7 +135,7 @@ def train_to_end(worker: TrialWorker) -> tuple[list[dict], list[CheckpointBytes]
     while not done:
         result = worker.step()
         assert result["failure"] is None
-        epochs += result["epochs"]
+        epochs = result["epochs"]
         checkpoints += [result["checkpoint"]] if result["checkpoint"] else []
         done = result["done"]
     return epochs, checkpoints
@@ -183,10 +183,10 @@ def test_a_worker_learns_from_what_trainings_took(space, run, monkeypatch):
         patch.setattr(torch.cuda, "max_memory_allocated", lambda _: images + GPU_WORKSPACE_BYTES + 3 * estimate)
         patch.setattr(data, "device", torch.device("cuda", 0))
         patch.setattr(worker._process, "_bytes_before", images)
-        assert worker._peak_bytes() == GPU_WORKSPACE_BYTES + 3 * estimate
+        assert worker._process.peak_bytes(model, worker._recipe) == GPU_WORKSPACE_BYTES + 3 * estimate
     for limit, fits in ((4 * estimate, True), (2 * estimate, False)):
         monkeypatch.setattr(worker._process, "_limit", limit)
-        worker.reset_config(config)
+        worker.reset_config({"precision": "float32", **config})
         result = worker.step()
         assert (result["failure"] is None and not result["recomputes"]) == fits
 
@@ -444,7 +444,7 @@ def test_a_torn_last_line_is_cut_off_with_a_warning(space, run):
 def test_the_study_tells_what_runs_waits_and_has_ended(space, run):
     first = Pretended(space, run, trials=8)
     configs = [first.search.propose(str(n)) for n in range(3)]
-    write_study(run.folder, space, first.ledger.records, first.search._open.proposals())
+    write_study(run.folder, space, first.ledger.records, first.search._unfinished)
     assert states_in_study(run) == {0: "RUNNING", 1: "RUNNING", 2: "RUNNING"}
     first.train("1", configs[1])
     first.search.finish("2", {"failure": "training loss is nan in epoch 1"})

@@ -86,24 +86,24 @@ def test_kills_of_the_driver_at_random_moments_lose_and_repeat_nothing(folder):
 KILL = """
 import os, signal
 from dacnn_search.storage import ledger
-write, sync, opened, count = ledger._write_all, os.fsync, ledger.Ledger.__init__, 0
+write, opened, count = os.write, ledger.Ledger.__init__, 0
 files = set()
 def init(self, path, *rest):
     opened(self, path, *rest)
     if path.name == "{ledger}": files.add(self._descriptor)
 def die(): os.kill(os.getpid(), signal.SIGKILL)
-def write_all(descriptor, data):
+def write_or_die(descriptor, data):
     global count
     count += descriptor in files
     if descriptor in files and count == 3:
         if "{moment}" == "before": die()
-        if "{moment}" == "half": os.write(descriptor, data[:40]); die()
+        if "{moment}" == "half": write(descriptor, data[:40]); die()
         write(descriptor, data)
         if "{moment}" == "written": die()
-        sync(descriptor)
+        os.fsync(descriptor)
         die()
-    write(descriptor, data)
-ledger.Ledger.__init__, ledger._write_all = init, write_all
+    return write(descriptor, data)
+ledger.Ledger.__init__, os.write = init, write_or_die
 """
 
 

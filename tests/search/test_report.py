@@ -8,8 +8,7 @@ import pytest
 from optuna.trial import TrialState
 from pretended import TINY, Pretended, new_run
 
-from dacnn_search.search.report import snapshot_of, write_end, write_status
-from dacnn_search.search.study import write_study
+from dacnn_search.search.report import snapshot_of, write_end, write_status, write_study
 from dacnn_search.space.search_space import SearchSpace
 
 

@@ -135,10 +135,10 @@ def test_the_precision_is_measured_once_and_kept(finished, space):
     other = "float32" if environment["precision"] == "bfloat16" else "bfloat16"
     finished.set_environment(precision=other)
     recipe, slots = space.settings.recipe, Slots(1, 1.0, 0.0)
-    assert fix_run_precision(finished, recipe, [], slots).precision == other
+    assert fix_run_precision(finished, recipe, [], slots)().precision == other
     finished.set_environment(precision=environment["precision"])
     stated = recipe.model_copy(update={"precision": other})
-    assert fix_run_precision(finished, stated, [], slots) == stated
+    assert fix_run_precision(finished, stated, [], slots)() == stated
 
 
 def test_order_and_durations(first_records):
@@ -305,7 +305,7 @@ class Impatient(Listener):
         self.epochs: list[int] = []
 
     def update(self, snapshot):
-        self.epochs += [running.epoch for running in snapshot.running]
+        self.epochs += [running["epoch"] for running in snapshot.running]
         if self.epochs and self.epochs[-1] >= self.patience:
             raise KeyboardInterrupt
 
@@ -544,7 +544,7 @@ def test_at_the_deadline_candidates_are_recorded_as_they_stand(space, tmp_path):
     pretended = Pretended(space, new_run(space, tmp_path), confirm=3, trials=4, time_budget=1000.0)
     pretended.search.propose("a")
     end(pretended, "a", 0.5)
-    pretended.search._clock._begun -= 2000
+    pretended.search._begun -= 2000
     assert pretended.search.propose("b") is None
     assert pretended.search.over
     assert [record["accuracies"] for record in pretended.ledger.records] == [[0.5]]
@@ -592,7 +592,7 @@ def test_the_end_records_candidates_as_they_stand(space, tmp_path):
     pretended.search.propose("a")
     end(pretended, "a", 0.5)
     pretended.search.propose("b")
-    pretended.search._clock._begun -= 2000
+    pretended.search._begun -= 2000
     pretended.search.lose("b", "its worker was stopped")
     assert pretended.search.over
     pretended.search.end("finished")
@@ -612,7 +612,7 @@ def test_a_search_that_fails_records_candidates_as_they_stand(space, tmp_path):
 
 def test_checkpoints_do_not_stay_with_the_results_that_tune_keeps(space, tmp_path):
     pretended = Pretended(space, new_run(space, tmp_path))
-    searcher = SearchAdapter(pretended.search, Stop())
+    searcher = SearchAdapter(pretended.search, lambda: "float32", Stop())
     for told in (searcher.on_trial_result, searcher.on_trial_complete):  # one that is stopped early is only completed
         pretended.search.propose("a")
         result = {"epochs": [epoch_result(1, 0.5)], "checkpoint": CheckpointBytes(b"state")}

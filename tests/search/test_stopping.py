@@ -169,15 +169,9 @@ def test_a_rule_that_learns_of_earlier_trials_decides_as_the_one_that_judged_the
             assert judged.judge(beginning(curve, 3)) == learnt.judge(beginning(curve, 3))
         if number < 15:
             ended = beginning(curve, EPOCHS if number % 3 else 4)
-            judged.follow(ended)
+            for done in range(1, len(ended.accuracy) + 1):
+                judged.judge(beginning(ended, done))
             learnt.learn(ended)
-
-
-def test_following_a_curve_judges_every_epoch_and_stops_at_the_first_that_does():
-    rule = fed(FrontStopping(EPOCHS))
-    bad = progress("bad", 3200, 0.95, EPOCHS)
-    assert not rule.follow(bad).go_on
-    assert rule.follow(bad, judged=EPOCHS - 1).go_on  # the last epoch alone: a full training
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from dacnn_search.common.errors import TrainingError
 from dacnn_search.common.interrupt import Stop
 from dacnn_search.search.cluster.ray_cluster import RaySession, least_gpu_memory
 from dacnn_search.search.cluster.slots import Resources, Slots
-from dacnn_search.search.cluster.tasks import ATTEMPTS, run_tasks, start_task
+from dacnn_search.search.cluster.tasks import ATTEMPTS, run_tasks
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,15 @@ def cluster():
 class Diary:
     """Handles jobs by noting what it is told."""
 
-    def __init__(self, start):
-        self.start = start
+    def __init__(self, work):
+        self.work = work
         self.told = []
+
+    def arguments(self, job):
+        return (job,)
+
+    def run(self, jobs, at_once, stop=None):
+        run_tasks(jobs, self, self.work, Slots(at_once, 0.5, 0.0), stop or Stop())
 
     def progressed(self, job, message):
         self.told.append((job, message))
@@ -62,38 +68,38 @@ def diary(cluster, tmp_path):
             time.sleep(0.1)
         yield {"result": job}
 
-    return Diary(lambda job: start_task(work, Slots(2, 0.5, 0.0), job))
+    return Diary(work)
 
 
 def test_jobs_tell_their_epochs_and_results(diary):
-    run_tasks(["a", "b", "c"], diary, 2, Stop())
+    diary.run(["a", "b", "c"], 2)
     assert len(diary.told) == 6
     assert all(diary.of(job) == [{"epoch": 1}, {"result": job}] for job in "abc")
 
 
 def test_no_more_jobs_run_at_once_than_may(diary):
-    started, start = [], diary.start
+    started, arguments = [], diary.arguments
     ended = lambda: sum("result" in message for _, message in diary.told)  # noqa: E731
 
     def counted(job):
         started.append(job)
         assert len(started) - ended() <= 2
-        return start(job)
+        return arguments(job)
 
-    diary.start = counted
-    run_tasks("abcdef", diary, 2, Stop())
+    diary.arguments = counted
+    diary.run("abcdef", 2)
     assert started == list("abcdef")
 
 
 def test_what_lost_its_worker_begins_again(diary):
-    run_tasks(["unlucky", "a"], diary, 2, Stop())
+    diary.run(["unlucky", "a"], 2)
     assert diary.of("unlucky")[-3:] == ["lost", {"epoch": 1}, {"result": "unlucky"}]
     assert diary.of("a")[-1] == {"result": "a"}
 
 
 @pytest.mark.slow
 def test_what_always_loses_its_worker_is_given_up(diary, tmp_path):
-    run_tasks(["lethal", "a"], diary, 1, Stop())
+    diary.run(["lethal", "a"], 1)
     assert (tmp_path / "lethal").read_text() == "x" * ATTEMPTS
     *lost, failed = [message for message in diary.of("lethal") if message != {"epoch": 1}]
     assert lost == ["lost"] * (ATTEMPTS - 1)
@@ -105,7 +111,7 @@ def test_what_always_loses_its_worker_is_given_up(diary, tmp_path):
     ("job", "reason"), [("faulty", "ValueError: what went wrong"), ("diverging", "the loss is nan")]
 )
 def test_what_breaks_is_given_up_at_once_with_its_reason(diary, tmp_path, job, reason):
-    run_tasks([job], diary, 1, Stop())
+    diary.run([job], 1)
     assert diary.of(job) == [{"epoch": 1}, f"failed: {reason}"]
     assert (tmp_path / job).read_text() == "x"
 
@@ -120,7 +126,7 @@ def test_a_signal_ends_all(diary):
 
     diary.progressed = signalled
     with pytest.raises(KeyboardInterrupt):
-        run_tasks(["endless", "a", "b"], diary, 1, stop)
+        diary.run(["endless", "a", "b"], 1, stop)
     assert diary.told == [("endless", {"epoch": 1})]
 
 

@@ -17,7 +17,7 @@ from synthetic_run import write_run
 
 from dacnn_search.common.errors import InputError
 from dacnn_search.dashboard.tensorboard import write_tensorboard
-from dacnn_search.search.study import write_study
+from dacnn_search.search.report import write_study
 from dacnn_search.search.tracking import Tracker, Tracking
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.run_directory import RunDirectory

@@ -6,8 +6,8 @@ import sys
 
 from small_space import make_space
 
+from dacnn_search.space.__main__ import preview
 from dacnn_search.space.count import count_networks
-from dacnn_search.space.preview import preview
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SpaceSettings
 

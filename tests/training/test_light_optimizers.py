@@ -16,10 +16,10 @@ import numpy as np
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.data.dataset import ImageData, Split
 from dacnn_search.training.recipe import Recipe
-from dacnn_search.training.trainer import Training, build_seeded
+from dacnn_search.training.trainer import ResidentData, Training, build_seeded
 
 split = Split(np.zeros((8, 8, 8, 1), np.uint8), np.arange(8) % 2)
-data = ImageData("some", ("a", "b"), split, split, split, (0.5,), (0.5,), False)
+data = ResidentData(ImageData("some", ("a", "b"), split, split, split, (0.5,), (0.5,), False), "cpu")
 for optimizer in ("sgd", "adamw", "adagrad"):
     recipe = Recipe(epochs=1, optimizer=optimizer, learning_rate=0.01)
     Training(build_seeded(Architecture((Section(1, 4),)), 2, 1, 0), data, recipe).run_epoch()

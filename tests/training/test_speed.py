@@ -10,6 +10,7 @@ import torch
 from dacnn_search.data.dataset import ImageData, Split
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.training import speed
+from dacnn_search.training.device_data import ResidentData
 from dacnn_search.training.recipe import Recipe
 from dacnn_search.training.speed import Speed, choose_precision, measure_speed, should_compile, speed_for
 from dacnn_search.training.trainer import Training, build_seeded
@@ -64,7 +65,7 @@ def test_a_training_computes_in_the_faster_precision(bfloat16, measured):
     measured[1].append(Speed(float32=1e10, bfloat16=bfloat16))
     images = Split(np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, 0, 1]))
     data = ImageData("two", ("a", "b"), images, images, images, (0.5,), (0.2,), flip=False)
-    training = Training(build_seeded(Architecture((Section(1, 4),)), 2, 1, 0), data, Recipe(), device="cpu")
+    training = Training(build_seeded(Architecture((Section(1, 4),)), 2, 1, 0), ResidentData(data, "cpu"), Recipe())
     assert training.precision == ("bfloat16" if bfloat16 > 1e10 else "float32")
 
 

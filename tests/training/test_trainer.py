@@ -57,7 +57,7 @@ def make_data(
 
 def make_training(data: ImageData, architecture: Architecture = TINY, seed: int = 0, **recipe: object) -> Training:
     model = build_seeded(architecture, data.num_classes, data.input_shape[0], seed=0)
-    return Training(model, data, Recipe.model_validate(recipe), seed=seed, device="cpu")
+    return Training(model, ResidentData(data, "cpu"), Recipe.model_validate(recipe), seed=seed)
 
 
 def finish(training: Training) -> list[EpochResult]:
@@ -77,15 +77,16 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def test_a_small_network_learns_the_digits(digits: ImageData) -> None:
     model = build_seeded(Architecture((Section(2, 16),)), 10, 1, seed=0)
-    results = finish(Training(model, digits, Recipe(epochs=4, precision="float32"), device="cpu"))
+    data = ResidentData(digits, "cpu")
+    results = finish(Training(model, data, Recipe(epochs=4, precision="float32")))
     assert [result.epoch for result in results] == [1, 2, 3, 4]
     assert results[-1].train_loss < results[0].train_loss / 2
     assert results[-1].validation_accuracy is not None
     assert results[-1].validation_accuracy > 0.9
     assert all(0 < result.images_per_second < math.inf and result.seconds > 0 for result in results)
-    final = evaluate(model, digits, device="cpu")
+    final = evaluate(model, data)
     assert (final.loss, final.accuracy) == (results[-1].validation_loss, results[-1].validation_accuracy)
-    assert evaluate(model, digits, "test", device="cpu").accuracy > 0.9
+    assert evaluate(model, data, "test").accuracy > 0.9
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -258,7 +259,7 @@ def test_a_finished_training_does_not_go_on() -> None:
 
 
 def test_data_that_do_not_suit_the_network_are_refused() -> None:
-    data = make_data()
+    data = ResidentData(make_data(), "cpu")
     with pytest.raises(DataError, match="for 3 channels and 3 classes, but the data have 1 and 3"):
         Training(build_seeded(TINY, 3, 3, 0), data, Recipe())
     with pytest.raises(DataError, match="for 1 channels and 4 classes, but the data have 1 and 3"):
@@ -346,8 +347,8 @@ def test_the_learning_rate_follows_the_schedule() -> None:
 def test_an_evaluation_is_that_of_a_loop_over_the_images(shape: tuple[int, int, int]) -> None:
     data = make_data(validation=1030, shape=shape)
     model = build_seeded(SMALL, 3, shape[0], seed=0)
-    run_once = Training(model, data, Recipe(epochs=1), device="cpu")
-    run_once.run_epoch()
+    resident = ResidentData(data, "cpu")
+    Training(model, resident, Recipe(epochs=1)).run_epoch()
     loss = correct = 0.0
     model.eval()
     for image, label in zip(data.validation.images, data.validation.labels, strict=True):
@@ -355,7 +356,7 @@ def test_an_evaluation_is_that_of_a_loop_over_the_images(shape: tuple[int, int, 
         logits = model(torch.tensor(x, dtype=torch.float32).permute(2, 0, 1)[None])[0].detach()
         loss -= logits.log_softmax(0)[int(label)].item() / 1030
         correct += int(logits.argmax()) == label
-    result = evaluate(model, data, precision="float32", device="cpu")
+    result = evaluate(model, resident, precision="float32")
     assert result.loss == pytest.approx(loss, rel=1e-5)
     assert result.accuracy == pytest.approx(correct / 1030, abs=1e-9)
 
@@ -365,14 +366,14 @@ def test_an_evaluation_leaves_the_model_in_its_mode_and_as_it_was() -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for mode in (True, False):
         model.train(mode)
-        evaluate(model, make_data(), "train", device="cpu")
+        evaluate(model, ResidentData(make_data(), "cpu"), "train")
         assert model.training == mode
     assert same(before, model.state_dict())
 
 
 def test_an_empty_part_is_not_evaluated() -> None:
     with pytest.raises(DataError, match="at least 1 image, but the test part has none"):
-        evaluate(build_seeded(TINY, 3, 1, 0), make_data(), "test", device="cpu")
+        evaluate(build_seeded(TINY, 3, 1, 0), ResidentData(make_data(), "cpu"), "test")
 
 
 def test_resident_data_use_read_only_arrays_in_place_and_silently() -> None:

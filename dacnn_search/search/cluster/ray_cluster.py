@@ -107,14 +107,15 @@ def least_gpu_memory(measure: Callable[[], int] = gpu_memory) -> int:
 
 @contextlib.contextmanager
 def default_environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables that are not set, for the time of the context."""
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
+    """Set environment variables that are not set, for the time of the context. What Ray sets meanwhile ends as well."""
+    before = set(os.environ)
+    os.environ.update({name: value for name, value in values.items() if name not in before})
     try:
         yield
     finally:
-        for name in added:
-            os.environ.pop(name, None)
+        for name in os.environ.keys() - before:
+            if name in values or name.startswith(("RAY_", "PYTHONBREAKPOINT")):
+                del os.environ[name]
 
 
 def _check_address(address: str | None) -> None:

@@ -13,7 +13,7 @@ from dacnn_search.network.architecture import Architecture
 from dacnn_search.search.cluster.slots import Slots
 from dacnn_search.training.recipe import Recipe
 
-__all__ = ["TaskHandler", "run_tasks", "start_task", "train_fully"]
+__all__ = ["TaskHandler", "run_tasks", "train_fully"]
 
 ATTEMPTS = 3  # at a training whose worker dies
 POLL_SECONDS = 0.2  # between two looks for a signal
@@ -24,8 +24,8 @@ Job = TypeVar("Job", contravariant=True)
 class TaskHandler(Protocol[Job]):
     """What `run_tasks` calls for each job. A job may be anything hashable."""
 
-    def start(self, job: Job) -> Any:
-        """Start the job's task and return its stream (see `start_task`)."""
+    def arguments(self, job: Job) -> tuple[Any, ...]:
+        """Return what the function that does the job is called with."""
 
     def progressed(self, job: Job, message: Mapping[str, Any]) -> None:
         """Take an epoch's message: `epoch`, `checkpoint` (bytes now and then, else None) and more."""
@@ -40,19 +40,24 @@ class TaskHandler(Protocol[Job]):
         """Take note that the job is given up."""
 
 
-def run_tasks(jobs: Sequence[Job], handler: TaskHandler[Job], concurrency: int, stop: Stop) -> None:
-    """Run a task for each job, in their order, `concurrency` at once, until all have finished or failed.
+def run_tasks(
+    jobs: Sequence[Job], handler: TaskHandler[Job], work: Callable[..., Iterator[Any]], slots: Slots, stop: Stop
+) -> None:
+    """Do each job on a worker, in their order, as many at once as there are slots, until all have finished or failed.
 
-    Raises KeyboardInterrupt once a signal has asked for the end; a call of the handler is never interrupted.
+    `work` does a job and yields its messages, which are dicts. Raises KeyboardInterrupt once a signal has asked for the
+    end; a call of the handler is never interrupted.
     """
+    # What is tried again is decided below, not by Ray.
+    task = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)(work)
     waiting = collections.deque(jobs)
     streams: dict[Any, Job] = {}
     deaths: collections.Counter[Job] = collections.Counter()
     with stop.polled():
         while waiting or streams:
-            while waiting and len(streams) < concurrency:
+            while waiting and len(streams) < slots.concurrency:
                 job = waiting.popleft()
-                streams[handler.start(job)] = job
+                streams[task.remote(*handler.arguments(job))] = job
             ready: list[Any] = ray.wait(list(streams), num_returns=1, timeout=POLL_SECONDS)[0]
             for stream in ready:
                 job = streams[stream]
@@ -73,12 +78,6 @@ def run_tasks(jobs: Sequence[Job], handler: TaskHandler[Job], concurrency: int, 
                     handler.progressed(job, message) if "epoch" in message else handler.finished(job, message)
             if stop.requested:
                 raise KeyboardInterrupt
-
-
-def start_task(train: Callable[..., Iterator[dict[str, Any]]], slots: Slots, *arguments: Any) -> Any:
-    """Start a generator function on a worker and return the stream of what it yields. Ray does not try it again."""
-    remote = ray.remote(num_cpus=slots.cpus_per_trial, num_gpus=slots.gpus_per_trial, max_retries=0)
-    return remote(train).remote(*arguments)
 
 
 def train_fully(

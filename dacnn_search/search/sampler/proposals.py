@@ -62,8 +62,6 @@ class Proposer:
     `reopened` has what earlier sessions proposed and did not finish.
 
     Args:
-        space: The search space.
-        settings: How it is searched.
         ledger: The trials that have ended.
         proposed: Gets each proposal with how many trials had finished when it was asked for.
     """
@@ -123,9 +121,7 @@ class Proposals:
     `reopened` has what earlier sessions proposed and did not finish, under its old number.
 
     Args:
-        space: The search space.
         sampler: The name of a sampler, one of `SAMPLERS`, or a function that makes one.
-        seed: Seed of the search.
         records: Ledger records of the trials that earlier sessions finished.
         proposed: Records of what earlier sessions proposed.
     """
@@ -176,8 +172,7 @@ class Proposals:
     def tell(
         self, proposal: Proposal, state: str, accuracy: float | None = None, estimate: float | None = None
     ) -> None:
-        """Report how a trial ended: COMPLETE with its accuracy, PRUNED (perhaps with the estimated accuracy that it
-        would have reached) or FAIL."""
+        """Report how a trial ended: COMPLETE with its accuracy, PRUNED with an estimate of it if there is one, FAIL."""
         trial = self._open.pop(proposal.trial)
         trial.set_user_attr(ESTIMATE, estimate)
         values = (accuracy, proposal.cost.parameters) if accuracy is not None and state == "COMPLETE" else None

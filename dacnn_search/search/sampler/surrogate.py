@@ -5,6 +5,7 @@ mutations of the front it proposes the one with the largest expected improvement
 Trials that still run count with the error expected of them.
 """
 
+import functools
 import math
 import random
 from collections.abc import Sequence
@@ -52,10 +53,14 @@ class SurrogateSampler(BaseSampler):
     def __init__(self, seed: int, space: SearchSpace) -> None:
         self._generator = random.Random(seed)
         self._independent = RandomSampler(self._generator.getrandbits(32))
-        self._domain = Domain(space)
+        self._space = space
         self._reserve: list[Point] = []
         self._kernel: Kernel | None = None
         self._fitted_to = 0  # observations that there were when the kernel was fitted
+
+    @functools.cached_property
+    def _domain(self) -> Domain:
+        return Domain(self._space)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return all choices seen so far. `sample_relative` may add to them; those that do not apply do no harm."""
