@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pretended import TINY, Pretended, new_run
 
+from dacnn_search.common.errors import RunDirectoryError
 from dacnn_search.replay import replay
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.ledger import Ledger
@@ -81,14 +82,33 @@ def test_a_killed_search_goes_on_with_what_nobody_got(space, run):
     assert replay(run) == (8, 0, None)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "options"),
+    [("width", 5, "[3, 4, 6]"), ("depth_1", 99, "[1, 2, 3]"), ("sharing", None, "['netwo")],
+)
+def test_an_unfinished_proposal_of_no_network_of_the_space_is_an_error_in_one_line(space, run, name, value, options):
+    interrupted = Pretended(space, run, trials=8)
+    interrupted.search.propose("a")
+    (line,) = interrupted.proposed.records
+    interrupted.proposed.rewrite([{**line, "choices": {**line["choices"], name: value}}])
+    interrupted.close()
+    with pytest.raises(RunDirectoryError) as raised:
+        Pretended(space, run, trials=8)
+    message = str(raised.value)
+    assert message.startswith(
+        f"proposals.jsonl: trial 0 must be a network of the space: {name} must be one of {options}"
+    )
+    assert message.endswith(f", but is {value!r}")
+
+
 def test_what_was_made_ahead_waits_when_time_is_up(space, run):
     pretended = ahead(space, run, trials=8, time_budget=1000.0)
     pretended.train("a", pretended.search.propose("a"))
-    pretended.search._clock._begun -= 2000
+    pretended.search._begun -= 2000
     assert pretended.search.propose("b") is None
     assert pretended.search.over
     pretended.close()
-    assert [proposal.trial for proposal, running in pretended.search._open.proposals() if not running] == [1]
+    assert [proposal.trial for proposal, running in pretended.search._unfinished if not running] == [1]
     assert len(Pretended(space, run, trials=8).run()) == 8
 
 

@@ -41,10 +41,10 @@ def test_while_networks_are_retrained_the_status_keeps_the_figures_of_the_search
 def test_a_trial_of_the_study_changes_its_state_in_place(space, run):
     pretended = Pretended(space, run)
     config = pretended.search.propose("a")
-    write_study(run.folder, space, [], pretended.search._open.proposals())
+    write_study(run.folder, space, [], pretended.search._unfinished)
     written = (run.folder / "optuna.db").stat().st_ino
     assert [trial.state for trial in trials_of(run.folder)] == [TrialState.RUNNING]
-    waiting = [(proposal, False) for proposal, _ in pretended.search._open.proposals()]
+    waiting = [(proposal, False) for proposal, _ in pretended.search._unfinished]
     write_study(run.folder, space, [], waiting)
     assert [trial.state for trial in trials_of(run.folder)] == [TrialState.WAITING]
     pretended.train("a", config)

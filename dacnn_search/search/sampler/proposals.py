@@ -14,6 +14,7 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from dacnn_search.common.errors import RunDirectoryError, SpaceError
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import Cost
 from dacnn_search.search.sampler.domain import distribution_of
@@ -118,12 +119,13 @@ class Proposals:
 
     The same arguments and the same order of `propose` and `tell` give the same proposals. The seed of the sampler
     depends on how many trials there were before this session: a resumed search does not repeat its first draws.
-    `reopened` has what earlier sessions proposed and did not finish, under its old number.
 
     Args:
         sampler: The name of a sampler, one of `SAMPLERS`, or a function that makes one.
         records: Ledger records of the trials that earlier sessions finished.
-        proposed: Records of what earlier sessions proposed.
+        proposed: Records of what earlier sessions proposed. What did not finish is `reopened`, under its old number.
+
+    Raises RunDirectoryError if a choice that is reopened is not one of the space's.
     """
 
     def __init__(
@@ -146,11 +148,7 @@ class Proposals:
         self._study.add_trials(frozen_trial(space, record) for record in records)
         self._known = {record["fingerprint"] for record in records}
         finished = {record["trial"] for record in records}
-        self.reopened = [
-            self._accept(line["trial"], self._ask_for(line["choices"]), line["duplicates"])
-            for line in proposed
-            if line["trial"] not in finished
-        ]
+        self.reopened = [self._reopen(line) for line in proposed if line["trial"] not in finished]
 
     def propose(self) -> Proposal | None:
         """Return the next network, or None if every network that meets the constraints is known."""
@@ -177,6 +175,14 @@ class Proposals:
         trial.set_user_attr(ESTIMATE, estimate)
         values = (accuracy, proposal.cost.parameters) if accuracy is not None and state == "COMPLETE" else None
         self._study.tell(trial, values, TrialState[state])
+
+    def _reopen(self, line: Mapping[str, Any]) -> Proposal:
+        try:
+            self.space.replay(line["choices"])
+        except SpaceError as error:
+            rule = "must be a network of the space"
+            raise RunDirectoryError(f"proposals.jsonl: trial {line['trial']} {rule}: {error}") from None
+        return self._accept(line["trial"], self._ask_for(line["choices"]), line["duplicates"])
 
     def _ask_for(self, choices: Mapping[str, Any]) -> optuna.Trial:
         """Start a trial of the study with these choices."""
