@@ -65,8 +65,7 @@ def main(
 def build_page(folders: Sequence[Path], out: Path | None = None, path: str = "/") -> Path | None:
     """Write the page at a `path` of the server, and return its file; None if there is no such page.
 
-    At `/` is the dashboard of one run, the comparison of several, or the index of a folder of runs, whose links lead to
-    the dashboards of these.
+    At `/` is the dashboard of one run, the comparison of several, or the index of a folder of runs, with links to them.
     """
     first = folders[0]
     is_index = not (first / "trials.jsonl").exists() and any(first.glob("*/trials.jsonl"))

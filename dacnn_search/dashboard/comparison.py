@@ -21,23 +21,20 @@ RUN_SETTINGS = ("epochs", "git_commit", "data", "space", "recipe", "versions", "
 
 
 def comparison_payload(runs: Sequence[RunDirectory]) -> dict[str, Any]:
-    """Return everything the page of a comparison shows. `runs` are snapshots.
-
-    Runs of one space on the same data with the same sampler, stopping rule and confirmation make a group: repeated
-    seeds.
-    """
+    """Return everything the page of a comparison shows. `runs` are snapshots, grouped by search."""
     scales = [run.scale for run in runs]
     scale = Scale(min(s.least for s in scales), max(s.most for s in scales), max(s.chance for s in scales))
     curves = [hypervolumes(run.records, scale) for run in runs]
     times = [[round(r["finished"], 2) for r in run.records] for run in runs]
     keys = [_group_key(run) for run in runs]
-    groups = {key: [i for i, other in enumerate(keys) if other == key] for key in dict.fromkeys(keys)}
-    images, splits = [run.data for run in runs], [split for run in runs if (split := _given_data(run))]
+    searches = list(dict.fromkeys(keys))
+    groups = [[i for i, key in enumerate(keys) if key == search] for search in searches]
+    images, splits = [run.data for run in runs], [given.data for run in runs if (given := run.given_settings)]
     return {
         "runs": [
             {
                 "name": run.name,
-                "group": list(groups).index(key),
+                "group": searches.index(key),
                 "front": [[r["parameters"], round(r["accuracy"], 5), r["trial"]] for r in run.front],
                 "hypervolume": curve,
                 "finished": finished,
@@ -50,7 +47,7 @@ def comparison_payload(runs: Sequence[RunDirectory]) -> dict[str, Any]:
                 "trials": _quartiles([range(1, len(curves[i]) + 1) for i in group], [curves[i] for i in group]),
                 "time": _quartiles([times[i] for i in group], [curves[i] for i in group]),
             }
-            for label, group in zip(_labels(runs, list(groups.values())), groups.values(), strict=True)
+            for label, group in zip(_labels(runs, groups), groups, strict=True)
         ],
         "results": _results(runs, curves),
         "differences": _differences(runs),
@@ -59,19 +56,13 @@ def comparison_payload(runs: Sequence[RunDirectory]) -> dict[str, Any]:
 
 
 def _group_key(run: RunDirectory) -> str:
-    """Return what repeated seeds of one search have in common."""
+    """Return what repeated seeds of one search have in common: space, data, sampler, stopping rule, confirmation."""
     if given := run.given_settings:
         space = space_id(given)
     else:  # an old run, known by its file or else by its folder
         space = run.space_file.read_text(encoding="utf-8") if run.space_file.is_file() else str(run.folder.resolve())
     settings = [run.environment.get(name) for name in ("sampler", "stopping", "confirm")]
-    return json.dumps([space, settings, run.data, _given_data(run)], sort_keys=True)
-
-
-def _given_data(run: RunDirectory) -> dict[str, Any] | None:
-    """Return which images of its data a run has and how they were divided; None if it does not know."""
-    given = run.given_settings
-    return given.data.model_dump(mode="json") if given else None
+    return json.dumps([space, settings, run.data], sort_keys=True)
 
 
 def _labels(runs: Sequence[RunDirectory], groups: Sequence[Sequence[int]]) -> list[str]:
@@ -105,7 +96,7 @@ def _results(runs: Sequence[RunDirectory], curves: Sequence[Sequence[float]]) ->
     """Return rows of the table: a name, a kind of number, a value per run, and whether most or least is best."""
     fronts = [run.front for run in runs]
     states = [[r["state"] for r in run.records] for run in runs]
-    seconds = [[r["seconds"] or 0.0 for r in run.records] for run in runs]
+    seconds = [sum(r["seconds"] or 0.0 for r in run.records) for run in runs]
     sizes = [r["parameters"] for front in fronts for r in front]
     rows: list[tuple[str, str, Sequence[Any], str | None]] = [
         ("hypervolume", "share", [curve[-1] if curve else 0.0 for curve in curves], "most"),
@@ -113,9 +104,10 @@ def _results(runs: Sequence[RunDirectory], curves: Sequence[Sequence[float]]) ->
         ("stopped early", "count", [s.count("PRUNED") for s in states], None),
         ("failed", "count", [s.count("FAIL") for s in states], "least"),
         ("time of search", "duration", [run.elapsed for run in runs], None),
-        ("training time", "duration", [round(sum(of_run), 3) for of_run in seconds], None),
+        ("training time", "duration", [round(of_run, 3) for of_run in seconds], None),
     ]
-    for budget in (math.inf, *(budget for budget in BUDGETS if sizes and min(sizes) <= budget <= max(sizes))):
+    budgets = [budget for budget in BUDGETS if sizes and min(sizes) <= budget <= max(sizes)]
+    for budget in (math.inf, *budgets):
         name = "highest accuracy" if budget == math.inf else f"best with at most {budget:,} parameters"
         chosen = [best_under(front, budget) for front in fronts]
         rows.append((name, "accuracy", [record and round(record["accuracy"], 5) for record in chosen], "most"))

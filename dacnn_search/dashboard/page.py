@@ -22,10 +22,9 @@ __all__ = ["runs_in", "write_comparison", "write_dashboard", "write_figure", "wr
 
 
 def write_dashboard(folder: Path) -> Path:
-    """Write `dashboard.html` of a run directory, whole or not at all, and return its path.
+    """Write `dashboard.html` of a run directory and return its path; cheap enough to be called during a run.
 
-    Cheap enough to be called during a run. Raises RunDirectoryError if `folder` is not a run directory or is
-    damaged.
+    Raises RunDirectoryError if `folder` is not a run directory or is damaged.
     """
     run = RunDirectory(folder, snapshot=True)
     return _write(folder / "dashboard.html", render("page.html", title=run.name, payload=run_payload(run)))
@@ -34,8 +33,7 @@ def write_dashboard(folder: Path) -> Path:
 def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     """Write a page that compares runs to `out` and return it. Raises RunDirectoryError as `write_dashboard` does."""
     runs = [RunDirectory(folder, snapshot=True) for folder in folders]
-    title = f"{len(runs)} runs compared"
-    return _write(out, render("comparison.html", title=title, payload=comparison_payload(runs)))
+    return _write(out, render("comparison.html", title=f"{len(runs)} runs compared", payload=comparison_payload(runs)))
 
 
 def write_index(results: Path) -> Path:
@@ -83,8 +81,7 @@ def _change_times(folder: Path) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=1000)
 def _index_row(folder: Path, change_times: tuple[int, ...]) -> dict[str, Any]:
-    """Return what the index shows of a run. Cached by the change times of its files, as the index is rewritten during
-    a search."""
+    """Return what the index shows of a run; cached, as the index is rewritten during a search."""
     row: dict[str, Any] = {"folder": folder.name, "started": "", "error": None}
     try:
         run = RunDirectory(folder, snapshot=True)

@@ -39,9 +39,9 @@ def _write_trial(folder: Path, record: Record) -> None:
             for epoch, value in enumerate(record["curve"][kind], 1):
                 if value is not None:
                     writer.add_scalar(tag, value, epoch, end - per_epoch * (record["epochs"] - epoch))
-        results = {name: record[name] for name in ("accuracy", "parameters", "macs") if record[name] is not None}
-        choices = {"state": record["state"], **record["choices"]}
-        for summary in hparams(choices, {f"trial/{name}": value for name, value in results.items()}):
+        kinds = ("accuracy", "parameters", "macs")
+        results = {f"trial/{kind}": record[kind] for kind in kinds if record[kind] is not None}
+        for summary in hparams({"state": record["state"], **record["choices"]}, results):
             writer.file_writer.add_summary(summary)
-        for name, value in results.items():
-            writer.add_scalar(f"trial/{name}", value, record["epochs"], end)
+        for tag, value in results.items():
+            writer.add_scalar(tag, value, record["epochs"], end)

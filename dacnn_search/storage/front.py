@@ -1,7 +1,4 @@
-"""The Pareto front of accuracy against parameters, its hypervolume, and choosing from it.
-
-A record is one line of the ledger: a mapping with at least `sequence`, `state`, `parameters` and `accuracy`.
-"""
+"""The Pareto front of accuracy against parameters, its hypervolume, and choosing from it."""
 
 import bisect
 import math
@@ -14,7 +11,7 @@ import numpy as np
 
 __all__ = ["Record", "Scale", "best_under", "front_of", "hypervolumes", "spread"]
 
-Record = Mapping[str, Any]
+Record = Mapping[str, Any]  # one line of the ledger, with at least sequence, state, parameters and accuracy
 
 
 def front_of(records: Iterable[Record]) -> list[Record]:
@@ -62,12 +59,8 @@ class Scale:
         """Return the share of the box that a front dominates, in [0, 1]; 1 is accuracy 1 with `least` parameters."""
         width = max(math.log10(self.most) - math.log10(self.least), 1e-9)
         points = [((math.log10(r["parameters"]) - math.log10(self.least)) / width, 1.0 - r["accuracy"]) for r in front]
-        if not points:
-            return 0.0
-        # A little beyond 1, so that the largest network counts as well.
-        reference = (1.05, 1.0 - self.chance)
-        box = 1.05 * (1.0 - self.chance)
-        return float(moocore.hypervolume(np.array(points), ref=reference)) / box
+        reference = (1.05, 1.0 - self.chance)  # a little beyond 1, so that the largest network counts as well
+        return float(moocore.hypervolume(np.array(points).reshape(-1, 2), ref=reference)) / math.prod(reference)
 
 
 def hypervolumes(records: Iterable[Record], scale: Scale) -> list[float]:

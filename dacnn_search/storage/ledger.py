@@ -21,7 +21,7 @@ import shlex
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence, Set
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Self
 
@@ -48,7 +48,7 @@ def read_ledger(path: Path, keys: Set[str] = frozenset()) -> list[Record]:
     return _read(path, keys).records
 
 
-class Ledger:
+class Ledger(AbstractContextManager["Ledger"]):
     """A ledger open for appending. The caller holds the lock of the run directory."""
 
     def __init__(self, path: Path, records: list[Record]) -> None:
@@ -132,9 +132,6 @@ class Ledger:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

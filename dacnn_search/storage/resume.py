@@ -1,7 +1,4 @@
-"""Resuming a run: which edits of its space are allowed, and which of its trials an extended space keeps.
-
-`dacnn_search.search.request` has the precedence of the settings of a resumed search.
-"""
+"""Resuming a run: which edits of its space are allowed, and which of its trials an extended space keeps."""
 
 import hashlib
 import json
@@ -37,10 +34,10 @@ def check_space(run: RunDirectory, own: SearchSpace, given: SearchSpace | None, 
     before = None if extend else run.given_settings
     edits = _differences(_parts(before), _parts(own.settings)) if before else []
     changes = _differences(_parts(own.settings), _parts(given.settings)) if given else []
-    if not edits and (not changes or (extend and all(change.startswith(EXTENSIBLE) for change in changes))):
-        return bool(changes)
     if edits:
         rule = "a run directory keeps the space that its trials are of (to give it another: --space FILE --extend)"
+    elif all(extend and change.startswith(EXTENSIBLE) for change in changes):
+        return bool(changes)
     elif extend:
         rule = "an extended run keeps its data and recipe, or its trials could not be compared"
     else:
@@ -110,6 +107,5 @@ def _translated(record: Record, old: SearchSpace, new: SearchSpace) -> dict[str,
         architecture, asked = new.replay(choices)
     except SpaceError:
         return None
-    same = architecture.fingerprint == record["fingerprint"]
-    fits = same and new.meets_constraints(architecture)
+    fits = architecture.fingerprint == record["fingerprint"] and new.meets_constraints(architecture)
     return {**record, "choices": {name: choices[name] for name in asked}} if fits else None

@@ -28,7 +28,6 @@ from dacnn_search.storage.trained import TrainedNetwork, group_retrained
 __all__ = ["PROPOSAL", "RETRAINED", "TRIAL", "RunDirectory", "check_name", "load_run"]
 
 FORMAT = 1  # of the files in a run directory; a run of a later format is refused
-SPACE_FILE, ENVIRONMENT_FILE = "space.yaml", "environment.json"
 # The keys that every line of the three ledgers has at least.
 _NETWORK = frozenset({"trial", "fingerprint", "architecture", "parameters", "macs", "accuracy", "epochs"})
 TRIAL = _NETWORK | {"state", "choices", "seconds"}
@@ -48,18 +47,16 @@ def load_run(folder: Path | str) -> "RunDirectory":
 class RunDirectory:
     """One run directory. Its properties read the files anew each time.
 
-    Args:
-        folder: The run directory.
-        snapshot: For a page about the run: its files are read now and not again, so that all parts of the page fit
-            together while a search goes on. Only `trials.jsonl` and `environment.json` must be there, of any format.
+    A `snapshot`, for a page about the run, reads them now and not again, so that all parts of the page fit together
+    while a search goes on. It needs only `trials.jsonl` and `environment.json`, of any format.
 
     Raises RunDirectoryError if the folder is not a run directory, is damaged or of a later format.
     """
 
     def __init__(self, folder: Path | str, *, snapshot: bool = False) -> None:
         self.folder = folder = Path(folder)
-        self.space_file = folder / SPACE_FILE
-        self.environment_file = folder / ENVIRONMENT_FILE
+        self.space_file = folder / "space.yaml"
+        self.environment_file = folder / "environment.json"
         self.trials_file = folder / "trials.jsonl"
         self.proposals_file = folder / "proposals.jsonl"  # on resuming, those that had not finished are trained again
         self.retrained_file = folder / "retrained.jsonl"
@@ -96,8 +93,8 @@ class RunDirectory:
                     continue
                 environment = _run_facts(folder.name, space, class_names, settings)
                 with new_folder(folder) as new:  # there as a whole or, after a crash, not at all
-                    write_atomic(new / SPACE_FILE, space.text)
-                    write_atomic(new / ENVIRONMENT_FILE, json.dumps(environment, indent=2) + "\n")
+                    write_atomic(new / "space.yaml", space.text)
+                    write_atomic(new / "environment.json", json.dumps(environment, indent=2) + "\n")
                 return cls(folder)
             except FileExistsError:
                 continue
@@ -117,8 +114,8 @@ class RunDirectory:
     def set_environment(self, **values: Any) -> None:
         """Change values in `environment.json`; leave the file alone if it has them already."""
         before = self.environment
-        if any(before.get(key) != value for key, value in values.items()):
-            write_atomic(self.environment_file, json.dumps({**before, **values}, indent=2) + "\n")
+        if before | values != before:
+            write_atomic(self.environment_file, json.dumps(before | values, indent=2) + "\n")
 
     def weights_file(self, fingerprint: str, seed: int) -> Path:
         """Return where retraining keeps the weights of a network."""
@@ -201,7 +198,7 @@ class RunDirectory:
             cost = estimate_cost(architecture, tuple(data["input_shape"]), data["num_classes"])
             folder = self.folder / "best" / f"{rank:02d}-{cost.parameters}"
             sizes = (cost.parameters, cost.macs, cost.file_bytes)
-            networks.append(TrainedNetwork(folder, rank, records, architecture, records[0]["trial"], *sizes))
+            networks.append(TrainedNetwork(folder, records, architecture, records[0]["trial"], *sizes))
         return networks
 
     def best(

@@ -16,7 +16,6 @@ class TrainedNetwork:
     """One network and its full trainings by one recipe."""
 
     folder: Path  # where its files are, or will be once it is written to `best/`
-    rank: int  # its place among the retrained networks by parameters, from 1
     records: tuple[Record, ...]  # its records of `retrained.jsonl`, one per seed
     architecture: Architecture
     trial: int
@@ -67,10 +66,9 @@ def beaten_on_test(networks: Iterable[TrainedNetwork]) -> list[TrainedNetwork]:
 
 
 def judge(networks: Iterable[TrainedNetwork]) -> str | None:
-    """Judge the front of a search, which was chosen by noisy validation accuracies, by test accuracies, in words.
+    """Judge a front, chosen by validation accuracies, by test accuracies, in words; None if fewer than two have any.
 
-    Returns None if fewer than two networks have one. Spearman's rank correlation of both accuracies is given for three
-    networks or more, unless all accuracies are equal.
+    Spearman's rank correlation of both accuracies is given for three networks or more, unless all accuracies are equal.
     """
     tested = [network for network in networks if network.tested]
     if len(tested) < 2:

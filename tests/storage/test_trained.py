@@ -16,7 +16,7 @@ def network(trial, parameters, searched, *tested):
         for seed, accuracy in enumerate(tested)
     ]
     sizes = (parameters, 10 * parameters, 4 * parameters)
-    return TrainedNetwork(Path(f"best/{trial}"), trial, tuple(records), Architecture((Section(1, 8),)), trial, *sizes)
+    return TrainedNetwork(Path(f"best/{trial}"), tuple(records), Architecture((Section(1, 8),)), trial, *sizes)
 
 
 FRONT = [
