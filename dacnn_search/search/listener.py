@@ -12,25 +12,23 @@ __all__ = ["Listener", "Snapshot"]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The state of a run: searching, retraining, finished, interrupted or failed.
+    """The state of a run.
 
-    elapsed, remaining: seconds of search; the latter an estimate, None while there is nothing to go by.
-    finished, trials: trials that have ended and trials wanted. hypervolume: of the front, in [0, 1].
     running: `trial`, `fingerprint`, `parameters`, `epoch`, `epochs` and `accuracy` of what is being trained: `epoch` of
     `epochs` done, with the validation accuracy so far or None.
     retraining: how many full trainings have `finished`, of how many `trainings`; None until networks of the front are
     trained in full. All other counts are of the search.
     """
 
-    state: str
+    state: str  # searching, retraining, finished, interrupted or failed
     message: str | None
-    elapsed: float
-    remaining: float | None
-    finished: int
-    trials: int
+    elapsed: float  # seconds of search
+    remaining: float | None  # seconds, estimated; None while there is nothing to go by
+    finished: int  # trials that have ended
+    trials: int  # wanted
     running: Sequence[Mapping[str, Any]] = ()
     front: Sequence[Record] = ()
-    hypervolume: float = 0.0
+    hypervolume: float = 0.0  # of the front, in [0, 1]
     retraining: Mapping[str, int] | None = None
 
 

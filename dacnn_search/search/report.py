@@ -149,10 +149,7 @@ def write_tables(folder: Path, records: Sequence[Record], networks: Sequence[Tra
 
 def _table(records: Sequence[Record], further: Sequence[str]) -> str:
     choices = sorted({name for record in records for name in record["choices"]})
-    rows = [
-        {**record, **record["choices"], "network": str(Architecture.from_dict(record["architecture"]))}
-        for record in records
-    ]
+    rows = [{**r, **r["choices"], "network": str(Architecture.from_dict(r["architecture"]))} for r in records]
     columns = [*IDENTITY, *further, *choices, "network"]
     return pd.DataFrame(rows, columns=columns, dtype=object).to_csv(index=False)
 

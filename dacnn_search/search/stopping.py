@@ -1,7 +1,4 @@
-"""Rules that decide which running trials stop early, from their learning curves.
-
-`RULES` has them by name. All are called with the epochs of a full training.
-"""
+"""Rules that decide which running trials stop early, from their learning curves; `RULES` has them by name."""
 
 import math
 from collections.abc import Hashable
@@ -21,12 +18,12 @@ ETA = 3  # of halving: 1 / ETA of the trials go on at each rung; the rungs are 1
 
 @dataclass(frozen=True)
 class Progress:
-    """The learning curve of a trial: validation accuracy and loss after each epoch. depth: layers of the network."""
+    """The learning curve of a trial: validation accuracy and loss after each epoch."""
 
     trial: Hashable
     parameters: int
     macs: int
-    depth: int
+    depth: int  # layers of the network
     accuracy: tuple[float, ...]
     loss: tuple[float, ...]
 
@@ -40,7 +37,7 @@ class Verdict:
 
 
 class StoppingRule:
-    """Judges each trial after each of its epochs. This one lets every trial run to its end."""
+    """Judges each trial after each of the `epochs` of a full training. This one lets every trial run to its end."""
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
@@ -152,13 +149,12 @@ def _place_of_last(losses: np.ndarray) -> int:
     Within its layer rows are sorted by the distance of their neighbours along the second column, the ends first.
     """
     ranks = moocore.pareto_rank(losses)
-    rank = ranks[-1]
-    layer = np.flatnonzero(ranks == rank)
+    layer = np.flatnonzero(ranks == ranks[-1])
     layer = layer[np.lexsort((losses[layer, 0], losses[layer, 1]))]
     costs = losses[layer, 1]
     gaps = np.concatenate([[np.inf], costs[2:] - costs[:-2], [np.inf]])[: len(layer)]
     order = layer[np.argsort(-gaps, kind="stable")]
-    return int((ranks < rank).sum() + np.flatnonzero(order == len(losses) - 1)[0])
+    return int((ranks < ranks[-1]).sum() + np.flatnonzero(order == len(losses) - 1)[0])
 
 
 RULES: dict[str, type[StoppingRule]] = {

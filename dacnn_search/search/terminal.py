@@ -138,7 +138,7 @@ def front_table(front: Sequence[Record], networks: Sequence[TrainedNetwork]) -> 
     Retrained networks have their test accuracy: the mean over the seeds and, if there are several, their standard
     deviation.
     """
-    tested = {network.trial: network for network in networks if network.tested}
+    tested = {network.trial: _test_accuracy(network) for network in networks if network.tested}
     names = ("trial", "parameters", "float32", "MACs", "validation", "test")
     figures = [Column(name, justify="right", no_wrap=True) for name in names]
     table = Table(*figures, "network", title="Pareto front", title_justify="left", box=None, padding=(0, 2, 0, 0))
@@ -149,15 +149,13 @@ def front_table(front: Sequence[Record], networks: Sequence[TrainedNetwork]) -> 
             format_bytes(4 * record["parameters"]),
             format_count(record["macs"]),
             f"{record['accuracy']:.2%}",
-            _test_accuracy(tested.get(record["trial"])),
+            tested.get(record["trial"], ""),
             Text(str(Architecture.from_dict(record["architecture"])), no_wrap=True, overflow="ellipsis"),
         )
     return table
 
 
-def _test_accuracy(network: TrainedNetwork | None) -> str:
-    if network is None:
-        return ""
+def _test_accuracy(network: TrainedNetwork) -> str:
     deviation = deviation_of(network.tested)
     return f"{network.accuracy:.2%}" + ("" if deviation is None else f" ±{100 * deviation:.2f}")
 

@@ -24,16 +24,11 @@ class Tracking:
     """Where a search reports its trials to, beside the ledger.
 
     Raises InputError if a package is missing, if nobody is logged in to Weights & Biases, or if MLflow does not answer.
-
-    Args:
-        tensorboard: Write event files to the run directory.
-        wandb: A project of Weights & Biases.
-        mlflow: The URI of an MLflow server or database.
     """
 
-    tensorboard: bool = False
-    wandb: str | None = None
-    mlflow: str | None = None
+    tensorboard: bool = False  # event files in the run directory
+    wandb: str | None = None  # a project of Weights & Biases
+    mlflow: str | None = None  # the URI of an MLflow server or database
 
     def __post_init__(self) -> None:
         for package in ("wandb", "mlflow"):

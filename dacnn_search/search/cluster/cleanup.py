@@ -52,19 +52,15 @@ def _ray_processes(folder: str) -> set[int]:
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # ended meanwhile, or belongs to another user
-            command = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            program, *arguments = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            name = program.rpartition("/")[2]
+            is_worker = program.startswith("ray::")
+            is_agent = name.startswith("python") and any("/ray/" in argument for argument in arguments[:3])
             files = map(os.readlink, (process / "fd").iterdir())
-            if _is_ray(command) and any(file.startswith(f"{folder}/") for file in files):
+            is_ray = is_worker or is_agent or name in ("raylet", "gcs_server")
+            if is_ray and any(file.startswith(f"{folder}/") for file in files):
                 found.add(int(process.name))
     return found
-
-
-def _is_ray(command: list[str]) -> bool:
-    """Return whether a command line is that of Ray's servers, of a worker, or of Python with one of Ray's modules."""
-    program = os.path.basename(command[0])  # noqa: PTH119
-    if program in ("raylet", "gcs_server") or command[0].startswith("ray::"):
-        return True
-    return program.startswith("python") and any("/ray/" in argument for argument in command[1:4])
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd")  # they exist if the machine has a 
 class RaySession(contextlib.ExitStack):
     """Ray for one job: the cluster at an address, the one already running in this process, or a new one.
 
-    A context manager. Ray is started when it is first needed. Raises InputError if nothing answers at the address.
+    Ray is started when it is first needed. Raises InputError if nothing answers at the address.
     """
 
     def __init__(self, resources: Resources | None = None) -> None:
@@ -52,10 +52,10 @@ class RaySession(contextlib.ExitStack):
         folder = None if address else str(self.enter_context(guarded()))
         level = logging.INFO if verbose else logging.CRITICAL  # errors of trials are in the ledger, others are raised
         logging.getLogger("ray").setLevel(level)
-        # A new cluster has a CPU per trial, so that more trials than cores can be asked for.
+        # A new cluster has a CPU per trial, so that more trials than cores can be asked for. Its worker processes, one
+        # per CPU, preload what trainings need if most of them will train.
         concurrency = self.resources.concurrency
         cpus = None if address else max(concurrency or 0, count_cores())
-        # Its worker processes, one per CPU, preload what trainings need if most of them will train.
         on_gpus = any(Path(device).exists() for device in GPU_DEVICES)
         preload = cpus is not None and not on_gpus and cpus <= 2 * (concurrency or cpus)
         try:
@@ -99,10 +99,9 @@ def least_gpu_memory(measure: Callable[[], int] = gpu_memory) -> int:
     """Return the bytes of memory of the cluster's smallest GPU, 0 if no node tells; the driver's node may have none."""
     task = ray.remote(num_cpus=0)(measure)
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
-    answers = [
-        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote() for node in nodes
-    ]
-    return min((memory for memory in ray.get(answers) if memory), default=0)
+    places = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+    answers = ray.get([task.options(scheduling_strategy=place).remote() for place in places])
+    return min(filter(None, answers), default=0)
 
 
 @contextlib.contextmanager

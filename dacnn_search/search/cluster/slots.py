@@ -1,12 +1,9 @@
 """How many trainings run at once, on which share of the machine: decided from what their networks cost.
 
-On a CPU two trainings of one thread get more done than one of two threads (measured on two cores: 1.9 times as much
-for small networks, 1.15 for large ones): there is one per core if there are memory and trainings for it. A GPU is
-shared by as many as its memory holds, and as its arithmetic has room for while each waits for its kernels to be
-launched.
-
-Ray's shares of a GPU are a matter of counting only, and Ray Tune keeps its workers between trials only if all take the
-same. So the share is that of the largest network; `dacnn_search.search.cluster.worker` keeps each training within it.
+On a CPU there is a training per core if there are memory and trainings for it: two of one thread get more done than one
+of two threads (measured on two cores: 1.9 times as much for small networks, 1.15 for large ones). Ray Tune keeps its
+workers between trials only if all take the same share of a GPU: that of the largest network. Ray only counts shares;
+`dacnn_search.search.cluster.worker` keeps each training within its own.
 """
 
 import math
@@ -40,53 +37,44 @@ DRAWN = 50
 
 @dataclass(frozen=True)
 class Resources:
-    """What a user grants a job.
+    """What a user grants a job."""
 
-    Args:
-        address: The address of a running Ray cluster. By default Ray is started on this machine.
-        concurrency: The trainings at once. By default as many as cores and GPUs hold.
-        gpus_per_trial: The share of a GPU that a training gets. By default as many share one as it holds.
-        verbose: Show what Ray prints.
-    """
-
-    address: str | None = None
-    concurrency: int | None = None
-    gpus_per_trial: Share = None
-    verbose: bool = False
+    address: str | None = None  # of a running Ray cluster; by default Ray is started on this machine
+    concurrency: int | None = None  # trainings at once; by default as many as cores and GPUs hold
+    gpus_per_trial: Share = None  # the share of a GPU that a training gets; by default as many share one as it holds
+    verbose: bool = False  # show what Ray prints
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is for trainings: CPUs, GPUs, bytes of memory, bytes of memory of one GPU (0 if not known)."""
+    """What there is for trainings."""
 
     cpus: float
     gpus: float
-    memory: int
-    gpu_memory: int = 0
+    memory: int  # bytes
+    gpu_memory: int = 0  # bytes of one GPU; 0 if not known
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What is to be trained: how many networks, the bytes that a step of the largest takes, the MACs of a step and the
-    layers of one in the middle, and the bytes of the data."""
+    """What is to be trained."""
 
     trainings: int
-    bytes: int
-    step_macs: float
-    layers: int
+    bytes: int  # of a step of the largest network
+    step_macs: float  # of a network in the middle
+    layers: int  # of a network in the middle
     data_bytes: int = 0
 
 
 @dataclass(frozen=True)
 class Slots:
-    """How many trainings run at once, what each takes of the cluster, its threads, and the bytes of main memory that
-    it may take on a CPU."""
+    """How many trainings run at once, and what each gets."""
 
     concurrency: int
     cpus_per_trial: float
     gpus_per_trial: float
     threads: int = 1
-    memory: float = field(default=math.inf, compare=False)
+    memory: float = field(default=math.inf, compare=False)  # bytes that a training may take on a CPU
 
 
 def demand_of(
@@ -127,7 +115,7 @@ def demand_of_space(
 
 
 def draw_networks(space: SearchSpace) -> list[Architecture]:
-    """Return some networks of a space: always the same."""
+    """Return some networks of a space, always the same."""
     generator = random.Random(0)
     return [space.draw(generator)[0] for _ in range(DRAWN)]
 
@@ -152,7 +140,13 @@ def pack(machine: Machine, demand: Demand, concurrency: int | None = None, share
         raise InputError(f"gpus per trial must be at most the {machine.gpus:g} of the cluster, but is {share:g}")
     if share > 1 and share != int(share):
         raise InputError(f"gpus per trial must be a whole number or below 1, but is {share:g}")
-    most = _on_gpus(machine, share) if share else _on_cpu(machine, demand)
+    if share >= 1:
+        most = int(machine.gpus / share)
+    elif share:  # none is spread over two GPUs
+        most = max(1, int(machine.gpus)) * (10_000 // max(1, round(1e4 * share)))
+    else:
+        held = int(CPU_USABLE * machine.memory / (demand.bytes + CPU_PROCESS_BYTES))
+        most = max(1, min(int(machine.cpus), held, demand.trainings))
     if concurrency is None:
         concurrency = most
     elif share and concurrency > most:
@@ -168,8 +162,8 @@ def pack(machine: Machine, demand: Demand, concurrency: int | None = None, share
 
 
 def _per_gpu(machine: Machine, demand: Demand, concurrency: int | None) -> int:
-    """Return how many trainings share a GPU: as many as its memory holds of the largest, and as keep it busy together;
-    never more than there are CPU cores to feed them, or trainings at once."""
+    """Return how many trainings share a GPU: as many of the largest as its memory holds, as its arithmetic has room for
+    while each waits for its kernels to be launched, as there are CPU cores to feed, and as run at once."""
     most = math.ceil((concurrency or demand.trainings) / machine.gpus)
     if not machine.gpu_memory:
         return max(1, min(UNKNOWN_PER_GPU, most))
@@ -186,16 +180,3 @@ def _per_gpu(machine: Machine, demand: Demand, concurrency: int | None) -> int:
 def _rounded(amount: float) -> float:
     """Round down to Ray's units of 1e-4: Ray would round up as well."""
     return math.floor(1e4 * amount + 1e-6) / 1e4
-
-
-def _on_gpus(machine: Machine, share: float) -> int:
-    """Return how many trainings of a share of a GPU there can be: none is spread over two."""
-    if share >= 1:
-        return int(machine.gpus / share)
-    return max(1, int(machine.gpus)) * (10_000 // max(1, round(1e4 * share)))
-
-
-def _on_cpu(machine: Machine, demand: Demand) -> int:
-    """Return a training per core, fewer if memory does not hold so many of the largest or there are not so many."""
-    held = int(CPU_USABLE * machine.memory / (demand.bytes + CPU_PROCESS_BYTES))
-    return max(1, min(int(machine.cpus), held, demand.trainings))

@@ -71,25 +71,24 @@ class WorkerProcess:
         if self.data.device.type != "cuda":
             return None
         peak = torch.cuda.max_memory_allocated(self.data.device) - self._bytes_before
-        shape, classes = self.data.input_shape, self.data.num_classes
-        estimate = step_bytes(model.architecture, shape, classes, recipe, model.recomputes)
+        images = self.data.input_shape, self.data.num_classes
+        estimate = step_bytes(model.architecture, *images, recipe, model.recomputes)
         self._excess = max(self._excess, peak_ratio(peak, estimate))
         return peak
 
     def device_works(self) -> bool:
         """Return whether the device can still be used: after some CUDA errors a process can't."""
-        try:
+        with contextlib.suppress(RuntimeError):
             if self.data.device.type == "cuda":
                 torch.cuda.synchronize(self.data.device)
-        except RuntimeError:
-            return False
-        return True
+            return True
+        return False
 
     def _build(self, architecture: Architecture, recipe: Recipe, seed: int) -> Network:
         """Build a network that computes sections again in the backward pass if a step does not fit otherwise."""
-        images = self.data.input_shape, self.data.num_classes
-        recomputes = must_recompute(architecture, *images, recipe, self._limit / self._excess)
-        model = build_seeded(architecture, self.data.num_classes, self.data.input_shape[0], seed)
+        shape, classes = self.data.input_shape, self.data.num_classes
+        recomputes = must_recompute(architecture, shape, classes, recipe, self._limit / self._excess)
+        model = build_seeded(architecture, classes, shape[0], seed)
         model.recomputes = recomputes
         if self.data.device.type == "cuda":
             if "torch._dynamo" in sys.modules:

@@ -25,16 +25,12 @@ CACHED_POINTS = 10_000
 
 @dataclass(frozen=True)
 class Point:
-    """One network of the space, with the choices that lead to it.
-
-    Two points of one architecture are duplicates. features: (d,) float64, of about zero mean and unit spread.
-    cost: log10 of the parameters.
-    """
+    """One network of the space, with the choices that lead to it. Two points of one architecture are duplicates."""
 
     choices: dict[str, Any]
     architecture: Architecture
-    features: np.ndarray
-    cost: float
+    features: np.ndarray  # (d,) float64, of about zero mean and unit spread
+    cost: float  # log10 of the parameters
 
 
 class Domain:

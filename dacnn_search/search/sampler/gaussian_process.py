@@ -19,10 +19,9 @@ AMPLITUDE, NOISE, LENGTH_SPREAD = (0.0, 1.0), (math.log(0.05), 1.5), 1.0
 
 
 def fit_kernel(features: np.ndarray, values: np.ndarray, start: Kernel | None = None) -> Kernel:
-    """Return the most probable kernel of form amplitude * Matern 5/2 (a length per feature) + noise.
+    """Return the kernel of form amplitude * Matern 5/2 (a length per feature) + noise with the largest posterior.
 
-    It maximises the posterior. The lengths are expected near the square root of d, the distance between points of d
-    features of unit spread.
+    The lengths are expected near the square root of d, the distance between points of d features of unit spread.
 
     Args:
         features: (n, d), of about unit spread.
@@ -54,12 +53,10 @@ def fit_kernel(features: np.ndarray, values: np.ndarray, start: Kernel | None = 
 class GaussianProcess:
     """A Gaussian process given noisy observations.
 
-    Points without an observation are pending: they count with the value expected there, so that little is left to be
-    learnt near them.
-
     Args:
         kernel: A kernel of `fit_kernel`.
-        features: Observed points, then pending ones: (n, d).
+        features: Observed points, then pending ones: (n, d). Pending points count with the value expected there, so
+            that little is left to be learnt near them.
         values: Observations at the first points, of any mean and variance: (at most n,).
     """
 

@@ -56,20 +56,15 @@ class Proposal:
 
 
 class Proposer:
-    """Gets the proposals of a search and records each of them before anyone trains it.
+    """Gets the proposals of a search and records each of them, in `proposed`, before anyone trains it.
 
     One proposal can be made ahead, in another thread, so that no worker waits for the sampler. The sampler hears how
     trials ended just before it is asked again: proposals follow from the order of calls, never from their timing.
-    `reopened` has what earlier sessions proposed and did not finish.
-
-    Args:
-        ledger: The trials that have ended.
-        proposed: Gets each proposal with how many trials had finished when it was asked for.
     """
 
     def __init__(self, space: SearchSpace, settings: SearchSettings, ledger: Ledger, proposed: Ledger) -> None:
         self._proposals = Proposals(space, settings.sampler, settings.seed, ledger.records, proposed.records)
-        self.reopened = self._proposals.reopened
+        self.reopened = self._proposals.reopened  # what earlier sessions proposed and did not finish
         self._proposed = proposed
         self._facts = {
             "first_trial": self._proposals.first_trial,
@@ -120,18 +115,14 @@ class Proposals:
     The same arguments and the same order of `propose` and `tell` give the same proposals. The seed of the sampler
     depends on how many trials there were before this session: a resumed search does not repeat its first draws.
 
-    Args:
-        sampler: The name of a sampler, one of `SAMPLERS`, or a function that makes one.
-        records: Ledger records of the trials that earlier sessions finished.
-        proposed: Records of what earlier sessions proposed. What did not finish is `reopened`, under its old number.
-
-    Raises RunDirectoryError if a choice that is reopened is not one of the space's.
+    `records` and `proposed` are the lines of the two ledgers from earlier sessions. What did not finish is `reopened`,
+    under its old number. Raises RunDirectoryError if a choice of such a line is not one of the space's.
     """
 
     def __init__(
         self,
         space: SearchSpace,
-        sampler: str | SamplerFactory,
+        sampler: str | SamplerFactory,  # a name of SAMPLERS, or what makes one
         seed: int,
         records: Sequence[Mapping[str, Any]] = (),
         proposed: Sequence[Mapping[str, Any]] = (),
@@ -185,7 +176,6 @@ class Proposals:
         return self._accept(line["trial"], self._ask_for(line["choices"]), line["duplicates"])
 
     def _ask_for(self, choices: Mapping[str, Any]) -> optuna.Trial:
-        """Start a trial of the study with these choices."""
         self._study.enqueue_trial(dict(choices))
         return self._study.ask()
 

@@ -1,9 +1,4 @@
-"""`SurrogateSampler`: an Optuna sampler for a search space of ours, whose trainings are expensive and noisy.
-
-It models the error of networks by a Gaussian process; their parameters it knows exactly. Of random networks and
-mutations of the front it proposes the one with the largest expected improvement of the hypervolume, and none twice.
-Trials that still run count with the error expected of them.
-"""
+"""`SurrogateSampler`: an Optuna sampler for a search space of ours, whose trainings are expensive and noisy."""
 
 import functools
 import math
@@ -46,8 +41,10 @@ LIBRARIES = ThreadpoolController()  # numpy and scipy get one thread: the other 
 class SurrogateSampler(BaseSampler):
     """Sampler of studies that maximise accuracy and minimise parameters over the networks of `space`.
 
-    A PRUNED trial counts by its user attribute `estimate`; without one it is only not proposed again.
-    Raises ValueError in a study of other directions.
+    It models the error of networks by a Gaussian process; their parameters it knows exactly. Of random networks and
+    mutations of the front it proposes the one with the largest expected improvement of the hypervolume, and none twice.
+    A trial that still runs counts with the error expected of it, a PRUNED one by its user attribute `estimate`, without
+    which it is only not proposed again. Raises ValueError in a study of other directions.
     """
 
     def __init__(self, seed: int, space: SearchSpace) -> None:
@@ -133,26 +130,22 @@ class SurrogateSampler(BaseSampler):
 
     def _observations_to_use(self, history: "History") -> list[int]:
         """Return which observations the model is made from: so many that proposals stay fast."""
-        every = range(len(history.points))
+        every = list(range(len(history.points)))
         if len(every) <= MOST_OBSERVED:
-            return list(every)
+            return every
         losses = np.stack([history.errors, _costs(history.points)], axis=1)
-        front = [int(i) for i in _front(losses)][:MOST_OBSERVED]
+        front = _front(losses).tolist()[:MOST_OBSERVED]
         others = sorted(set(every) - set(front))
         return front + self._generator.sample(others, MOST_OBSERVED - len(front))
 
 
 class History:
-    """The trials of a study before one of them.
-
-    points: observed, with errors (n,), log10. pending: running. trained: both of them. known: the networks of these
-    and of all that failed or were stopped.
-    """
+    """The trials of a study before one of them."""
 
     def __init__(self, domain: Domain, study: Study, trial: FrozenTrial) -> None:
-        self.points: list[Point] = []
-        self.pending: list[Point] = []
-        self.known: set[Architecture] = set()
+        self.points: list[Point] = []  # observed
+        self.pending: list[Point] = []  # running
+        self.known: set[Architecture] = set()  # networks of these and of all that failed or were stopped
         accuracies = []
         for other in study.get_trials(deepcopy=False):
             point = domain.read(other.params) if other.number != trial.number else None
