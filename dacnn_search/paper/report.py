@@ -162,7 +162,7 @@ def _rank_correlations(rows: Sequence[Row]) -> Iterator[str]:
     known = pd.DataFrame(rows)[["data", "error", "published error"]].dropna()
     for dataset, errors in known.groupby("data", sort=False)[["error", "published error"]]:
         if len(errors) > 2 and errors.nunique().min() > 1:
-            value = f"{errors.corr('spearman').iloc[0, 1]:.2f} ({len(errors)} rows)"
+            value = f"{errors.corr('spearman').to_numpy()[0, 1]:.2f} ({len(errors)} rows)"
             yield f"Rank correlation of our errors with the published ones, {dataset}: {value}."
 
 
