@@ -18,7 +18,7 @@ from dacnn_search.data.dataset import DataConfig, ImageData, load, summarise
 from dacnn_search.data.published import KNOWN_SETS
 from dacnn_search.export.folder import METRICS, WEIGHTS, describe_trained, read_input, write_folder
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.network.cost import count_macs
+from dacnn_search.network.cost import estimate_cost
 from dacnn_search.network.zoo import get
 from dacnn_search.space.settings import TrainSettings
 from dacnn_search.space.validation import check_data, read_settings
@@ -113,7 +113,7 @@ def _train(
 
     recipe, seed, architecture = settings.recipe, settings.seed, settings.architecture
     size = data.input_shape, data.num_classes
-    if 3 * count_macs(architecture, *size) * recipe.batch_size < SMALL_STEP_MACS:
+    if 3 * estimate_cost(architecture, *size).macs * recipe.batch_size < SMALL_STEP_MACS:
         torch.set_num_threads(1)
     model = build_seeded(architecture, data.num_classes, data.input_shape[0], seed)
     resident = ResidentData(data)
