@@ -18,7 +18,7 @@ from dacnn_search.data.dataset import DataConfig, ImageData, load, summarise
 from dacnn_search.data.published import KNOWN_SETS
 from dacnn_search.export.folder import METRICS, WEIGHTS, describe_trained, read_input, write_folder
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.network.cost import count_macs
+from dacnn_search.network.cost import estimate_cost
 from dacnn_search.network.zoo import get
 from dacnn_search.space.settings import TrainSettings
 from dacnn_search.space.validation import check_data, read_settings
@@ -74,14 +74,9 @@ def train_one(
 ) -> Path:
     """Train a network on training and validation images together, score the test images once, write its folder.
 
-    Returns the folder. Nothing is written before the training has ended, and nothing is replaced: if the name is taken
-    by then, the folder gets the next number that is free.
-
-    Args:
-        settings: Architecture, data, recipe, seed and name.
-        out: The folder to write, by default `results/train/<name>`.
-        init: A weight file, or a folder with one, to start from.
-        say: Called with a line per epoch.
+    Returns the folder, by default `results/train/<name>`. Nothing is written before the training has ended, and nothing
+    is replaced: if the name is taken by then, the folder gets the next number that is free. `init` is a weight file, or
+    a folder with one, to start from; `say` is called with a line per epoch.
 
     Raises InputError if `out` exists at the start or anything given is wrong, TrainingError if the training breaks.
     """
@@ -118,7 +113,7 @@ def _train(
 
     recipe, seed, architecture = settings.recipe, settings.seed, settings.architecture
     size = data.input_shape, data.num_classes
-    if 3 * count_macs(architecture, *size) * recipe.batch_size < SMALL_STEP_MACS:
+    if 3 * estimate_cost(architecture, *size).macs * recipe.batch_size < SMALL_STEP_MACS:
         torch.set_num_threads(1)
     model = build_seeded(architecture, data.num_classes, data.input_shape[0], seed)
     resident = ResidentData(data)

@@ -7,7 +7,7 @@ the spatial size that each section works at.
 import functools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from dacnn_search.network.architecture import Architecture
@@ -16,7 +16,6 @@ __all__ = [
     "Cost",
     "InputShape",
     "costliest_section",
-    "count_macs",
     "count_parameters",
     "estimate_cost",
     "gpu_step_seconds",
@@ -41,7 +40,9 @@ class Cost:
     """The cost of one network."""
 
     parameters: int  # trainable scalars, a shared kernel counted once
-    macs: int  # multiply-accumulates of convolutions and classifier in one forward pass of one image
+    # Multiply-accumulates of one forward pass of one image. Every application of a shared kernel counts. Batch norm,
+    # ReLU and pooling, below 1% of those of the convolutions, do not.
+    macs: int
     activations: int  # scalars that one image keeps in memory between forward and backward pass
     file_bytes: int  # of its parameters as a float32 safetensors file
     largest_activation: int  # scalars of one image in the largest output of a layer
@@ -58,20 +59,22 @@ def estimate_cost(architecture: Architecture, input_shape: InputShape, num_class
     Raises ArchitectureError if the image has fewer halvings than the network has poolings.
     """
     architecture.check_image_size(*input_shape[1:])
-    shapes = list(tensor_shapes(architecture, input_shape[0], num_classes))
-    parameters = sum(math.prod(shape) for _, shape in shapes)
-    pixels, widths = _section_pixels(architecture, input_shape), [section.width for section in architecture.sections]
+    channels, height, width = input_shape
+    widths = [section.width for section in architecture.sections]
+    pixels = [(height >> index) * (width >> index) for index in range(len(widths))]  # poolings halve, rounding down
     outputs = [size * width for size, width in zip(pixels, widths, strict=True)]
     entering = [math.prod(input_shape), *outputs[:-1]]
     inside = [0, *(3 * size * width for size, width in zip(pixels[1:], widths[:-1], strict=True))]
-    for section, kernel, _, (width, *_) in _convolutions(architecture, input_shape[0]):
+    macs = widths[-1] * num_classes
+    for section, kernel, _, shape in _convolutions(architecture, channels):
+        macs += pixels[section] * math.prod(shape)
         kept = architecture.batch_norm + ("projection" not in kernel)  # a projection has no ReLU of its own
-        inside[section] += pixels[section] * width * kept
+        inside[section] += pixels[section] * shape[0] * kept
     return Cost(
-        parameters=parameters,
-        macs=count_macs(architecture, input_shape, num_classes),
+        parameters=count_parameters(architecture, channels, num_classes),
+        macs=macs,
         activations=entering[0] + sum(inside) + widths[-1],
-        file_bytes=BYTES_PER_WEIGHT * parameters + _header_bytes(shapes),
+        file_bytes=_file_bytes(tensor_shapes(architecture, channels, num_classes)),
         largest_activation=max(outputs),
         recomputed_activations=sum(entering) + max(inside),
     )
@@ -80,18 +83,6 @@ def estimate_cost(architecture: Architecture, input_shape: InputShape, num_class
 def count_parameters(architecture: Architecture, in_channels: int, num_classes: int) -> int:
     """Count the trainable scalars of a network, a shared kernel once."""
     return sum(math.prod(shape) for _, shape in tensor_shapes(architecture, in_channels, num_classes))
-
-
-def count_macs(architecture: Architecture, input_shape: InputShape, num_classes: int) -> int:
-    """Count the multiply-accumulates of one forward pass of one image. Every application of a shared kernel counts.
-
-    Convolutions and the classifier are counted. Batch norm, ReLU and pooling, below 1% of them, are not.
-    """
-    pixels = _section_pixels(architecture, input_shape)
-    total = sum(
-        pixels[section] * math.prod(shape) for section, *_, shape in _convolutions(architecture, input_shape[0])
-    )
-    return total + architecture.sections[-1].width * num_classes
 
 
 def tensor_shapes(
@@ -167,18 +158,12 @@ def _convolutions(architecture: Architecture, in_channels: int) -> Iterator[tupl
             yield block.section, f"{name}.convolution.weight", f"{name}.norm", (width, in_width, 1, 1)
 
 
-def _section_pixels(architecture: Architecture, input_shape: InputShape) -> list[int]:
-    """Return the pixels that each section works at. Poolings halve height and width, rounding down."""
-    _, height, width = input_shape
-    return [(height >> index) * (width >> index) for index in range(len(architecture.sections))]
-
-
-def _header_bytes(shapes: list[tuple[str, tuple[int, ...]]]) -> int:
-    """Return the bytes of a safetensors file beside the weights: 8 bytes for the length of a JSON header, and the
-    header, which has an entry per tensor in the order of names and is padded to a multiple of 8."""
+def _file_bytes(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> int:
+    """Return the bytes of a safetensors file: 8 for the length of a JSON header, the header, which has an entry per
+    tensor in the order of names and is padded to a multiple of 8, and the weights."""
     header, start = {}, 0
     for name, shape in sorted(shapes):
         end = start + BYTES_PER_WEIGHT * math.prod(shape)
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": (start, end)}
         start = end
-    return 8 + -(-len(json.dumps(header, separators=(",", ":"))) // 8) * 8
+    return 8 + -(-len(json.dumps(header, separators=(",", ":"))) // 8) * 8 + start

@@ -31,7 +31,7 @@ def evaluate(
     *,
     precision: Precision = "float32",
 ) -> Evaluation:
-    """Evaluate a model, in eval mode, on one part of the data, to whose device it is moved.
+    """Evaluate a model, in eval mode, on one part of the data, to whose device it is moved unless it is there.
 
     Raises DataError for a part without images and for data that do not suit the model.
     """
@@ -39,7 +39,8 @@ def evaluate(
     split: Split[Tensor] = getattr(data, part)
     if not len(split):
         raise DataError(f"an evaluation needs at least 1 image, but the {part} part has none")
-    model.to(data.device).to(memory_format=torch.channels_last)
+    if model.classifier.weight.device != data.device:
+        model.to(data.device).to(memory_format=torch.channels_last)
     was_training = model.training
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=data.device)

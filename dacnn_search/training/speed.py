@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from dacnn_search.common.files import write_atomic
 from dacnn_search.common.machine import processor_name
 from dacnn_search.network.architecture import Architecture, Section
-from dacnn_search.network.cost import InputShape, costliest_section, count_macs, gpu_step_seconds, training_work
+from dacnn_search.network.cost import InputShape, costliest_section, estimate_cost, gpu_step_seconds, training_work
 from dacnn_search.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def measure_speed(width: int, side: int, batch_size: int) -> Speed:
     from dacnn_search.training.light_optimizers import AdamW
 
     architecture, shape = Architecture((Section(2, width),)), (3, side, side)
-    batch_size = max(2, min(batch_size, int(STEP_MACS / (3 * count_macs(architecture, shape, CLASSES)))))
+    batch_size = max(2, min(batch_size, int(STEP_MACS / (3 * estimate_cost(architecture, shape, CLASSES).macs))))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         model = build(architecture, CLASSES, shape[0]).to(memory_format=torch.channels_last)
@@ -173,6 +173,6 @@ def should_compile(
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     if not gpu or not compiler or not Path(sysconfig.get_path("include"), "Python.h").is_file():
         return False
-    step_macs = 3.0 * recipe.batch_size * count_macs(architecture, input_shape, num_classes)
+    step_macs = 3.0 * recipe.batch_size * estimate_cost(architecture, input_shape, num_classes).macs
     steps = recipe.epochs * math.ceil(images / recipe.batch_size)
     return steps * max(gpu_step_seconds(step_macs, architecture.layers)) * SAVED_SHARE > COMPILE_SECONDS

@@ -98,9 +98,8 @@ class Training:
         with self._out_of_memory_explained():
             train_loss = self._train_epoch()
             trained = time.perf_counter()
-            validation = None
-            if len(self.data.validation):
-                validation = evaluate(self.model, self.data, precision=self.precision)
+            has_validation = len(self.data.validation) > 0
+            validation = evaluate(self.model, self.data, precision=self.precision) if has_validation else None
         self.epoch += 1
         for name, loss in (("training", train_loss), ("validation", validation.loss if validation else 0.0)):
             if not math.isfinite(loss):
