@@ -147,8 +147,7 @@ def write_tables(folder: Path, records: Sequence[Record], networks: Sequence[Tra
 def _table(records: Sequence[Record], further: Sequence[str]) -> str:
     choices = sorted({name for record in records for name in record["choices"]})
     rows = [{**r, **r["choices"], "network": str(Architecture.from_dict(r["architecture"]))} for r in records]
-    columns = [*IDENTITY, *further, *choices, "network"]
-    return pd.DataFrame(rows, columns=columns, dtype=object).to_csv(index=False)
+    return pd.DataFrame(rows, columns=[*IDENTITY, *further, *choices, "network"], dtype=object).to_csv(index=False)
 
 
 def write_study(folder: Path, space: SearchSpace, records: Sequence[Record], unfinished: Unfinished = ()) -> None:

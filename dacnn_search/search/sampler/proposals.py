@@ -171,8 +171,7 @@ class Proposals:
         try:
             self.space.replay(line["choices"])
         except SpaceError as error:
-            rule = "must be a network of the space"
-            raise RunDirectoryError(f"proposals.jsonl: trial {line['trial']} {rule}: {error}") from None
+            raise RunDirectoryError(f"proposals.jsonl: trial {line['trial']} must be of the space: {error}") from None
         return self._accept(line["trial"], self._ask_for(line["choices"]), line["duplicates"])
 
     def _ask_for(self, choices: Mapping[str, Any]) -> optuna.Trial:
