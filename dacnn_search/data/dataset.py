@@ -44,8 +44,7 @@ class DataConfig(BaseModel):
     )
     channels: Literal[1, 3] = Field(default=3, description="Only for folder: 1 reads images as grey, 3 as colour.")
     validation: Share = Field(
-        default=0.2,
-        description="Share of the training images held out for validation, unless the set brings its own.",
+        default=0.2, description="Share of the training images held out for validation, unless the set brings its own."
     )
     test: Share = Field(
         default=0.2, description="Share of all images held out for the test, unless the set brings its own."
