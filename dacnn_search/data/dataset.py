@@ -60,9 +60,8 @@ class DataConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_name(self) -> "DataConfig":
-        broken = []
         required = {"folder": ("root", "image_size"), "npz": ("root",)}.get(self.name, ())
-        broken += [f"{key} is required for data set '{self.name}'" for key in required if getattr(self, key) is None]
+        broken = [f"{key} is required for data set '{self.name}'" for key in required if getattr(self, key) is None]
         if self.root is not None and self.name == "digits":
             broken.append(f"root is not allowed for data set 'digits', but is '{self.root}'")
         for key in ("image_size", "channels"):
