@@ -15,6 +15,7 @@ from dacnn_search.storage.run_directory import RunDirectory
 
 __all__ = ["comparison_payload"]
 
+BUDGETS = [step * 10**decade for decade in range(12) for step in (1, 3)]  # of parameters
 MOST_POINTS = 2000  # of a curve of quartiles
 RUN_SETTINGS = ("epochs", "git_commit", "data", "space", "recipe", "versions", "machine")
 
@@ -86,8 +87,7 @@ def _labels(runs: Sequence[RunDirectory], groups: Sequence[Sequence[int]]) -> li
 def _quartiles(
     positions: Sequence[Sequence[float]], curves: Sequence[Sequence[float]]
 ) -> dict[str, list[float]] | None:
-    """Return first quartile, median and third quartile of step curves, as far as the shortest reaches; None for one
-    curve."""
+    """Return the quartiles of step curves, as far as the shortest reaches; None for one curve."""
     if len(curves) < 2 or not all(curves):
         return None
     end = min(steps[-1] for steps in positions)
@@ -115,20 +115,11 @@ def _results(runs: Sequence[RunDirectory], curves: Sequence[Sequence[float]]) ->
         ("time of search", "duration", [run.elapsed for run in runs], None),
         ("training time", "duration", [round(sum(of_run), 3) for of_run in seconds], None),
     ]
-    for budget in (math.inf, *_budgets(sizes)):
+    for budget in (math.inf, *(budget for budget in BUDGETS if sizes and min(sizes) <= budget <= max(sizes))):
         name = "highest accuracy" if budget == math.inf else f"best with at most {budget:,} parameters"
         chosen = [best_under(front, budget) for front in fronts]
         rows.append((name, "accuracy", [record and round(record["accuracy"], 5) for record in chosen], "most"))
     return [dict(zip(("name", "kind", "values", "best"), row, strict=True)) for row in rows]
-
-
-def _budgets(sizes: Sequence[int]) -> list[int]:
-    """Return 1, 3, 10, 30, ... times as many parameters, as far as the fronts' `sizes` reach."""
-    if not sizes:
-        return []
-    decades = range(math.floor(math.log10(min(sizes))), math.ceil(math.log10(max(sizes))) + 1)
-    budgets = [step * 10**decade for decade in decades for step in (1, 3)]
-    return [budget for budget in budgets if min(sizes) <= budget <= max(sizes)]
 
 
 def _differences(runs: Sequence[RunDirectory]) -> list[dict[str, Any]]:
@@ -136,12 +127,8 @@ def _differences(runs: Sequence[RunDirectory]) -> list[dict[str, Any]]:
     keys = (*SearchSettings.model_fields, *RUN_SETTINGS)
     flat = [dict(pair for key in keys for pair in _flatten(key, run.environment.get(key))) for run in runs]
     names = dict.fromkeys(name for settings in flat for name in settings)
-    rows = {name: [settings.get(name, "–") for settings in flat] for name in names}
-    return [
-        {"name": name, "values": [relative_path(value) for value in values]}
-        for name, values in rows.items()
-        if len(set(values)) > 1
-    ]
+    rows = [(name, [settings.get(name, "–") for settings in flat]) for name in names]
+    return [{"name": name, "values": list(map(relative_path, row))} for name, row in rows if len(set(row)) > 1]
 
 
 def _flatten(name: str, value: Any) -> list[tuple[str, str]]:

@@ -24,6 +24,7 @@ WIDTH, HEIGHT = 640, 420  # of the figure, in pixels
 PIXEL_RATIO = 3  # of a PNG
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 MAC_BROWSER = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
+SIZE_TICKS = [step * 10**decade for decade in range(12) for step in (1, 2, 5)]
 ACCURACY_STEPS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)  # between ticks
 
 
@@ -51,9 +52,7 @@ class _Frame:
 
     def size_ticks(self) -> list[tuple[float, str]]:
         low, high = self.sizes
-        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
-        return [(tick, re.sub(r"\.0+", "", format_count(tick))) for tick in ticks if low <= tick <= high]
+        return [(tick, re.sub(r"\.0+", "", format_count(tick))) for tick in SIZE_TICKS if low <= tick <= high]
 
     def accuracy_ticks(self) -> list[tuple[float, str]]:
         low, high = self.accuracies

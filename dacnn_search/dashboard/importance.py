@@ -30,9 +30,7 @@ def importance(records: Sequence[Record]) -> tuple[list[dict[str, Any]], str]:
         return [], f"Needs {FEWEST} trials at full length; so far there are {len(finished)}."
     rest = _remainders(finished)
     names = dict.fromkeys(name for r in finished for name in r["choices"])
-    shares = [_share(name, finished, rest) for name in names]
-    shares.sort(key=lambda entry: -entry["share"])
-    return shares, (
+    return sorted((_share(name, finished, rest) for name in names), key=lambda entry: -entry["share"]), (
         f"What went with more accuracy than size explains, over {len(finished)} trials at full length. Each bar is the "
         "share that one choice has in the variance around a cubic of accuracy in log parameters, less what chance "
         "would give. It tells what goes together, not what causes it."
@@ -55,33 +53,26 @@ def _remainders(finished: Sequence[Record]) -> np.ndarray:
 
 
 def _share(name: str, finished: Sequence[Record], rest: np.ndarray) -> dict[str, Any]:
-    having = [i for i, r in enumerate(finished) if name in r["choices"]]
-    having.sort(key=lambda i: _order(finished[i]["choices"][name]))
-    choices = [finished[i]["choices"][name] for i in having]
+    having = [(r["choices"][name], value) for r, value in zip(finished, rest, strict=True) if name in r["choices"]]
+    having.sort(key=lambda pair: (isinstance(pair[0], str), pair[0]))  # numbers by size, before words
+    choices, values = [choice for choice, _ in having], np.array([value for _, value in having])
     labels: list[Any] = [_word(choice) for choice in choices]
-    ranges = len(set(choices)) > MOST_GROUPS and all(isinstance(choice, int | float) for choice in choices)
+    ranges = len(set(choices)) > MOST_GROUPS and not isinstance(choices[-1], str)
     if ranges:
-        edges = np.unique(np.quantile(np.array(choices, float), np.linspace(0, 1, MOST_GROUPS + 1)[1:-1]))
-        labels = np.searchsorted(edges, np.array(choices, float)).tolist()
-    values = rest[having]
-    groups = [list(group) for _, group in itertools.groupby(range(len(having)), key=labels.__getitem__)]
-    between = within = 0.0
-    effects = []
-    for group in groups:
-        mean = float(values[group].mean())
+        edges = np.unique(np.quantile(choices, np.linspace(0, 1, MOST_GROUPS + 1)[1:-1]))
+        labels = np.searchsorted(edges, choices).tolist()
+    between, effects = 0.0, []
+    for _, places in itertools.groupby(range(len(having)), key=labels.__getitem__):
+        group = list(places)
+        mean = values[group].mean()
         between += len(group) * (mean - values.mean()) ** 2
-        within += len(group) * values[group].var()
         low, high = choices[group[0]], choices[group[-1]]
         words = {"value": f"{_word(low)} to {_word(high)}", "range": [low, high]} if ranges else {"value": _word(low)}
-        effects.append({**words, "trials": len(group), "effect": round(mean, 5)})
-    chance = (len(groups) - 1) * within / max(len(values) - len(groups), 1)
+        effects.append({**words, "trials": len(group), "effect": round(float(mean), 5)})
+    within = len(values) * values.var() - between
+    chance = (len(effects) - 1) * within / max(len(values) - len(effects), 1)
     share = max(0.0, float(between - chance)) / (float((rest**2).sum()) or 1.0)
     return {"choice": name, "share": round(min(share, 1.0), 4), "effects": effects}
-
-
-def _order(value: Any) -> tuple[bool, Any]:
-    """Return a sort key: numbers by size, before words."""
-    return (False, value) if isinstance(value, int | float) else (True, str(value))
 
 
 def _word(value: Any) -> str:

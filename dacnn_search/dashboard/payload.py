@@ -7,7 +7,6 @@ number of its anchor (null for a transition), and whether a regulator follows.
 
 import dataclasses
 import functools
-import json
 import math
 import os
 import re
@@ -95,7 +94,7 @@ def _shown_command(command: Sequence[str]) -> str:
 def _columns(run: RunDirectory) -> dict[str, list[Any]]:
     records = run.records
     channels, classes = run.data.get("input_shape", [1])[0], run.data.get("num_classes", 10)
-    networks = [_describe(json.dumps(r["architecture"]), channels, classes) for r in records]
+    networks = [_describe(Architecture.from_dict(r["architecture"]), channels, classes) for r in records]
     plain = ("trial", "parameters", "macs", "epochs", "reason", "duplicates", "fingerprint")
     columns: dict[str, list[Any]] = {name: [r.get(name) for r in records] for name in plain}
     for name in ("seconds", "finished", "accuracy"):
@@ -106,12 +105,11 @@ def _columns(run: RunDirectory) -> dict[str, list[Any]]:
 
 
 @functools.lru_cache(maxsize=20_000)
-def _describe(text: str, channels: int, classes: int) -> dict[str, Any]:
-    """Describe the network of an architecture's JSON; cached, as a page is often rewritten during a search.
+def _describe(architecture: Architecture, channels: int, classes: int) -> dict[str, Any]:
+    """Describe a network; cached, as a page is often rewritten during a search.
 
     `unshared` are the parameters of the same network with free weights, `parts` the parameters of each part.
     """
-    architecture = Architecture.from_dict(json.loads(text))
     free = dataclasses.replace(architecture, sharing="none", anchors=1, residual=architecture.is_residual)
     parts = dict.fromkeys(PART_OF.values(), 0)
     for name, shape in tensor_shapes(architecture, channels, classes):

@@ -32,13 +32,11 @@ class Checkpoints:
     def load(self, key: str) -> bytes | None:
         """Return the newest whole checkpoint of a training, or None. Damaged ones are deleted."""
         for path in reversed(self._paths(key)):
-            try:
+            with suppress(OSError):
                 data = path.read_bytes()
-            except OSError:
-                continue
-            if hashlib.sha256(data).hexdigest() == path.name.split(".")[-2]:
-                return data
-            path.unlink(missing_ok=True)
+                if hashlib.sha256(data).hexdigest() == path.name.split(".")[-2]:
+                    return data
+                path.unlink(missing_ok=True)
         return None
 
     def drop(self, key: str) -> None:

@@ -22,9 +22,8 @@ import warnings
 import zlib
 from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, NamedTuple, NoReturn, Self
 
 from dacnn_search.common.errors import RunDirectoryError
 from dacnn_search.common.files import write_atomic
@@ -52,12 +51,12 @@ def read_ledger(path: Path, keys: Set[str] = frozenset()) -> list[Record]:
 class Ledger:
     """A ledger open for appending. The caller holds the lock of the run directory."""
 
-    def __init__(self, path: Path, records: list[Record], size: int) -> None:
-        """Continue the file at `path`, whose `size` bytes hold exactly these `records`; use `Ledger.open`."""
+    def __init__(self, path: Path, records: list[Record]) -> None:
+        """Continue the file at `path`, which holds exactly these `records`; use `Ledger.open`."""
         self.records = records  # in the order of the file, as JSON gives them back
         self._path = path
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        self._size = size
+        self._size = path.stat().st_size
 
     @classmethod
     def open(cls, path: Path, keys: Set[str] = frozenset(), *, repair: bool = False, advice: str | None = None) -> Self:
@@ -73,22 +72,22 @@ class Ledger:
             advice: How a user asks for the repair; by default as for a run directory.
         """
         contents = _read(path, keys, repair, advice)
-        kept = len(contents.records)
+        records, lines = contents.records, contents.lines
         if contents.damage:
             aside = _free_name(path, "damaged")
             write_atomic(aside, contents.data)
             warnings.warn(
-                f"{path}: kept {kept} records and dropped {contents.count - kept} damaged lines, "
+                f"{path}: kept {len(records)} records and dropped {lines - len(records)} damaged lines, "
                 f"the first at line {contents.damage[0][0]}; the damaged file is {aside}",
                 LedgerWarning,
                 stacklevel=2,
             )
         elif contents.torn:
-            warnings.warn(f"{path}:{contents.count}: cut off an unfinished last line", LedgerWarning, stacklevel=2)
-        whole = b"".join(contents.whole)
+            warnings.warn(f"{path}:{lines}: cut off an unfinished last line", LedgerWarning, stacklevel=2)
+        whole = b"".join(map(_line, records))
         if whole != contents.data or not path.exists():
             write_atomic(path, whole)
-        return cls(path, contents.records, len(whole))
+        return cls(path, records)
 
     def append(self, record: Mapping[str, Any]) -> Record:
         """Write `record` to disk under the next `sequence` number and return it as JSON gives it back.
@@ -100,7 +99,8 @@ class Ledger:
             raise ValueError(f"a record must leave {sorted(reserved)} to the ledger")
         sequence = self.records[-1]["sequence"] + 1 if self.records else 1
         line = rest = _line({"sequence": sequence, **record})
-        written = _parse(line.removesuffix(b"\n"))
+        written: Record = json.loads(line)
+        del written["check"]
         os.ftruncate(self._descriptor, self._size)  # a broken append may have left a part of its line
         try:
             while rest:
@@ -122,11 +122,10 @@ class Ledger:
         """
         if list(records) == self.records:
             return
-        lines = [_line(record) for record in records]
         write_atomic(_free_name(self._path, "before"), self._path.read_bytes())
-        write_atomic(self._path, b"".join(lines))
+        write_atomic(self._path, b"".join(map(_line, records)))
         self.close()
-        self.__init__(self._path, list(records), sum(map(len, lines)))  # type: ignore[misc]
+        self.__init__(self._path, list(records))  # type: ignore[misc]
 
     def close(self) -> None:
         """Close the file; more than once does no harm."""
@@ -141,14 +140,12 @@ class Ledger:
         self.close()
 
 
-@dataclass
-class _Contents:
+class _Contents(NamedTuple):
     data: bytes  # the file as it is
-    count: int  # of its lines
-    torn: bool  # whether the last one is an append cut short
-    records: list[Record] = field(default_factory=list)  # of the lines that verify
-    whole: list[bytes] = field(default_factory=list)  # those lines, with newlines
-    damage: list[tuple[int, str]] = field(default_factory=list)  # line number from 1, broken rule
+    lines: int
+    torn: bool  # whether the last line is an append cut short
+    records: list[Record]  # of the lines that verify
+    damage: list[tuple[int, str]]  # line number from 1, broken rule
 
 
 def _read(path: Path, keys: Set[str], repair: bool = False, advice: str | None = None) -> _Contents:
@@ -160,33 +157,32 @@ def _read(path: Path, keys: Set[str], repair: bool = False, advice: str | None =
     *lines, tail = data.split(b"\n")
     # An append cut short is the beginning of a line without its check; some file systems leave zeros.
     begun = tail.startswith(_BEGIN[: len(tail)]) and not _CHECK.search(tail)
-    contents = _Contents(data, len(lines) + bool(tail), bool(tail) and (begun or not tail.strip(b"\0")))
-    if tail and not contents.torn:
+    torn = bool(tail) and (begun or not tail.strip(b"\0"))
+    if tail and not torn:
         lines.append(tail)
+    records: list[Record] = []
+    damage: list[tuple[int, str]] = []
     for number, line in enumerate(lines, 1):
         whole = line.removesuffix(b"\r")
-        last = contents.records[-1]["sequence"] if contents.records else 0
         try:
-            record = _parse(whole, last, keys)
+            records.append(_parse(whole, records[-1]["sequence"] if records else 0, keys))
         except ValueError as error:
-            contents.damage.append((number, str(error)))
+            damage.append((number, str(error)))
             continue
         if whole != line:  # an editor was here; a repair loses nothing
-            contents.damage.append((number, "it must end with a newline alone, but ends with a carriage return too"))
-        contents.records.append(record)
-        contents.whole.append(whole + b"\n")
-    if contents.damage and not repair:
+            damage.append((number, "it must end with a newline alone, but ends with a carriage return too"))
+    if damage and not repair:
         advice = advice or f"--resume {shlex.quote(str(path.parent))} --repair"
-        (number, rule), *others = contents.damage
+        (number, rule), *others = damage
         more = f" (and {len(others)} more)" if others else ""
         raise RunDirectoryError(
-            f"{path}:{number}: damaged line{more}: {rule}; to go on with the {len(contents.records)} records that are "
-            f"whole: {advice}"
+            f"{path}:{number}: damaged line{more}: {rule}; to go on with the {len(records)} records that are whole: "
+            f"{advice}"
         )
-    return contents
+    return _Contents(data, len(lines) + torn, torn, records, damage)
 
 
-def _parse(line: bytes, last: int = 0, keys: Set[str] = frozenset()) -> Record:
+def _parse(line: bytes, last: int, keys: Set[str]) -> Record:
     """Return the record of a line without its newline, after one with the sequence number `last`.
 
     Raises ValueError with the rule it breaks.

@@ -3,6 +3,9 @@
 import functools
 import itertools
 import json
+import os
+import platform
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,18 +13,21 @@ from typing import Any
 
 from dacnn_search.common.errors import RunDirectoryError, SpaceError
 from dacnn_search.common.files import new_folder, read_json, sha256_of, write_atomic
+from dacnn_search.common.machine import git_commit, gpu_names, package_versions, processor_name
+from dacnn_search.common.privacy import mask_command
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import estimate_cost
+from dacnn_search.space.count import count_networks
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SpaceSettings, plain_name
 from dacnn_search.space.validation import validate
-from dacnn_search.storage.environment import FORMAT, describe_run, describe_space
 from dacnn_search.storage.front import Record, Scale, front_of
-from dacnn_search.storage.ledger import read_ledger
+from dacnn_search.storage.ledger import now, read_ledger
 from dacnn_search.storage.trained import TrainedNetwork, group_retrained
 
 __all__ = ["PROPOSAL", "RETRAINED", "TRIAL", "RunDirectory", "check_name", "load_run"]
 
+FORMAT = 1  # of the files in a run directory; a run of a later format is refused
 SPACE_FILE, ENVIRONMENT_FILE = "space.yaml", "environment.json"
 # The keys that every line of the three ledgers has at least.
 _NETWORK = frozenset({"trial", "fingerprint", "architecture", "parameters", "macs", "accuracy", "epochs"})
@@ -88,7 +94,7 @@ class RunDirectory:
             try:
                 if folder.exists():
                     continue
-                environment = describe_run(folder.name, space, class_names, settings)
+                environment = _run_facts(folder.name, space, class_names, settings)
                 with new_folder(folder) as new:  # there as a whole or, after a crash, not at all
                     write_atomic(new / SPACE_FILE, space.text)
                     write_atomic(new / ENVIRONMENT_FILE, json.dumps(environment, indent=2) + "\n")
@@ -105,7 +111,7 @@ class RunDirectory:
         """Replace `space.yaml` by the text of `space`, and what `environment.json` says of it."""
         given = self.environment.get("space", {}).get("given")
         if space.values != given or space.text != self.space_file.read_text(encoding="utf-8"):
-            self.set_environment(**describe_space(space))
+            self.set_environment(**_space_facts(space))
             write_atomic(self.space_file, space.text)
 
     def set_environment(self, **values: Any) -> None:
@@ -194,7 +200,8 @@ class RunDirectory:
             architecture = Architecture.from_dict(records[0]["architecture"])
             cost = estimate_cost(architecture, tuple(data["input_shape"]), data["num_classes"])
             folder = self.folder / "best" / f"{rank:02d}-{cost.parameters}"
-            networks.append(TrainedNetwork(folder, rank, records, cost.file_bytes))
+            sizes = (cost.parameters, cost.macs, cost.file_bytes)
+            networks.append(TrainedNetwork(folder, rank, records, architecture, records[0]["trial"], *sizes))
         return networks
 
     def best(
@@ -252,3 +259,52 @@ def check_name(name: str | None) -> None:
         plain_name(name or "run")
     except ValueError as error:
         raise RunDirectoryError(str(error)) from None
+
+
+def _run_facts(name: str, space: SearchSpace, class_names: Sequence[str], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what a new run's `environment.json` says of its space, settings and machine; secrets are masked."""
+    data = space.settings.data
+    return {
+        "format": FORMAT,
+        "name": name,
+        "started": now(),
+        **settings,
+        "command": mask_command(sys.argv),
+        "versions": {"python": platform.python_version(), **package_versions()},
+        "machine": {
+            "host": platform.node(),
+            "platform": platform.platform(),
+            "cpu": processor_name(),
+            "cpus": os.cpu_count(),
+            "gpus": gpu_names(),
+        },
+        "git_commit": git_commit(),
+        "data": {
+            "name": data.name if data.root is None else f"{data.name} {data.root}",
+            "input_shape": space.input_shape,
+            "num_classes": space.num_classes,
+            "class_names": list(class_names),
+            "train": space.summary.train_size,
+            "validation": space.summary.validation_size,
+            "test": space.summary.test_size,
+        },
+        "epochs": space.settings.recipe.epochs,
+        "recipe": space.settings.recipe.model_dump(mode="json"),
+        **_space_facts(space),
+    }
+
+
+def _space_facts(space: SearchSpace) -> dict[str, Any]:
+    """Return the parts of `environment.json` that follow from the space file, which may change on resuming."""
+    least, most = space.extremes()
+    return {
+        "description": space.settings.description,
+        "references": [reference.model_dump(mode="json") for reference in space.settings.references],
+        "space": {
+            "networks": count_networks(space.tree),
+            "least": least.parameters,
+            "most": most.parameters,
+            "given": space.values,
+            "constraints": {name: limit and limit.max for name, limit in space.settings.constraints},
+        },
+    }

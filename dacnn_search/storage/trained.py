@@ -18,23 +18,11 @@ class TrainedNetwork:
     folder: Path  # where its files are, or will be once it is written to `best/`
     rank: int  # its place among the retrained networks by parameters, from 1
     records: tuple[Record, ...]  # its records of `retrained.jsonl`, one per seed
+    architecture: Architecture
+    trial: int
+    parameters: int
+    macs: int
     file_bytes: int  # of its float32 weights as a safetensors file
-
-    @property
-    def architecture(self) -> Architecture:
-        return Architecture.from_dict(self.records[0]["architecture"])
-
-    @property
-    def trial(self) -> int:
-        return int(self.records[0]["trial"])
-
-    @property
-    def parameters(self) -> int:
-        return int(self.records[0]["parameters"])
-
-    @property
-    def macs(self) -> int:
-        return int(self.records[0]["macs"])
 
     @property
     def accuracy(self) -> float:

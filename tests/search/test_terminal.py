@@ -128,7 +128,7 @@ def test_how_it_ended_stays_on_a_terminal():
 
 def test_front_table_shows_mean_test_accuracy_and_no_markup():
     records = tuple({**FRONT[1], "test_accuracy": accuracy} for accuracy in (0.95, 0.97))
-    networks = [TrainedNetwork(Path("best/01"), 1, records, 4000)]
+    networks = [TrainedNetwork(Path("best/01"), 1, records, Architecture((Section(2, 8),)), 1, 20_000, 200_000, 80_000)]
     stream = io.StringIO()
     Console(file=stream, width=140).print(front_table(FRONT, networks))
     small, large = stream.getvalue().splitlines()[-2:]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.search.report import write_tables
 from dacnn_search.storage.trained import TrainedNetwork, beaten_on_test, judge
 
@@ -14,7 +15,8 @@ def network(trial, parameters, searched, *tested):
         {"trial": trial, "parameters": parameters, "accuracy": searched, "seed": seed, "test_accuracy": accuracy}
         for seed, accuracy in enumerate(tested)
     ]
-    return TrainedNetwork(Path(f"best/{trial}"), trial, tuple(records), 4 * parameters)
+    sizes = (parameters, 10 * parameters, 4 * parameters)
+    return TrainedNetwork(Path(f"best/{trial}"), trial, tuple(records), Architecture((Section(1, 8),)), trial, *sizes)
 
 
 FRONT = [

@@ -1,8 +1,7 @@
 """Provide Ray's temporary folder, and a small process that deletes it and ends what Ray leaves behind.
 
-Without it, two of Ray's agents outlive a killed driver by a minute. The process reads from a pipe that the driver never
-writes to: the read returns when the driver ends, however it ends. The processes are found in /proc; where there is
-none, nothing is killed.
+Without it, two of Ray's agents outlive a killed driver by a minute. It reads from a pipe that the driver never writes
+to: the read returns when the driver ends, however it ends. Where there is no /proc, nothing is killed.
 """
 
 import contextlib

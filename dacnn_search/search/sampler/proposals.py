@@ -187,10 +187,7 @@ class Proposals:
 
 
 def frozen_trial(space: SearchSpace, record: Mapping[str, Any]) -> FrozenTrial:
-    """Return a ledger record as an Optuna trial, with its figures as user attributes.
-
-    The record of an unfinished trial (RUNNING or WAITING) has no results.
-    """
+    """Return a ledger record, or one of an unfinished trial, as an Optuna trial; its figures are user attributes."""
     _, asked = space.replay(record["choices"])
     trial = optuna.trial.create_trial(
         state=TrialState[record["state"]],
