@@ -9,7 +9,6 @@ can't be asked again for what is turned away: it takes every suggestion for a ru
 
 import datetime
 import math
-import random
 from typing import Any
 
 import optuna
@@ -29,17 +28,13 @@ from dacnn_search.space.search_space import SearchSpace
 __all__ = ["Evolution", "MOAsha"]
 
 POPULATION, SAMPLE = 20, 5
-DRAWS = 300  # of the space, so that all parameters are seen
 
 
 class Evolution(BaseSampler):
     """Syne Tune's regularised evolution over all parameters of a space; those not asked are ignored."""
 
     def __init__(self, seed: int, space: SearchSpace) -> None:
-        domain, generator = Domain(space), random.Random(seed)
-        for _ in range(DRAWS):
-            domain.draw(generator)
-        self._distributions = dict(domain.distributions)
+        self._distributions = Domain(space).distributions
         self._searcher = MultiObjectiveRegularizedEvolution(
             {name: _domain(distribution) for name, distribution in self._distributions.items()},
             population_size=POPULATION,

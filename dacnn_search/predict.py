@@ -12,7 +12,6 @@ import numpy as np
 from dacnn_search.common.command import PATH, at_least, command
 from dacnn_search.common.errors import DataError, InputError
 from dacnn_search.data.user import IMAGE_EXTENSIONS, read_images
-from dacnn_search.network.cost import InputShape
 
 if TYPE_CHECKING:
     from dacnn_search.export.classifier import Classifier
@@ -63,36 +62,30 @@ def _find_images(path: Path) -> list[Path]:
 
 
 def _classify(model: "Classifier", files: Sequence[Path], top: int, problems: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield the `top` likeliest classes of each image; add a message to `problems` for each that can't be read."""
-    if model.input.shape[0] not in (1, 3):
-        raise InputError(f"image files have 1 or 3 channels, but the network is for {model.input.shape[0]}")
-    for start in range(0, len(files), BATCH):
-        for readable, images in _read_images(files[start : start + BATCH], model.input.shape, problems):
-            logits = model.logits(images)
-            probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
-            probabilities /= probabilities.sum(axis=1, keepdims=True)
-            for file, row in zip(readable, probabilities, strict=True):
-                best = np.argsort(-row, kind="stable")[:top]
-                classes = [{"name": model.classes[i], "probability": round(float(row[i]), 6)} for i in best]
-                yield {"file": str(file), "classes": classes}
-
-
-def _read_images(
-    files: Sequence[Path], shape: InputShape, problems: list[str]
-) -> Iterator[tuple[Sequence[Path], np.ndarray]]:
-    """Yield all files with their images (N, H, W, C), or each file alone if one of them can't be read.
+    """Yield the `top` likeliest classes of each image; add a message to `problems` for each that can't be read.
 
     Images are resized and cropped as a folder of training images is.
     """
-    channels, height, width = shape
-    try:
-        yield files, read_images(files, (height, width), channels)
-    except DataError as error:
-        if len(files) == 1:
-            problems.append(str(error))
-            return
-        for file in files:
-            yield from _read_images([file], shape, problems)
+    channels, height, width = model.input.shape
+    if channels not in (1, 3):
+        raise InputError(f"image files have 1 or 3 channels, but the network is for {channels}")
+    for start in range(0, len(files), BATCH):
+        batch = files[start : start + BATCH]
+        try:
+            logits = model.logits(read_images(batch, (height, width), channels))
+        except DataError as error:
+            if len(batch) == 1:
+                problems.append(str(error))
+            else:  # one by one, to leave out only those that can't be read
+                for file in batch:
+                    yield from _classify(model, [file], top, problems)
+            continue
+        probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        for file, row in zip(batch, probabilities, strict=True):
+            best = np.argsort(-row, kind="stable")[:top]
+            classes = [{"name": model.classes[i], "probability": round(float(row[i]), 6)} for i in best]
+            yield {"file": str(file), "classes": classes}
 
 
 if __name__ == "__main__":

@@ -74,14 +74,9 @@ def train_one(
 ) -> Path:
     """Train a network on training and validation images together, score the test images once, write its folder.
 
-    Returns the folder. Nothing is written before the training has ended, and nothing is replaced: if the name is taken
-    by then, the folder gets the next number that is free.
-
-    Args:
-        settings: Architecture, data, recipe, seed and name.
-        out: The folder to write, by default `results/train/<name>`.
-        init: A weight file, or a folder with one, to start from.
-        say: Called with a line per epoch.
+    Returns the folder, by default `results/train/<name>`. Nothing is written before the training has ended, and nothing
+    is replaced: if the name is taken by then, the folder gets the next number that is free. `init` is a weight file, or
+    a folder with one, to start from; `say` is called with a line per epoch.
 
     Raises InputError if `out` exists at the start or anything given is wrong, TrainingError if the training breaks.
     """

@@ -44,8 +44,7 @@ class DataConfig(BaseModel):
     )
     channels: Literal[1, 3] = Field(default=3, description="Only for folder: 1 reads images as grey, 3 as colour.")
     validation: Share = Field(
-        default=0.2,
-        description="Share of the training images held out for validation, unless the set brings its own.",
+        default=0.2, description="Share of the training images held out for validation, unless the set brings its own."
     )
     test: Share = Field(
         default=0.2, description="Share of all images held out for the test, unless the set brings its own."
@@ -61,9 +60,8 @@ class DataConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_name(self) -> "DataConfig":
-        broken = []
         required = {"folder": ("root", "image_size"), "npz": ("root",)}.get(self.name, ())
-        broken += [f"{key} is required for data set '{self.name}'" for key in required if getattr(self, key) is None]
+        broken = [f"{key} is required for data set '{self.name}'" for key in required if getattr(self, key) is None]
         if self.root is not None and self.name == "digits":
             broken.append(f"root is not allowed for data set 'digits', but is '{self.root}'")
         for key in ("image_size", "channels"):

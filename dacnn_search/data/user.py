@@ -106,7 +106,6 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _pool_folders(root: Path) -> dict[str, Path]:
-    """Return the folder of each pool."""
     if not root.is_dir():
         raise DataError("the folder of images must exist, but does not")
     names = [folder.name for folder in _visible_folders(root)]
@@ -172,7 +171,6 @@ def read_images(files: Sequence[Path], size: tuple[int, int], channels: int) -> 
 
 
 def _image_shape(archive: zipfile.ZipFile, key: str) -> tuple[int, ...]:
-    """Return (N, H, W, C) of an array of images, from its header."""
     shape, dtype = _read_header(archive, key)
     if dtype != np.uint8:
         raise DataError(f"{key} must be uint8, but is {dtype}")
@@ -184,7 +182,6 @@ def _image_shape(archive: zipfile.ZipFile, key: str) -> tuple[int, ...]:
 
 
 def _read_labels(archive: zipfile.ZipFile, key: str, count: int) -> np.ndarray:
-    """Read labels (count,) int64."""
     shape, dtype = _read_header(archive, key)
     if dtype.kind not in "iu":
         raise DataError(f"{key} must be integers, but are {dtype}")

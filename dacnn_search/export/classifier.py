@@ -57,12 +57,9 @@ class Classifier(nn.Module):
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Return the float32 logits (N, classes) of uint8 images (N, H, W, C), computed in batches."""
-        parts = [torch.zeros(0, len(self.classes))]
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
         with torch.inference_mode():
-            for start in range(0, len(images), BATCH):
-                batch = torch.from_numpy(np.ascontiguousarray(images[start : start + BATCH]))
-                parts.append(self(batch.permute(0, 3, 1, 2).float() / 255))
-        return torch.cat(parts).numpy()
+            return torch.cat([self(batch.float() / 255) for batch in pixels.split(BATCH)]).numpy()
 
 
 def load_model(folder: Path | str) -> Classifier:

@@ -187,13 +187,8 @@ def _model_card(metrics: Mapping[str, Any]) -> str:
     from jinja2 import Environment  # here, since few commands write cards
 
     environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    environment.filters |= {
-        "number": format,
-        "bytes": format_bytes,
-        "count": format_count,
-        "duration": format_duration,
-        "plain": _escape_markdown,
-    }
+    environment.filters |= {"bytes": format_bytes, "count": format_count, "duration": format_duration}
+    environment.filters |= {"number": format, "plain": _escape_markdown}
     drawing = draw(Architecture.from_dict(metrics["architecture"]), tuple(metrics["input"]["shape"]))
     added = {"drawing": drawing, "legend": LEGEND, "unsharing": json.dumps(UNSHARING)}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render({**metrics, **added})

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save
 
 from dacnn_search.common.errors import ExportError, InputError
 from dacnn_search.common.files import write_atomic
 from dacnn_search.export.classifier import Classifier
 from dacnn_search.export.folder import FORMATS
-from dacnn_search.training.weights import write_weights
 
 __all__ = ["Formats", "write_files"]
 
@@ -58,7 +58,8 @@ def write_files(folder: Path, model: Classifier, formats: Formats, images: np.nd
     """
     if formats.float16:
         path = folder / "weights-float16.safetensors"
-        write_weights({k: torch.from_numpy(_half(k, tensor.numpy())) for k, tensor in model.weights.items()}, path)
+        half = {k: torch.from_numpy(_half(k, tensor.numpy())) for k, tensor in model.weights.items()}
+        write_atomic(path, save(half))
         yield path
     if set(formats.names) == {"safetensors"}:
         return

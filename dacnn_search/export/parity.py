@@ -49,19 +49,11 @@ def accuracy_of(logits: np.ndarray, labels: np.ndarray | None) -> float | None:
 def measure_file(
     path: Path, model: Classifier, images: np.ndarray, labels: np.ndarray | None, reference: np.ndarray
 ) -> dict[str, Any]:
-    """Run an exported file and return its entry in `metrics.json`: bytes, checksum, accuracy, latency, memory.
+    """Run an exported file on images (see `choose_images`); return its bytes, checksum, accuracy, latency and memory.
 
-    Files in full precision may be off by a thousandth of the largest logit. Then an image can be classified otherwise
-    only if its two highest logits are that close. Weights, which do not run by themselves, are run as the model's.
-
-    Args:
-        path: The file.
-        model: The network.
-        images: Images to run it on, with their labels.
-        labels: See `choose_images`.
-        reference: The network's own logits on them.
-
-    Raises ExportError if the file can't be run or is off.
+    Compared with `reference`, the network's own logits, files in full precision may be off by a thousandth of the
+    largest. Then an image can be classified otherwise only if its two highest logits are that close. Weights, which do
+    not run by themselves, are run as the model's. Raises ExportError if the file can't be run or is off.
     """
     if path.suffix == ".safetensors":
         report: dict[str, Any] = {}

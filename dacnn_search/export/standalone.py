@@ -8,8 +8,9 @@ import importlib
 import json
 import statistics
 import sys
-import time
+import timeit
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,14 +70,10 @@ def _scaled(images: np.ndarray) -> np.ndarray:
 
 def _latency(run: Run, pixels: np.ndarray) -> float:
     """Return the median time of a call in milliseconds."""
-    run(pixels)
-    times: list[float] = []
-    end = time.perf_counter() + MOST_SECONDS
-    while not times or (len(times) < MOST_CALLS and time.perf_counter() < end):
-        start = time.perf_counter()
-        run(pixels)
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times)
+    call = partial(run, pixels)
+    call()
+    calls = min(MOST_CALLS, 1 + int(MOST_SECONDS / timeit.timeit(call, number=1)))
+    return 1000 * statistics.median(timeit.repeat(call, number=1, repeat=calls))
 
 
 def _memory(key: str) -> int | None:

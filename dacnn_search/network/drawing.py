@@ -26,12 +26,10 @@ def draw(architecture: Architecture, input_shape: tuple[int, int, int]) -> str:
 
 
 def _draw_block(block: Block) -> str:
-    layers = [_letter(layer.kernel) + "+" * layer.regulator for layer in block.layers]
+    layers = " ".join(_letter(layer.kernel) + "+" * layer.regulator for layer in block.layers)
     if block.shortcut == "none":
-        return " ".join(layers)
-    regulated = layers[-1].endswith("+")
-    layers[-1] = layers[-1].rstrip("+")
-    return f"[{' '.join(layers)}]{'+' * regulated}"
+        return layers
+    return f"[{layers.removesuffix('+')}]{'+' * block.layers[-1].regulator}"
 
 
 def _letter(kernel: str) -> str:

@@ -78,11 +78,11 @@ def _check_together(options: SimpleNamespace) -> None:
 
 def _reproduce(options: SimpleNamespace) -> None:
     conditions = Conditions(options.scale, options.recipe, options.epochs, options.subset, options.seeds)
-    names = [f"table-{number}" for number in options.table] + [f"figure-{number}" for number in options.figure]
-    if not names:
+    kinds = ("table", "figure")
+    chosen = [EXPERIMENTS[f"{kind}-{number}"] for kind in kinds for number in getattr(options, kind)]
+    if not chosen:
         print(describe_experiments(conditions))
         return
-    chosen = [EXPERIMENTS[name] for name in names]
     sources = _sources(options.data, options.root, chosen)
     from dacnn_search.paper.reproduce import reproduce
     from dacnn_search.search.cluster.slots import Resources

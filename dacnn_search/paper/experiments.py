@@ -81,8 +81,7 @@ class Conditions:
         if self.recipe != "paper":
             changes[f"-{self.recipe}"] = f"the recipe {self.recipe} instead of the paper's"
         if self.epochs is not None:
-            plural = "s" * (self.epochs > 1)
-            changes[f"-epochs{self.epochs}"] = f"{self.epochs} epoch{plural} instead of the recipe's"
+            changes[f"-epochs{self.epochs}"] = f"{self.epochs} epoch{'s' * (self.epochs > 1)} instead of the recipe's"
         if self.subset is not None:
             changes[f"-subset{self.subset}"] = f"only {self.subset:,} training images"
         return changes

@@ -155,18 +155,19 @@ def _ascend(
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(len(channels), *classifier.input.shape, generator=generator)
     pixels = (0.5 + NOISE * noise).clamp(0, 1).requires_grad_()
-    outputs: list[Tensor] = []
-    responses = []
-    with norm.register_forward_hook(lambda module, given, output: outputs.append(output)):
+    responses: list[Tensor] = []
+
+    def add_response(module: nn.Module, given: object, output: Tensor) -> None:
+        """Take the mean at once, since the network overwrites the output by its ReLU."""
+        responses.append(output[range(len(channels)), list(channels)].mean(dim=(1, 2)))
+
+    with norm.register_forward_hook(add_response):
         for step in range(steps + 1):
-            outputs.clear()
             classifier(pixels)
-            response = outputs[0][range(len(channels)), list(channels)].mean(dim=(1, 2))
-            responses.append(response.detach().numpy())
             if step < steps:
-                (gradient,) = torch.autograd.grad(response.sum(), pixels)
+                (gradient,) = torch.autograd.grad(responses[-1].sum(), pixels)
                 # Steps have the same length for every image, so that weak filters move as fast as strong ones.
                 scale = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)
                 pixels = (pixels.detach() + RATE * gradient / scale).clamp(0, 1).requires_grad_()
     images = (pixels.detach() * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    return images, responses[-1], responses[0]
+    return images, responses[-1].detach().numpy(), responses[0].detach().numpy()

@@ -17,13 +17,12 @@ def markdown_table(rows: Sequence[Mapping[str, object]], right: Collection[str] 
 
 def html_page(title: str, notes: Iterable[str], figures: Iterable[Any], table: Sequence[Mapping[str, str]] = ()) -> str:
     """Return a page that opens without a network: notes, which may hold Markdown's `code`, figures and a table."""
-    from jinja2 import Environment  # here, since a list of experiments needs no page
+    from jinja2 import Template  # here, since a list of experiments needs no page
 
     config = {"displaylogo": False, "showSendToCloud": False}  # no button that uploads a figure
     plots = [
         figure.to_html(config, full_html=False, include_plotlyjs=index == 0, div_id=f"figure{index + 1}")
         for index, figure in enumerate(figures)
     ]
-    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True)
-    return environment.from_string(template).render(title=title, notes=notes, plots=plots, table=table)
+    text = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    return Template(text, autoescape=True, trim_blocks=True).render(title=title, notes=notes, plots=plots, table=table)

@@ -49,7 +49,7 @@ def reproduce(
 
     Reports are written after each training, so that an interrupted reproduction shows what it has. With `repair`,
     damaged lines of the ledger are left out; otherwise they are an error. `sources` has the .npz file or the download
-    folder of each data set.
+    folder of each data set of the experiments.
 
     Raises DataError if data can't be read, InputError for conditions that can't be, RunDirectoryError if another
     process writes to `results`, DacnnSearchError naming the trainings that broke, after all others are done.
@@ -60,8 +60,7 @@ def reproduce(
         orderly_end(results) as stop,
         Ledger.open(results / LEDGER, repair=repair, advice="the same command with --repair") as ledger,
     ):
-        names = dict.fromkeys(name for experiment in experiments for name in experiment.datasets)
-        data = {name: load_data(name, sources[name], conditions.subset) for name in names}
+        data = {name: load_data(name, path, conditions.subset) for name, path in sources.items()}
         reproduction = _Reproduction(experiments, conditions, data, results, ledger, listener or Listener())
         reproduction.train_missing(resources, stop)
         folders = reproduction.write_reports()
@@ -101,10 +100,10 @@ class _Reproduction:
         return any(path.is_file() or not pictured for path in weights)
 
     def train_missing(self, resources: Resources | None, stop: Stop) -> None:
-        missing, trainings = self._missing, len(self._tasks)
+        missing = self._missing
         for line in (PROTOCOL, self.conditions.note, *(data.note for data in self.data.values())):
             self.listener.say(line)
-        self.listener.say(f"trainings: {trainings}, of them done already: {trainings - len(missing)}")
+        self.listener.say(f"trainings: {len(self._tasks)}, of them done already: {len(self._tasks) - len(missing)}")
         if missing:
             images = missing[0].data.images  # all data sets of the paper have images of one size
             networks = [task.architecture for task in missing]

@@ -35,17 +35,8 @@ class Snapshot:
 class Listener:
     """Does nothing about what it is told. Subclasses override what they care about."""
 
-    def began(self, folder: Path) -> None:
-        """The run directory exists."""
-
-    def update(self, snapshot: Snapshot) -> None:
-        """Something has changed."""
-
-    def finished(self, record: Mapping[str, Any]) -> None:
-        """A trial is in the ledger."""
-
-    def retrained(self, record: Mapping[str, Any]) -> None:
-        """A network has been retrained."""
-
-    def say(self, text: str) -> None:
-        """Show the user a message."""
+    def began(self, folder: Path) -> None: ...  # the run directory exists
+    def update(self, snapshot: Snapshot) -> None: ...  # something has changed
+    def finished(self, record: Mapping[str, Any]) -> None: ...  # a trial is in the ledger
+    def retrained(self, record: Mapping[str, Any]) -> None: ...  # a network has been retrained
+    def say(self, text: str) -> None: ...  # show the user a message

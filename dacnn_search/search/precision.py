@@ -18,21 +18,13 @@ __all__ = ["expected_seconds", "fix_run_precision"]
 
 
 def fix_run_precision(
-    run: RunDirectory,
-    recipe: Recipe,
-    networks: Sequence[Architecture],
-    slots: Slots,
+    run: RunDirectory, recipe: Recipe, networks: Sequence[Architecture], slots: Slots
 ) -> Callable[[], Recipe]:
     """Return a function that returns a recipe with its precision `auto` replaced by the run's.
 
-    If the run has none, a worker begins to measure it; the function waits for the answer. Where it can't be measured,
-    as workers die, the recipe stays as it is, and each worker measures for itself.
-
-    Args:
-        run: The run; its `environment.json` gets `precision` and, measured on a CPU, `speed`.
-        recipe: How the networks are trained.
-        networks: Networks that are going to be trained, or some like them.
-        slots: What each training gets.
+    If the run has none, a worker begins to measure it on `networks` or their like, and the function waits for the
+    answer; `environment.json` gets `precision` and, on a CPU, `speed`. Where it can't be measured, as workers die, the
+    recipe stays as it is, and each worker measures for itself.
     """
     environment = run.environment
     precision = environment.get("precision") if recipe.precision == "auto" else recipe.precision

@@ -126,11 +126,8 @@ def write_end(run: RunDirectory) -> None:
 
 
 def write_tables(folder: Path, records: Sequence[Record], networks: Sequence[TrainedNetwork] = ()) -> None:
-    """Write `trials.csv` and `front.csv`: a row per trial, its choices as columns.
-
-    If networks were retrained, the front has their test accuracies: mean, standard deviation, number of seeds, and
-    whether another network beats it on the test images.
-    """
+    """Write `trials.csv` and `front.csv`: a row per trial, its choices as columns. For retrained networks the front has
+    mean and standard deviation of their test accuracies, the number of seeds, and whether another network beats it."""
     beaten = beaten_on_test(networks)
     scores = {
         network.trial: {
@@ -150,15 +147,11 @@ def write_tables(folder: Path, records: Sequence[Record], networks: Sequence[Tra
 def _table(records: Sequence[Record], further: Sequence[str]) -> str:
     choices = sorted({name for record in records for name in record["choices"]})
     rows = [{**r, **r["choices"], "network": str(Architecture.from_dict(r["architecture"]))} for r in records]
-    columns = [*IDENTITY, *further, *choices, "network"]
-    return pd.DataFrame(rows, columns=columns, dtype=object).to_csv(index=False)
+    return pd.DataFrame(rows, columns=[*IDENTITY, *further, *choices, "network"], dtype=object).to_csv(index=False)
 
 
 def write_study(folder: Path, space: SearchSpace, records: Sequence[Record], unfinished: Unfinished = ()) -> None:
-    """Bring `optuna.db`, which Optuna's own tools read, up to date with the ledger.
-
-    It is written anew if it can't be read or contradicts the ledger.
-    """
+    """Bring `optuna.db`, which Optuna's own tools read, up to date with the ledger; write it anew if they disagree."""
     open_records = [
         {
             "trial": proposal.trial,

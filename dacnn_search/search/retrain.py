@@ -99,11 +99,7 @@ def retrain(
 def retrain_in_session(
     run: RunDirectory, session: RaySession, *, listener: Listener, repair: bool = False, **given: int | None
 ) -> list[dict[str, Any]]:
-    """Do what `retrain` does, on Ray that may have been started for the search before.
-
-    Args:
-        given: `top`, `epochs` and `seeds` instead of the space's.
-    """
+    """Do what `retrain` does, on Ray that may have been started before; `given` are `top`, `epochs` and `seeds`."""
     space = run.space
     settings = space.settings.retrain.model_copy(update={k: v for k, v in given.items() if v is not None})
     recipe = settings.full_recipe(space.settings.recipe)

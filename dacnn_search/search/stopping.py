@@ -144,10 +144,8 @@ class ParetoHalving(StoppingRule):
 
 
 def _place_of_last(losses: np.ndarray) -> int:
-    """Return the place of the last row (of n, 2) by non-dominated sorting, counted from 0.
-
-    Within its layer rows are sorted by the distance of their neighbours along the second column, the ends first.
-    """
+    """Return the place of the last row (of n, 2) by non-dominated sorting, counted from 0; within a layer by the
+    distance of its neighbours along the second column, the ends first."""
     ranks = moocore.pareto_rank(losses)
     layer = np.flatnonzero(ranks == ranks[-1])
     layer = layer[np.lexsort((losses[layer, 0], losses[layer, 1]))]

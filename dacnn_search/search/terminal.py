@@ -133,11 +133,8 @@ def _grid(columns: int) -> Table:
 
 
 def front_table(front: Sequence[Record], networks: Sequence[TrainedNetwork]) -> Table:
-    """Return the front as a table, from few parameters to many.
-
-    Retrained networks have their test accuracy: the mean over the seeds and, if there are several, their standard
-    deviation.
-    """
+    """Return the front as a table, from few parameters to many, with the test accuracies of retrained networks: the
+    mean over the seeds and, if there are several, the standard deviation."""
     tested = {network.trial: _test_accuracy(network) for network in networks if network.tested}
     names = ("trial", "parameters", "float32", "MACs", "validation", "test")
     figures = [Column(name, justify="right", no_wrap=True) for name in names]

@@ -66,7 +66,6 @@ class Tracker(LoggerCallback):
     def __init__(self, logger: LoggerCallback, say: Callable[[str], None]) -> None:
         self._logger = logger
         self._say = say
-        self._broken = False
 
     def setup(self, *arguments: Any, **info: Any) -> None:
         self._call("setup", *arguments, **info)
@@ -87,13 +86,11 @@ class Tracker(LoggerCallback):
         self._call("on_experiment_end", trials, **info)
 
     def _call(self, event: str, *arguments: Any, **info: Any) -> None:
-        if self._broken:
-            return
         try:
             getattr(self._logger, event)(*arguments, **info)
         except Exception as error:
-            self._broken = True
             name = type(self._logger).__name__
+            self._logger = LoggerCallback()  # which does nothing
             self._say(f"{name} broke and is left out from here on: {mask_secrets(str(error))}")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tracker":

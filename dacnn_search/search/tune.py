@@ -67,15 +67,8 @@ def drive(
 ) -> None:
     """Run Tune until the search is over.
 
-    Args:
-        search: What to train next, and where results go.
-        precision: Returns the precision of all trainings, once it is known.
-        data: The images to train on and to validate with.
-        slots: How many trials run at once, and what each gets.
-        stop: Tells whether a signal has asked for the end.
-        verbose: Show what Tune prints.
-        callbacks: Tune's, such as those of `tracking`.
-        trainable: What trains a trial: `TrialWorker`, or a class of a benchmark that pretends to.
+    `precision` returns the precision of all trainings, once it is known. `callbacks` are Tune's, such as those of
+    `tracking`. `trainable` trains a trial: `TrialWorker`, or a class of a benchmark that pretends to.
 
     Raises KeyboardInterrupt if a signal asks for the end, DacnnSearchError if the search can't go on.
     """

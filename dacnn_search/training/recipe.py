@@ -38,8 +38,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Literal["fast", "paper"] = Field(
-        default="fast",
-        description="Gives the values of all fields left out: fast, for short trials, or paper.",
+        default="fast", description="Gives the values of all fields left out: fast, for short trials, or paper."
     )
     epochs: int = Field(default=12, ge=1, le=10_000, description="Passes over the training images (paper: 90).")
     batch_size: int = Field(default=32, ge=2, le=65_536, description="Images per step, at most (paper: 128).")
@@ -79,8 +78,7 @@ class Recipe(BaseModel):
     crop: int = Field(default=0, ge=0, le=64, description="Shift images by up to this many pixels; 0 for none.")
     cutout: int = Field(default=0, ge=0, le=256, description="Blank a square of this side in pixels; 0 for none.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto",
-        description="Of the convolutions; weights stay float32. auto: bfloat16 where it is faster.",
+        default="auto", description="Of the convolutions; weights stay float32. auto: bfloat16 where it is faster."
     )
     compiled: Literal["auto", True, False] = Field(
         default="auto",

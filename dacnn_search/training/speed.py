@@ -60,11 +60,7 @@ class Speed(BaseModel):
 
 
 def choose_precision(
-    recipe: Recipe,
-    networks: Sequence[Architecture],
-    input_shape: InputShape,
-    num_classes: int,
-    device: "torch.device",
+    recipe: Recipe, networks: Sequence[Architecture], input_shape: InputShape, num_classes: int, device: "torch.device"
 ) -> Precision:
     """Return the recipe's precision; where that is `auto`, the faster one for these networks on the device.
 

@@ -8,18 +8,16 @@ has parameters. They are not multiplied into the convolutions, since layers that
 from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dacnn_search.common.errors import InputError
-from dacnn_search.common.files import write_atomic
 from dacnn_search.network.model import BatchNorm, Network
 from dacnn_search.training.device_data import ResidentData
 
-__all__ = ["load_weights", "read_weights", "start_from", "trained_weights", "write_weights"]
+__all__ = ["load_weights", "read_weights", "start_from", "trained_weights"]
 
 BATCH = 256
 
@@ -87,13 +85,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (safetensors.SafetensorError, OSError) as error:
+    except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: must be a safetensors file, but: {error}") from error
-
-
-def write_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file that `read_weights` reads back."""
-    write_atomic(path, safetensors.torch.save(dict(tensors)))
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from small_run import NETWORKS
 
 from dacnn_search import export_network, load_run
@@ -28,7 +29,7 @@ from dacnn_search.space.settings import TrainSettings
 from dacnn_search.space.validation import read_settings
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.trained import group_retrained
-from dacnn_search.training.weights import read_weights, trained_weights, write_weights
+from dacnn_search.training.weights import read_weights, trained_weights
 
 DEEP = Architecture((Section(8, 16), Section(8, 16), Section(16, 16)), "network")  # 34 layers
 
@@ -144,7 +145,7 @@ def retrain_a_smaller_network(run):
     record = {key: value for key, value in run.retrained[0].items() if key not in ("sequence", "check")}
     smaller = Architecture((Section(1, 4),)).canonical()
     weights = run.weights_file(smaller.fingerprint, 0)
-    write_weights(trained_weights(build(smaller, 10, 1).eval()), weights)
+    save_file(trained_weights(build(smaller, 10, 1).eval()), weights)
     facts = {"fingerprint": smaller.fingerprint, "architecture": smaller.to_dict(), "parameters": 200}
     with Ledger.open(run.retrained_file) as ledger:
         ledger.append({**record, **facts, "trial": 1, "weights_sha256": sha256_of(weights)})
@@ -215,7 +216,7 @@ def test_networks_are_loaded_as_they_were_last_retrained(run_copy):
     weights = run_copy.weights_file(record["fingerprint"], 0)
     tensors = read_weights(weights)
     tensors["classifier.bias"] += 1
-    write_weights(tensors, weights)
+    save_file(tensors, weights)
     with Ledger.open(run_copy.retrained_file) as ledger:
         ledger.append({**record, "weights_sha256": sha256_of(weights)})
     assert torch.equal(load_model(network.folder).weights["classifier.bias"], tensors["classifier.bias"])

@@ -65,7 +65,7 @@ def test_kills_of_the_driver_at_random_moments_lose_and_repeat_nothing(folder):
     run_folder = folder / "results" / "small"
     arguments = start(folder)
     known: list[dict] = []
-    for _ in range(20):
+    for _ in range(12):
         with running(*arguments) as run:
             let_run(run, run_folder, generator, longest=5.0)
             run.signal(signal.SIGKILL)

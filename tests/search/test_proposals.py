@@ -95,9 +95,7 @@ def test_an_unfinished_proposal_of_no_network_of_the_space_is_an_error_in_one_li
     with pytest.raises(RunDirectoryError) as raised:
         Pretended(space, run, trials=8)
     message = str(raised.value)
-    assert message.startswith(
-        f"proposals.jsonl: trial 0 must be a network of the space: {name} must be one of {options}"
-    )
+    assert message.startswith(f"proposals.jsonl: trial 0 must be of the space: {name} must be one of {options}")
     assert message.endswith(f", but is {value!r}")
 
 

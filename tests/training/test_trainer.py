@@ -89,6 +89,12 @@ def test_a_small_network_learns_the_digits(digits: ImageData) -> None:
     assert evaluate(model, data, "test").accuracy > 0.9
 
 
+def test_an_evaluation_does_not_move_a_model_that_is_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_seeded(TINY, 3, 1, seed=0)
+    monkeypatch.setattr(model, "to", None)  # a call would fail
+    assert evaluate(model, ResidentData(make_data(), "cpu")).loss > 0
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "adagrad"])
 def test_a_stored_training_carries_on_to_the_same_last_bit(optimizer: str, precision: str) -> None:

@@ -1,8 +1,7 @@
 """Provide Ray's temporary folder, and a small process that deletes it and ends what Ray leaves behind.
 
-Without it, two of Ray's agents outlive a killed driver by a minute. The process reads from a pipe that the driver never
-writes to: the read returns when the driver ends, however it ends. The processes are found in /proc; where there is
-none, nothing is killed.
+Without it, two of Ray's agents outlive a killed driver by a minute. It reads from a pipe that the driver never writes
+to: the read returns when the driver ends, however it ends. Where there is no /proc, nothing is killed.
 """
 
 import contextlib
@@ -54,10 +53,9 @@ def _ray_processes(folder: str) -> set[int]:
         with contextlib.suppress(OSError):  # ended meanwhile, or belongs to another user
             program, *arguments = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
             name = program.rpartition("/")[2]
-            is_worker = program.startswith("ray::")
             is_agent = name.startswith("python") and any("/ray/" in argument for argument in arguments[:3])
             files = map(os.readlink, (process / "fd").iterdir())
-            is_ray = is_worker or is_agent or name in ("raylet", "gcs_server")
+            is_ray = program.startswith("ray::") or is_agent or name in ("raylet", "gcs_server")
             if is_ray and any(file.startswith(f"{folder}/") for file in files):
                 found.add(int(process.name))
     return found

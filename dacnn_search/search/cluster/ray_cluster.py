@@ -41,7 +41,13 @@ class RaySession(contextlib.ExitStack):
     def __init__(self, resources: Resources | None = None) -> None:
         super().__init__()
         self.resources = resources or Resources()
-        _check_address(self.resources.address)
+        host, _, port = (self.resources.address or "").rpartition(":")
+        if host and port.isdigit() and "/" not in host:
+            try:  # Ray itself would try for minutes
+                socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+            except (OSError, OverflowError) as error:
+                rule = f"a Ray cluster must answer at {self.resources.address}"
+                raise InputError(f"{rule}, but: {error}") from error
 
     def start(self) -> None:
         """Start or join Ray unless this process has it. Raises InputError if the cluster can't be reached."""
@@ -78,10 +84,7 @@ class RaySession(contextlib.ExitStack):
         self.callback(ray.shutdown)
 
     def slots(self, demand: Demand) -> Slots:
-        """Return how many trainings run at once and what each gets (see `slots.pack`).
-
-        Raises InputError if the cluster can't be reached or lacks what is asked for.
-        """
+        """Return what `slots.pack` does. Raises InputError for an unreachable cluster or more than it has."""
         self.start()
         return pack(self._machine, demand, self.resources.concurrency, self.resources.gpus_per_trial)
 
@@ -115,16 +118,6 @@ def default_environment(values: Mapping[str, str]) -> Iterator[None]:
         for name in os.environ.keys() - before:
             if name in values or name.startswith(("RAY_", "PYTHONBREAKPOINT")):
                 del os.environ[name]
-
-
-def _check_address(address: str | None) -> None:
-    """Raise InputError if nothing answers at a `host:port`: Ray itself would try for minutes."""
-    host, _, port = (address or "").rpartition(":")
-    if host and port.isdigit() and "/" not in host:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-        except (OSError, OverflowError) as error:
-            raise InputError(f"a Ray cluster must answer at {address}, but: {error}") from error
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median_high
 from typing import Any, Literal
 
 from dacnn_search.common.errors import InputError
@@ -91,14 +92,13 @@ def demand_of(
 
     data_bytes: of the images. factor: of the memory that trainings take over what is estimated.
     """
-    macs = sorted(estimate_cost(network, input_shape, num_classes).macs for network in networks)
-    layers = sorted(network.layers for network in networks)
+    macs = median_high(estimate_cost(network, input_shape, num_classes).macs for network in networks)
     return Demand(
-        len(networks) if trainings is None else trainings,
-        int(factor * max(step_bytes(network, input_shape, num_classes, recipe) for network in networks)),
-        3.0 * macs[len(macs) // 2] * recipe.batch_size,
-        layers[len(layers) // 2],
-        data_bytes,
+        trainings=len(networks) if trainings is None else trainings,
+        bytes=int(factor * max(step_bytes(network, input_shape, num_classes, recipe) for network in networks)),
+        step_macs=3.0 * macs * recipe.batch_size,
+        layers=median_high(network.layers for network in networks),
+        data_bytes=data_bytes,
     )
 
 
@@ -130,10 +130,8 @@ def most_excess(
 
 
 def pack(machine: Machine, demand: Demand, concurrency: int | None = None, share: Share = "auto") -> Slots:
-    """Return the slots of a machine. `concurrency` and `share` (GPUs per training) are kept where given.
-
-    Raises InputError for more than there is.
-    """
+    """Return the slots of a machine. `concurrency` and `share` (GPUs per training) are kept where given. Raises
+    InputError for more than there is."""
     if share is None or share == "auto":
         share = _rounded(1 / _per_gpu(machine, demand, concurrency)) if machine.gpus else 0.0
     if share > machine.gpus:

@@ -22,22 +22,13 @@ Job = TypeVar("Job", contravariant=True)
 
 
 class TaskHandler(Protocol[Job]):
-    """What `run_tasks` calls for each job. A job may be anything hashable."""
+    """What `run_tasks` calls for each job, which may be anything hashable. `checkpoint` is bytes now and then."""
 
-    def arguments(self, job: Job) -> tuple[Any, ...]:
-        """Return what the function that does the job is called with."""
-
-    def progressed(self, job: Job, message: Mapping[str, Any]) -> None:
-        """Take an epoch's message: `epoch`, `checkpoint` (bytes now and then, else None) and more."""
-
-    def finished(self, job: Job, result: dict[str, Any]) -> None:
-        """Take the last message of a task, which has no `epoch`."""
-
-    def lost(self, job: Job) -> None:
-        """Take note that the job's worker died; the job begins again."""
-
-    def failed(self, job: Job, reason: str) -> None:
-        """Take note that the job is given up."""
+    def arguments(self, job: Job) -> tuple[Any, ...]: ...  # what the function that does the job is called with
+    def progressed(self, job: Job, message: Mapping[str, Any]) -> None: ...  # `epoch`, `checkpoint` or None, and more
+    def finished(self, job: Job, result: dict[str, Any]) -> None: ...  # the last message of a task, without `epoch`
+    def lost(self, job: Job) -> None: ...  # its worker died; the job begins again
+    def failed(self, job: Job, reason: str) -> None: ...  # the job is given up
 
 
 def run_tasks(

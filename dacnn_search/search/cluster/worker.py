@@ -64,10 +64,8 @@ class WorkerProcess:
         return self.start_training(architecture, recipe, seed, None)
 
     def peak_bytes(self, model: Network, recipe: Recipe) -> int | None:
-        """Return the GPU memory that the current training took at most, None on a CPU.
-
-        If that exceeds the estimate, the estimates of later networks are raised in proportion.
-        """
+        """Return the GPU memory that the current training took at most, None on a CPU. If that exceeds the estimate,
+        the estimates of later networks are raised in proportion."""
         if self.data.device.type != "cuda":
             return None
         peak = torch.cuda.max_memory_allocated(self.data.device) - self._bytes_before
@@ -105,10 +103,8 @@ def run_epochs(
     checkpoint_seconds: float,
     run_epoch: Callable[[Training], dict[str, Any]] = lambda training: dataclasses.asdict(training.run_epoch()),
 ) -> Iterator[dict[str, Any]]:
-    """Run the epochs that a training lacks and append them to `epochs`.
-
-    Yields each epoch with `checkpoint`, which is bytes every `checkpoint_seconds`, else None.
-    """
+    """Run the epochs that a training lacks; append each to `epochs`, and yield it with `checkpoint`, which is bytes
+    every `checkpoint_seconds`, else None."""
     saved = time.monotonic()
     while not training.finished:
         epochs.append(run_epoch(training))

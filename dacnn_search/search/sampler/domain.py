@@ -40,7 +40,8 @@ class Domain:
     """
 
     def __init__(self, space: SearchSpace) -> None:
-        self.distributions: dict[str, BaseDistribution] = {}  # of all choices that points have had so far
+        choices = space.tree.options.items()
+        self.distributions = {name: distribution_of(options) for name, options in choices if len(options.values) > 1}
         self.least_error = 0.5 / max(space.summary.validation_size, 1)  # validation can't tell smaller errors apart
         self._space = space
         self._most_sections = max(space.tree.options["sections"].values)
@@ -60,10 +61,8 @@ class Domain:
         return self.read(self._space.draw(generator)[1])
 
     def mutate(self, point: Point, generator: random.Random) -> Point | None:
-        """Return a point with one to three choices changed, or None if it breaks a constraint.
-
-        Choices that apply only after the change are drawn at random.
-        """
+        """Return a point with one to three choices changed, or None if it breaks a constraint. Choices that apply only
+        after the change are drawn at random."""
         names = list(point.choices)
         changed = generator.sample(names, min(generator.choice(CHANGES), len(names)))
         choices: dict[str, Any] = {}
@@ -88,8 +87,6 @@ class Domain:
             return None
         if not self._space.meets_constraints(architecture):
             return None
-        for name in asked.keys() - self.distributions.keys():
-            self.distributions[name] = distribution_of(asked[name])
         features = (self._encode(architecture)[self._varying] - self._centre) / self._spread
         cost = math.log10(self._space.cost(architecture).parameters)
         return Point({name: choices[name] for name in asked}, architecture, features, cost)

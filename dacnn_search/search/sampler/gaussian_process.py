@@ -63,8 +63,7 @@ class GaussianProcess:
     def __init__(self, kernel: Kernel, features: np.ndarray, values: np.ndarray) -> None:
         self._centre, self._spread = values.mean(), max(values.std(), 1e-9)
         scaled = (values - self._centre) / self._spread
-        observed = features[: len(values)]
-        self._process = self._condition(kernel, observed, scaled)
+        self._process = self._condition(kernel, features[: len(values)], scaled)
         if len(features) > len(values):
             expected = self._process.predict(features[len(values) :])
             self._process = self._condition(kernel, features, np.concatenate([scaled, expected]))

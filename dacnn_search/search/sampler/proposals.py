@@ -171,8 +171,7 @@ class Proposals:
         try:
             self.space.replay(line["choices"])
         except SpaceError as error:
-            rule = "must be a network of the space"
-            raise RunDirectoryError(f"proposals.jsonl: trial {line['trial']} {rule}: {error}") from None
+            raise RunDirectoryError(f"proposals.jsonl: trial {line['trial']} must be of the space: {error}") from None
         return self._accept(line["trial"], self._ask_for(line["choices"]), line["duplicates"])
 
     def _ask_for(self, choices: Mapping[str, Any]) -> optuna.Trial:
@@ -187,10 +186,7 @@ class Proposals:
 
 
 def frozen_trial(space: SearchSpace, record: Mapping[str, Any]) -> FrozenTrial:
-    """Return a ledger record as an Optuna trial, with its figures as user attributes.
-
-    The record of an unfinished trial (RUNNING or WAITING) has no results.
-    """
+    """Return a ledger record, or one of an unfinished trial, as an Optuna trial; its figures are user attributes."""
     _, asked = space.replay(record["choices"])
     trial = optuna.trial.create_trial(
         state=TrialState[record["state"]],

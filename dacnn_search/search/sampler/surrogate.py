@@ -60,7 +60,7 @@ class SurrogateSampler(BaseSampler):
         return Domain(self._space)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return all choices seen so far. `sample_relative` may add to them; those that do not apply do no harm."""
+        """Return all choices of the space; those that do not apply do no harm."""
         if tuple(study.directions) != DIRECTIONS:
             names = ", ".join(direction.name for direction in study.directions)
             raise ValueError(f"SurrogateSampler needs the directions MAXIMIZE, MINIMIZE, but the study has {names}")
@@ -81,7 +81,7 @@ class SurrogateSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Return a random value: where there is no point left to propose."""
+        """Return a random value, as no point is left to propose."""
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def _spread_out(self, history: "History") -> Point | None:
@@ -90,8 +90,10 @@ class SurrogateSampler(BaseSampler):
         free = history.unknown(self._reserve)
         if not free:
             return None
-        count = len(history.trained)
-        free = _in_part(free, PARTS[count % len(PARTS)])
+        count, costs = len(history.trained), _costs(free)
+        part, edges = PARTS[count % len(PARTS)], np.linspace(costs.min(), costs.max(), len(PARTS) + 1)
+        outside = np.maximum.reduce([edges[part] - costs, costs - edges[part + 1], np.zeros(len(costs))])
+        free = [free[i] for i in np.flatnonzero(outside <= outside.min())]  # in the part, or as near to it as any is
         features = _features(free)
         if count < len(PARTS):
             return free[int(((features - features.mean(axis=0)) ** 2).sum(axis=1).argmin())]
@@ -200,14 +202,6 @@ def expected_improvement(
     deviation = LOG_10 * np.maximum(deviations[:, None], 1e-12)  # so that a certain error gives (b - E)+
     z = (np.log(np.maximum(bounds, 1e-300)) - mean) / deviation
     return ((bounds * ndtr(z) - np.exp(mean + deviation**2 / 2) * ndtr(z - deviation)) * strips).sum(axis=1)
-
-
-def _in_part(points: Sequence[Point], part: int) -> list[Point]:
-    """Return the points whose cost lies in one of the equal parts of the range, or as near to it as any does."""
-    costs = _costs(points)
-    edges = np.linspace(costs.min(), costs.max(), len(PARTS) + 1)
-    outside = np.maximum.reduce([edges[part] - costs, costs - edges[part + 1], np.zeros(len(costs))])
-    return [points[int(i)] for i in np.flatnonzero(outside <= outside.min())]
 
 
 def _front(losses: np.ndarray) -> np.ndarray:
