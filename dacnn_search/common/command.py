@@ -154,8 +154,7 @@ command = partial(click.command, cls=Command)
 class CommandGroup(_OneLineErrors, click.Group):
     """Commands that are modules with a `main`, imported when they are asked for.
 
-    Args:
-        modules: By the command's name, the module and a line for the help.
+    `modules` holds, by the command's name, the module and a line for the help.
     """
 
     def __init__(self, modules: Mapping[str, tuple[str, str]], **attributes: Any) -> None:

@@ -15,11 +15,9 @@ __all__ = ["Interrupted", "Stop", "orderly_end"]
 
 
 class Interrupted(DacnnSearchError):
-    """A signal ended a run, whose finished trials are kept. The exit code is 130 (SIGINT) or 143 (SIGTERM).
+    """A signal ended the run in `folder`, whose finished trials are kept, or one that had not begun (None).
 
-    Args:
-        number: The signal.
-        folder: The run directory; None if the run had not begun.
+    The exit code is 130 (SIGINT) or 143 (SIGTERM).
     """
 
     def __init__(self, number: int, folder: Path | None) -> None:
@@ -34,12 +32,9 @@ class Stop:
     """Remembers that a signal asked for the end. The signal raises KeyboardInterrupt, except within `polled`."""
 
     def __init__(self) -> None:
-        self.signal: int | None = None
+        self.requested = False
+        self.signal: int = signal.SIGINT
         self._polled = False
-
-    @property
-    def requested(self) -> bool:
-        return self.signal is not None
 
     @contextlib.contextmanager
     def polled(self) -> Iterator[None]:
@@ -51,6 +46,7 @@ class Stop:
             self._polled = False
 
     def _receive(self, number: int, frame: object) -> None:
+        self.requested = True
         self.signal = number
         if not self._polled:
             raise KeyboardInterrupt
@@ -58,11 +54,7 @@ class Stop:
 
 @contextlib.contextmanager
 def orderly_end(folder: Path | None = None) -> Iterator[Stop]:
-    """Turn a signal into `Interrupted`, by way of KeyboardInterrupt.
-
-    Args:
-        folder: The run directory that the message names; None if the run has not begun.
-    """
+    """Turn a signal into KeyboardInterrupt within, and that into `Interrupted`, which names the run's `folder`."""
     stop = Stop()
     in_main = threading.current_thread() is threading.main_thread()  # Python handles signals only there
     numbers = (signal.SIGINT, signal.SIGTERM) if in_main else ()
@@ -71,7 +63,7 @@ def orderly_end(folder: Path | None = None) -> Iterator[Stop]:
         with _leave_at_second() if in_main else contextlib.nullcontext():
             yield stop
     except KeyboardInterrupt:
-        raise Interrupted(stop.signal or signal.SIGINT, folder) from None
+        raise Interrupted(stop.signal, folder) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

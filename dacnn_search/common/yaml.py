@@ -96,9 +96,8 @@ def dump_yaml(data: Any) -> str:
     yaml.width = MAX_BYTES  # no folding of long strings
     yaml.indent(mapping=2, sequence=4, offset=2)
     stream = io.StringIO()
-    yaml.dump(
-        json.loads(json.dumps(data, allow_nan=False)), stream
-    )  # a copy, as ruamel writes aliases for shared parts
+    copy = json.loads(json.dumps(data, allow_nan=False))  # without shared parts, for which ruamel writes aliases
+    yaml.dump(copy, stream)
     return stream.getvalue()
 
 
@@ -116,8 +115,8 @@ def _read_text(path: Path) -> str:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        value = content[error.start]
-        raise YamlError(f"{path}:{line}: text must be UTF-8, but has the byte 0x{value:02x}") from error
+        byte = f"0x{content[error.start]:02x}"
+        raise YamlError(f"{path}:{line}: text must be UTF-8, but has the byte {byte}") from error
     lines = text.count("\n") + 1
     if lines > MAX_LINES:
         raise YamlError(f"{path}: a file may have at most {MAX_LINES:,} lines, but has {lines:,}")

@@ -8,32 +8,16 @@ All but depths and regulators make a frame. A function `choose` answers.
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dacnn_search.network.architecture import Architecture, Section
-from dacnn_search.space.settings import ArchitectureSettings, Range
+from dacnn_search.space.settings import ArchitectureSettings, Free
 
-__all__ = ["ChoiceTree", "Choices", "Options", "enumerate_answers", "is_of_section", "regulator_rank", "widths_of"]
+__all__ = ["ChoiceTree", "Choices", "enumerate_answers", "is_of_section", "widths_of"]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Options:
-    """The values of one choice."""
-
-    values: tuple[Any, ...]
-    ordered: bool  # evenly spaced whole numbers (other steps are not exact: a sampler that adds them leaves the list)
-
-    @functools.cached_property
-    def rising(self) -> list[Any]:
-        """The values of a depth or of regulators, sorted by the parameters they lead to."""
-        return sorted(self.values, key=regulator_rank if isinstance(self.values[0], str) else None)
-
-
 Choices = Mapping[str, Any]
-Choose = Callable[[str, Options], Any]
+Choose = Callable[[str, Free[Any]], Any]
 
 
 class ChoiceTree:
@@ -43,14 +27,14 @@ class ChoiceTree:
         self._settings = settings
 
     @functools.cached_property
-    def options(self) -> dict[str, Options]:
+    def options(self) -> dict[str, Free[Any]]:
         """The options of each choice by its name, also where there is only one."""
         parts = dict(self._settings)
         for name in ("depth", "regulators"):
             part = parts.pop(name)
             for i in range(max(self._settings.sections.values)):
                 parts[f"{name}_{i + 1}"] = part[i] if isinstance(part, list) else part
-        return {name: Options(part.values, _is_whole_range(part.root)) for name, part in parts.items()}
+        return parts
 
     @functools.cached_property
     def sections(self) -> list[list[tuple[int, str]]]:
@@ -72,7 +56,7 @@ class ChoiceTree:
         """Return the canonical architecture that the answers of `choose` lead to."""
         return self._describe(choose).canonical()
 
-    def complete(self, choices: Choices, choose: Callable[[Options], Any]) -> Architecture:
+    def complete(self, choices: Choices, choose: Callable[[Free[Any]], Any]) -> Architecture:
         """Return the architecture of these choices, as described, where `choose` answers what they leave open."""
         return self._describe(lambda name, options: choices[name] if name in choices else choose(options))
 
@@ -90,18 +74,9 @@ class ChoiceTree:
         return Architecture(sections, sharing, anchors, residual, batch_norm)
 
 
-def _is_whole_range(part: Any) -> bool:
-    return isinstance(part, Range) and isinstance(part.range.low, int)
-
-
 def is_of_section(name: str) -> bool:
     """Return True for choices of the depths and regulators of sections, which are asked last."""
     return name.startswith(("depth_", "regulators_"))
-
-
-def regulator_rank(regulators: str) -> int:
-    """Return the place of a regulator placement in the order of parameters."""
-    return ("none", "block", "layer").index(regulators)
 
 
 def widths_of(width: int, growth: float, sections: int) -> tuple[int, ...]:
@@ -110,19 +85,14 @@ def widths_of(width: int, growth: float, sections: int) -> tuple[int, ...]:
 
 
 def enumerate_answers(
-    build: Callable[[Choose], T], allowed: Callable[[Choices, str, Options], Sequence[Any]] | None = None
+    build: Callable[[Choose], T], allowed: Callable[[Choices, str, Free[Any]], Sequence[Any]] | None = None
 ) -> Iterator[tuple[T, dict[str, Any]]]:
-    """Yield each result of `build`, whose questions are answered in every way, with the answers.
-
-    Args:
-        build: Asks its questions by calling the function it is given.
-        allowed: Returns the values that may follow the answers so far. By default all.
-    """
+    """Yield each result of `build`, whose questions are answered in every way that is `allowed`, with the answers."""
     pending: list[dict[str, Any]] = [{}]
     while pending:
         answers = pending.pop()
 
-        def choose(name: str, options: Options, answers: dict[str, Any] = answers) -> Any:
+        def choose(name: str, options: Free[Any], answers: dict[str, Any] = answers) -> Any:
             if name not in answers:
                 first, *others = options.values if allowed is None else allowed(answers, name, options)
                 pending.extend({**answers, name: value} for value in reversed(others))

@@ -20,20 +20,15 @@ from dacnn_search.common.yaml import Document, KeyPath, dump_yaml, read_yaml
 from dacnn_search.data.dataset import DataSummary, summarise
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import Cost, estimate_cost
-from dacnn_search.space.choices import Choices, ChoiceTree, Options, enumerate_answers, is_of_section
-from dacnn_search.space.settings import Constraints, SpaceSettings
+from dacnn_search.space.choices import Choices, ChoiceTree, enumerate_answers, is_of_section
+from dacnn_search.space.settings import Constraints, Free, SpaceSettings
 from dacnn_search.space.validation import broken_rules, space_error, validate
 
 __all__ = ["SearchSpace"]
 
 
 class SearchSpace:
-    """The networks that a YAML file or settings made in Python describe.
-
-    Args:
-        settings: The contents of the file.
-        summary: Shape, classes and numbers of the images.
-        document: The file, for messages with line numbers; None if there is none.
+    """The networks that a YAML file or settings made in Python describe; `document` is the file, if there is one.
 
     Raises SpaceError if no network can be built or none meets the constraints.
     """
@@ -99,7 +94,7 @@ class SearchSpace:
     def suggest(self, trial: Any) -> Architecture:
         """Return the canonical architecture that an Optuna trial's suggestions describe."""
 
-        def choose(name: str, options: Options) -> Any:
+        def choose(name: str, options: Free[Any]) -> Any:
             if not options.ordered:
                 return trial.suggest_categorical(name, options.values)
             low, second, *_ = options.values
@@ -107,14 +102,14 @@ class SearchSpace:
 
         return self.tree.build(choose)
 
-    def replay(self, choices: Choices) -> tuple[Architecture, dict[str, Options]]:
+    def replay(self, choices: Choices) -> tuple[Architecture, dict[str, Free[Any]]]:
         """Return the canonical architecture of recorded choices, and the options that each was chosen from.
 
         Raises SpaceError if a choice is missing or not one of the options.
         """
-        asked: dict[str, Options] = {}
+        asked: dict[str, Free[Any]] = {}
 
-        def choose(name: str, options: Options) -> Any:
+        def choose(name: str, options: Free[Any]) -> Any:
             if name not in choices or choices[name] not in options.values:
                 raise SpaceError(f"{name} must be one of {list(options.values)}, but is {choices.get(name)!r}")
             asked[name] = options
@@ -129,7 +124,7 @@ class SearchSpace:
         """
         choices: dict[str, Any] = {}
 
-        def choose(name: str, options: Options) -> Any:
+        def choose(name: str, options: Free[Any]) -> Any:
             choices[name] = generator.choice(self._reachable(choices, name, options))
             return choices[name]
 
@@ -138,8 +133,7 @@ class SearchSpace:
     def networks(self, known: Container[str] = ()) -> Iterator[tuple[Architecture, dict[str, Any]]]:
         """Yield each distinct network within the constraints, canonical, with the choices that lead to it.
 
-        Args:
-            known: Fingerprints of networks to leave out.
+        Networks with `known` fingerprints are left out.
         """
         seen: set[str] = set()
         for architecture, choices in enumerate_answers(self.tree.build, self._reachable):
@@ -178,7 +172,7 @@ class SearchSpace:
         ways = (tuple(choices.items()) for group in self._groups for _, choices in group)
         return {way[:length] for way in ways for length in range(len(way) + 1)}
 
-    def _reachable(self, choices: Choices, name: str, options: Options) -> Sequence[Any]:
+    def _reachable(self, choices: Choices, name: str, options: Free[Any]) -> Sequence[Any]:
         """Return the values of the next choice that some network within the constraints has."""
         if not self.constrained:
             return options.values

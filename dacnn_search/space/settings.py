@@ -3,8 +3,9 @@
 Each free part of an architecture is a fixed value, `{choice: [...]}` or `{range: {low:, high:, step:}}`.
 """
 
+import functools
 import json
-from typing import Annotated, Any, Generic, Literal, TypeVar, cast
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag
 from pydantic.functional_validators import AfterValidator, BeforeValidator, model_validator
@@ -30,6 +31,7 @@ __all__ = [
     "SpaceSettings",
     "TrainSettings",
     "plain_name",
+    "regulator_rank",
 ]
 
 T = TypeVar("T")
@@ -100,12 +102,28 @@ class Free(RootModel[Any], Generic[T]):
     model_config = ConfigDict(strict=True, frozen=True)
     root: Annotated[Annotated[T, Tag("value")] | Annotated[Choice[T], Tag("choice")], ONE_OR_MANY]
 
-    @property
+    @functools.cached_property
     def values(self) -> tuple[T, ...]:
         """The values that it may have, in their order."""
         if isinstance(self.root, Choice):
             return tuple(self.root.choice)
         return self.root.values if isinstance(self.root, Range) else (self.root,)
+
+    @functools.cached_property
+    def rising(self) -> list[Any]:
+        """The values of a depth or of regulators, sorted by the parameters they lead to."""
+        values: tuple[Any, ...] = self.values
+        return sorted(values, key=regulator_rank if isinstance(values[0], str) else None)
+
+    @property
+    def ordered(self) -> bool:
+        """True for evenly spaced whole numbers (other steps are not exact: samplers that add them leave the list)."""
+        return isinstance(self.root, Range) and isinstance(self.root.range.low, int)
+
+
+def regulator_rank(regulators: str) -> int:
+    """Return the place of a regulator placement in the order of parameters."""
+    return get_args(Regulators).index(regulators)
 
 
 class FreeNumber(Free[T], Generic[T]):

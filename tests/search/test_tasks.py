@@ -122,7 +122,7 @@ def test_a_signal_ends_all(diary):
 
     def signalled(job, message):
         told(job, message)
-        stop.signal = 2
+        stop.requested = True
 
     diary.progressed = signalled
     with pytest.raises(KeyboardInterrupt):

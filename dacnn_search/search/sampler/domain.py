@@ -12,8 +12,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 
 from dacnn_search.common.errors import SpaceError
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.space.choices import Options, regulator_rank
 from dacnn_search.space.search_space import SearchSpace
+from dacnn_search.space.settings import Free, regulator_rank
 
 __all__ = ["Domain", "Point", "distribution_of"]
 
@@ -67,7 +67,7 @@ class Domain:
         changed = generator.sample(names, min(generator.choice(CHANGES), len(names)))
         choices: dict[str, Any] = {}
 
-        def choose(name: str, options: Options) -> Any:
+        def choose(name: str, options: Free[Any]) -> Any:
             if name not in point.choices:
                 choices[name] = _draw_value(options, generator)
             elif name in changed:
@@ -105,7 +105,7 @@ class Domain:
         return np.array([len(sections), first, last, *scopes, *depths, *regulators, *rest, *costs])
 
 
-def distribution_of(options: Options) -> BaseDistribution:
+def distribution_of(options: Free[Any]) -> BaseDistribution:
     """Return the Optuna distribution that `SearchSpace.suggest` uses for a choice."""
     if not options.ordered:
         return CategoricalDistribution(options.values)
@@ -113,13 +113,13 @@ def distribution_of(options: Options) -> BaseDistribution:
     return IntDistribution(low, options.values[-1], step=second - low)
 
 
-def _draw_value(options: Options, generator: random.Random) -> Any:
+def _draw_value(options: Free[Any], generator: random.Random) -> Any:
     if not options.ordered:
         return generator.choice(options.values)
     return options.values[round(generator.random() * (len(options.values) - 1))]
 
 
-def _change_value(options: Options, value: Any, generator: random.Random) -> Any:
+def _change_value(options: Free[Any], value: Any, generator: random.Random) -> Any:
     """Return another value of a list; of a range a neighbour or any value."""
     if not options.ordered:
         return generator.choice([other for other in options.values if other != value])
