@@ -62,8 +62,7 @@ class _Frame:
 
 
 def front_figure(run: RunDirectory) -> str:
-    """Draw accuracy against parameters of a run as an SVG of 640 x 420: the front, the finished trials, test accuracies
-    of the retrained networks (means over the seeds), reference points."""
+    """Draw a run as an SVG (640 x 420): front, finished trials, mean test accuracies if retrained, references."""
     front = run.front
     finished = [r for r in run.records if r["state"] == "COMPLETE"]
     tests = [network for network in run.networks if network.tested]
