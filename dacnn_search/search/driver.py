@@ -53,8 +53,8 @@ class Search:
         self.looks_ahead = False  # make the next proposal while trials run
         self.running: dict[str, Trial] = {}  # by key
         self.remaining = RemainingTime(ledger.records, settings.trials)
+        self.listener = listener
         self._ledger = ledger
-        self._listener = listener
         self._proposer = Proposer(space, settings, ledger, proposed)
         self._waiting = deque(map(Trial, self._proposer.reopened))  # to be trained again, or by a further seed
         self._checkpoints = Checkpoints(run.checkpoints)
@@ -217,14 +217,10 @@ class Search:
         if again and trial.attempts < ATTEMPTS:
             trial.begin_again()
             self._waiting.append(trial)
-            self.say(f"trial {trial.proposal.trial}: {reason}; it is trained again")
+            self.listener.say(f"trial {trial.proposal.trial}: {reason}; it is trained again")
         else:
             times = f" {trial.attempts} times" if trial.attempts > 1 else ""
             self._record(trial, f"{reason}{times}")
-
-    def say(self, text: str) -> None:
-        """Tell the user something."""
-        self._listener.say(text)
 
     # The end.
 
@@ -232,7 +228,9 @@ class Search:
         """Give up what runs, for now: a resumed search trains it again, unless it only lacks confirmation."""
         self._record_candidates()
         for trial in self.running.values():
-            self.say(f"trial {trial.proposal.trial} interrupted after {len(trial.epochs)} of {self._epochs} epochs")
+            self.listener.say(
+                f"trial {trial.proposal.trial} interrupted after {len(trial.epochs)} of {self._epochs} epochs"
+            )
         self._waiting.extend(self.running.values())
         self.running.clear()
         self.end("interrupted")
@@ -284,9 +282,9 @@ class Search:
         self._checkpoints.drop(trial.key)
         if repeated := repeated_failure(self._ledger.records):
             self._fail(repeated)
-        self._listener.finished(record)
+        self.listener.finished(record)
         if correction := self.remaining.correction():
-            self.say(correction)
+            self.listener.say(correction)
         self._tell()
         self._refresh()
 
@@ -295,7 +293,7 @@ class Search:
 
     def _tell(self, state: str = "searching", message: str | None = None) -> None:
         snapshot = self.snapshot(state, message)
-        self._listener.update(snapshot)
+        self.listener.update(snapshot)
         self._report.write_status(snapshot)
 
     def _refresh(self) -> None:

@@ -62,21 +62,24 @@ def prepare(
         raise InputError("an extension needs the space that the run directory is to get")
     given = space if space is None or isinstance(space, SearchSpace) else SearchSpace.from_yaml(space)
     results = Path(results)
+    asked = {name: value for name, value in settings.items() if value is not None}
     if resume is None:
         assert given is not None
         check_name(name)
         _check_writable(results)
-        return SearchRequest(given, validate({**_values(given), **_given(settings)}, SearchSettings), results, name)
+        return SearchRequest(
+            given, validate({**given.settings.search.model_dump(mode="json"), **asked}, SearchSettings), results, name
+        )
     run = RunDirectory(resume)
     _check_writable(run.folder)
     own = run.space
     differs = check_space(run, own, given, extend)
-    merged = _settings_of_resumed(run, own, given, settings)
+    merged = _settings_of_resumed(run, own, given, asked)
     return SearchRequest(given or own, merged, results, name, run, own if differs else None, repair)
 
 
 def _settings_of_resumed(
-    run: RunDirectory, own: SearchSpace, space: SearchSpace | None, given: Mapping[str, Any]
+    run: RunDirectory, own: SearchSpace, space: SearchSpace | None, asked: dict[str, Any]
 ) -> SearchSettings:
     """Return the settings of a resumed search, of the run's `own` space file or another one, `space`.
 
@@ -91,28 +94,19 @@ def _settings_of_resumed(
     deleted.
     Raises RunDirectoryError for another seed.
     """
-    in_file = _values(space or own)
+    in_file = (space or own).settings.search.model_dump(mode="json")
     environment = run.environment
     last = {name: environment[name] for name in in_file if name in environment}
     before = run.given_settings and run.given_settings.search
     edited = {name: value for name, value in in_file.items() if before and value != getattr(before, name)}
     if space is not None:
         edited = {name: value for name, value in edited.items() if name in space.settings.search.model_fields_set}
-    merged = {**in_file, **last, **edited, **_given(given)}
+    merged = {**in_file, **last, **edited, **asked}
     if "seed" in last and merged["seed"] != last["seed"]:
         raise RunDirectoryError(
             f"{run.folder}: a resumed search keeps its seed {last['seed']}, but got {merged['seed']}"
         )
     return validate(merged, SearchSettings)
-
-
-def _values(space: SearchSpace) -> dict[str, Any]:
-    values: dict[str, Any] = space.settings.search.model_dump(mode="json")
-    return values
-
-
-def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _check_writable(folder: Path) -> None:

@@ -5,7 +5,6 @@ of Tune.
 """
 
 import contextlib
-import dataclasses
 import gc
 import os
 import platform
@@ -128,7 +127,7 @@ def _requeue_running_trials(search: "Search", error: Exception) -> None:
     if not search.running:
         search.end("failed", reason)
         raise DacnnSearchError(f"{reason}; no trial was running") from error
-    search.say(f"{reason}; it is started again")
+    search.listener.say(f"{reason}; it is started again")
     for key in list(search.running):
         search.lose(key, "its worker was stopped")
 
@@ -295,13 +294,12 @@ class TrialWorker(tune.Trainable):
         self._config = new_config
         self._training: Training | None = None
         self._epochs: list[dict[str, Any]] = []
-        self._saved = time.monotonic()  # when the last checkpoint was made
         return True
 
     def step(self) -> dict[str, Any]:
-        failure = None
+        failure = checkpoint = None
         try:
-            self._run_epochs()
+            checkpoint = self._run_epochs()
         except DacnnSearchError as error:
             failure = str(error)
         except Exception as error:  # a fault of ours must not cost the worker
@@ -318,7 +316,7 @@ class TrialWorker(tune.Trainable):
             "worker": f"{platform.node()}:{os.getpid()}",
             "peak_bytes": process.peak_bytes(training.model, self._recipe) if process and training else None,
             "recomputes": training is not None and training.model.recomputes,
-            "checkpoint": None if done else self._checkpoint(),
+            "checkpoint": CheckpointBytes(checkpoint) if checkpoint and not done else None,
             "epoch": len(self._epochs),
             "parameters": self._config["parameters"],
             "accuracy": last.get("validation_accuracy"),
@@ -326,36 +324,32 @@ class TrialWorker(tune.Trainable):
             "train_loss": last.get("train_loss"),
         }
 
-    def _run_epochs(self) -> None:
+    def _run_epochs(self) -> bytes | None:
+        """Run epochs; return the latest checkpoint that was due."""
         start = time.perf_counter()
         if self._training is None:
-            self._training = self._start_training()
+            self._start_training()
         enough = max(self._report_seconds, REPORT_SHARE * sum(epoch["seconds"] for epoch in self._epochs))
-        while not self._training.finished and time.perf_counter() - start < enough:
-            self._epochs.append(dataclasses.asdict(self._training.run_epoch()))
+        checkpoint = None
+        for epoch in self._running:
+            checkpoint = epoch["checkpoint"] or checkpoint
+            if time.perf_counter() - start >= enough:
+                break
+        return checkpoint
 
-    def _start_training(self) -> "Training":
+    def _start_training(self) -> None:
         """Start the training of the config, from its checkpoint if there is one."""
-        from dacnn_search.search.cluster.worker import WorkerProcess
+        from dacnn_search.search.cluster.worker import WorkerProcess, run_epochs
 
         if self._process is None:
             self._process = WorkerProcess(self._images, self._slots)
         recipe = self._recipe.model_copy(update={"precision": self._config["precision"]})
         architecture = Architecture.from_dict(self._config["architecture"])
         checkpoint: CheckpointBytes | None = self._config["checkpoint"]
-        training, self._epochs = self._process.start_training(
+        self._training, self._epochs = self._process.start_training(
             architecture, recipe, self._config["seed"], checkpoint.data if checkpoint else None
         )
-        return training
-
-    def _checkpoint(self) -> CheckpointBytes | None:
-        """Return the state of the training if the last checkpoint is old enough."""
-        if self._training is None or time.monotonic() < self._saved + self._checkpoint_seconds:
-            return None
-        from dacnn_search.search.cluster.worker import pack_checkpoint
-
-        self._saved = time.monotonic()
-        return CheckpointBytes(pack_checkpoint(self._training, self._epochs))
+        self._running = run_epochs(self._training, self._epochs, self._checkpoint_seconds)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Do nothing: our checkpoints travel with the results to the driver's run directory, not by Tune's storage."""

@@ -198,9 +198,10 @@ def test_an_error_that_a_gpu_does_not_survive_ends_the_worker(space, run, monkey
     def broken(*_):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(worker._training, "run_epoch", broken)
+    worker._running = map(broken, "a")
     assert worker._process.device_works()
     assert worker.step()["failure"] == "RuntimeError: CUDA error: an illegal memory access was encountered"
+    worker._running = map(broken, "a")
     worker._slots = Slots(2, 1.0, 0.5)
     monkeypatch.setattr(worker._process.data, "device", torch.device("cuda", 0))
     monkeypatch.setattr(torch.cuda, "synchronize", broken)

@@ -420,7 +420,7 @@ def test_failures_with_successes_between_do_not_stop_it(space, tmp_path):
 
 def test_when_ray_tune_breaks_its_error_is_told_and_what_ran_is_trained_again(space, tmp_path):
     pretended, diary = Pretended(space, new_run(space, tmp_path), trials=3), Diary()
-    pretended.search._listener = diary
+    pretended.search.listener = diary
     for key in "abc":
         pretended.search.propose(key)
     for key in "abc":
