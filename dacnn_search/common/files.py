@@ -17,7 +17,6 @@ from dacnn_search.common.errors import RunDirectoryError
 
 __all__ = ["lock", "new_folder", "read_json", "sha256_of", "sweep", "sync_folder", "write_atomic"]
 
-LOCK_NAME = ".lock"
 SWEEP_SECONDS = 60.0  # what is younger may be in use
 
 
@@ -120,7 +119,7 @@ def lock(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout  # here, since most commands lock nothing and its import takes time
 
-    path = folder / LOCK_NAME
+    path = folder / ".lock"
     held = FileLock(path, timeout=0, mode=0o666, fallback_to_soft=False)
     try:
         folder.stat()  # FileLock would make a folder that is missing

@@ -21,10 +21,8 @@ class Interrupted(DacnnSearchError):
     """
 
     def __init__(self, number: int, folder: Path | None) -> None:
-        if folder is None:
-            super().__init__("interrupted before the search began")
-        else:
-            super().__init__(f"interrupted; go on with: python -m dacnn_search.run --resume {shlex.quote(str(folder))}")
+        resume = f"python -m dacnn_search.run --resume {shlex.quote(str(folder))}"
+        super().__init__(f"interrupted; go on with: {resume}" if folder else "interrupted before the search began")
         self.exit_code = 128 + number
 
 

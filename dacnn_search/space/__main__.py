@@ -57,7 +57,10 @@ def preview(space: SearchSpace, seed: int = 0) -> str:
     lines.append(f"parameters          {least.parameters:,} to {most.parameters:,}")
     lines.append(f"MACs                {format_count(min(macs))} to {format_count(max(macs))}{of}")
     lines += ["", *_histogram("parameters", parameters), "", *_histogram("MACs", macs), ""]
-    lines += [_example(space, generator.choice(networks)), "", _duration_line(space, networks, number)]
+    example = generator.choice(networks)
+    cost = space.cost(example)
+    lines += [f"for example, {cost.parameters:,} parameters, {format_count(cost.macs)} MACs: {example}", ""]
+    lines += [draw(example, space.input_shape), "", LEGEND, "", _duration_line(space, networks, number)]
     return "\n".join(lines)
 
 
@@ -94,12 +97,6 @@ def _histogram(title: str, values: Sequence[int], rows: int = 8, width: int = 40
         bar = "█" * round(width * count / max(counts))
         lines.append(f"{format_count(low):>7} to {format_count(high):>7}  {bar} {count / len(values):.0%}")
     return lines
-
-
-def _example(space: SearchSpace, architecture: Architecture) -> str:
-    cost = space.cost(architecture)
-    title = f"for example, {cost.parameters:,} parameters, {format_count(cost.macs)} MACs: {architecture}"
-    return f"{title}\n\n{draw(architecture, space.input_shape)}\n\n{LEGEND}"
 
 
 def _duration_line(space: SearchSpace, networks: Sequence[Architecture], number: int) -> str:

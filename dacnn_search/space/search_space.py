@@ -86,10 +86,8 @@ class SearchSpace:
 
     def meets_constraints(self, architecture: Architecture) -> bool:
         """Return True if parameters and MACs are within the limits."""
-        if not self.constrained:
-            return True
-        cost = self.cost(architecture)
-        return all(limit is None or getattr(cost, name) <= limit.max for name, limit in self.settings.constraints)
+        limits = [(name, limit.max) for name, limit in self.settings.constraints if limit]
+        return all(getattr(self.cost(architecture), name) <= most for name, most in limits)
 
     def suggest(self, trial: Any) -> Architecture:
         """Return the canonical architecture that an Optuna trial's suggestions describe."""
