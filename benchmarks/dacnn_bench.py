@@ -58,8 +58,7 @@ def train_jobs(path: Path, jobs: list[Job], output: Path) -> None:
 
     from dacnn_search.data.dataset import Split, load
     from dacnn_search.training.device_data import ResidentData
-    from dacnn_search.training.evaluation import evaluate
-    from dacnn_search.training.trainer import Training, build_seeded
+    from dacnn_search.training.trainer import Training, build_seeded, evaluate
 
     torch.set_num_threads(1)
     space = SearchSpace.from_yaml(path)

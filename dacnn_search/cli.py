@@ -2,8 +2,6 @@
 
 from dacnn_search.common.command import CommandGroup
 
-__all__ = ["COMMANDS", "main"]
-
 COMMANDS = {  # command -> module, what it does
     "run": ("dacnn_search.run", "search a space, retrain the front, export it"),
     "space": ("dacnn_search.space.__main__", "check a search space and preview it"),

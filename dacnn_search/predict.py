@@ -16,8 +16,6 @@ from dacnn_search.data.user import IMAGE_EXTENSIONS, read_images
 if TYPE_CHECKING:
     from dacnn_search.export.classifier import Classifier
 
-__all__ = ["main"]
-
 BATCH = 256
 
 

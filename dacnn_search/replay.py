@@ -11,8 +11,6 @@ from dacnn_search.common.command import PATH, command
 from dacnn_search.common.errors import RunDirectoryError
 from dacnn_search.storage.run_directory import RunDirectory
 
-__all__ = ["main", "replay"]
-
 
 @command()
 @click.argument("run", type=PATH)

@@ -26,8 +26,6 @@ from dacnn_search.storage.run_directory import RunDirectory
 from dacnn_search.training.recipe import PRESETS, Recipe
 from dacnn_search.training.speed import SMALL_STEP_MACS
 
-__all__ = ["main", "train_one"]
-
 EPILOG = """\
 The network is trained on training and validation images together and scored on the test images once, at the end.
 With --init it starts from stored weights, on the same data or, with --data, on others: a new classifier is made if

@@ -20,19 +20,6 @@ import click
 from dacnn_search.common.errors import DacnnSearchError, InputError
 from dacnn_search.common.units import parse_bytes, parse_count, parse_duration
 
-__all__ = [
-    "BYTES",
-    "COUNT",
-    "DURATION",
-    "GPUS",
-    "PATH",
-    "CommandGroup",
-    "Parsed",
-    "at_least",
-    "command",
-    "option_group",
-]
-
 
 class Parsed(click.ParamType):
     """An option type that a parsing function gives; the message of its ValueError is told."""

@@ -15,8 +15,6 @@ from typing import Any
 
 from dacnn_search.common.errors import RunDirectoryError
 
-__all__ = ["lock", "new_folder", "read_json", "sha256_of", "sweep", "sync_folder", "write_atomic"]
-
 SWEEP_SECONDS = 60.0  # what is younger may be in use
 
 

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from dacnn_search.common.errors import DacnnSearchError
 
-__all__ = ["Interrupted", "Stop", "orderly_end"]
-
 
 class Interrupted(DacnnSearchError):
     """A signal ended the run in `folder`, whose finished trials are kept, or one that had not begun (None).

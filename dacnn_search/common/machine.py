@@ -8,8 +8,6 @@ import platform
 import subprocess
 from pathlib import Path
 
-__all__ = ["count_cores", "git_commit", "gpu_memory", "gpu_names", "package_versions", "processor_name"]
-
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # in microseconds: of CPU, of wall time
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "plotly", "dacnn-search")
 

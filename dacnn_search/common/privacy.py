@@ -4,8 +4,6 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["mask_command", "mask_secrets", "relative_path"]
-
 MASK = "***"
 _SECRET_NAME = r"[\w.-]*(?:token|key|secret|passw|pwd|credential|signature)[\w.-]*"
 # Up to the last @, as a password may hold any character; a path with an @ behind a port is masked too, which is safe.

@@ -25,8 +25,6 @@ from ruamel.yaml.representer import SafeRepresenter
 
 from dacnn_search.common.errors import YamlError
 
-__all__ = ["Document", "dump_yaml", "read_yaml"]
-
 MAX_BYTES = 2**20
 MAX_LINES = 50_000
 MAX_NODES = 20_000  # mappings, lists and scalars, keys included

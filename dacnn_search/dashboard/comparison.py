@@ -13,8 +13,6 @@ from dacnn_search.storage.front import Scale, best_under, hypervolumes
 from dacnn_search.storage.resume import space_id
 from dacnn_search.storage.run_directory import RunDirectory
 
-__all__ = ["comparison_payload"]
-
 BUDGETS = [step * 10**decade for decade in range(12) for step in (1, 3)]  # of parameters
 MOST_POINTS = 2000  # of a curve of quartiles
 RUN_SETTINGS = ("epochs", "git_commit", "data", "space", "recipe", "versions", "machine")

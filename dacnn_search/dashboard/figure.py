@@ -18,8 +18,6 @@ from dacnn_search.dashboard.template import render
 from dacnn_search.storage.front import Record
 from dacnn_search.storage.run_directory import RunDirectory
 
-__all__ = ["front_figure", "rasterised", "thumbnail_frame"]
-
 WIDTH, HEIGHT = 640, 420  # of the figure, in pixels
 PIXEL_RATIO = 3  # of a PNG
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")

@@ -10,8 +10,6 @@ import numpy as np
 
 from dacnn_search.storage.front import Record
 
-__all__ = ["importance"]
-
 FEWEST = 20  # finished trials; with fewer, chance decides
 MOST_GROUPS = 8  # values of a numeric choice that are told apart; more are put into this many quantiles
 

@@ -18,8 +18,6 @@ from dacnn_search.dashboard.payload import run_payload, shown_data
 from dacnn_search.dashboard.template import render
 from dacnn_search.storage.run_directory import RunDirectory
 
-__all__ = ["runs_in", "write_comparison", "write_dashboard", "write_figure", "write_index"]
-
 
 def write_dashboard(folder: Path) -> Path:
     """Write `dashboard.html` of a run directory and return its path; cheap enough to be called during a run.

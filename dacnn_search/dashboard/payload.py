@@ -22,8 +22,6 @@ from dacnn_search.storage.front import Record, hypervolumes
 from dacnn_search.storage.run_directory import RunDirectory
 from dacnn_search.storage.trained import judge
 
-__all__ = ["run_payload", "shown_data"]
-
 STATES = ("COMPLETE", "PRUNED", "FAIL")
 # The part of a network that a tensor belongs to: the first of these that its name contains.
 PART_OF = {

@@ -8,8 +8,6 @@ from urllib.parse import unquote
 
 from dacnn_search.common.errors import DacnnSearchError, InputError
 
-__all__ = ["make_server"]
-
 ADDRESS = "127.0.0.1"
 
 

@@ -11,8 +11,6 @@ from dacnn_search.common.units import format_count
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["render"]
-
 ASSETS = Path(__file__).parent / "assets"
 
 

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from dacnn_search.storage.front import Record
 
-__all__ = ["write_tensorboard"]
-
 CURVES = {"accuracy": "accuracy/validation", "loss": "loss/validation", "train_loss": "loss/training"}
 
 

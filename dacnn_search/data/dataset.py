@@ -16,9 +16,6 @@ from dacnn_search.common.errors import DataError
 from dacnn_search.data.published import KNOWN_SETS, KnownSet, Source, open_known
 from dacnn_search.data.user import open_folder, open_npz
 
-__all__ = ["DataConfig", "DataSummary", "ImageData", "Split", "load", "summarise"]
-
-
 Share = Annotated[float, Field(ge=0, le=0.9)]
 
 

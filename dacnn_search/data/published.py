@@ -17,8 +17,6 @@ import numpy as np
 
 from dacnn_search.common.errors import DataError
 
-__all__ = ["KNOWN_SETS", "KnownSet", "Source", "describe_error", "open_known"]
-
 DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
 
 

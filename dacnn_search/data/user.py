@@ -19,8 +19,6 @@ import numpy as np
 from dacnn_search.common.errors import DataError
 from dacnn_search.data.published import Source, describe_error
 
-__all__ = ["IMAGE_EXTENSIONS", "open_folder", "open_npz", "read_images"]
-
 MAX_BYTES = 8 * 2**30  # of one array in memory
 MAX_CHANNELS = 16
 MOST_COMPRESSION, MOST_UNCHECKED_BYTES = 100, 2**28  # of a large array in a zip; photographs reach about 2

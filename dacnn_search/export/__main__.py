@@ -11,8 +11,6 @@ from dacnn_search.common.units import format_bytes
 from dacnn_search.export.folder import FORMATS, METRICS, read_metrics
 from dacnn_search.storage.run_directory import RunDirectory
 
-__all__ = ["main"]
-
 EPILOG = """\
 Networks are chosen among those that were trained in full; accuracy is that of the test images. Every file is run on
 them in a process of its own and compared with the network before its folder takes its place.

@@ -19,8 +19,6 @@ from dacnn_search.export.folder import (
 from dacnn_search.storage.run_directory import RunDirectory
 from dacnn_search.storage.trained import TrainedNetwork
 
-__all__ = ["refresh_best", "write_best"]
-
 
 def write_best(run: RunDirectory, data: ImageData | None = None) -> list[Path]:
     """Write `best/<rank>-<parameters>/` for every retrained network; return these folders, from few parameters to many.

@@ -15,10 +15,8 @@ from dacnn_search.export.folder import WEIGHTS, NetworkInput, read_config, read_
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import InputShape
 from dacnn_search.network.model import BatchNorm, Network, build
-from dacnn_search.training.evaluation import check_suits
+from dacnn_search.training.trainer import check_suits
 from dacnn_search.training.weights import load_weights, read_weights, trained_weights
-
-__all__ = ["Classifier", "as_classifier", "load_model"]
 
 BATCH = 256
 SMALLEST_SIDE = 32

@@ -29,8 +29,6 @@ from dacnn_search.network.cost import InputShape
 from dacnn_search.network.model import Network
 from dacnn_search.storage.run_directory import RunDirectory
 
-__all__ = ["export_folder", "export_network", "export_run"]
-
 
 def export_run(run: RunDirectory, to: Path | None, formats: Formats, **limits: Any) -> list[Path]:
     """Export the retrained networks of a run that keep the limits of `RunDirectory.best`.

@@ -24,22 +24,6 @@ from dacnn_search.space.settings import TrainSettings
 from dacnn_search.space.validation import read_settings
 from dacnn_search.storage.trained import deviation_of
 
-__all__ = [
-    "FORMATS",
-    "METRICS",
-    "WEIGHTS",
-    "NetworkInput",
-    "describe_network",
-    "describe_trained",
-    "read_config",
-    "read_folder",
-    "read_input",
-    "read_metrics",
-    "rewrite_folder",
-    "stored_checksum",
-    "write_folder",
-]
-
 CONFIG, WEIGHTS, METRICS, CARD = "config.yaml", "weights.safetensors", "metrics.json", "README.md"
 FORMATS = ("safetensors", "onnx", "pt2")  # of an export
 EXPORTS = ("weights-float16.safetensors", "model.pt2", "model.onnx", "model-float16.onnx", "model-int8.onnx")

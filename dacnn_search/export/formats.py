@@ -25,8 +25,6 @@ from dacnn_search.common.files import write_atomic
 from dacnn_search.export.classifier import Classifier
 from dacnn_search.export.folder import FORMATS
 
-__all__ = ["Formats", "write_files"]
-
 INPUT, OUTPUT, BATCH_NAME, CLASSES = "pixels", "logits", "batch", "classes"
 # Notes that tracing adds to each operation: source files, lines, module names.
 TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")

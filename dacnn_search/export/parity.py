@@ -17,8 +17,6 @@ from dacnn_search.export import standalone
 from dacnn_search.export.classifier import Classifier
 from dacnn_search.training.weights import read_weights
 
-__all__ = ["accuracy_of", "choose_images", "measure_file"]
-
 EXACT = ("model.pt2", "model.onnx")  # in full precision
 # Share of the largest logit; float32 sums in another order differ by less than a hundredth of it.
 TOLERANCE = 1e-3

@@ -25,8 +25,6 @@ from typing import Any, Literal, get_args
 
 from dacnn_search.common.errors import ArchitectureError
 
-__all__ = ["Architecture", "Block", "Layer", "Regulators", "Section", "Sharing", "most_sections"]
-
 Regulators = Literal["none", "block", "layer"]
 Sharing = Literal["network", "section", "none"]
 Shortcut = Literal["none", "identity", "projection"]

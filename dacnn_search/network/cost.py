@@ -12,18 +12,6 @@ from dataclasses import dataclass
 
 from dacnn_search.network.architecture import Architecture
 
-__all__ = [
-    "Cost",
-    "InputShape",
-    "costliest_section",
-    "count_parameters",
-    "estimate_cost",
-    "gpu_step_seconds",
-    "tensor_shapes",
-    "training_seconds",
-    "training_work",
-]
-
 InputShape = tuple[int, int, int]  # channels, height, width
 
 BYTES_PER_WEIGHT = 4

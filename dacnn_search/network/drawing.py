@@ -2,8 +2,6 @@
 
 from dacnn_search.network.architecture import Architecture, Block
 
-__all__ = ["LEGEND", "draw"]
-
 LEGEND = "[ ] shortcut around a block · equal letters share a kernel · T transition layer · + regulator"
 LETTERS = "ABCDEFGHIJKLMNOPQRSUVWXYZ"
 

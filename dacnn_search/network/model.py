@@ -12,8 +12,6 @@ from torch.utils.checkpoint import checkpoint
 from dacnn_search.network import zoo
 from dacnn_search.network.architecture import Architecture, Block, Layer
 
-__all__ = ["BatchNorm", "Network", "build"]
-
 
 def build(architecture: Architecture | str, num_classes: int, in_channels: int = 3) -> "Network":
     """Build the network of an architecture, or of a name in the zoo, with new weights on torch's default device.

@@ -12,8 +12,6 @@ from typing import Any
 from dacnn_search.common.errors import ArchitectureError
 from dacnn_search.network.architecture import Architecture, Regulators, Section, Sharing
 
-__all__ = ["get", "names"]
-
 # The shared layers of each section. The paper says how many layers a plain network has, not where its three
 # poolings are. We spread them evenly, the remainder last; residual networks get whole blocks of two layers:
 # ResNet-18's and ResNet-34's, and one more in the last section.

@@ -11,8 +11,6 @@ from dacnn_search.export.folder import METRICS, WEIGHTS, describe_network, read_
 from dacnn_search.network.zoo import get, names
 from dacnn_search.paper.markup import markdown_table
 
-__all__ = ["compression_report", "measure", "prune_ratio", "reference_for"]
-
 Metrics = Mapping[str, Any]  # of a network, as in `metrics.json`; its `training` is empty if it was not trained
 TEST_SET, CONDITIONS = ("data", "test_images"), ("data", "train_images", "recipe")  # of a training
 

@@ -14,8 +14,6 @@ from dacnn_search.paper.published import PUBLISHED, Published
 from dacnn_search.training.recipe import Recipe
 from dacnn_search.training.speed import speed_for
 
-__all__ = ["EXPERIMENTS", "PROTOCOL", "REFERENCE", "Conditions", "Experiment", "Member", "describe_experiments"]
-
 PROTOCOL = "The paper's protocol: the test set is looked at every epoch, nothing is selected by it."
 FLIPS = {"cifar100": True, "cifar10": False, "svhn": False}  # for every recipe
 SVHN_SCHEDULE = {"epochs": 60, "milestones": (1 / 3, 2 / 3)}  # other than the preset `paper` has it

@@ -24,8 +24,6 @@ from dacnn_search.common.files import write_atomic
 from dacnn_search.export.classifier import Classifier, load_model
 from dacnn_search.paper.markup import html_page
 
-__all__ = ["FILTERS", "LayerPictures", "filter_figure", "picture_network", "visualise", "write_filters", "write_png"]
-
 FILTERS, STEPS = 5, 100
 RATE = 0.02  # of the pixels' range, per step
 NOISE = 0.05  # standard deviation of the first image around grey

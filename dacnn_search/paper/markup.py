@@ -4,8 +4,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["html_page", "markdown_table"]
-
 
 def markdown_table(rows: Sequence[Mapping[str, object]], right: Collection[str] = ()) -> str:
     """Return a table; a cell that is None is empty, and the columns named in `right` are aligned to the right."""

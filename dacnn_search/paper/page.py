@@ -15,8 +15,6 @@ from dacnn_search.paper.markup import html_page
 from dacnn_search.paper.report import Results, notes_of, rows_of, visible_cells, write_tables
 from dacnn_search.paper.trainings import network_folder
 
-__all__ = ["write_report"]
-
 OURS, PRINTED = "#0072b2", "#d55e00"
 COLOURS = px.colors.qualitative.Safe
 METHODS = {"DACNN": OURS, "Agent Pruning": "#009e73", "SM Pruning": "#cc79a7"}

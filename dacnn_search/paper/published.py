@@ -6,8 +6,6 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
-__all__ = ["EXTRA_TO", "PUBLISHED", "Published"]
-
 EXTRA_TO = {4: "dacnn18-reg-none", 5: "dacnn18"}  # table -> network that its extra parameters are counted against
 
 

@@ -18,8 +18,6 @@ from dacnn_search.paper.published import EXTRA_TO, Published
 from dacnn_search.paper.trainings import PaperData
 from dacnn_search.storage.front import Record
 
-__all__ = ["Results", "Row", "notes_of", "rows_of", "visible_cells", "write_tables"]
-
 Row = dict[str, Any]  # column -> value; None where there is none
 
 FORMATS = {  # of floats

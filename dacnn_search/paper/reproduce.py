@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from dacnn_search.common.errors import DacnnSearchError
 from dacnn_search.common.files import lock
 from dacnn_search.common.interrupt import Stop, orderly_end
@@ -27,8 +25,6 @@ from dacnn_search.search.cluster.tasks import run_tasks
 from dacnn_search.search.listener import Listener
 from dacnn_search.storage.checkpoint import Checkpoints
 from dacnn_search.storage.ledger import Ledger
-
-__all__ = ["LEDGER", "reproduce"]
 
 LEDGER, CHECKPOINTS = "trainings.jsonl", "checkpoints"
 CHECKPOINT_SECONDS = 300.0
@@ -109,7 +105,7 @@ class _Reproduction:
             networks = [task.architecture for task in missing]
             size = (images.input_shape, images.num_classes, missing[0].recipe)
             with RaySession(resources) as session:
-                self._images = {data: ray.put(data.images) for data in {task.data for task in missing}}
+                self._images = {data: session.share(data.images) for data in {task.data for task in missing}}
                 self._slots = session.slots(demand_of(networks, *size, data_bytes=images.nbytes))
                 self._start = self._last_line = time.monotonic()
                 run_tasks(missing, self, train_watched, self._slots, stop)

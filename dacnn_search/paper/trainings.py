@@ -24,8 +24,6 @@ from dacnn_search.storage.front import Record
 from dacnn_search.storage.ledger import now
 from dacnn_search.training.recipe import Recipe
 
-__all__ = ["PaperData", "Task", "load_data", "network_folder"]
-
 
 @dataclass(frozen=True, eq=False)
 class PaperData:

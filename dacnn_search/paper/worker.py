@@ -16,13 +16,10 @@ from dacnn_search.data.dataset import ImageData
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.search.cluster.slots import Slots
 from dacnn_search.search.cluster.worker import WorkerProcess, run_epochs
-from dacnn_search.training.evaluation import evaluate
 from dacnn_search.training.recipe import Recipe
 from dacnn_search.training.speed import Precision
-from dacnn_search.training.trainer import Training
+from dacnn_search.training.trainer import Training, evaluate
 from dacnn_search.training.weights import trained_weights
-
-__all__ = ["train_watched"]
 
 CURVES = ("train_loss", "test_loss", "test_accuracy")
 

@@ -7,13 +7,14 @@ import re
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dacnn_search.search.listener import Listener, Snapshot
 from dacnn_search.search.remaining import RemainingTime
 from dacnn_search.search.report import ReportWriter
 from dacnn_search.search.sampler.proposals import Proposal, Proposer
-from dacnn_search.search.stopping import RULES, StoppingRule
+from dacnn_search.search.stopping import RULES
 from dacnn_search.search.trial import Trial, progress_in, training_seed, what_is_missing
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SearchSettings
@@ -22,12 +23,11 @@ from dacnn_search.storage.front import Record, best_under, front_of
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.run_directory import RunDirectory
 
-__all__ = ["Search"]
-
 SAME_FAILURES = 5  # in a row, without a success between: the cause is not the networks
 ATTEMPTS = 3  # at a trial whose worker dies
 
 
+@dataclass(eq=False)
 class Search:
     """The driver's side of a search.
 
@@ -35,37 +35,33 @@ class Search:
     A trial is known by the key that it was proposed with.
     """
 
-    def __init__(
-        self,
-        run: RunDirectory,
-        space: SearchSpace,
-        settings: SearchSettings,
-        ledger: Ledger,
-        proposed: Ledger,
-        listener: Listener,
-    ) -> None:
-        self.run = run
-        self.space = space
-        self.settings = settings
-        self.recipe = space.settings.recipe
+    run: RunDirectory
+    space: SearchSpace
+    settings: SearchSettings
+    ledger: Ledger  # of the trials that have ended
+    proposed: Ledger
+    listener: Listener
+
+    def __post_init__(self) -> None:
+        self.recipe = self.space.settings.recipe
         self.failure: str | None = None  # why the search can't go on
         self.exhausted = False  # every network of the space has been proposed
         self.looks_ahead = False  # make the next proposal while trials run
         self.running: dict[str, Trial] = {}  # by key
-        self.remaining = RemainingTime(ledger.records, settings.trials)
-        self.listener = listener
-        self._ledger = ledger
-        self._proposer = Proposer(space, settings, ledger, proposed)
+        self.remaining = RemainingTime(self.ledger.records, self.settings.trials)
+        self._proposer = Proposer(self.space, self.settings, self.ledger, self.proposed)
         self._waiting = deque(map(Trial, self._proposer.reopened))  # to be trained again, or by a further seed
-        self._checkpoints = Checkpoints(run.checkpoints)
-        self._report = ReportWriter(run, space, listener)
+        self._checkpoints = Checkpoints(self.run.checkpoints)
+        self._report = ReportWriter(self.run, self.space, self.listener)
         self._epochs = self.recipe.epochs
-        self._rule = _make_rule(settings, self._epochs, ledger.records)
-        self._scale = run.scale
-        self._front = front_of(ledger.records)
+        self._rule = RULES[self.settings.stopping](self._epochs)
+        for record in self.ledger.records:
+            self._rule.learn(progress_in(record))
+        self._scale = self.run.scale
+        self._front = front_of(self.ledger.records)
         self._hypervolume = self._scale.hypervolume(self._front)
-        self._begun = time.monotonic() - max((record["finished"] for record in ledger.records), default=0.0)
-        listener.update(self.snapshot())
+        self._begun = time.monotonic() - max((record["finished"] for record in self.ledger.records), default=0.0)
+        self.listener.update(self.snapshot())
 
     # Where the search stands.
 
@@ -77,12 +73,7 @@ class Search:
     @property
     def finished(self) -> int:
         """How many trials have ended."""
-        return len(self._ledger.records)
-
-    @property
-    def stops(self) -> bool:
-        """Whether trials may be stopped early."""
-        return self.settings.stopping != "none"
+        return len(self.ledger.records)
 
     @property
     def late(self) -> bool:
@@ -111,7 +102,17 @@ class Search:
             remaining=self._seconds_left(),
             finished=self.finished,
             trials=self.settings.trials,
-            running=[self._running_trial(trial) for trial in self.running.values()],
+            running=[
+                {
+                    "trial": trial.proposal.trial,
+                    "fingerprint": trial.proposal.architecture.fingerprint,
+                    "parameters": trial.proposal.cost.parameters,
+                    "epoch": len(trial.epochs),
+                    "epochs": self._epochs,
+                    "accuracy": trial.epochs[-1].get("validation_accuracy") if trial.epochs else None,
+                }
+                for trial in self.running.values()
+            ],
             front=self._front,
             hypervolume=self._hypervolume,
         )
@@ -247,7 +248,7 @@ class Search:
         proposal = self._proposer.close()
         if proposal is not None:
             self._waiting.append(Trial(proposal))
-        self._report.close(self._ledger.records, self._unfinished)
+        self._report.close(self.ledger.records, self._unfinished)
 
     def _needs_confirmation(self, trial: Trial) -> bool:
         """Return whether a trial that would be on the front has to be trained by another seed before it is."""
@@ -268,7 +269,7 @@ class Search:
         """Write how a trial ended into the ledger, then tell everyone. One that was trained in full did not fail."""
         reason = None if trial.confirmed else reason
         try:
-            record = self._ledger.append(
+            record = self.ledger.append(
                 trial.record(reason, full=self._epochs, seed=self.settings.seed, elapsed=self.elapsed)
             )
         except OSError as error:  # such as a full disk: what is not on disk has not ended
@@ -280,7 +281,7 @@ class Search:
             self._front = front_of([*self._front, record])
             self._hypervolume = self._scale.hypervolume(self._front)
         self._checkpoints.drop(trial.key)
-        if repeated := repeated_failure(self._ledger.records):
+        if repeated := repeated_failure(self.ledger.records):
             self._fail(repeated)
         self.listener.finished(record)
         if correction := self.remaining.correction():
@@ -297,7 +298,7 @@ class Search:
         self._report.write_status(snapshot)
 
     def _refresh(self) -> None:
-        self._report.refresh(self._ledger.records, self._unfinished)
+        self._report.refresh(self.ledger.records, self._unfinished)
 
     @property
     def _unfinished(self) -> list[tuple[Proposal, bool]]:
@@ -310,23 +311,12 @@ class Search:
         left, budget = self.remaining.seconds(), self.settings.time_budget
         return left if left is None or budget is None else max(0.0, min(left, budget - self.elapsed))
 
-    def _running_trial(self, trial: Trial) -> dict[str, Any]:
-        return {
-            "trial": trial.proposal.trial,
-            "fingerprint": trial.proposal.architecture.fingerprint,
-            "parameters": trial.proposal.cost.parameters,
-            "epoch": len(trial.epochs),
-            "epochs": self._epochs,
-            "accuracy": trial.epochs[-1].get("validation_accuracy") if trial.epochs else None,
-        }
-
 
 def repeated_failure(records: Sequence[Record]) -> str | None:
     """Return what to tell if the latest trials all failed for one reason."""
     latest = records[-SAME_FAILURES:]
-    if len(latest) < SAME_FAILURES or any(record["state"] != "FAIL" for record in latest):
-        return None
-    if len({_cause(record["reason"]) for record in latest}) > 1:
+    causes = {_cause(record["reason"]) if record["state"] == "FAIL" else None for record in latest}
+    if len(latest) < SAME_FAILURES or len(causes) > 1 or None in causes:
         return None
     return f"{SAME_FAILURES} trials in a row failed for one reason: {latest[-1]['reason']}"
 
@@ -334,11 +324,3 @@ def repeated_failure(records: Sequence[Record]) -> str | None:
 def _cause(reason: str) -> str:
     """Return a reason without the figures (epochs, losses, bytes) in which two failures for that reason differ."""
     return re.sub(r"(\bnan|-?\binf|[\d.]+( [kMGT]?B)?)\b", "#", reason)
-
-
-def _make_rule(settings: SearchSettings, epochs: int, records: Sequence[Record]) -> StoppingRule:
-    """Return the stopping rule, which has learnt from the trials of earlier sessions."""
-    rule = RULES[settings.stopping](epochs)
-    for record in records:
-        rule.learn(progress_in(record))
-    return rule

@@ -7,8 +7,6 @@ from typing import Any
 
 from dacnn_search.storage.front import Record
 
-__all__ = ["Listener", "Snapshot"]
-
 
 @dataclass(frozen=True)
 class Snapshot:

@@ -27,8 +27,6 @@ from dacnn_search.storage.ledger import now
 from dacnn_search.storage.run_directory import RunDirectory
 from dacnn_search.storage.trained import TrainedNetwork, beaten_on_test, deviation_of
 
-__all__ = ["ReportWriter", "snapshot_of", "write_end", "write_status", "write_study", "write_tables"]
-
 Unfinished = Sequence[tuple[Proposal, bool]]  # proposals that have not ended, and whether each is being trained
 
 STATUS_SECONDS = 1.0  # between two writes of status.json

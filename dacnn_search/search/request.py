@@ -14,30 +14,18 @@ from dacnn_search.space.validation import validate
 from dacnn_search.storage.resume import check_space
 from dacnn_search.storage.run_directory import RunDirectory, check_name
 
-__all__ = ["SearchRequest", "prepare"]
-
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """A search that is asked for.
-
-    Args:
-        space: What is searched.
-        settings: How it is searched.
-        results: The folder of a new run directory.
-        name: The name of a new run directory. By default the space's.
-        run: The run directory to go on with, if there is one.
-        replaced: The space that `run` had, if `space` has other networks or constraints.
-        repair: Leave out damaged lines of the ledger of `run`.
-    """
+    """A search that is asked for."""
 
     space: SearchSpace
     settings: SearchSettings
-    results: Path
-    name: str | None = None
-    run: RunDirectory | None = None
-    replaced: SearchSpace | None = None
-    repair: bool = False
+    results: Path  # the folder of a new run directory
+    name: str | None = None  # of a new run directory; by default the space's
+    run: RunDirectory | None = None  # the one to go on with
+    replaced: SearchSpace | None = None  # the space that `run` had, if `space` has other networks or constraints
+    repair: bool = False  # leave out damaged lines of the ledger of `run`
 
     def resources(self, address: str | None, verbose: bool) -> Resources:
         return Resources(address, self.settings.concurrency, self.settings.gpus_per_trial, verbose)

@@ -8,19 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import ray
 import safetensors.numpy
 
 from dacnn_search.common.errors import DacnnSearchError, InputError
 from dacnn_search.common.files import lock, sha256_of, write_atomic
 from dacnn_search.common.interrupt import orderly_end
-from dacnn_search.data.dataset import ImageData, load
+from dacnn_search.data.dataset import load
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.search.cluster.ray_cluster import RaySession
-from dacnn_search.search.cluster.slots import Demand, Resources, Share, Slots, demand_of, most_excess
-from dacnn_search.search.cluster.tasks import run_tasks, train_fully
+from dacnn_search.search.cluster.slots import Resources, Share, Slots, demand_of, most_excess
+from dacnn_search.search.cluster.tasks import fix_run_precision, run_tasks, train_fully
 from dacnn_search.search.listener import Listener
-from dacnn_search.search.precision import fix_run_precision
 from dacnn_search.search.report import snapshot_of, write_status
 from dacnn_search.space.settings import RetrainSettings
 from dacnn_search.storage.checkpoint import Checkpoints
@@ -29,8 +27,6 @@ from dacnn_search.storage.ledger import Ledger, now
 from dacnn_search.storage.run_directory import RETRAINED, RunDirectory
 from dacnn_search.storage.trained import judge
 from dacnn_search.training.recipe import Recipe
-
-__all__ = ["retrain", "retrain_in_session"]
 
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints of a training
 
@@ -113,9 +109,12 @@ def retrain_in_session(
         if trainings := _missing_trainings(run, settings, recipe, ledger.records):
             data = load(space.settings.data).with_validation_in_train()
             networks = [Architecture.from_dict(training.record["architecture"]) for training in trainings]
-            slots = session.slots(_demand(networks, run, data, recipe))
+            images = (data.input_shape, data.num_classes)
+            factor = most_excess(run.records, *images, space.settings.recipe)
+            slots = session.slots(demand_of(networks, *images, recipe, data_bytes=data.nbytes, factor=factor))
             fixed = fix_run_precision(run, recipe, networks, slots)()
-            retraining = _Retraining(run, recipe, fixed, ledger, data, slots, listener, len(trainings))
+            shared = session.share(data)
+            retraining = _Retraining(run, recipe, fixed, ledger, shared, slots, listener, len(trainings))
             with retraining.reported():
                 run_tasks(trainings, retraining, train_fully, slots, stop)
                 if len(retraining.failures) == len(trainings):
@@ -146,13 +145,6 @@ def _missing_trainings(
     return sorted({training.key: training for training in missing}.values(), key=lambda t: -t.record["macs"])
 
 
-def _demand(networks: Sequence[Architecture], run: RunDirectory, data: ImageData, recipe: Recipe) -> Demand:
-    """Return what the trainings need: the estimate, raised by what the search's trials took in excess of theirs."""
-    images = (data.input_shape, data.num_classes)
-    factor = most_excess(run.records, *images, run.space.settings.recipe)
-    return demand_of(networks, *images, recipe, data_bytes=data.nbytes, factor=factor)
-
-
 @dataclass(eq=False)
 class _Retraining:
     """Starts trainings as Ray tasks; keeps their checkpoints, weights and records; reports on them.
@@ -164,14 +156,13 @@ class _Retraining:
     recipe: Recipe
     fixed: Recipe
     ledger: Ledger
-    data: ImageData
+    data: Any  # in Ray's memory
     slots: Slots
     listener: Listener
     trainings: int
 
     def __post_init__(self) -> None:
         self.failures: list[str] = []
-        self._data = ray.put(self.data)
         self._checkpoints = Checkpoints(self.run.checkpoints)
         self._search = snapshot_of(self.run, "retraining")
         self._running: dict[FullTraining, int] = {}  # epochs done
@@ -180,7 +171,7 @@ class _Retraining:
     def arguments(self, training: FullTraining) -> tuple[Any, ...]:
         checkpoint = self._checkpoints.load(self._checkpoint_key(training))
         architecture = training.record["architecture"]
-        return self._data, architecture, self.fixed, training.seed, self.slots, checkpoint, CHECKPOINT_SECONDS
+        return self.data, architecture, self.fixed, training.seed, self.slots, checkpoint, CHECKPOINT_SECONDS
 
     def progressed(self, training: FullTraining, message: Mapping[str, Any]) -> None:
         if message["checkpoint"]:

@@ -12,9 +12,10 @@ from dacnn_search.common.units import format_duration
 from dacnn_search.data.dataset import load
 from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.cluster.slots import Slots, demand_of_space, draw_networks
+from dacnn_search.search.cluster.tasks import fix_run_precision
 from dacnn_search.search.driver import Search
 from dacnn_search.search.listener import Listener
-from dacnn_search.search.precision import expected_seconds, fix_run_precision
+from dacnn_search.search.remaining import expected_seconds
 from dacnn_search.search.request import SearchRequest, prepare
 from dacnn_search.search.tracking import Tracking
 from dacnn_search.search.tune import TrialWorker, drive
@@ -22,8 +23,6 @@ from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.resume import check_nothing_lost, extend_run, forget_lost
 from dacnn_search.storage.run_directory import PROPOSAL, TRIAL, RunDirectory
-
-__all__ = ["run_search", "search_in_session"]
 
 
 def run_search(
@@ -85,7 +84,10 @@ def search_in_session(
         with _opened_search(request, run, listener) as search:
             if search.over:
                 _keep_settings(request, run)
-                listener.say(f"nothing to search: {_why_over(search)}")
+                over = f"{search.finished} of {settings.trials} trials have ended"
+                if search.finished < settings.trials:
+                    over = f"the time budget of {format_duration(settings.time_budget or 0.0)} is used up"
+                listener.say(f"nothing to search: {over}")
                 search.end("finished")
                 return run
             left = settings.trials - search.finished
@@ -139,10 +141,3 @@ def _keep_settings(request: SearchRequest, run: RunDirectory) -> None:
     """Write the settings and the space file for those who resume: in this order, as edits count until they are kept."""
     run.set_environment(**request.settings.model_dump(mode="json"))
     run.set_space(request.space)
-
-
-def _why_over(search: Search) -> str:
-    """Say why a search has nothing left to do."""
-    if search.finished >= search.settings.trials:
-        return f"{search.finished} of {search.settings.trials} trials have ended"
-    return f"the time budget of {format_duration(search.settings.time_budget or 0.0)} is used up"

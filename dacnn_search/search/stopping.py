@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 import moocore
 import numpy as np
 
-__all__ = ["RULES", "FrontStopping", "ParetoHalving", "Progress", "StoppingRule", "Verdict"]
-
 FEWEST_CURVES = 8  # full curves that a forecast needs
 LEAST_ERROR = 1e-3  # smaller errors count as equal: few validation images can tell them apart
 OPTIMISM = 2.0  # standard deviations by which a forecast may be exceeded before we rule it out

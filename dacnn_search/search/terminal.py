@@ -21,8 +21,6 @@ from dacnn_search.storage.front import Record, spread
 from dacnn_search.storage.ledger import now
 from dacnn_search.storage.trained import TrainedNetwork, deviation_of
 
-__all__ = ["Terminal", "front_table"]
-
 PLAIN_WIDTH = 160  # of tables where there is no terminal
 SECONDS_PER_LINE = 10.0  # between two summaries where there is no terminal
 MOST_ROWS = 8  # of running trials, and of the front
@@ -102,8 +100,11 @@ class Terminal(Listener):
             )
         if not (facts := _facts(snapshot)):
             return Group(run, trials)
-        front = [facts, *map(_front_row, spread(snapshot.front, MOST_ROWS))]
-        return Group(run, trials, Text("\n".join(front), no_wrap=True, overflow="ellipsis"))
+        for record in spread(snapshot.front, MOST_ROWS):
+            network = Architecture.from_dict(record["architecture"])
+            parameters = format_count(record["parameters"])
+            facts += f"\nfront {parameters:>6} parameters {record['accuracy']:7.2%}  {network}"
+        return Group(run, trials, Text(facts, no_wrap=True, overflow="ellipsis"))
 
     def _progress(self, snapshot: Snapshot) -> str:
         """Return how far a run is and when it should end, counted on from when the snapshot came."""
@@ -185,8 +186,3 @@ def _facts(snapshot: Snapshot) -> str:
     best = snapshot.front[-1]
     found = f"best {best['accuracy']:.2%} with {format_count(best['parameters'])} parameters"
     return f"{found}, front of {len(snapshot.front)}, hypervolume {snapshot.hypervolume:.3f}"
-
-
-def _front_row(record: Record) -> str:
-    network = Architecture.from_dict(record["architecture"])
-    return f"front {format_count(record['parameters']):>6} parameters {record['accuracy']:7.2%}  {network}"

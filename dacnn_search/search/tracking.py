@@ -13,8 +13,6 @@ from dacnn_search.common.privacy import mask_secrets
 from dacnn_search.dashboard.tensorboard import write_tensorboard
 from dacnn_search.storage.run_directory import RunDirectory
 
-__all__ = ["Tracker", "Tracking"]
-
 HIDDEN = ["architecture", "checkpoint"]  # keys of a trial's config that trackers do not get
 SCALARS = ("epoch", "parameters", "accuracy", "loss", "train_loss")  # of a worker's results, which they get
 

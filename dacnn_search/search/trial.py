@@ -13,33 +13,22 @@ from dacnn_search.search.sampler.proposals import Proposal
 from dacnn_search.search.stopping import Progress
 from dacnn_search.storage.ledger import now
 
-__all__ = ["Trial", "progress_in", "training_seed", "what_is_missing"]
-
 
 @dataclass
 class Trial:
     """A trial that is being trained, or waits to be.
 
-    Args:
-        proposal: The network, with its trial number.
-        started: When the trial began, in seconds of search.
-        epochs: The epochs of the current training.
-        confirmed: The epochs of each full training before the current one. There are any if a trial that reached the
-            front is trained again by other seeds.
-        attempts: How often the current training has been begun, as workers died.
-        stopped: The stopping rule has stopped it.
-        estimate: The final accuracy expected when it was stopped.
-        result: What the worker last reported of the first training.
+    One that reached the front may be trained again by other seeds, which confirm it.
     """
 
     proposal: Proposal
-    started: float = 0.0
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-    confirmed: list[list[dict[str, Any]]] = field(default_factory=list)
-    attempts: int = 1
-    stopped: bool = False
-    estimate: float | None = None
-    result: Mapping[str, Any] = field(default_factory=dict)
+    started: float = 0.0  # in seconds of search
+    epochs: list[dict[str, Any]] = field(default_factory=list)  # of the current training
+    confirmed: list[list[dict[str, Any]]] = field(default_factory=list)  # the epochs of each full training before it
+    attempts: int = 1  # at the current training, as workers died
+    stopped: bool = False  # by the stopping rule
+    estimate: float | None = None  # the final accuracy expected when it was stopped
+    result: Mapping[str, Any] = field(default_factory=dict)  # what the worker last reported of the first training
 
     @property
     def trainings(self) -> list[list[dict[str, Any]]]:

@@ -12,6 +12,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from dacnn_search.search.cluster.worker import WorkerProcess
     from dacnn_search.search.driver import Search
     from dacnn_search.training.trainer import Training
-
-__all__ = ["CheckpointBytes", "TrialWorker", "drive"]
 
 ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -78,13 +77,14 @@ def drive(
             recipe=search.recipe,
             slots=slots,
             checkpoint_seconds=CHECKPOINT_SECONDS,
-            report_seconds=REPORT_SECONDS if search.stops else IDLE_REPORT_SECONDS,
+            report_seconds=IDLE_REPORT_SECONDS if search.settings.stopping == "none" else REPORT_SECONDS,
         )
         worker = tune.with_resources(worker, {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial})
         while not (search.over or stop.requested):
             with tempfile.TemporaryDirectory(prefix="dacnn-search-", ignore_cleanup_errors=True) as folder:
+                adapter = SearchAdapter(search, precision, stop)
                 tune_config = tune.TuneConfig(
-                    search_alg=SearchAdapter(search, precision, stop),
+                    search_alg=adapter,
                     scheduler=SearchScheduler(search),
                     num_samples=-1,
                     max_concurrent_trials=slots.concurrency,
@@ -93,10 +93,7 @@ def drive(
                     trial_dirname_creator=_trial_name,
                 )
                 run_config = tune.RunConfig(
-                    storage_path=folder,
-                    verbose=3 if verbose else 0,
-                    stop=StopWhenAsked(search, stop),
-                    callbacks=list(callbacks),
+                    storage_path=folder, verbose=3 if verbose else 0, stop=adapter, callbacks=list(callbacks)
                 )
                 try:
                     tune.Tuner(worker, tune_config=tune_config, run_config=run_config).fit()
@@ -167,8 +164,8 @@ class NotPickled:
         return object, ()
 
 
-class SearchAdapter(NotPickled, Searcher):
-    """Let Tune ask a `Search` for trials and report how they ended."""
+class SearchAdapter(NotPickled, Searcher, tune.Stopper):
+    """Let Tune ask a `Search` for trials, report how they ended, and ask whether all must stop."""
 
     def __init__(self, search: "Search", precision: Callable[[], str], stop: Stop) -> None:
         super().__init__()
@@ -195,6 +192,13 @@ class SearchAdapter(NotPickled, Searcher):
             _take_checkpoint(result or {})
             self._search.finish(trial_id, result or {})
 
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Return False: `SearchScheduler` stops single trials."""
+        return False
+
+    def stop_all(self) -> bool:
+        return self._search.failure is not None or self._stop.requested
+
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: a search is resumed from its ledger."""
 
@@ -219,25 +223,11 @@ class SearchScheduler(NotPickled, FIFOScheduler):
             self._search.lose(trial.trial_id, OUT_OF_MEMORY, again=False)
 
 
-class StopWhenAsked(NotPickled, tune.Stopper):
-    """Stop all trials once the search can't go on or a signal asks for the end."""
-
-    def __init__(self, search: "Search", stop: Stop) -> None:
-        self._search = search
-        self._stop = stop
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        return self._search.failure is not None or self._stop.requested
-
-
+@dataclass(eq=False, repr=False)
 class CheckpointBytes:
     """A checkpoint in a config or result of Tune's, which copies and prints all other values."""
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
+    data: bytes
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "CheckpointBytes":
         return self

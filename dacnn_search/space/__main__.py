@@ -20,8 +20,6 @@ from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SpaceSettings
 from dacnn_search.training.speed import speed_for
 
-__all__ = ["main", "preview"]
-
 FEW = 2_000  # spaces up to this size are listed in full, larger ones are sampled
 
 

@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.space.settings import ArchitectureSettings, Free
 
-__all__ = ["ChoiceTree", "Choices", "enumerate_answers", "is_of_section", "widths_of"]
-
 T = TypeVar("T")
 Choices = Mapping[str, Any]
 Choose = Callable[[str, Free[Any]], Any]

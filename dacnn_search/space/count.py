@@ -19,8 +19,6 @@ from collections.abc import Iterable
 from dacnn_search.network.architecture import DEEPEST_WITHOUT_SHORTCUTS
 from dacnn_search.space.choices import ChoiceTree
 
-__all__ = ["count_networks"]
-
 
 def count_networks(tree: ChoiceTree) -> int:
     """Return the number of distinct networks that the choices lead to."""

@@ -24,8 +24,6 @@ from dacnn_search.space.choices import Choices, ChoiceTree, enumerate_answers, i
 from dacnn_search.space.settings import Constraints, Free, SpaceSettings
 from dacnn_search.space.validation import broken_rules, space_error, validate
 
-__all__ = ["SearchSpace"]
-
 
 class SearchSpace:
     """The networks that a YAML file or settings made in Python describe; `document` is the file, if there is one.

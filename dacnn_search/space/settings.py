@@ -17,23 +17,6 @@ from dacnn_search.network.architecture import MOST_DEPTH, MOST_SECTIONS, MOST_WI
 from dacnn_search.network.zoo import get
 from dacnn_search.training.recipe import Recipe
 
-__all__ = [
-    "ArchitectureSettings",
-    "Bounds",
-    "Constraints",
-    "Free",
-    "FreeNumber",
-    "Maximum",
-    "Range",
-    "RetrainSettings",
-    "SearchSettings",
-    "Settings",
-    "SpaceSettings",
-    "TrainSettings",
-    "plain_name",
-    "regulator_rank",
-]
-
 T = TypeVar("T")
 MOST_OPTIONS = 1000
 
@@ -86,7 +69,8 @@ class Range(Settings, Generic[T]):
 
 
 def _kind(value: Any) -> str | None:
-    return next((key for key in ("choice", "range") if key in value), None) if isinstance(value, dict) else "value"
+    keys = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, Settings) else {"value"}
+    return next((key for key in ("choice", "range", "value") if key in keys), None)
 
 
 ONE_OR_MANY = Discriminator(
@@ -161,15 +145,15 @@ class ArchitectureSettings(Settings, use_attribute_docstrings=True):
     growth: FreeNumber[Growth] = FreeNumber(1.0)
     """Width of a section over that of the one before, rounded to whole channels.
     Not used under `sharing: network`, where all sections have one width."""
-    sharing: Free[Sharing] = Free("section")
+    sharing: Free[Sharing] = Free[Sharing]("section")
     """Who shares an anchor: the whole network (plain), each section (mixed), or none (free weights)."""
     anchors: FreeNumber[Depth] = FreeNumber(1)
     """How many anchors the layers of that scope use in turn. Not used without sharing."""
-    residual: Free[Literal["auto", True, False]] = Free("auto")
+    residual: Free[Literal["auto", True, False]] = Free[Literal["auto", True, False]]("auto")
     """Shortcuts around blocks of two layers; auto: in networks deeper than 17 layers."""
     regulators: PerSection[Free[Regulators]] = Free[Regulators]("none")
     """1x1 convolutions with weights of their own: none, one per block or one per layer."""
-    batch_norm: Free[bool] = Free(True)
+    batch_norm: Free[bool] = Free[bool](True)
     """Batch norm after each convolution, or none anywhere."""
 
 

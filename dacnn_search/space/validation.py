@@ -17,8 +17,6 @@ from dacnn_search.network.cost import InputShape
 from dacnn_search.space.choices import widths_of
 from dacnn_search.space.settings import Bounds, Maximum, Settings, SpaceSettings
 
-__all__ = ["broken_rules", "check_data", "read_settings", "space_error", "validate"]
-
 Model = TypeVar("Model", bound=Settings)
 
 

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from dacnn_search.common.files import write_atomic
 
-__all__ = ["Checkpoints"]
-
 KEPT = 2  # checkpoints per training: the newest, and the one before in case the newest is damaged
 ENDING = ".checkpoint"
 

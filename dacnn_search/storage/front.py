@@ -9,8 +9,6 @@ from typing import Any
 import moocore
 import numpy as np
 
-__all__ = ["Record", "Scale", "best_under", "front_of", "hypervolumes", "spread"]
-
 Record = Mapping[str, Any]  # one line of the ledger, with at least sequence, state, parameters and accuracy
 
 

@@ -28,8 +28,6 @@ from typing import Any, NamedTuple, NoReturn, Self
 from dacnn_search.common.errors import RunDirectoryError
 from dacnn_search.common.files import write_atomic
 
-__all__ = ["Ledger", "LedgerWarning", "read_ledger"]
-
 Record = dict[str, Any]
 
 _BEGIN = b'{"sequence":'

@@ -14,8 +14,6 @@ from dacnn_search.storage.front import Record
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.run_directory import RunDirectory
 
-__all__ = ["check_nothing_lost", "check_space", "extend_run", "forget_lost", "space_id"]
-
 FREE = {"name", "description", "search", "retrain", "references"}  # parts of a space that its trials don't depend on
 EXTENSIBLE = ("architecture", "constraints")  # parts that --extend may change
 

@@ -25,8 +25,6 @@ from dacnn_search.storage.front import Record, Scale, front_of
 from dacnn_search.storage.ledger import now, read_ledger
 from dacnn_search.storage.trained import TrainedNetwork, group_retrained
 
-__all__ = ["PROPOSAL", "RETRAINED", "TRIAL", "RunDirectory", "check_name", "load_run"]
-
 FORMAT = 1  # of the files in a run directory; a run of a later format is refused
 # The keys that every line of the three ledgers has at least.
 _NETWORK = frozenset({"trial", "fingerprint", "architecture", "parameters", "macs", "accuracy", "epochs"})

@@ -8,8 +8,6 @@ from pathlib import Path
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.storage.front import Record
 
-__all__ = ["TrainedNetwork", "beaten_on_test", "deviation_of", "group_retrained", "judge"]
-
 
 @dataclass(frozen=True)
 class TrainedNetwork:

@@ -11,8 +11,6 @@ from torch import Tensor
 from dacnn_search.data.dataset import ImageData, Split
 from dacnn_search.training.memory import GPU_DATA_SHARE
 
-__all__ = ["ResidentData", "pick_device"]
-
 # Scalars of images that are prepared together: a whole epoch of digits, a batch or two of CIFAR-10.
 MOST_AT_ONCE = 2**19
 
@@ -49,8 +47,7 @@ class ResidentData:
     def batch(self, split: Split[Tensor], index: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Return images (n, C, H, W), normalised float32 in channels_last memory, and labels (n,), on `device`.
 
-        Args:
-            index: (n,) int64, best on the split's device, or a slice.
+        `index` is a slice or (n,) int64, best on the split's device.
         """
         images, labels = split.images[index], split.labels[index]
         if images.device != self.device:

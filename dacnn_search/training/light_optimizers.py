@@ -8,8 +8,6 @@ import inspect
 
 import torch
 
-__all__ = ["SGD", "Adagrad", "AdamW"]
-
 
 class _Light(torch.optim.Optimizer):
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)

@@ -6,16 +6,6 @@ from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import BYTES_PER_WEIGHT, InputShape, estimate_cost
 from dacnn_search.training.recipe import Recipe
 
-__all__ = [
-    "GPU_DATA_SHARE",
-    "GPU_PROCESS_BYTES",
-    "GPU_WORKSPACE_BYTES",
-    "WORKER_ENVIRONMENT",
-    "must_recompute",
-    "peak_ratio",
-    "step_bytes",
-]
-
 GIB = 2**30
 GPU_PROCESS_BYTES = 1 * GIB  # of a GPU, that a process takes beside its tensors: CUDA's context, cuDNN's kernels
 GPU_WORKSPACE_BYTES = 64 * 2**20  # of a process's tensors, that libraries take for themselves

@@ -6,8 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["PRESETS", "Recipe", "learning_rate_at"]
-
 # The values of each preset that differ from the defaults of `Recipe`, which are those of `fast`.
 PRESETS: dict[str, dict[str, Any]] = {
     # 12 epochs of digits, 10 networks of 4 to 32 layers with and without shortcuts and batch norm, mean and worst

@@ -27,8 +27,6 @@ from dacnn_search.training.recipe import Recipe
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["SMALL_STEP_MACS", "Precision", "Speed", "choose_precision", "measure_speed", "should_compile", "speed_for"]
-
 Precision = Literal["float32", "bfloat16"]
 
 SMALL_STEP_MACS = 6e9  # of a training step, below which one thread is as fast as several

@@ -1,4 +1,4 @@
-"""Training of one network, epoch by epoch, so that it can be watched, stopped and continued."""
+"""Training of one network, epoch by epoch, so that it can be watched, stopped and continued; its evaluation."""
 
 import contextlib
 import math
@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,16 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dacnn_search.common.errors import DataError, TrainingError
+from dacnn_search.data.dataset import ImageData, Split
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.model import Network, build
 from dacnn_search.training import augmentation, light_optimizers
 from dacnn_search.training.device_data import ResidentData
-from dacnn_search.training.evaluation import check_suits, evaluate
 from dacnn_search.training.memory import describe_need, step_bytes
 from dacnn_search.training.recipe import Recipe, learning_rate_at
-from dacnn_search.training.speed import choose_precision, should_compile
+from dacnn_search.training.speed import Precision, choose_precision, should_compile
 
-__all__ = ["EpochResult", "ResidentData", "Training", "build_seeded", "evaluate"]
+EVALUATED = 512  # images at once
 
 
 def build_seeded(architecture: Architecture, num_classes: int, in_channels: int, seed: int) -> Network:
@@ -215,3 +216,52 @@ def _build_optimizer(model: Network, recipe: Recipe) -> torch.optim.Optimizer:
 
 def _with_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    loss: float  # mean cross-entropy in nats
+    accuracy: float  # share of images classified correctly
+
+
+def evaluate(
+    model: Network,
+    data: ResidentData,
+    part: Literal["train", "validation", "test"] = "validation",
+    *,
+    precision: Precision = "float32",
+) -> Evaluation:
+    """Evaluate a model, in eval mode, on one part of the data, to whose device it is moved unless it is there.
+
+    Raises DataError for a part without images and for data that do not suit the model.
+    """
+    check_suits(model, data)
+    split: Split[Tensor] = getattr(data, part)
+    if not len(split):
+        raise DataError(f"an evaluation needs at least 1 image, but the {part} part has none")
+    if model.classifier.weight.device != data.device:
+        model.to(data.device).to(memory_format=torch.channels_last)
+    was_training = model.training
+    model.eval()
+    loss = torch.zeros((), dtype=torch.float64, device=data.device)
+    correct = torch.zeros((), dtype=torch.int64, device=data.device)
+    with torch.inference_mode():
+        for start in range(0, len(split), EVALUATED):
+            images, labels = data.batch(split, slice(start, start + EVALUATED))
+            with torch.autocast(data.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                logits = model(images)
+            loss += F.cross_entropy(logits.float(), labels, reduction="sum")
+            correct += (logits.argmax(1) == labels).sum()
+    model.train(was_training)
+    return Evaluation(loss.item() / len(split), correct.item() / len(split))
+
+
+def check_suits(model: Network, data: ImageData | ResidentData) -> None:
+    """Raise DataError if channels or classes differ from the model's, ArchitectureError if images are too small."""
+    channels, height, width = data.input_shape
+    if (model.in_channels, model.num_classes) != (channels, data.num_classes):
+        raise DataError(
+            f"the network is for {model.in_channels} channels and {model.num_classes} classes, "
+            f"but the data have {channels} and {data.num_classes}"
+        )
+    model.architecture.check_image_size(height, width)

@@ -17,8 +17,6 @@ from dacnn_search.common.errors import InputError
 from dacnn_search.network.model import BatchNorm, Network
 from dacnn_search.training.device_data import ResidentData
 
-__all__ = ["load_weights", "read_weights", "start_from", "trained_weights"]
-
 BATCH = 256
 
 

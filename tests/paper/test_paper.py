@@ -30,8 +30,8 @@ from dacnn_search.paper.worker import train_watched
 from dacnn_search.search.cluster.slots import Slots
 from dacnn_search.storage.ledger import Ledger, LedgerWarning, read_ledger
 from dacnn_search.training.device_data import ResidentData
-from dacnn_search.training.evaluation import evaluate
 from dacnn_search.training.recipe import Recipe, learning_rate_at
+from dacnn_search.training.trainer import evaluate
 from dacnn_search.training.weights import load_weights
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,9 +20,9 @@ from dacnn_search.common.interrupt import Interrupted, Stop
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.cluster.slots import Resources, Slots
+from dacnn_search.search.cluster.tasks import fix_run_precision
 from dacnn_search.search.driver import ATTEMPTS
 from dacnn_search.search.listener import Listener
-from dacnn_search.search.precision import fix_run_precision
 from dacnn_search.search.request import prepare
 from dacnn_search.search.retrain import retrain
 from dacnn_search.search.sampler.proposals import SAMPLERS, Proposals

@@ -15,9 +15,8 @@ from dacnn_search.data.dataset import DataConfig, ImageData, Split
 from dacnn_search.data.dataset import load as load_data
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.training.device_data import ResidentData, pick_device
-from dacnn_search.training.evaluation import evaluate
 from dacnn_search.training.recipe import Recipe
-from dacnn_search.training.trainer import EpochResult, Training, build_seeded
+from dacnn_search.training.trainer import EpochResult, Training, build_seeded, evaluate
 
 CPU = torch.device("cpu")
 TINY = Architecture((Section(1, 4),))

@@ -15,8 +15,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["guarded"]
-
 GRACE_SECONDS = 3.0  # for what ends by itself
 
 

@@ -8,6 +8,7 @@ import socket
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -17,8 +18,6 @@ from dacnn_search.common.machine import count_cores, gpu_memory
 from dacnn_search.search.cluster.cleanup import guarded
 from dacnn_search.search.cluster.slots import Demand, Machine, Resources, Slots, pack
 from dacnn_search.training.memory import WORKER_ENVIRONMENT
-
-__all__ = ["RaySession", "default_environment"]
 
 # For Ray and its worker processes. What the user has set stays.
 ENVIRONMENT = {
@@ -87,6 +86,10 @@ class RaySession(contextlib.ExitStack):
         """Return what `slots.pack` does. Raises InputError for an unreachable cluster or more than it has."""
         self.start()
         return pack(self._machine, demand, self.resources.concurrency, self.resources.gpus_per_trial)
+
+    def share(self, value: Any) -> Any:
+        """Put a value into Ray's memory, from which tasks get it as an argument, once per node."""
+        return ray.put(value)
 
     @functools.cached_property
     def _machine(self) -> Machine:

@@ -21,11 +21,6 @@ from dacnn_search.training.memory import GPU_DATA_SHARE, GPU_PROCESS_BYTES, peak
 from dacnn_search.training.recipe import Recipe
 from dacnn_search.training.speed import SMALL_STEP_MACS
 
-__all__ = [
-    *("Demand", "Machine", "Resources", "Share", "Slots"),
-    *("demand_of", "demand_of_space", "draw_networks", "most_excess", "pack"),
-]
-
 Share = float | Literal["auto"] | None
 
 USABLE = 0.9  # of a GPU's memory: allocators waste some

@@ -20,8 +20,6 @@ from dacnn_search.training.memory import GPU_PROCESS_BYTES, GPU_WORKSPACE_BYTES,
 from dacnn_search.training.recipe import Recipe
 from dacnn_search.training.trainer import EpochResult, Training, build_seeded
 
-__all__ = ["WorkerProcess", "pack_checkpoint", "run_epochs"]
-
 EPOCH_FIELDS = {field.name for field in dataclasses.fields(EpochResult)}
 
 

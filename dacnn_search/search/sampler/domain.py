@@ -15,8 +15,6 @@ from dacnn_search.network.architecture import Architecture
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import Free, regulator_rank
 
-__all__ = ["Domain", "Point", "distribution_of"]
-
 CHANGES = (1, 1, 1, 2, 2, 3)  # a mutation changes as many choices as one of these says
 NEAR = 0.5  # probability that a changed number moves to a neighbouring value instead of any
 SCALING_DRAWS = 256  # random networks that the centre and spread of the features are taken from

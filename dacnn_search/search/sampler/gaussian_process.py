@@ -10,8 +10,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Kernel, Matern, WhiteKernel
 
-__all__ = ["GaussianProcess", "fit_kernel"]
-
 STEPS = 20  # of the optimisation of the kernel's parameters
 BOUNDS = (1e-6, 1e6)
 # Mean and standard deviation of the logarithms of the kernel's parameters, for values of unit variance.

@@ -24,8 +24,6 @@ from dacnn_search.space.settings import SearchSettings
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.resume import space_id
 
-__all__ = ["SAMPLERS", "Proposal", "Proposals", "Proposer", "SamplerFactory", "frozen_trial", "quiet_optuna"]
-
 ATTRIBUTES = ("trial", "fingerprint", "parameters", "macs", "accuracy", "epochs", "seconds", "reason", ESTIMATE)
 MOST_ASKED = 16  # proposals turned away in a row, before we stop asking the sampler and draw by ourselves
 MOST_DRAWN = 64  # known networks drawn in a row, before we go through the space in its order

@@ -22,8 +22,6 @@ from dacnn_search.search.sampler.domain import Domain, Point
 from dacnn_search.search.sampler.gaussian_process import GaussianProcess, fit_kernel
 from dacnn_search.space.search_space import SearchSpace
 
-__all__ = ["DIRECTIONS", "ESTIMATE", "SurrogateSampler", "expected_improvement"]
-
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)  # accuracy, parameters
 ESTIMATE = "estimate"  # user attribute of a PRUNED trial: the accuracy it would have reached
 PARTS = (0, 4, 2, 1, 3)  # fifths of the range of costs, in the order in which the first points take them
