@@ -1,4 +1,4 @@
-"""What all commands share: option types, `--traceback`, errors as one line on stderr, exit codes.
+"""Shared code of the commands: option types, `--traceback`, errors as one line on stderr, exit codes.
 
 A command is a function with click's decorators and `@command()` on top; called with a list of arguments it ends the
 process by SystemExit, as from a shell.

@@ -72,7 +72,7 @@ class Conditions:
 
     @property
     def changes(self) -> dict[str, str]:
-        """What differs from the paper in words, by its part of folder names."""
+        """The differences from the paper in words, by their part of folder names."""
         changes = {}
         if self.scale != 1:
             changes[f"-scale{self.scale:g}"] = f"all widths times {self.scale:g} (rounded, at least {LEAST_WIDTH})"

@@ -72,22 +72,22 @@ class Search:
 
     @property
     def finished(self) -> int:
-        """How many trials have ended."""
+        """The number of trials that have ended."""
         return len(self.ledger.records)
 
     @property
     def late(self) -> bool:
-        """Whether the time budget is used up."""
+        """True if the time budget is used up."""
         return self.settings.time_budget is not None and self.elapsed >= self.settings.time_budget
 
     @property
     def full(self) -> bool:
-        """Whether no new proposals are needed: as many trials as wanted have ended, run or wait to be run again."""
+        """True if no new proposals are needed: as many trials as wanted have ended, run or wait to be run again."""
         return self.exhausted or self.finished + len(self.running) + len(self._waiting) >= self.settings.trials
 
     @property
     def over(self) -> bool:
-        """Whether nothing is left to do; never while a trial runs, unless the search can't go on."""
+        """True if nothing is left to do; never while a trial runs, unless the search can't go on."""
         if self.failure is not None:
             return True
         wanted = self.finished < self.settings.trials

@@ -57,7 +57,7 @@ class RemainingTime:
         )
 
     def _measured(self) -> float | None:
-        """The same as `_expected` by the trials of this session."""
+        """Return the seconds from the end of one trial to the end of the next, by the trials of this session."""
         ended = self._records[self._before :]
         if not ended:
             return None

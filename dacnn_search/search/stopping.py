@@ -28,7 +28,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a trial goes on, and the final accuracy expected of it, where there is a forecast."""
+    """The decision whether a trial goes on, and the final accuracy expected of it, where there is a forecast."""
 
     go_on: bool
     estimate: float | None = None

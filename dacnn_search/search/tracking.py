@@ -19,7 +19,7 @@ SCALARS = ("epoch", "parameters", "accuracy", "loss", "train_loss")  # of a work
 
 @dataclass(frozen=True)
 class Tracking:
-    """Where a search reports its trials to, beside the ledger.
+    """Report the trials of a search to trackers, beside the ledger.
 
     Raises InputError if a package is missing, if nobody is logged in to Weights & Biases, or if MLflow does not answer.
     """

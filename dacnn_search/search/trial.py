@@ -49,7 +49,7 @@ class Trial:
 
     @property
     def progress(self) -> Progress:
-        """What a stopping rule judges the current training by."""
+        """The learning curve of the current training, by which a stopping rule judges it."""
         curve = {name: [epoch[f"validation_{name}"] for epoch in self.epochs] for name in ("accuracy", "loss")}
         cost, architecture = self.proposal.cost, self.proposal.architecture
         return _progress(self.proposal.trial, cost.parameters, cost.macs, architecture, curve)

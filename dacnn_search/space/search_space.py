@@ -62,7 +62,7 @@ class SearchSpace:
 
     @property
     def values(self) -> Any:
-        """What the file holds, as data, or would hold."""
+        """The contents of the file as data; of a space made in Python, what its file would hold."""
         return self.document.data if self.document else self.settings.model_dump(mode="json", exclude_defaults=True)
 
     @property

@@ -171,7 +171,7 @@ class Constraints(Settings):
 
 
 class SearchSettings(Settings, use_attribute_docstrings=True):
-    """How the search is run; the command line overrides each."""
+    """Settings of the search; the command line overrides each."""
 
     trials: int = Field(default=64, ge=1)
     """Trials after which it ends, those stopped early or failed counted."""

@@ -1,1 +1,1 @@
-"""What a search leaves: its ledger, front, run directory, checkpoints and trained networks."""
+"""The files of a search: ledger, front, run directory, checkpoints and trained networks."""

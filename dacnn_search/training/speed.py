@@ -1,4 +1,4 @@
-"""What makes a training fast: the precision, by the measured speed of one CPU thread in each, and torch.compile.
+"""Choose what makes a training fast: the precision, by the measured speed of one CPU thread in each, and torch.compile.
 
 Flags of a processor do not tell: some compute convolutions in bfloat16 five times as fast as in float32, others with
 the same instructions at 0.6 of the rate. Importing this module does not import torch.

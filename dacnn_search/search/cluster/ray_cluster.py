@@ -93,7 +93,7 @@ class RaySession(contextlib.ExitStack):
 
     @functools.cached_property
     def _machine(self) -> Machine:
-        """What the cluster has; its nodes are taken to have the memory of this one."""
+        """The resources of the cluster; its nodes are taken to have the memory of this one."""
         available = ray.cluster_resources()
         gpus = available.get("GPU", 0.0)
         nodes = max(1, sum(name.startswith("node:") and name != "node:__internal_head__" for name in available))

@@ -1,4 +1,4 @@
-"""How many trainings run at once, on which share of the machine: decided from what their networks cost.
+"""Decide how many trainings run at once, on which share of the machine, from the costs of their networks.
 
 On a CPU there is a training per core if there are memory and trainings for it: two of one thread get more done than one
 of two threads (measured on two cores: 1.9 times as much for small networks, 1.15 for large ones). Ray Tune keeps its
@@ -33,7 +33,7 @@ DRAWN = 50
 
 @dataclass(frozen=True)
 class Resources:
-    """What a user grants a job."""
+    """The resources that a user grants a job."""
 
     address: str | None = None  # of a running Ray cluster; by default Ray is started on this machine
     concurrency: int | None = None  # trainings at once; by default as many as cores and GPUs hold
@@ -43,7 +43,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is for trainings."""
+    """The resources that are there for trainings."""
 
     cpus: float
     gpus: float
@@ -53,7 +53,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Demand:
-    """What is to be trained."""
+    """A description of the trainings to do."""
 
     trainings: int
     bytes: int  # of a step of the largest network
@@ -64,7 +64,7 @@ class Demand:
 
 @dataclass(frozen=True)
 class Slots:
-    """How many trainings run at once, and what each gets."""
+    """The number of trainings at once, and the share of each."""
 
     concurrency: int
     cpus_per_trial: float

@@ -23,7 +23,7 @@ Job = TypeVar("Job", contravariant=True)
 
 
 class TaskHandler(Protocol[Job]):
-    """What `run_tasks` calls for each job, which may be anything hashable. `checkpoint` is bytes now and then."""
+    """The calls of `run_tasks` for each job, which may be anything hashable. `checkpoint` is bytes now and then."""
 
     def arguments(self, job: Job) -> tuple[Any, ...]: ...  # what the function that does the job is called with
     def progressed(self, job: Job, message: Mapping[str, Any]) -> None: ...  # `epoch`, `checkpoint` or None, and more

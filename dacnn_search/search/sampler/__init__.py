@@ -1,1 +1,1 @@
-"""What proposes the next network."""
+"""Samplers: they propose the next network."""

@@ -1,4 +1,4 @@
-"""What to train next: an Optuna sampler proposes; infeasible and known networks are turned away untrained."""
+"""Propose what to train next: an Optuna sampler proposes; infeasible and known networks are turned away untrained."""
 
 import contextlib
 import datetime
