@@ -87,10 +87,11 @@ function whyFront(trial) {
     ]);
   }
   if (larger) {
-    const times = significant(larger.parameters / trial.parameters, 2);
+    const ratio = larger.parameters / trial.parameters;
+    const price = ratio < 2 ? `${significant(100 * (ratio - 1), 2)}% more` : `${significant(ratio, 2)} times the`;
     sentences.push([
       trialLink(larger, "The next larger one"),
-      ` gains ${points(larger.accuracy - trial.accuracy)} for ${times} times the parameters.`,
+      ` gains ${points(larger.accuracy - trial.accuracy)} for ${price} parameters.`,
     ]);
   } else sentences.push("It is the most accurate network of the search.");
   return sentences;
