@@ -13,8 +13,6 @@ from torchvision import transforms
 from dacnn_search.data.dataset import ImageData, Split
 from dacnn_search.training.recipe import Recipe
 
-__all__ = ["NaiveTraining"]
-
 
 class Images(Dataset):
     """Images as torchvision's data sets have them: an array in memory, each made a PIL image and transformed."""

@@ -9,8 +9,6 @@ from typing import Any
 
 from dacnn_search.common.machine import package_versions, processor_name
 
-__all__ = ["RESULTS", "make_parser", "write_figures"]
-
 RESULTS = Path(__file__).parent / "results"
 
 

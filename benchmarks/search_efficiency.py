@@ -6,7 +6,7 @@
 
 Each search is simulated (`simulator.py`): real learning curves from the table, the product's own samplers and rules,
 workers in virtual time. The hypervolume is that of the test accuracies of the networks on the search's front of
-validation accuracies, against log10 parameters, with the reference point of the product (`pareto.Scale`). Duplicates
+validation accuracies, against log10 parameters, with the reference point of the product (`front.Scale`). Duplicates
 are turned away before they cost anything, for all samplers alike. The last line printed is a JSON object; a figure is
 null where the searches are too few or too short to tell it:
 

@@ -15,8 +15,6 @@ from dacnn_search.search.stopping import Progress, StoppingRule
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.front import Scale, front_of
 
-__all__ = ["Event", "Table", "Training", "simulate"]
-
 
 @dataclass(frozen=True)
 class Training:

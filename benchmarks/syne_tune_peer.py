@@ -25,8 +25,6 @@ from dacnn_search.search.sampler.domain import Domain
 from dacnn_search.search.stopping import Progress, StoppingRule, Verdict
 from dacnn_search.space.search_space import SearchSpace
 
-__all__ = ["Evolution", "MOAsha"]
-
 POPULATION, SAMPLE = 20, 5
 
 

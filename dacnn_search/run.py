@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,8 @@ def run_job(request: SearchRequest, resources: Resources, tracking: "Tracking | 
 
             session = to_end.enter_context(RaySession(resources))
             if request.run is None:  # else there may be nothing to search
-                with ThreadPoolExecutor(1) as thread:  # Ray's processes start while this one imports most of the rest
+                # Most of the rest is imported while Ray starts. Both change the filters of warnings for a time.
+                with warnings.catch_warnings(), ThreadPoolExecutor(1) as thread:
                     thread.submit(importlib.import_module, "dacnn_search.search.report")
                     session.start()
             from dacnn_search.dashboard.page import write_dashboard, write_index

@@ -149,7 +149,10 @@ def _read_network(options: SimpleNamespace) -> TrainSettings:
             raise InputError("--network must have --data beside it, but has none")
         return TrainSettings.model_construct(architecture=get(options.network), name=options.network)
     if options.config is not None:
-        return read_settings(options.config, TrainSettings)
+        settings = read_settings(options.config, TrainSettings)
+        if settings.data is None and options.data is None:
+            raise InputError(f"{options.config}: data is missing; name some with --data")
+        return settings
     run = RunDirectory(options.run)
     records = {record["trial"]: record for record in run.records}
     if options.trial not in records:
@@ -170,12 +173,14 @@ def _choose_data(options: SimpleNamespace, before: DataConfig | None) -> DataCon
         if root is not None or image_size is not None:
             raise InputError("--root and --image-size are only used with --data")
         return before
+    if image_size is not None and (given in KNOWN_SETS or Path(given).suffix == ".npz"):
+        raise InputError(f"--image-size is only used with a folder of images, but --data is {given}")
     if given in KNOWN_SETS:
-        return check_data({"name": given, "root": root, "image_size": image_size})
+        return check_data({"name": given, "root": root})
     if root is not None:
         raise InputError(f"--root is only used with a data set's name, but --data is {given}")
     if Path(given).suffix == ".npz":
-        return check_data({"name": "npz", "root": given, "image_size": image_size})
+        return check_data({"name": "npz", "root": given})
     if not Path(given).is_dir():
         names = ", ".join(sorted(KNOWN_SETS))
         raise InputError(f"data must be one of {names}, an .npz file or a folder of images, but are {given!r}")

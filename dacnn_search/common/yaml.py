@@ -82,7 +82,7 @@ def read_yaml(path: Path) -> Document:
 
 
 def dump_yaml(data: Any) -> str:
-    """Return `data` as YAML that `read_yaml` reads back as it was: block style, keys in their order.
+    """Return `data`, whose keys are text, as YAML that `read_yaml` reads back: block style, keys in their order.
 
     Raises ValueError for a float that is not finite and TypeError for a type JSON lacks.
     """

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -49,6 +50,10 @@ class Classifier(nn.Module):
     def weights(self) -> dict[str, Tensor]:
         """The tensors of its weight file."""
         return dict(self.network.named_parameters())
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in eval mode: batch norm has no statistics to train with."""
+        return super().train(False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.network((pixels - self.mean) / self.std)
@@ -110,3 +115,4 @@ def _share_statistics(network: Network) -> None:
     variances = {width: nn.Buffer(torch.ones(width), persistent=False) for width in widths}
     for norm in norms:
         norm.running_mean, norm.running_var, norm.eps = means[norm.num_features], variances[norm.num_features], 0.0
+        norm.num_batches_tracked = None

@@ -96,10 +96,7 @@ def training_seconds(
 
     Against 19 short trainings on an Intel Xeon with AMX, busy with other work (8 to 64 wide, 8x8 and 32x32 pixels,
     batches of 32 and 128), at the rate measured for each size: 0.9 to 1.7 times the CPU time in float32, 0.8 to 2.5
-    times in bfloat16, which at 32x32 pixels is overestimated.
-
-    Args:
-        rate: Work per second, as `training.speed.measure_speed` measures it.
+    times in bfloat16, which at 32x32 pixels is overestimated. `rate` is work per second, by `training.speed`.
     """
     return images / batch_size * training_work(architecture, input_shape, num_classes, batch_size) / rate
 
@@ -123,8 +120,7 @@ def costliest_section(architecture: Architecture, input_shape: InputShape) -> tu
 def gpu_step_seconds(step_macs: float, layers: int) -> tuple[float, float]:
     """Estimate a training step's time on a GPU for its arithmetic and for launching its kernels, which overlap.
 
-    Args:
-        step_macs: Multiply-accumulates of three forward passes of a batch.
+    `step_macs` are the multiply-accumulates of three forward passes of a batch.
     """
     return 2 * step_macs / GPU_FLOPS, layers * KERNELS_PER_LAYER * SECONDS_PER_KERNEL
 

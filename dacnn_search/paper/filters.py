@@ -62,11 +62,8 @@ def visualise(
 ) -> list[LayerPictures]:
     """Find an image for each filter: start from noise around grey and follow the gradient of the mean response.
 
-    Raises InputError for layers or filters that are not there.
-
-    Args:
-        layers: Their numbers: 0 for the stem, 1 for the first layer after it. By default all.
-        filters: Their channel numbers, or how many, spread over all channels.
+    Layer 0 is the stem, 1 the first layer after it; by default all are pictured. `filters` are channel numbers, or how
+    many, spread over all channels. Raises InputError for layers or filters that are not there.
     """
     known = _layers(model)
     chosen = list(layers) or list(range(len(known)))

@@ -15,7 +15,7 @@ def markdown_table(rows: Sequence[Mapping[str, object]], right: Collection[str] 
 
 def html_page(title: str, notes: Iterable[str], figures: Iterable[Any], table: Sequence[Mapping[str, str]] = ()) -> str:
     """Return a page that opens without a network: notes, which may hold Markdown's `code`, figures and a table."""
-    from jinja2 import Template  # here, since a list of experiments needs no page
+    from jinja2 import Template  # here, since --compress needs no page
 
     config = {"displaylogo": False, "showSendToCloud": False}  # no button that uploads a figure
     plots = [

@@ -150,9 +150,9 @@ def _origin(records: Sequence[Record]) -> list[str]:
 
 def _command(arguments: Sequence[str]) -> str:
     """Return the command that a record's `sys.argv` stands for; older records name the module's former file."""
-    if Path(arguments[0]).name in ("paper.py", "__main__.py"):
-        arguments = ["python", "-m", "dacnn_search.paper", *arguments[1:]]
-    return shlex.join(arguments)
+    program = Path(arguments[0]).name
+    start = ["python", "-m", "dacnn_search.paper"] if program in ("paper.py", "__main__.py") else [program]
+    return shlex.join([*start, *arguments[1:]])
 
 
 def _rank_correlations(rows: Sequence[Row]) -> Iterator[str]:

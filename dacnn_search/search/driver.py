@@ -119,6 +119,11 @@ class Search:
 
     # What a worker trains.
 
+    def look_ahead(self) -> None:
+        """Start making the next proposal if one is needed."""
+        if not (self.full or self.late or self._waiting):
+            self._proposer.look_ahead(self.finished)
+
     def propose(self, key: str) -> dict[str, Any] | None:
         """Return the config of the next trial, to be known as `key`; None if there is none now."""
         if self.failure is None and self.late:
@@ -233,8 +238,8 @@ class Search:
                 f"trial {trial.proposal.trial} interrupted after {len(trial.epochs)} of {self._epochs} epochs"
             )
         self._waiting.extend(self.running.values())
-        self.running.clear()
         self.end("interrupted")
+        self.running.clear()
 
     def end(self, state: str, message: str | None = None) -> None:
         """Record trials that only lack confirmation, and report how the search ended."""

@@ -93,10 +93,18 @@ def retrain(
 
 
 def retrain_in_session(
-    run: RunDirectory, session: RaySession, *, listener: Listener, repair: bool = False, **given: int | None
+    run: RunDirectory,
+    session: RaySession,
+    *,
+    listener: Listener,
+    top: int | None = None,
+    epochs: int | None = None,
+    seeds: int | None = None,
+    repair: bool = False,
 ) -> list[dict[str, Any]]:
-    """Do what `retrain` does, on Ray that may have been started before; `given` are `top`, `epochs` and `seeds`."""
+    """Do what `retrain` does, on Ray that may have been started before."""
     space = run.space
+    given = {"top": top, "epochs": epochs, "seeds": seeds}
     settings = space.settings.retrain.model_copy(update={k: v for k, v in given.items() if v is not None})
     recipe = settings.full_recipe(space.settings.recipe)
     if not run.front:

@@ -1,8 +1,7 @@
 """The search: an Optuna study proposes networks, Ray Tune's workers train them, the ledger records them."""
 
 import contextlib
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from dacnn_search.common.interrupt import orderly_end
 from dacnn_search.common.units import format_duration
 from dacnn_search.data.dataset import load
 from dacnn_search.search.cluster.ray_cluster import RaySession
-from dacnn_search.search.cluster.slots import Slots, demand_of_space, draw_networks
+from dacnn_search.search.cluster.slots import demand_of_space, draw_networks
 from dacnn_search.search.cluster.tasks import fix_run_precision
 from dacnn_search.search.driver import Search
 from dacnn_search.search.listener import Listener
@@ -90,29 +89,19 @@ def search_in_session(
                 listener.say(f"nothing to search: {over}")
                 search.end("finished")
                 return run
-            left = settings.trials - search.finished
-            slots = session.slots(demand_of_space(space, left, data.nbytes, run.records))
+            slots = session.slots(demand_of_space(space, settings.trials - search.finished, data.nbytes, run.records))
             _keep_settings(request, run)
             search.looks_ahead = slots.concurrency > 1  # a single worker gains more from a better informed proposal
-            precision = _precision(search, slots)
+            networks = draw_networks(space)
+            fixed = fix_run_precision(run, search.recipe, networks, slots)
+            search.look_ahead()  # while a worker measures
+            search.recipe = fixed()
+            seconds = expected_seconds(run, space, search.recipe.precision, networks)
+            search.remaining.expect(seconds, slots.concurrency)
             callbacks = tracking.begin(run, listener.say) if tracking else []
             verbose = session.resources.verbose
-            drive(search, precision, data, slots, stop, verbose=verbose, callbacks=callbacks, trainable=trainable)
+            drive(search, data, slots, stop, verbose=verbose, callbacks=callbacks, trainable=trainable)
     return run
-
-
-def _precision(search: Search, slots: Slots) -> Callable[[], str]:
-    """Return a function that waits for the precision of the run, and tells the search how long trials may take."""
-    networks = draw_networks(search.space)
-    fixed = fix_run_precision(search.run, search.recipe, networks, slots)
-
-    @functools.cache
-    def precision() -> str:
-        precision: str = fixed().precision
-        search.remaining.expect(expected_seconds(search.run, search.space, precision, networks), slots.concurrency)
-        return precision
-
-    return precision
 
 
 @contextlib.contextmanager

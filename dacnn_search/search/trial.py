@@ -60,13 +60,9 @@ class Trial:
         self.epochs, self.stopped, self.estimate = [], False, None
 
     def record(self, reason: str | None, *, full: int, seed: int, elapsed: float) -> dict[str, Any]:
-        """Return the ledger's record of the ended trial.
+        """Return the ledger's record of the ended trial, with the `reason` if it failed.
 
-        Args:
-            reason: Why it failed, if it did.
-            full: The epochs of a full training.
-            seed: The search's seed.
-            elapsed: The seconds of search so far.
+        A training has `full` epochs; `seed` is the search's; `elapsed` are the seconds of search so far.
         """
         proposal, epochs = self.proposal, self.trainings[0]
         last = epochs[-1] if epochs else {}

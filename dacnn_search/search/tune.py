@@ -11,7 +11,7 @@ import platform
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,6 @@ OUT_OF_MEMORY = "out of memory: Ray killed its worker"
 
 def drive(
     search: "Search",
-    precision: Callable[[], str],
     data: ImageData,
     slots: Slots,
     stop: Stop,
@@ -65,8 +64,8 @@ def drive(
 ) -> None:
     """Run Tune until the search is over.
 
-    `precision` returns the precision of all trainings, once it is known. `callbacks` are Tune's, such as those of
-    `tracking`. `trainable` trains a trial: `TrialWorker`, or a class of a benchmark that pretends to.
+    `callbacks` are Tune's, such as those of `tracking`. `trainable` trains a trial: `TrialWorker`, or a class of a
+    benchmark that pretends to.
 
     Raises KeyboardInterrupt if a signal asks for the end, DacnnSearchError if the search can't go on.
     """
@@ -82,7 +81,7 @@ def drive(
         worker = tune.with_resources(worker, {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial})
         while not (search.over or stop.requested):
             with tempfile.TemporaryDirectory(prefix="dacnn-search-", ignore_cleanup_errors=True) as folder:
-                adapter = SearchAdapter(search, precision, stop)
+                adapter = SearchAdapter(search, stop)
                 tune_config = tune.TuneConfig(
                     search_alg=adapter,
                     scheduler=SearchScheduler(search),
@@ -167,10 +166,9 @@ class NotPickled:
 class SearchAdapter(NotPickled, Searcher, tune.Stopper):
     """Let Tune ask a `Search` for trials, report how they ended, and ask whether all must stop."""
 
-    def __init__(self, search: "Search", precision: Callable[[], str], stop: Stop) -> None:
+    def __init__(self, search: "Search", stop: Stop) -> None:
         super().__init__()
         self._search = search
-        self._precision = precision
         self._stop = stop
 
     def suggest(self, trial_id: str) -> Any:
@@ -178,7 +176,7 @@ class SearchAdapter(NotPickled, Searcher, tune.Stopper):
         if config is None:  # a running trial may have to be trained again: nothing is final before it ends
             return Searcher.FINISHED if self._search.over else None
         checkpoint = config["checkpoint"] and CheckpointBytes(config["checkpoint"])
-        return {**config, "precision": self._precision(), "checkpoint": checkpoint}
+        return {**config, "checkpoint": checkpoint}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         self._search.progress(trial_id, result, _take_checkpoint(result))
@@ -246,7 +244,7 @@ def _take_checkpoint(result: Mapping[str, Any]) -> bytes | None:
 
 
 class TrialWorker(tune.Trainable):
-    """Train the network of a `Search.propose` config in the config's precision, one trial after the other.
+    """Train the network of a `Search.propose` config, one trial after the other.
 
     A step trains one or more epochs, for at least `report_seconds` and a fifth of the training so far, since the worker
     waits between steps. Its result has
@@ -284,6 +282,7 @@ class TrialWorker(tune.Trainable):
         self._config = new_config
         self._training: Training | None = None
         self._epochs: list[dict[str, Any]] = []
+        self._running: Iterator[dict[str, Any]] = iter(())  # what runs the epochs; the old one would keep its training
         return True
 
     def step(self) -> dict[str, Any]:
@@ -315,17 +314,15 @@ class TrialWorker(tune.Trainable):
         }
 
     def _run_epochs(self) -> bytes | None:
-        """Run epochs; return the latest checkpoint that was due."""
+        """Run epochs; return a checkpoint if one is due."""
         start = time.perf_counter()
         if self._training is None:
             self._start_training()
         enough = max(self._report_seconds, REPORT_SHARE * sum(epoch["seconds"] for epoch in self._epochs))
-        checkpoint = None
         for epoch in self._running:
-            checkpoint = epoch["checkpoint"] or checkpoint
-            if time.perf_counter() - start >= enough:
-                break
-        return checkpoint
+            if epoch["checkpoint"] or time.perf_counter() - start >= enough:
+                return epoch["checkpoint"]
+        return None
 
     def _start_training(self) -> None:
         """Start the training of the config, from its checkpoint if there is one."""
@@ -333,11 +330,10 @@ class TrialWorker(tune.Trainable):
 
         if self._process is None:
             self._process = WorkerProcess(self._images, self._slots)
-        recipe = self._recipe.model_copy(update={"precision": self._config["precision"]})
         architecture = Architecture.from_dict(self._config["architecture"])
         checkpoint: CheckpointBytes | None = self._config["checkpoint"]
         self._training, self._epochs = self._process.start_training(
-            architecture, recipe, self._config["seed"], checkpoint.data if checkpoint else None
+            architecture, self._recipe, self._config["seed"], checkpoint.data if checkpoint else None
         )
         self._running = run_epochs(self._training, self._epochs, self._checkpoint_seconds)
 

@@ -69,8 +69,10 @@ class Range(Settings, Generic[T]):
 
 
 def _kind(value: Any) -> str | None:
-    keys = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, Settings) else {"value"}
-    return next((key for key in ("choice", "range", "value") if key in keys), None)
+    if not isinstance(value, list | dict | Settings):
+        return "value"
+    keys = type(value).model_fields if isinstance(value, Settings) else value
+    return next((key for key in ("choice", "range") if key in keys), None)
 
 
 ONE_OR_MANY = Discriminator(
@@ -142,12 +144,12 @@ class ArchitectureSettings(Settings, use_attribute_docstrings=True):
     """How often a shared kernel is applied in a section."""
     width: FreeNumber[Width]
     """Channels of the first section."""
-    growth: FreeNumber[Growth] = FreeNumber(1.0)
+    growth: FreeNumber[Growth] = FreeNumber[Growth](1.0)
     """Width of a section over that of the one before, rounded to whole channels.
     Not used under `sharing: network`, where all sections have one width."""
     sharing: Free[Sharing] = Free[Sharing]("section")
     """Who shares an anchor: the whole network (plain), each section (mixed), or none (free weights)."""
-    anchors: FreeNumber[Depth] = FreeNumber(1)
+    anchors: FreeNumber[Depth] = FreeNumber[Depth](1)
     """How many anchors the layers of that scope use in turn. Not used without sharing."""
     residual: Free[Literal["auto", True, False]] = Free[Literal["auto", True, False]]("auto")
     """Shortcuts around blocks of two layers; auto: in networks deeper than 17 layers."""

@@ -55,6 +55,7 @@ class Ledger(AbstractContextManager["Ledger"]):
         self._path = path
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self._size = path.stat().st_size
+        self._unfinished = False  # a broken append may have left a part of its line
 
     @classmethod
     def open(cls, path: Path, keys: Set[str] = frozenset(), *, repair: bool = False, advice: str | None = None) -> Self:
@@ -99,7 +100,9 @@ class Ledger(AbstractContextManager["Ledger"]):
         line = rest = _line({"sequence": sequence, **record})
         written: Record = json.loads(line)
         del written["check"]
-        os.ftruncate(self._descriptor, self._size)  # a broken append may have left a part of its line
+        if self._unfinished:
+            os.ftruncate(self._descriptor, self._size)
+        self._unfinished = True
         try:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
@@ -108,7 +111,9 @@ class Ledger(AbstractContextManager["Ledger"]):
             with suppress(OSError):  # the next append tries again, and a reader drops the torn line
                 os.ftruncate(self._descriptor, self._size)
                 os.fsync(self._descriptor)
+                self._unfinished = False
             raise
+        self._unfinished = False
         self._size += len(line)
         self.records.append(written)
         return written
@@ -120,8 +125,9 @@ class Ledger(AbstractContextManager["Ledger"]):
         """
         if list(records) == self.records:
             return
+        whole = b"".join(map(_line, records))
         write_atomic(_free_name(self._path, "before"), self._path.read_bytes())
-        write_atomic(self._path, b"".join(map(_line, records)))
+        write_atomic(self._path, whole)
         self.close()
         self.__init__(self._path, list(records))  # type: ignore[misc]
 

@@ -63,10 +63,9 @@ class RunDirectory:
         self._read_json = functools.cache(read_json) if snapshot else read_json
         self._read_ledger = functools.cache(read_ledger) if snapshot else read_ledger
         needed = (self.environment_file, self.trials_file) if snapshot else (self.space_file, self.environment_file)
-        if not all(file.is_file() for file in needed):
+        if missing := [file.name for file in needed if not file.is_file()]:
             lack = "one does not" if folder.is_dir() else "is none" if folder.exists() else "does not exist"
-            names = " and ".join(file.name for file in needed)
-            raise RunDirectoryError(f"{folder}: a run directory must hold {names}, but this {lack}")
+            raise RunDirectoryError(f"{folder}: a run directory must hold {' and '.join(missing)}, but this {lack}")
         if snapshot:
             self._check_environment(["data"] if self.retrained else [])
             _ = self.records, self.status  # read them

@@ -24,10 +24,8 @@ class ResidentData:
     """Move an `ImageData` once to a device (`pick_device` by default), for any number of trainings there.
 
     On the CPU the arrays are used in place, neither copied nor written to. A data set that would take more than a
-    quarter of a GPU's memory stays in host memory, and batches are moved.
-
-    Args:
-        memory: Bytes of a GPU that this process may use; by default what is free.
+    quarter of a GPU's memory stays in host memory, and batches are moved. `memory` are the bytes of a GPU that this
+    process may use, by default what is free.
     """
 
     def __init__(self, data: ImageData, device: torch.device | str | None = None, memory: float = math.inf) -> None:

@@ -27,10 +27,7 @@ def step_bytes(
     """Estimate the peak memory of one training step, in bytes, without what libraries take for themselves.
 
     These are the weights, their gradients and optimizer states, the activations of a batch, and two gradients as large
-    as the largest activation, all in float32.
-
-    Args:
-        recomputes: Sections are computed again in the backward pass.
+    as the largest activation, all in float32. With `recomputes`, sections are computed again in the backward pass.
     """
     cost = estimate_cost(architecture, input_shape, num_classes)
     weights = (2 + STATES_PER_WEIGHT[recipe.optimizer]) * cost.parameters

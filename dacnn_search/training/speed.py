@@ -83,9 +83,8 @@ def speed_for(
 ) -> Speed:
     """Measure at the size of the network in the middle of these by work: at its section with the most arithmetic.
 
-    Args:
-        remembered: Round sizes to powers of 2, and keep what was measured in the user's cache. Only the first call for
-            a size on a machine imports torch.
+    With `remembered`, sizes are rounded to powers of 2 and what was measured is kept in the user's cache. Only the
+    first call for a size on a machine imports torch.
     """
     ordered = sorted(networks, key=lambda network: training_work(network, input_shape, num_classes, 1))
     sizes = (*costliest_section(ordered[len(ordered) // 2], input_shape), batch_size)
@@ -110,11 +109,8 @@ def measure_speed(width: int, side: int, batch_size: int) -> Speed:
     """Measure training steps of a small network of 3x3 convolutions, batch norm and ReLU on one thread of the CPU.
 
     Takes about 0.2 s, and once per process what torch needs to begin. Both precisions take turns and the fastest of
-    several steps counts, in CPU time, so that other programs disturb little. Large steps are cut to fewer images.
-
-    Args:
-        width: Channels of the convolutions.
-        side: Height and width of the images in pixels.
+    several steps counts, in CPU time, so that other programs disturb little. Large steps are cut to fewer images. The
+    convolutions have `width` channels, the images `side` pixels in height and width.
     """
     import torch
 
@@ -158,8 +154,7 @@ def should_compile(
 ) -> bool:
     """Follow the recipe; by `auto`, compile on a GPU if that saves more time than it takes and Triton can be used.
 
-    Args:
-        images: Training images in an epoch.
+    `images` is the number of training images in an epoch.
     """
     if recipe.compiled != "auto":
         return recipe.compiled

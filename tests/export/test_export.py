@@ -209,6 +209,14 @@ def test_networks_are_loaded_after_retraining_alone(run_copy):
     assert load_model(str(run_copy.best()[0].folder)).architecture == run_copy.best()[0].architecture
 
 
+def test_a_loaded_network_within_a_module_that_is_trained_stays_as_it_is(run_copy):
+    classifier = load_model(run_copy.best()[0].folder)
+    images = torch.rand(3, *classifier.input.shape)
+    before = classifier(images)
+    torch.nn.Sequential(classifier).train()
+    assert torch.equal(classifier(images), before)
+
+
 def test_networks_are_loaded_as_they_were_last_retrained(run_copy):
     write_best(run_copy)
     network = run_copy.best(trial=3)[0]

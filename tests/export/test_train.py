@@ -133,7 +133,7 @@ def test_an_interrupted_training_leaves_nothing(best, tmp_path, monkeypatch):
         ),
         (
             ["--config", "{best}/config.yaml", "--data", "digits", "--image-size", "32"],
-            "image_size is only allowed for data set 'folder'",
+            "--image-size is only used with a folder of images, but --data is",
         ),
         (["--config", "{best}/config.yaml", "--image-size", "32"], "--image-size are only used with --data"),
         (

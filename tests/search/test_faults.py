@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -120,7 +121,7 @@ def test_running_out_of_memory_is_not_tried_again(space, run):
 def make_worker(space: SearchSpace, config: dict, seconds: float = 0.0) -> TrialWorker:
     worker = TrialWorker.__new__(TrialWorker)
     worker.setup(
-        {"precision": "float32", **config},
+        config,
         data=load(space.settings.data).without_test(),
         recipe=space.settings.recipe.model_copy(update={"epochs": 6}),
         slots=Slots(2, 1.0, 0.0),
@@ -164,6 +165,16 @@ def test_a_worker_keeps_to_its_share_of_a_gpu(monkeypatch):
     assert fractions == [(4 * GIB - GPU_PROCESS_BYTES) / (16 * GIB), (8 * GIB - GPU_PROCESS_BYTES) / (16 * GIB)]
 
 
+def test_a_training_is_gone_when_the_next_one_begins(space, run):
+    """Its memory is counted as free."""
+    config = Pretended(space, run).search.propose("a")
+    worker = make_worker(space, config)
+    worker.step()
+    training = weakref.ref(worker._training)
+    worker.reset_config(config)
+    assert training() is None
+
+
 def test_without_a_share_of_a_gpu_trials_run_on_the_cpu(space, monkeypatch):
     monkeypatch.setattr(processes, "pick_device", lambda: torch.device("meta"))  # in place of a GPU
     images = load(space.settings.data).without_test()
@@ -186,7 +197,7 @@ def test_a_worker_learns_from_what_trainings_took(space, run, monkeypatch):
         assert worker._process.peak_bytes(model, worker._recipe) == GPU_WORKSPACE_BYTES + 3 * estimate
     for limit, fits in ((4 * estimate, True), (2 * estimate, False)):
         monkeypatch.setattr(worker._process, "_limit", limit)
-        worker.reset_config({"precision": "float32", **config})
+        worker.reset_config(config)
         result = worker.step()
         assert (result["failure"] is None and not result["recomputes"]) == fits
 

@@ -270,6 +270,7 @@ STARTING = [  # a function, seconds from its begin to the signal, whether there 
     ("dacnn_search.search.search.load", 0.0, False),
     ("dacnn_search.search.search.demand_of_space", 0.0, False),
     ("dacnn_search.search.search.sweep", 0.0, True),
+    ("dacnn_search.search.search.fix_run_precision", 0.0, True),
 ]
 
 

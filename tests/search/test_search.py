@@ -612,7 +612,7 @@ def test_a_search_that_fails_records_candidates_as_they_stand(space, tmp_path):
 
 def test_checkpoints_do_not_stay_with_the_results_that_tune_keeps(space, tmp_path):
     pretended = Pretended(space, new_run(space, tmp_path))
-    searcher = SearchAdapter(pretended.search, lambda: "float32", Stop())
+    searcher = SearchAdapter(pretended.search, Stop())
     for told in (searcher.on_trial_result, searcher.on_trial_complete):  # one that is stopped early is only completed
         pretended.search.propose("a")
         result = {"epochs": [epoch_result(1, 0.5)], "checkpoint": CheckpointBytes(b"state")}
@@ -630,6 +630,18 @@ def test_what_the_machine_does_not_have_is_refused_before_anything_is_made(space
     with pytest.raises(InputError, match=r"gpus per trial must be at most the \d+ of the cluster, but is 1000"):
         run_search(space, results=tmp_path, gpus_per_trial=1000)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_the_measurement_of_precision_ends_the_search_and_costs_no_trial(
+    space, tmp_path, monkeypatch, ray_for_all
+):
+    def broken(*_):
+        raise RuntimeError("no torch there")
+
+    monkeypatch.setattr(sys.modules["dacnn_search.search.search"], "fix_run_precision", lambda *_: broken)
+    with pytest.raises(RuntimeError, match="no torch there"):
+        run_search(space, results=tmp_path)
+    assert RunDirectory(tmp_path / "tiny").records == []
 
 
 def test_what_the_machine_does_not_have_does_not_stick_to_a_run(space, tmp_path, ray_for_all):

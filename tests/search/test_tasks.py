@@ -141,3 +141,12 @@ def test_gpu_memory_is_asked_of_the_nodes_that_have_gpus(cluster, monkeypatch):
 def test_ray_leaves_sigterm_alone(cluster):
     """It would handle it from the start of its own start; an upgrade may move what keeps it from that."""
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_sharing_starts_the_session(monkeypatch):
+    """Ray would start by itself, without the settings of the session."""
+    begun = []
+    monkeypatch.setattr(RaySession, "start", lambda self: begun.append(1))
+    monkeypatch.setattr(ray, "put", lambda value: value)
+    assert RaySession().share(1) == 1
+    assert begun

@@ -359,3 +359,16 @@ def test_kill_while_appending_loses_nothing_that_was_told(tmp_path: Path) -> Non
         assert [record["sequence"] for record in records] == list(range(1, len(records) + 1))
         assert told <= len(records) <= told + 1  # one may be on disk that nobody was told of yet
         told = len(records)
+
+
+def test_another_writer_is_noticed_and_loses_nothing(tmp_path):
+    """As on a network disk that does not hold locks."""
+    path = tmp_path / "ledger.jsonl"
+    with Ledger.open(path) as one:
+        one.append({"x": 1})
+        with Ledger.open(path) as other:
+            other.append({"x": 2})
+        one.append({"x": 3})
+    assert [b'"x":%d' % x in path.read_bytes() for x in (1, 2, 3)] == [True] * 3
+    with pytest.raises(RunDirectoryError, match="sequence must grow, but is 2 after 2"):
+        read_ledger(path)

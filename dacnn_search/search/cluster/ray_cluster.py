@@ -89,6 +89,7 @@ class RaySession(contextlib.ExitStack):
 
     def share(self, value: Any) -> Any:
         """Put a value into Ray's memory, from which tasks get it as an argument, once per node."""
+        self.start()
         return ray.put(value)
 
     @functools.cached_property

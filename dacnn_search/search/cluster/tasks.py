@@ -109,9 +109,9 @@ def fix_run_precision(
 ) -> Callable[[], Recipe]:
     """Return a function that returns a recipe with its precision `auto` replaced by the run's.
 
-    If the run has none, a worker begins to measure it on `networks` or their like, and the function waits for the
-    answer; `environment.json` gets `precision` and, on a CPU, `speed`. Where it can't be measured, as workers die, the
-    recipe stays as it is, and each worker measures for itself.
+    If the run has none, a worker begins to measure it with these networks, and the function waits for the answer;
+    `environment.json` gets `precision` and, on a CPU, `speed`. Where it can't be measured, as workers die, the recipe
+    stays as it is, and each worker measures for itself.
     """
     environment = run.environment
     precision = environment.get("precision") if recipe.precision == "auto" else recipe.precision
