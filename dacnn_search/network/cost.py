@@ -1,4 +1,4 @@
-"""The cost of a network in closed form, before it is built: parameters, MACs, memory, bytes on disk, time.
+"""The cost of a network in closed form, before it is built: parameters, MACs, memory, flash, bytes on disk, time.
 
 Everything follows from the convolutions, whose tensors have the names that `network.model.Network` registers, and from
 the spatial size that each section works at.
@@ -8,9 +8,10 @@ import functools
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dacnn_search.network.architecture import Architecture
+from dacnn_search.network.inference import InferencePlan, plan_inference
 
 InputShape = tuple[int, int, int]  # channels, height, width
 
@@ -35,6 +36,22 @@ class Cost:
     file_bytes: int  # of its parameters as a float32 safetensors file
     largest_activation: int  # scalars of one image in the largest output of a layer
     recomputed_activations: int  # `activations` if sections keep only their inputs, beside the largest of them
+    network: tuple[Architecture, InputShape, int] = field(repr=False)  # whose cost it is, with its images and classes
+
+    @functools.cached_property
+    def inference(self) -> InferencePlan:
+        """How C code with 8-bit integers computes the network."""
+        return plan_inference(*self.network)
+
+    @property
+    def flash(self) -> int:
+        """Bytes of that code: weights, tables and, as on a Cortex-M4, instructions."""
+        return self.inference.flash
+
+    @property
+    def ram(self) -> int:
+        """Bytes of activations that the code keeps at once. The image, the scores and the stack are the caller's."""
+        return self.inference.arena
 
 
 @functools.lru_cache(maxsize=20_000)
@@ -65,6 +82,7 @@ def estimate_cost(architecture: Architecture, input_shape: InputShape, num_class
         file_bytes=_file_bytes(tensor_shapes(architecture, channels, num_classes)),
         largest_activation=max(outputs),
         recomputed_activations=sum(entering) + max(inside),
+        network=(architecture, input_shape, num_classes),
     )
 
 
