@@ -48,10 +48,10 @@ def describe_code(code: Mapping[str, Any]) -> Iterator[str]:
     accuracy = "" if code["accuracy"] is None else f"{code['accuracy']:.2%}"
     yield f"{'c/' + code['name'] + '.c':<28} {format_bytes(code['flash']):>8}  {accuracy}".rstrip()
     yield f"    {code['flash']:,} bytes of flash, {code['ram']:,} of RAM"
-    for target, (flash, ram) in code["targets"].items():
-        yield f"    on {target}: {flash:,} bytes of flash, {ram:,} of RAM"
-    if code["compiler"] is None:
-        yield "    not compiled, as there is no C compiler here: its accuracy is that of the same arithmetic in NumPy"
+    for target, size in code["targets"].items():
+        yield f"    on {target}: {size['flash']:,} bytes of flash, {size['ram']:,} of RAM"
+    if not code["compiled"]:
+        yield "    not compiled, as there is no C compiler here: the accuracy is that of the same arithmetic in NumPy"
     if code["accuracy"] is not None and code["float_accuracy"] - code["accuracy"] > TOLD_DROP:
         lost = 100 * (code["float_accuracy"] - code["accuracy"])
         yield f"    8 bits cost {lost:.1f} points of accuracy; ..."
