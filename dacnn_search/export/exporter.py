@@ -51,8 +51,8 @@ def export_run(run: RunDirectory, to: Path | None, formats: Formats, **limits: A
     write_best(run, data)
     folders = [network.folder for network in chosen]
     written = [_export(folder, to / folder.name if to else folder, formats, data) for folder in folders]
-    if to is None:
-        write_dashboard(run.folder)  # it shows what was measured
+    if to is None and (run.folder / "dashboard.html").exists():
+        write_dashboard(run.folder)  # which shows what was measured of C code
     return written
 
 

@@ -41,7 +41,7 @@ def run_in_qemu(folder: Path, target: str, images: np.ndarray) -> tuple[np.ndarr
 
 
 def measure_size(folder: Path, target: str) -> dict[str, int]:
-    """Return the bytes of `flash` and of `ram` that the C code in a folder takes on a core, without the example program.
+    """Return the bytes of `flash` and `ram` that the C code in a folder takes on a core, without the example program.
 
     What it needs of the C library is not in them: copying memory and, on a Cortex-M0+, arithmetic with 64 bits. Raises
     what `run_in_qemu` raises.

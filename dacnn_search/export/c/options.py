@@ -13,6 +13,10 @@ from dacnn_search.network.cost import InputShape
 from dacnn_search.network.inference import plan_inference
 
 TOLD_DROP = 0.01  # of the accuracy: a larger one is told
+WHAT_HELPS = (
+    "What helps: another seed or more weight decay in the retraining, since one large weight makes the steps of its "
+    "whole channel coarse, or another network of the front."
+)
 
 
 @dataclass(frozen=True)
@@ -54,4 +58,4 @@ def describe_code(code: Mapping[str, Any]) -> Iterator[str]:
         yield "    not compiled, as there is no C compiler here: the accuracy is that of the same arithmetic in NumPy"
     if code["accuracy"] is not None and code["float_accuracy"] - code["accuracy"] > TOLD_DROP:
         lost = 100 * (code["float_accuracy"] - code["accuracy"])
-        yield f"    8 bits cost {lost:.1f} points of accuracy; ..."
+        yield f"    8 bits cost {lost:.1f} points of accuracy. {WHAT_HELPS}"
