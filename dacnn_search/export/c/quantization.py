@@ -78,7 +78,10 @@ class IntegerNetwork:
 
         def convolve(c: Convolution, x: np.ndarray, entered: np.ndarray) -> np.ndarray:
             scaling = scalings[c]
-            values = scaling.apply(_correlate(x, self.kernels[c.kernel]))
+            sums = _correlate(x, self.kernels[c.kernel])
+            if c.block == -1:  # around the image are zero points
+                sums += self.kernels[c.kernel].sum(axis=(1, 2)) @ self.zero_points.astype(np.int64)
+            values = scaling.apply(sums)
             if c.shortcut == "identity":
                 values += entered.astype(np.int64) * scaling.shortcut
             elif c.shortcut == "projection":
@@ -161,8 +164,9 @@ def quantize(model: Classifier, images: np.ndarray) -> IntegerNetwork:
         if c.block != block:
             entered, block = step, c.block
         scale, shift = weights[f"{c.norm}.weight"], weights[f"{c.norm}.bias"]
-        if c.block == -1:  # zero points are whole numbers, means are not
+        if c.block == -1:  # its pixels are from 0 to 255; zero points are whole numbers, means are not
             shift = shift - scale * (floats[c.kernel].sum(axis=(1, 2)) @ (mean - zero_points))
+            shift = shift - scale * kernel_steps[c.kernel] * (kernels[c.kernel].sum(axis=(1, 2)) @ zero_points)
         projection = np.zeros(0)
         if c.shortcut == "projection":
             projection = weights[f"{c.projection_norm}.weight"] * kernel_steps[c.projection] * entered / out
