@@ -72,7 +72,7 @@ class IntegerNetwork:
     plan: InferencePlan
     kernels: dict[str, np.ndarray]  # int8 (out_channels, side, side, in_channels), by the names of the plan
     scalings: tuple[Scaling, ...]  # of each convolution
-    zero_points: np.ndarray  # (channels,) uint8: the pixels that stand for zero
+    zero_points: np.ndarray  # (channels,) uint8: the pixels that stand for zero, which surround an image
     classifier: np.ndarray  # (classes, channels) int8
     classifier_scaling: Scaling
     score_step: float  # of the scores: a logit is about this times the score
@@ -91,9 +91,10 @@ class IntegerNetwork:
 
         def convolve(c: Convolution, x: np.ndarray, entered: np.ndarray) -> np.ndarray:
             projected = _correlate(entered, self.kernels[c.projection]) if c.projection else NOTHING
-            return scalings[c].outputs(_correlate(x, self.kernels[c.kernel]), entered, projected)
+            padding = self.zero_points if c.reads_image else 0
+            return scalings[c].outputs(_correlate(x, self.kernels[c.kernel], padding), entered, projected)
 
-        last = _run(self.plan, images.astype(np.int64) - self.zero_points, convolve, _pool)
+        last = _run(self.plan, images.astype(np.int64), convolve, _pool)
         return self.classifier_scaling.apply(_averages(last) @ self.classifier.T.astype(np.int64))
 
 
@@ -118,16 +119,18 @@ def _pool(x: np.ndarray) -> np.ndarray:
     return even.reshape(images, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
 
 
-def _correlate(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Return the sums (N, H, W, out) of a kernel (out, side, side, in) over x (N, H, W, in), zero around the image.
+def _correlate(x: np.ndarray, kernel: np.ndarray, padding: np.ndarray | int = 0) -> np.ndarray:
+    """Return the sums (N, H, W, out) of a kernel (out, side, side, in) over x (N, H, W, in), with `padding` around it.
 
     Integers are multiplied as floats, which libraries do fast, of a size that holds every sum exactly.
     """
     out, side, _, channels = kernel.shape
     exact = x.dtype.kind == "i" and side**2 * channels * 255 * 127 >= 2**24
     kind = np.float64 if exact else np.float32
-    radius, (height, width) = side // 2, x.shape[1:3]
-    padded = np.pad(x.astype(kind), ((0, 0), (radius, radius), (radius, radius), (0, 0)))
+    radius, (images, height, width, _) = side // 2, x.shape
+    padded = np.empty((images, height + 2 * radius, width + 2 * radius, channels), kind)
+    padded[:] = padding
+    padded[:, radius : radius + height, radius : radius + width] = x
     sums = np.zeros((*x.shape[:3], out), kind)
     for dy in range(side):
         for dx in range(side):
@@ -178,11 +181,11 @@ class _Quantizer:
         self._kernels = {name: w.transpose(0, 2, 3, 1) for name, w in self._weights.items() if w.ndim == 4}
         self._kernels["kernels.stem"] = self._kernels["kernels.stem"] / std  # so that it takes pixels less their mean
         self._int8 = {name: _to_int8(kernel) for name, kernel in self._kernels.items()}
+        self._zero_points = np.clip(np.rint(self._mean), 0, 255).astype(np.uint8)
         self._scalings: list[Scaling] = []
 
     def quantize(self, images: np.ndarray) -> IntegerNetwork:
-        zero_points = np.clip(np.rint(self._mean), 0, 255)
-        pixels = _Activations(images - self._mean, images - zero_points, 1.0)
+        pixels = _Activations(images - self._mean, images.astype(np.int64), 1.0)
         last = _run(self._plan, pixels, self._convolve, _Activations.pooled)
         weights, bias = self._weights["classifier.weight"], self._weights["classifier.bias"]
         classifier, steps = _to_int8(weights)
@@ -192,15 +195,16 @@ class _Quantizer:
         score_step = float(np.abs(logits).max()) / 127 or 1.0
         scaling = _scaling(steps / score_step, (logits.mean(axis=0) - unbiased) / score_step)
         kernels = {name: kernel for name, (kernel, _) in self._int8.items()}
-        zeros = zero_points.astype(np.uint8)
-        return IntegerNetwork(self._plan, kernels, tuple(self._scalings), zeros, classifier, scaling, score_step)
+        return IntegerNetwork(
+            self._plan, kernels, tuple(self._scalings), self._zero_points, classifier, scaling, score_step
+        )
 
     def _convolve(self, c: Convolution, x: _Activations, entered: _Activations) -> _Activations:
         scale, shift = self._weights[f"{c.norm}.weight"], self._weights[f"{c.norm}.bias"]
         kernel, steps = self._int8[c.kernel]
         real = _correlate(x.real, self._kernels[c.kernel]) * scale + shift
         multipliers = scale * steps * x.step
-        sums = _correlate(x.whole, kernel)
+        sums = _correlate(x.whole, kernel, self._zero_points if c.reads_image else 0)
         whole = sums * multipliers
         identity, projection, projected = 0.0, NOTHING, NOTHING
         if c.shortcut == "identity":
