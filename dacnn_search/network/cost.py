@@ -15,6 +15,8 @@ from dacnn_search.network.inference import InferencePlan, plan_inference
 
 InputShape = tuple[int, int, int]  # channels, height, width
 
+COSTS = ("parameters", "macs", "flash", "ram")  # that a search limits, records and shows
+
 BYTES_PER_WEIGHT = 4
 # The time of a training step beside its convolutions, in multiply-accumulates that a CPU thread does meanwhile in
 # float32: for each activation of each image (batch norm, ReLU), and for each layer of a step (calls, optimizer).
@@ -33,10 +35,15 @@ class Cost:
     # ReLU and pooling, below 1% of those of the convolutions, do not.
     macs: int
     activations: int  # scalars that one image keeps in memory between forward and backward pass
-    file_bytes: int  # of its parameters as a float32 safetensors file
     largest_activation: int  # scalars of one image in the largest output of a layer
     recomputed_activations: int  # `activations` if sections keep only their inputs, beside the largest of them
     network: tuple[Architecture, InputShape, int] = field(repr=False)  # whose cost it is, with its images and classes
+
+    @functools.cached_property
+    def file_bytes(self) -> int:
+        """Bytes of its parameters as a float32 safetensors file."""
+        architecture, (channels, *_), num_classes = self.network
+        return _file_bytes(tensor_shapes(architecture, channels, num_classes))
 
     @functools.cached_property
     def inference(self) -> InferencePlan:
@@ -79,7 +86,6 @@ def estimate_cost(architecture: Architecture, input_shape: InputShape, num_class
         parameters=count_parameters(architecture, channels, num_classes),
         macs=macs,
         activations=entering[0] + sum(inside) + widths[-1],
-        file_bytes=_file_bytes(tensor_shapes(architecture, channels, num_classes)),
         largest_activation=max(outputs),
         recomputed_activations=sum(entering) + max(inside),
         network=(architecture, input_shape, num_classes),
