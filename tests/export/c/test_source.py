@@ -168,9 +168,3 @@ def test_missing_tools_and_unknown_targets_are_told(code, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(InputError, match=r"make must be installed \(in Debian: apt install make\)"):
         run_on_host(code, random_images(2, SHAPE))
-
-
-@pytest.mark.parametrize("name", ["", "Network", "1st", "a-b", "été"])
-def test_names_that_c_does_not_know_are_refused(tmp_path, name):
-    with pytest.raises(InputError, match="a name in C"):
-        write_c(tmp_path / "c", integer_network(Architecture((Section(1, 3),)), SHAPE), name)
