@@ -54,7 +54,7 @@ def describe_code(code: Mapping[str, Any]) -> Iterator[str]:
     yield f"    {code['flash']:,} bytes of flash, {code['ram']:,} of RAM"
     for target, size in code["targets"].items():
         yield f"    on {target}: {size['flash']:,} bytes of flash, {size['ram']:,} of RAM"
-    if not code["compiled"]:
+    if not code["compared"]:
         yield "    not compiled, as there is no C compiler here: the accuracy is that of the same arithmetic in NumPy"
     if code["accuracy"] is not None and code["float_accuracy"] - code["accuracy"] > TOLD_DROP:
         lost = 100 * (code["float_accuracy"] - code["accuracy"])
