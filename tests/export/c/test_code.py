@@ -15,7 +15,7 @@ from dacnn_search.export.best import write_best
 from dacnn_search.export.c import code
 from dacnn_search.export.c.options import CodeOptions, describe_code
 from dacnn_search.export.exporter import export_folder, export_run
-from dacnn_search.export.folder import read_metrics
+from dacnn_search.export.folder import read_folder, read_metrics, write_folder
 from dacnn_search.export.formats import Formats
 from dacnn_search.network.architecture import Section
 
@@ -160,7 +160,12 @@ def test_a_folder_whose_data_are_gone_can_not_become_integers(run_copy, tmp_path
         export_folder(folder, tmp_path / "out", C)
 
 
-def test_a_loss_of_more_than_a_point_is_told():
+def test_a_loss_of_more_than_a_point_is_told(run_copy):
+    (folder,) = export_run(run_copy, None, C, top=1)
+    config, weights, metrics = read_folder(folder)
+    metrics["c"] |= {"accuracy": 0.5, "float_accuracy": 0.515}
+    write_folder(folder, config, weights, metrics, folder.name)
+    assert "8 bits cost 1.5 points of accuracy. What helps: " in (folder / "README.md").read_text()
     measured = {"name": "network", "flash": 3000, "ram": 500, "accuracy": 0.95, "float_accuracy": 0.965, "targets": {}}
     told = "\n".join(describe_code({**measured, "compared": 359}))
     assert "8 bits cost 1.5 points of accuracy" in told
