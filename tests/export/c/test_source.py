@@ -57,7 +57,7 @@ def test_code_computes_what_the_reference_computes(architecture, channels, heigh
 
 @pytest.mark.slow
 @needs_compiler
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(NETWORKS, st.sampled_from([1, 3]), st.integers(4, 12), st.integers(4, 12))
 def test_code_computes_what_the_reference_computes_on_1000_images(architecture, channels, height, width):
     check_code(architecture, (channels, height, width), random_images(1000, (channels, height, width)))
