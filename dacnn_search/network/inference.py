@@ -15,9 +15,10 @@ Each block finds its input at the start of the arena and leaves its output there
   block's last layer.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dacnn_search.network.architecture import Architecture, Block, Shortcut
 
@@ -27,8 +28,7 @@ CODE_BYTES = 1500
 ENTRY_BYTES = {True: 32, False: 44}
 
 
-@dataclass(frozen=True)
-class Convolution:
+class Convolution(NamedTuple):
     """One convolution with all that happens to a pixel before it is written: norm, shortcut, ReLU.
 
     `source`, `target`, `shortcut_at` and `scratch` are offsets in the arena, in bytes.
@@ -85,7 +85,7 @@ class InferencePlan:
     channels: int  # of the images
     classes: int
 
-    @property
+    @functools.cached_property
     def arena(self) -> int:
         """Bytes of RAM: of the only memory of the C code beside its stack and the caller's pixels and scores."""
         last = self.convolutions[-1]
