@@ -15,7 +15,7 @@ HEAVY = {
         "training.device_data",
     ),
     *("training.trainer", "training.weights", "export.classifier", "export.formats"),
-    *("export.exporter", "export.parity", "export.c.quantization", "export.c.source"),
+    *("export.exporter", "export.parity", "export.c.code", "export.c.quantization", "export.c.source"),
     *("search.report", "search.tune", "search.search"),
     *("search.retrain", "search.driver", "search.trial", "search.tracking"),
     *("search.sampler.surrogate", "search.sampler.domain", "search.sampler.proposals"),

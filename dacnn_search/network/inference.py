@@ -4,13 +4,14 @@ The C code of `export.c` follows this plan, so flash and RAM are known before a 
 byte each, a shared kernel once. Each use of it has a multiplier and an offset of its own for every channel, two bytes
 each, which hold its batch norm. Activations take one byte.
 
-Each block finds its input at the start of the arena and leaves its output there:
+Each block finds its input at the start of the arena and leaves its output there. Each convolution gathers the pixels
+under its kernel in scratch, for one pixel after the other:
 
-- A convolution outside of shortcuts works in place: it writes a row over its input after it has copied that row to
-  scratch, which holds this row and the one above. If it has more output than input channels, its input first moves to
-  the end of the place that its output needs, so that no row is overwritten before it is used.
+- A convolution outside of shortcuts works in place: it writes a pixel over its input after it has copied that pixel to
+  scratch, which holds the last row. If it has more output than input channels, its input first moves to the end of the
+  place that its output needs, so that no pixel is overwritten before it is used.
 - An identity shortcut around two layers leaves the block's input where it is. The first layer writes beside it, the
-  second back over it, while it adds it pixel by pixel. A single layer works in place and adds the row in scratch.
+  second back over it, while it adds it pixel by pixel. A single layer works in place and adds the pixel in scratch.
 - A projected shortcut moves the block's input behind the place of its output, and is computed pixel by pixel with the
   block's last layer.
 """
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 from dacnn_search.network.architecture import Architecture, Block, Shortcut
 
 # Bytes of the generated code on a Cortex-M4 beside its constants, by GCC 12.2 with -O2.
-CODE_BYTES = 1500
+CODE_BYTES = 1550
 # Bytes of an entry in the C code's table of convolutions, by whether two bytes hold all offsets.
 ENTRY_BYTES = {True: 32, False: 44}
 
@@ -36,7 +37,7 @@ class Convolution(NamedTuple):
 
     kernel: str  # the names of its tensors, as in `network.cost.tensor_shapes`
     norm: str
-    block: int  # its number; -1 for the stem
+    block: int  # its number; -1 for the stem, which reads the image
     side: int  # of the kernel: 3 or 1
     height: int  # of its output
     width: int
@@ -55,14 +56,19 @@ class Convolution(NamedTuple):
     projection_norm: str = ""
 
     @property
+    def reads_image(self) -> bool:
+        return self.block == -1
+
+    @property
     def pixels(self) -> int:
         """Pixels of its output, and of its input after pooling."""
         return self.height * self.width
 
     @property
     def scratch_bytes(self) -> int:
-        rows = min(1 + self.side // 2, self.height)
-        return rows * self.width * self.in_channels if self.in_place else 0
+        """The pixels under the kernel, and the last row of an input that it writes over."""
+        row = self.width if self.in_place and self.side > 1 else 0
+        return (self.side**2 + row) * self.in_channels
 
     @property
     def arena_end(self) -> int:
@@ -116,7 +122,9 @@ def plan_inference(architecture: Architecture, input_shape: tuple[int, int, int]
     architecture.check_image_size(*input_shape[1:])
     channels, height, width = input_shape
     first = architecture.sections[0].width
-    convolutions = [Convolution("kernels.stem", "stem_norm", -1, 3, height, width, channels, first)]
+    convolutions = [
+        Convolution("kernels.stem", "stem_norm", -1, 3, height, width, channels, first, scratch=height * width * first)
+    ]
     for number, block in enumerate(architecture.blocks):
         size = height >> block.section, width >> block.section
         convolutions += _convolutions_of(block, number, *size)
@@ -140,13 +148,16 @@ def _convolutions_of(block: Block, number: int, height: int, width: int) -> Iter
     ending: dict[str, Any] = {"shortcut": block.shortcut}
     if block.shortcut == "projection":  # the width changes, so there are two layers
         free = after + before
-        places: list[dict[str, Any]] = [{"source": after, "move": True}, {"in_place": True, "scratch": free}]
+        places: list[dict[str, Any]] = [
+            {"source": after, "move": True, "scratch": free},
+            {"in_place": True, "scratch": free},
+        ]
         ending |= {"shortcut_at": after, "shortcut_channels": in_channels}
         ending["projection"] = f"{name}.projection.convolution.weight"
         ending["projection_norm"] = f"{name}.projection.norm"
     elif block.shortcut == "identity" and len(block.layers) == 2:
         free = 2 * after
-        places = [{"target": after}, {"source": after}]
+        places = [{"target": after, "scratch": free}, {"source": after, "scratch": free}]
     else:
         free = max(before, after)
         grown = max(after - before, 0)

@@ -34,34 +34,45 @@ def run_in_qemu(folder: Path, target: str, images: np.ndarray) -> tuple[np.ndarr
     Instructions are those of the classification alone, to the nearest 50 for each image. Raises what `run_on_host`
     raises, and InputError for an unknown target.
     """
-    _check_target(target)
+    check_target(target)
     printed = _make(folder, QEMU_TOOLS, "qemu", images, f"CORE={target}")
     *_, instructions = printed.rsplit("instructions per image: ", 1)
     return *_read_scores(printed, images), int(instructions)
 
 
-def measure_size(folder: Path, target: str) -> tuple[int, int]:
-    """Return bytes of flash and of RAM that the C code in a folder takes on a core, without the example program.
+def measure_size(folder: Path, target: str) -> dict[str, int]:
+    """Return the bytes of `flash` and `ram` that the C code in a folder takes on a core, without the example program.
 
     What it needs of the C library is not in them: copying memory and, on a Cortex-M0+, arithmetic with 64 bits. Raises
     what `run_in_qemu` raises.
     """
-    _check_target(target)
+    check_target(target)
     printed = _make(folder, SIZE_TOOLS, "size", np.zeros(0, np.uint8), f"CORE={target}")
     text, data, bss = map(int, printed.splitlines()[-1].split()[:3])
-    return text + data, data + bss
+    return {"flash": text + data, "ram": data + bss}
 
 
-def _check_target(target: str) -> None:
+def check_target(target: str) -> None:
+    """Raise InputError for an unknown target, or if the tools for it are missing."""
     if target not in TARGETS:
         raise InputError(f"a target of the C code is one of {', '.join(TARGETS)}, but is {target!r}")
+    _check_tools(SIZE_TOOLS)
+
+
+def compiles_here() -> bool:
+    """Return True if there is what `run_on_host` needs."""
+    return all(shutil.which(tool) for tool in HOST_TOOLS)
+
+
+def _check_tools(tools: dict[str, str]) -> None:
+    for tool, packages in tools.items():
+        if shutil.which(tool) is None:
+            raise InputError(f"{tool} must be installed (in Debian: apt install {packages})")
 
 
 def _make(folder: Path, tools: dict[str, str], goal: str, images: np.ndarray, *settings: str) -> str:
     """Return what a goal of the Makefile prints, made in a copy of the folder, where images.bin holds the images."""
-    for tool, packages in tools.items():
-        if shutil.which(tool) is None:
-            raise InputError(f"{tool} must be installed (in Debian: apt install {packages})")
+    _check_tools(tools)
     with tempfile.TemporaryDirectory(prefix="dacnn-c-") as name:
         for file in (folder / "Makefile", *folder.glob("*.[ch]")):
             shutil.copy(file, name)

@@ -12,9 +12,9 @@ batch norm stays beside a kernel that others may share, where they fold it into 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -24,11 +24,12 @@ from dacnn_search.network.inference import Convolution, InferencePlan, plan_infe
 
 MOST_CALIBRATION = 512  # images
 BATCH = 128
-MOST_VALUES = 200_000  # of a convolution's output that its step is chosen by
-# Shares of the largest output that may become the largest representable one; the squared error decides.
-CLIPS = np.arange(1.0, 0.45, -0.05)
+MOST_VALUES = 2**23  # of a convolution's outputs for them, which limits the memory that they take
 AVERAGE_STEPS = 16  # averages before the classifier are finer than activations by this factor
-MOST_SHIFT = 40
+MOST_SHIFT, MOST_OFFSET_SHIFT = 40, 30
+NOTHING = np.zeros(0)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,18 @@ class Scaling:
     shortcut: int  # multiplier of an identity shortcut
     shift: int
     offset_shift: int
+
+    def outputs(self, sums: np.ndarray, shortcut: np.ndarray, projected: np.ndarray) -> np.ndarray:
+        """Return activations (N, H, W, channels) from the sums of a convolution, and of a projection if there is one.
+
+        `shortcut` are the activations that an identity shortcut adds.
+        """
+        values = self.apply(sums)
+        if self.shortcut:
+            values += shortcut.astype(np.int64) * self.shortcut
+        if len(self.projection):
+            values += projected.astype(np.int64) * self.projection
+        return self.round(values, 0, 255)
 
     def apply(self, sums: np.ndarray) -> np.ndarray:
         """Return 2^shift times the outputs (..., channels) int64 that sums of the same shape lead to."""
@@ -59,7 +72,7 @@ class IntegerNetwork:
     plan: InferencePlan
     kernels: dict[str, np.ndarray]  # int8 (out_channels, side, side, in_channels), by the names of the plan
     scalings: tuple[Scaling, ...]  # of each convolution
-    zero_points: np.ndarray  # (channels,) uint8: the pixels that stand for zero
+    zero_points: np.ndarray  # (channels,) uint8: the pixels that stand for zero, which surround an image
     classifier: np.ndarray  # (classes, channels) int8
     classifier_scaling: Scaling
     score_step: float  # of the scores: a logit is about this times the score
@@ -77,32 +90,23 @@ class IntegerNetwork:
         scalings = dict(zip(self.plan.convolutions, self.scalings, strict=True))
 
         def convolve(c: Convolution, x: np.ndarray, entered: np.ndarray) -> np.ndarray:
-            scaling = scalings[c]
-            values = scaling.apply(_correlate(x, self.kernels[c.kernel]))
-            if c.shortcut == "identity":
-                values += entered.astype(np.int64) * scaling.shortcut
-            elif c.shortcut == "projection":
-                values += _correlate(entered, self.kernels[c.projection]).astype(np.int64) * scaling.projection
-            return scaling.round(values, 0, 255)
+            projected = _correlate(entered, self.kernels[c.projection]) if c.projection else NOTHING
+            padding = self.zero_points if c.reads_image else 0
+            return scalings[c].outputs(_correlate(x, self.kernels[c.kernel], padding), entered, projected)
 
-        pixels = images.astype(np.int64) - self.zero_points
-        sums = _run(self.plan, pixels, convolve).sum(axis=(1, 2))
-        count = self.plan.convolutions[-1].pixels
-        averages = (AVERAGE_STEPS * sums + count // 2) // count
-        return self.classifier_scaling.apply(averages @ self.classifier.T.astype(np.int64))
+        last = _run(self.plan, images.astype(np.int64), convolve, _pool)
+        return self.classifier_scaling.apply(_averages(last) @ self.classifier.T.astype(np.int64))
 
 
-def _run(
-    plan: InferencePlan, pixels: np.ndarray, convolve: Callable[[Convolution, np.ndarray, np.ndarray], np.ndarray]
-) -> np.ndarray:
-    """Return the last activations (N, H, W, C) of images (N, H, W, C).
+def _run(plan: InferencePlan, pixels: T, convolve: Callable[[Convolution, T, T], T], pool: Callable[[T], T]) -> T:
+    """Return the last activations of images.
 
     `convolve` computes a convolution from its input and the input of its block, where a shortcut begins.
     """
     x, entered, block = pixels, pixels, -1
     for convolution in plan.convolutions:
         if convolution.pool:
-            x = _pool(x)
+            x = pool(x)
         if convolution.block != block:
             entered, block = x, convolution.block
         x = convolve(convolution, x, entered)
@@ -115,16 +119,18 @@ def _pool(x: np.ndarray) -> np.ndarray:
     return even.reshape(images, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
 
 
-def _correlate(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Return the sums (N, H, W, out) of a kernel (out, side, side, in) over x (N, H, W, in), zero around the image.
+def _correlate(x: np.ndarray, kernel: np.ndarray, padding: np.ndarray | int = 0) -> np.ndarray:
+    """Return the sums (N, H, W, out) of a kernel (out, side, side, in) over x (N, H, W, in), with `padding` around it.
 
     Integers are multiplied as floats, which libraries do fast, of a size that holds every sum exactly.
     """
     out, side, _, channels = kernel.shape
     exact = x.dtype.kind == "i" and side**2 * channels * 255 * 127 >= 2**24
     kind = np.float64 if exact else np.float32
-    radius, (height, width) = side // 2, x.shape[1:3]
-    padded = np.pad(x.astype(kind), ((0, 0), (radius, radius), (radius, radius), (0, 0)))
+    radius, (images, height, width, _) = side // 2, x.shape
+    padded = np.empty((images, height + 2 * radius, width + 2 * radius, channels), kind)
+    padded[:] = padding
+    padded[:, radius : radius + height, radius : radius + width] = x
     sums = np.zeros((*x.shape[:3], out), kind)
     for dy in range(side):
         for dx in range(side):
@@ -139,78 +145,91 @@ def quantize(model: Classifier, images: np.ndarray) -> IntegerNetwork:
     integers of the C code.
     """
     if not model.architecture.batch_norm:
-        raise InputError("C code needs a network with batch norm, but this one has none")
+        raise InputError(f"C code needs a network with batch norm, but this one is: {model.architecture}")
     if not len(images):
         raise InputError("C code needs at least 1 validation image to calibrate with, but there are 0")
-    weights = {name: tensor.numpy().astype(np.float64) for name, tensor in model.weights.items()}
     plan = plan_inference(model.architecture, model.input.shape, len(model.classes))
-    mean, std = 255 * np.array(model.input.mean), 255 * np.array(model.input.std)
-    floats = {name: w.transpose(0, 2, 3, 1) for name, w in weights.items() if w.ndim == 4}
-    floats["kernels.stem"] = floats["kernels.stem"] / std  # so that it takes pixels less their mean
-    zero_points = np.clip(np.rint(mean), 0, 255)
-    steps, averages = _calibrate(plan, weights, floats, images - mean)
-    kernels, kernel_steps = {}, {}
-    for name, kernel in floats.items():
-        kernels[name], kernel_steps[name] = _to_int8(kernel)
-    classifier, classifier_steps = _to_int8(weights["classifier.weight"])
     _check_sizes(plan)
-
-    scalings, block = [], -1
-    step = entered = 1.0  # of the pixels
-    for c, out in zip(plan.convolutions, steps, strict=True):
-        if c.block != block:
-            entered, block = step, c.block
-        scale, shift = weights[f"{c.norm}.weight"], weights[f"{c.norm}.bias"]
-        if c.block == -1:  # zero points are whole numbers, means are not
-            shift = shift - scale * (floats[c.kernel].sum(axis=(1, 2)) @ (mean - zero_points))
-        projection = np.zeros(0)
-        if c.shortcut == "projection":
-            projection = weights[f"{c.projection_norm}.weight"] * kernel_steps[c.projection] * entered / out
-            shift = shift + weights[f"{c.projection_norm}.bias"]
-        identity = entered / out if c.shortcut == "identity" else 0.0
-        scalings.append(_scaling(scale * kernel_steps[c.kernel] * step / out, shift / out, projection, identity))
-        step = out
-    logits = averages @ weights["classifier.weight"].T + weights["classifier.bias"]
-    score_step = float(np.abs(logits).max()) / 127 or 1.0
-    of_average = classifier_steps * step / AVERAGE_STEPS / score_step
-    scaling = _scaling(of_average, weights["classifier.bias"] / score_step, np.zeros(0), 0.0)
-    return IntegerNetwork(plan, kernels, tuple(scalings), zero_points.astype(np.uint8), classifier, scaling, score_step)
+    largest = max(c.pixels * c.out_channels for c in plan.convolutions)
+    most = max(1, min(MOST_CALIBRATION, MOST_VALUES // largest))
+    return _Quantizer(plan, model).quantize(images[:: math.ceil(len(images) / most)])
 
 
-def _calibrate(
-    plan: InferencePlan, weights: Mapping[str, np.ndarray], kernels: Mapping[str, np.ndarray], pixels: np.ndarray
-) -> tuple[list[float], np.ndarray]:
-    """Return the step of each convolution's output, and the averages (N, channels) before the classifier.
+@dataclass(frozen=True)
+class _Activations:
+    """The same activations in floats and in integers, (N, H, W, C); an integer stands for `step` times itself."""
 
-    They are those of the network in floats on pixels (N, H, W, C) less their mean.
+    real: np.ndarray
+    whole: np.ndarray
+    step: float
+
+    def pooled(self) -> "_Activations":
+        return _Activations(_pool(self.real), _pool(self.whole), self.step)
+
+
+class _Quantizer:
+    """Run a network in floats and in integers side by side, and choose the integers on the way.
+
+    What the integers of a channel are off by, on average over the images, its offset makes up for: the bias correction
+    of Nagel et al. (https://arxiv.org/abs/1906.04721), section 4.2, with measured means.
     """
-    outputs: list[list[np.ndarray]] = [[] for _ in plan.convolutions]
-    averages = []
-    share = max(1, math.ceil(len(pixels) / BATCH))
-    for start in range(0, len(pixels), BATCH):
-        places = iter(outputs)
 
-        def convolve(c: Convolution, x: np.ndarray, entered: np.ndarray, places: Any = places) -> np.ndarray:
-            y = _correlate(x, kernels[c.kernel]) * weights[f"{c.norm}.weight"] + weights[f"{c.norm}.bias"]
-            if c.shortcut == "identity":
-                y += entered
-            elif c.shortcut == "projection":
-                norm = weights[f"{c.projection_norm}.weight"], weights[f"{c.projection_norm}.bias"]
-                y += _correlate(entered, kernels[c.projection]) * norm[0] + norm[1]
-            y = np.maximum(y, 0)
-            next(places).append(y.reshape(-1)[:: max(1, y.size * share // MOST_VALUES)])
-            return y
+    def __init__(self, plan: InferencePlan, model: Classifier) -> None:
+        self._plan = plan
+        self._weights = {name: tensor.numpy().astype(np.float64) for name, tensor in model.weights.items()}
+        self._mean, std = (255 * np.array(values) for values in (model.input.mean, model.input.std))
+        self._kernels = {name: w.transpose(0, 2, 3, 1) for name, w in self._weights.items() if w.ndim == 4}
+        self._kernels["kernels.stem"] = self._kernels["kernels.stem"] / std  # so that it takes pixels less their mean
+        self._int8 = {name: _to_int8(kernel) for name, kernel in self._kernels.items()}
+        self._zero_points = np.clip(np.rint(self._mean), 0, 255).astype(np.uint8)
+        self._scalings: list[Scaling] = []
 
-        averages.append(_run(plan, pixels[start : start + BATCH], convolve).mean(axis=(1, 2)))
-    return [_step(np.concatenate(values)) for values in outputs], np.concatenate(averages)
+    def quantize(self, images: np.ndarray) -> IntegerNetwork:
+        pixels = _Activations(images - self._mean, images.astype(np.int64), 1.0)
+        last = _run(self._plan, pixels, self._convolve, _Activations.pooled)
+        weights, bias = self._weights["classifier.weight"], self._weights["classifier.bias"]
+        classifier, steps = _to_int8(weights)
+        steps *= last.step / AVERAGE_STEPS
+        logits = last.real.mean(axis=(1, 2)) @ weights.T + bias
+        unbiased = (_averages(last.whole) @ classifier.T * steps).mean(axis=0)
+        score_step = float(np.abs(logits).max()) / 127 or 1.0
+        scaling = _scaling(steps / score_step, (logits.mean(axis=0) - unbiased) / score_step)
+        kernels = {name: kernel for name, (kernel, _) in self._int8.items()}
+        return IntegerNetwork(
+            self._plan, kernels, tuple(self._scalings), self._zero_points, classifier, scaling, score_step
+        )
+
+    def _convolve(self, c: Convolution, x: _Activations, entered: _Activations) -> _Activations:
+        scale, shift = self._weights[f"{c.norm}.weight"], self._weights[f"{c.norm}.bias"]
+        kernel, steps = self._int8[c.kernel]
+        real = _correlate(x.real, self._kernels[c.kernel]) * scale + shift
+        multipliers = scale * steps * x.step
+        sums = _correlate(x.whole, kernel, self._zero_points if c.reads_image else 0)
+        whole = sums * multipliers
+        identity, projection, projected = 0.0, NOTHING, NOTHING
+        if c.shortcut == "identity":
+            identity = entered.step
+            real += entered.real
+            whole += entered.whole * identity
+        elif c.shortcut == "projection":
+            scale, shift = self._weights[f"{c.projection_norm}.weight"], self._weights[f"{c.projection_norm}.bias"]
+            kernel, steps = self._int8[c.projection]
+            real += _correlate(entered.real, self._kernels[c.projection]) * scale + shift
+            projection = scale * steps * entered.step
+            projected = _correlate(entered.whole, kernel)
+            whole += projected * projection
+        offsets = (real - whole).mean(axis=(0, 1, 2))
+        real = np.maximum(real, 0)
+        step = float(real.max()) / 255 or 1.0
+        scaling = _scaling(multipliers / step, offsets / step, projection / step, identity / step)
+        self._scalings.append(scaling)
+        return _Activations(real, scaling.outputs(sums, entered.whole, projected), step)
 
 
-def _step(values: np.ndarray) -> float:
-    """Return the step of 8-bit activations that approximates values of at least 0 with the least squared error."""
-    largest = float(values.max()) or 1.0
-    steps = [clip * largest / 255 for clip in CLIPS]
-    errors = [float(np.square(np.clip(np.rint(values / step), 0, 255) * step - values).sum()) for step in steps]
-    return steps[int(np.argmin(errors))]
+def _averages(whole: np.ndarray) -> np.ndarray:
+    """Return the averages (N, C) of integer activations (N, H, W, C) in sixteenths of their step."""
+    count = whole.shape[1] * whole.shape[2]
+    return (AVERAGE_STEPS * whole.sum(axis=(1, 2)) + count // 2) // count
 
 
 def _to_int8(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -220,11 +239,14 @@ def _to_int8(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(kernel / steps.reshape(-1, *[1] * (kernel.ndim - 1))).astype(np.int8), steps
 
 
-def _scaling(multipliers: np.ndarray, offsets: np.ndarray, projection: np.ndarray, identity: float) -> Scaling:
+def _scaling(
+    multipliers: np.ndarray, offsets: np.ndarray, projection: np.ndarray = NOTHING, identity: float = 0.0
+) -> Scaling:
     """Return real multipliers and offsets as integers, with as many bits as these hold."""
     largest = float(max(np.abs(multipliers).max(), np.abs(projection).max(initial=0)))
-    shift = min(_most_shift(largest, 2**15 - 1), _most_shift(identity, 2**31 - 1))
-    offset_shift = max(0, shift - _most_shift(float(np.abs(offsets).max()), 2**15 - 1))
+    of_offsets = _most_shift(float(np.abs(offsets).max()), 2**15 - 1)
+    shift = min(_most_shift(largest, 2**15 - 1), _most_shift(identity, 2**31 - 1), of_offsets + MOST_OFFSET_SHIFT)
+    offset_shift = max(0, shift - of_offsets)
     return Scaling(
         _to_int16(multipliers * 2.0**shift),
         _to_int16(offsets * 2.0 ** (shift - offset_shift)),

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from dacnn_search.common.errors import InputError
 from dacnn_search.common.files import write_atomic
 from dacnn_search.common.machine import package_versions
 from dacnn_search.export.c.quantization import IntegerNetwork, Scaling
@@ -18,13 +17,11 @@ TEMPLATES = Path(__file__).parent
 LINE = 116  # characters of a row of numbers
 
 
-def write_source(folder: Path, network: IntegerNetwork, name: str, facts: Mapping[str, Any]) -> None:
-    """Write the C files of a network to a folder. `name` begins the names of its function and macros.
+def write_source(folder: Path, network: IntegerNetwork, name: str, facts: Mapping[str, Any]) -> list[str]:
+    """Write the C files of a network to a folder and return their names. `name` begins its function and macros.
 
     `facts` are `title`, `network` (in words), `told` (its accuracy, in words) and `classes` (their names).
     """
-    if not re.fullmatch("[a-z][a-z0-9_]*", name):
-        raise InputError(f"a name in C has lower-case letters, digits and underscores, but is {name!r}")
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # here, since few commands write C
 
     environment = Environment(
@@ -43,15 +40,12 @@ def write_source(folder: Path, network: IntegerNetwork, name: str, facts: Mappin
         "version": package_versions()["dacnn-search"],
     }
     folder.mkdir(exist_ok=True)
-    for template, file in (
-        ("network.h.jinja", f"{name}.h"),
-        ("network.c.jinja", f"{name}.c"),
-        ("weights.h.jinja", "weights.h"),
-        ("main.c.jinja", "main.c"),
-        ("Makefile.jinja", "Makefile"),
-        ("README.md.jinja", "README.md"),
-    ):
-        write_atomic(folder / file, environment.get_template(template).render(values))
+    files = []
+    for template in sorted(TEMPLATES.glob("*.jinja")):
+        file = template.stem.replace("network", name)
+        write_atomic(folder / file, environment.get_template(template.name).render(values))
+        files.append(file)
+    return files
 
 
 def _values(network: IntegerNetwork) -> dict[str, Any]:
@@ -124,7 +118,7 @@ def _comment(text: str) -> str:
 
 def _quoted(text: str) -> str:
     """Return a text as a C string, in UTF-8."""
-    plain = re.compile(rb"[A-Za-z0-9 _.,:;+()\[\]<>=-]")
+    plain = re.compile(rb"[A-Za-z0-9 _.,:;+()\[\]<>=/'&!-]")
     return '"' + "".join(chr(b) if plain.match(bytes([b])) else f"\\{b:03o}" for b in text.encode()) + '"'
 
 
