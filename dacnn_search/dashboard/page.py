@@ -13,7 +13,7 @@ from urllib.parse import quote
 from dacnn_search.common.errors import InputError, RunDirectoryError
 from dacnn_search.common.files import write_atomic
 from dacnn_search.dashboard.comparison import comparison_payload
-from dacnn_search.dashboard.figure import SIZE_WORDS, front_figure, rasterised, thumbnail_frame
+from dacnn_search.dashboard.figure import front_figure, rasterised, thumbnail_frame
 from dacnn_search.dashboard.payload import run_payload, shown_data
 from dacnn_search.dashboard.template import render
 from dacnn_search.storage.run_directory import RunDirectory
@@ -95,6 +95,5 @@ def _index_row(folder: Path, change_times: tuple[int, ...]) -> dict[str, Any]:
         "started": str(run.environment.get("started") or ""),
         "front": front,
         "objective": run.objective,
-        "size_words": SIZE_WORDS[run.objective],
         "frame": thumbnail_frame(front, run.objective) if front else None,
     }

@@ -363,7 +363,7 @@ def test_searches_for_flash_are_drawn_and_compared_by_flash(tmp_path: Path) -> N
     assert ">bytes of flash<" in figure
     assert figure.count("l5 5l-5 5") == len(runs[0].front)
     index = write_index(tmp_path).read_text()
-    assert index.count(' bytes of flash"') == 2
+    assert index.count('B of flash"') == 2
     assert index.count(' parameters"') == 1
 
 
