@@ -57,10 +57,47 @@ def test_code_computes_what_the_reference_computes(architecture, channels, heigh
 
 @pytest.mark.slow
 @needs_compiler
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(NETWORKS, st.sampled_from([1, 3]), st.integers(4, 12), st.integers(4, 12))
 def test_code_computes_what_the_reference_computes_on_1000_images(architecture, channels, height, width):
     check_code(architecture, (channels, height, width), random_images(1000, (channels, height, width)))
+
+
+SIZES = """
+#include "network.c"
+#include <stdio.h>
+
+int main(void)
+{
+    printf("%zu %zu", sizeof weights + sizeof scales + sizeof convolutions + sizeof zero_points, sizeof arena);
+    return 0;
+}
+"""
+
+
+@settings(max_examples=15)
+@given(NETWORKS, st.sampled_from([1, 3]), st.integers(4, 12), st.integers(4, 12))
+def test_code_declares_exactly_what_the_plan_says(architecture, channels, height, width):
+    plan = integer_network(architecture, (channels, height, width)).plan
+    assert declared_sizes(architecture, (channels, height, width)) == (plan.weight_bytes + plan.table_bytes, plan.arena)
+
+
+def test_code_with_long_offsets_declares_what_the_plan_says():
+    wide = Architecture((Section(2, 70), Section(1, 4)), "none", residual=True)
+    plan = integer_network(wide, (1, 30, 30)).plan
+    assert not plan.short_offsets
+    assert declared_sizes(wide, (1, 30, 30)) == (plan.weight_bytes + plan.table_bytes, plan.arena)
+
+
+def declared_sizes(architecture, shape):
+    """Return the bytes of constants and of the arena, by the compiler's `sizeof`."""
+    with tempfile.TemporaryDirectory() as folder:
+        code = write_c(Path(folder), integer_network(architecture, shape))
+        (code / "sizes.c").write_text(SIZES)
+        program = build_program(code, ("gcc", "-std=c99", "-Wno-unused-const-variable", "-O0"), "sizes.c")
+        printed = subprocess.run([program], capture_output=True, check=True).stdout
+    constants, arena = map(int, printed.split())
+    return constants, arena
 
 
 def build_program(folder, compiler, *sources):
