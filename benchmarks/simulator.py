@@ -145,5 +145,4 @@ def best_hypervolume(table: Table, scale: Scale) -> float:
 
 def scale_of(space: SearchSpace) -> Scale:
     """Return the scale of a run directory of that space."""
-    least, most = space.extremes()
-    return Scale(least.parameters, most.parameters, 1 / space.num_classes)
+    return Scale(*space.extremes(), 1 / space.num_classes)

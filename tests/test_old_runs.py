@@ -48,6 +48,8 @@ def test_its_trials_front_and_networks_are_read(folder):
     (network,) = run.best(max_parameters=4_000)
     assert (network.parameters, network.trial) == (3858, 1)
     assert network.accuracy == pytest.approx(0.99164, abs=1e-5)
+    assert run.best(max_flash=network.flash, max_ram=network.ram) == [network]
+    assert run.best(max_flash=network.flash - 1) == run.best(max_ram=network.ram - 1) == []
 
 
 def test_its_network_scores_the_test_images_as_it_did(folder):

@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dacnn_search.common.files import read_json
 from dacnn_search.common.privacy import mask_command, mask_secrets, relative_path
 from dacnn_search.dashboard.importance import importance
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.network.cost import count_parameters, tensor_shapes
+from dacnn_search.network.cost import count_parameters, estimate_cost, tensor_shapes
 from dacnn_search.storage.front import Record, hypervolumes
 from dacnn_search.storage.run_directory import RunDirectory
 from dacnn_search.storage.trained import judge
@@ -33,7 +34,8 @@ PART_OF = {
     "norm": "batch norm",
     "classifier": "classifier",
 }
-NETWORK = ("network", "config", "drawing", "unshared", "parts")
+NETWORK = ("network", "config", "drawing", "unshared", "parts", "flash", "ram")
+INT8 = ("accuracy", "float_accuracy", "part")  # of the C code of a network, in its metrics.json
 SETTINGS = ("sampler", "stopping", "seed", "epochs", "recipe")
 ORIGIN = ("description", "started", "machine", "versions", "git_commit")
 MOST_CURVE_POINTS = 240_000  # of all trials together, about 1.2 MB
@@ -74,6 +76,7 @@ def _facts_of(run: RunDirectory) -> dict[str, Any]:
     space = run.environment.get("space") or {}
     return facts | {
         "name": run.name,
+        "objective": run.environment.get("objective", "parameters"),  # what the search traded for accuracy
         "folder": os.path.relpath(run.folder.resolve()),  # from where the page's commands are run
         "command": _shown_command(run.environment.get("command") or []),
         "data": shown_data(run.data),
@@ -91,8 +94,8 @@ def _shown_command(command: Sequence[str]) -> str:
 
 def _columns(run: RunDirectory) -> dict[str, list[Any]]:
     records = run.records
-    channels, classes = run.data.get("input_shape", [1])[0], run.data.get("num_classes", 10)
-    networks = [_describe(Architecture.from_dict(r["architecture"]), channels, classes) for r in records]
+    images, classes = tuple(run.data.get("input_shape", [1])), run.data.get("num_classes", 10)
+    networks = [_describe(Architecture.from_dict(r["architecture"]), images, classes) for r in records]
     plain = ("trial", "parameters", "macs", "epochs", "reason", "duplicates", "fingerprint")
     columns: dict[str, list[Any]] = {name: [r.get(name) for r in records] for name in plain}
     for name in ("seconds", "finished", "accuracy"):
@@ -103,11 +106,13 @@ def _columns(run: RunDirectory) -> dict[str, list[Any]]:
 
 
 @functools.lru_cache(maxsize=20_000)
-def _describe(architecture: Architecture, channels: int, classes: int) -> dict[str, Any]:
+def _describe(architecture: Architecture, images: tuple[int, ...], classes: int) -> dict[str, Any]:
     """Describe a network; cached, as a page is often rewritten during a search.
 
-    `unshared` are the parameters of the same network with free weights, `parts` the parameters of each part.
+    `unshared` are the parameters of the same network with free weights, `parts` the parameters of each part. `flash`
+    and `ram` are None if the run does not know the size of its images, so that `images` has their channels alone.
     """
+    channels, *size = images
     free = dataclasses.replace(architecture, sharing="none", anchors=1, residual=architecture.is_residual)
     parts = dict.fromkeys(PART_OF.values(), 0)
     for name, shape in tensor_shapes(architecture, channels, classes):
@@ -117,12 +122,15 @@ def _describe(architecture: Architecture, channels: int, classes: int) -> dict[s
         kernels = [(layer.kernel.partition("anchor")[2], layer.regulator) for layer in block.layers]
         layers = [[int(anchor) if anchor else None, regulated] for anchor, regulated in kernels]
         drawing[block.section].append([layers, block.shortcut])
+    cost = estimate_cost(architecture, (channels, size[0], size[1]), classes) if size else None
     return {
         "network": str(architecture),
         "config": dataclasses.astuple(architecture),
         "drawing": drawing,
         "unshared": count_parameters(free, channels, classes),
         "parts": list(parts.values()),
+        "flash": cost and cost.flash,
+        "ram": cost and cost.ram,
     }
 
 
@@ -150,11 +158,21 @@ def _retrained(run: RunDirectory, indices: Mapping[int, int]) -> list[dict[str, 
             "index": indices[network.trial],
             "folder": network.folder.relative_to(run.folder).as_posix(),
             "config": _shown_config(network.folder / "config.yaml"),
+            "int8": _int8(network.folder / "metrics.json"),
             "seeds": [{key: r[key] for key in ("seed", "epochs", "test_accuracy")} for r in network.records],
         }
         for network in run.networks
         if network.trial in indices  # else the ledger lost the trial: it is to be trained again
     ]
+
+
+def _int8(file: Path) -> dict[str, Any] | None:
+    """Return what an export measured of a network's C code, None if none was exported.
+
+    It was run on the images of `part`, and so was the network in float32.
+    """
+    measured = read_json(file).get("c") if file.is_file() else None
+    return measured and {key: measured.get(key) for key in INT8}
 
 
 def _shown_config(file: Path) -> str | None:

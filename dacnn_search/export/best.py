@@ -9,6 +9,7 @@ from dacnn_search.common.errors import DacnnSearchError, InputError
 from dacnn_search.common.files import lock, sweep
 from dacnn_search.data.dataset import ImageData, load
 from dacnn_search.export.folder import (
+    CODE,
     describe_trained,
     read_folder,
     read_metrics,
@@ -89,7 +90,7 @@ def _write_network(run: RunDirectory, network: TrainedNetwork, data: ImageData) 
     try:
         found_config, found_weights, found = read_folder(folder)
         same_weights = found_weights == weights
-        exports = {key: dict(found[key]) for key in ("files", "measured") if key in found and same_weights}
+        exports = {key: dict(found[key]) for key in ("files", "measured", CODE) if key in found and same_weights}
         current = found_config == config and found | json.loads(json.dumps(metrics)) == found
     except (InputError, OSError, ValueError, TypeError):  # missing or damaged
         same_weights, exports, current = False, {}, False

@@ -11,10 +11,14 @@ from safetensors.torch import save
 
 from dacnn_search.common.errors import DataError, RunDirectoryError
 from dacnn_search.common.machine import processor_name
+from dacnn_search.dashboard.page import write_dashboard
 from dacnn_search.data.dataset import ImageData, load
 from dacnn_search.export.best import write_best
+from dacnn_search.export.c.code import write_code
+from dacnn_search.export.c.options import CodeOptions
 from dacnn_search.export.classifier import Classifier, as_classifier, load_model
 from dacnn_search.export.folder import (
+    CODE,
     FORMATS,
     WEIGHTS,
     describe_network,
@@ -41,22 +45,28 @@ def export_run(run: RunDirectory, to: Path | None, formats: Formats, **limits: A
     if not chosen:
         raise RunDirectoryError(_explain_no_network(run, limits))
     data = load(run.space.settings.data)
+    if "c" in formats.names:
+        for network in chosen:
+            formats.code.check(network.architecture, data.input_shape, data.num_classes)
     write_best(run, data)
     folders = [network.folder for network in chosen]
-    return [_export(folder, to / folder.name if to else folder, formats, data) for folder in folders]
+    written = [_export(folder, to / folder.name if to else folder, formats, data) for folder in folders]
+    if to is None and (run.folder / "dashboard.html").exists():
+        write_dashboard(run.folder)  # which shows what was measured of C code
+    return written
 
 
 def export_folder(folder: Path, to: Path | None, formats: Formats) -> Path:
     """Export the network of one folder, such as `dacnn_search.train` writes, there or to a folder below `to`.
 
     Returns that folder. The files are checked on the data that `config.yaml` names or, with a warning, on random images
-    if the data are not there. Raises DataError if int8 is wanted without them, since real images set its ranges.
+    if the data are not there. Raises DataError if int8 or C code is wanted without them, as real images set its ranges.
     """
     source = read_config(folder).data
     try:
         data = None if source is None else load(source)
     except DataError as error:
-        if formats.int8:
+        if formats.calibrated:
             raise
         data = None
         warnings.warn(f"the files are checked on random images only, as {error}", stacklevel=2)
@@ -72,8 +82,9 @@ def export_network(
     formats: Sequence[str] = FORMATS,
     float16: bool = False,
     int8: bool = False,
+    c_name: str = "network",
 ) -> Path:
-    """Write any network to a folder: config, weights, ONNX, `torch.export`, metrics, model card. Returns the folder.
+    """Write any network to a folder: config, weights, metrics, model card, and other formats. Returns the folder.
 
     Args:
         model: The network.
@@ -82,11 +93,12 @@ def export_network(
             checked on. Without them a `Network` takes pixels as they are, classes are numbers and files are checked
             on random images.
         input_shape: (C, H, W) for a `Network` without data; by default 32x32 pixels or as many as its poolings need.
-        formats, float16, int8: See `Formats`.
+        formats, float16, int8: See `Formats`. C code ("c") and int8 need data.
+        c_name: What the names in C code begin with.
 
     Raises ExportError if a file does not do what the network does, InputError for a combination that can't be.
     """
-    chosen = Formats(tuple(formats), float16, int8)
+    chosen = Formats(tuple(formats), float16, int8, CodeOptions(c_name))
     classifier = as_classifier(model, data, input_shape)
     config, metrics = describe_network(classifier.architecture, classifier.input)
     with tempfile.TemporaryDirectory(prefix="dacnn-search-") as source:
@@ -98,6 +110,7 @@ def _export(source: Path, target: Path, formats: Formats, data: ImageData | None
     """Write the network of a folder to the folder `target`, with its files in other formats, each run and checked."""
     model = load_model(source)
     config, weights, metrics = read_folder(source)
+    metrics.pop(CODE, None)
     part, images, labels = choose_images(data, model)
     calibration = images[:0] if data is None else (data.validation if len(data.validation) else data.train).images
     reference = model.logits(images)
@@ -105,6 +118,11 @@ def _export(source: Path, target: Path, formats: Formats, data: ImageData | None
     metrics["files"] = files
     metrics["measured"] = {"part": part, "images": len(images), "processor": processor_name()}
     with rewrite_folder(target) as new:
+        if "c" in formats.names:
+            title = metrics["name"] or target.name
+            metrics[CODE] = write_code(
+                new / CODE, model, formats.code, title, calibration, part, images, labels, reference
+            )
         for path in write_files(new, model, formats, calibration):
             files[path.name] = measure_file(path, model, images, labels, reference)
         write_folder(new, config, weights, metrics, target.name)

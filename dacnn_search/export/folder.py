@@ -4,7 +4,7 @@ import json
 import shutil
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +25,9 @@ from dacnn_search.space.validation import read_settings
 from dacnn_search.storage.trained import deviation_of
 
 CONFIG, WEIGHTS, METRICS, CARD = "config.yaml", "weights.safetensors", "metrics.json", "README.md"
-FORMATS = ("safetensors", "onnx", "pt2")  # of an export
+FORMATS = ("safetensors", "onnx", "pt2")  # that an export writes by default
+ALL_FORMATS = (*FORMATS, "c")
+CODE = "c"  # the folder of C code
 EXPORTS = ("weights-float16.safetensors", "model.pt2", "model.onnx", "model-float16.onnx", "model-int8.onnx")
 FORMAT = 1
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
@@ -135,7 +137,7 @@ def rewrite_folder(folder: Path, *, keep_exports: bool = False) -> Iterator[Path
     It begins with what `folder` holds, so that a user's own files stay, but without exported files (unless they are to
     be kept). Raises InputError if `folder` holds anything but is not a network's.
     """
-    own = {CONFIG, WEIGHTS, METRICS, CARD, *EXPORTS}
+    own = {CONFIG, WEIGHTS, METRICS, CARD, CODE, *EXPORTS}
     if folder.exists():
         foreign = sorted({path.name for path in folder.iterdir()} - own) if folder.is_dir() else ["a file"]
         if foreign:
@@ -147,9 +149,21 @@ def rewrite_folder(folder: Path, *, keep_exports: bool = False) -> Iterator[Path
     with new_folder(folder, replace=True) as new:
         if folder.exists():
             shutil.copytree(folder, new, symlinks=True, dirs_exist_ok=True)
-        for name in () if keep_exports else EXPORTS:
-            (new / name).unlink(missing_ok=True)
+        if not keep_exports:
+            _remove_exports(new)
         yield new
+
+
+def _remove_exports(folder: Path) -> None:
+    """Remove all files that an export wrote, but none that a user added."""
+    try:
+        code = [Path(name).name for name in read_metrics(folder)[CODE]["files"]]
+    except (InputError, KeyError, TypeError):
+        code = []
+    for path in (*(folder / name for name in EXPORTS), *(folder / CODE / name for name in code)):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # there is none, or it holds a user's files
+        (folder / CODE).rmdir()
 
 
 def write_folder(folder: Path, config: str, weights: bytes, metrics: Mapping[str, Any], name: str) -> None:

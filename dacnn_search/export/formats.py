@@ -11,7 +11,7 @@ import logging
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,8 +22,9 @@ from safetensors.torch import save
 
 from dacnn_search.common.errors import ExportError, InputError
 from dacnn_search.common.files import write_atomic
+from dacnn_search.export.c.options import CodeOptions
 from dacnn_search.export.classifier import Classifier
-from dacnn_search.export.folder import FORMATS
+from dacnn_search.export.folder import ALL_FORMATS, FORMATS
 
 INPUT, OUTPUT, BATCH_NAME, CLASSES = "pixels", "logits", "batch", "classes"
 # Notes that tracing adds to each operation: source files, lines, module names.
@@ -37,15 +38,21 @@ SMALLEST_HALVED = 64
 class Formats:
     """The files that an export writes. Raises InputError for an unknown name, and for int8 without onnx."""
 
-    names: tuple[str, ...] = FORMATS  # some of these; the weights as safetensors are always written
+    names: tuple[str, ...] = FORMATS  # some of these and "c"; the weights as safetensors are always written
     float16: bool = False  # the weights, and the ONNX file if there is one, in half precision too
     int8: bool = False  # a quantised ONNX file too
+    code: CodeOptions = field(default_factory=CodeOptions)  # how C code is written
 
     def __post_init__(self) -> None:
-        if not self.names or not set(self.names) <= set(FORMATS):
-            raise InputError(f"formats must be some of {', '.join(FORMATS)}, but are {', '.join(self.names)!r}")
+        if not self.names or not set(self.names) <= set(ALL_FORMATS):
+            raise InputError(f"formats must be some of {', '.join(ALL_FORMATS)}, but are {', '.join(self.names)!r}")
         if self.int8 and "onnx" not in self.names:
             raise InputError(f"int8 needs the format onnx, but formats are {', '.join(self.names)}")
+
+    @property
+    def calibrated(self) -> bool:
+        """True if images are needed, which set the ranges of integers."""
+        return self.int8 or "c" in self.names
 
 
 def write_files(folder: Path, model: Classifier, formats: Formats, images: np.ndarray) -> Iterator[Path]:
@@ -59,7 +66,7 @@ def write_files(folder: Path, model: Classifier, formats: Formats, images: np.nd
         half = {k: torch.from_numpy(_half(k, tensor.numpy())) for k, tensor in model.weights.items()}
         write_atomic(path, save(half))
         yield path
-    if set(formats.names) == {"safetensors"}:
+    if not {"onnx", "pt2"} & set(formats.names):
         return
     if "onnx" in formats.names:
         for package in ("onnx", "onnxscript", "onnxruntime"):

@@ -1,4 +1,4 @@
-"""The cost of a network in closed form, before it is built: parameters, MACs, memory, bytes on disk, time.
+"""The cost of a network in closed form, before it is built: parameters, MACs, memory, flash, bytes on disk, time.
 
 Everything follows from the convolutions, whose tensors have the names that `network.model.Network` registers, and from
 the spatial size that each section works at.
@@ -8,11 +8,14 @@ import functools
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dacnn_search.network.architecture import Architecture
+from dacnn_search.network.inference import InferencePlan, plan_inference
 
 InputShape = tuple[int, int, int]  # channels, height, width
+
+COSTS = ("parameters", "macs", "flash", "ram")  # that a search limits, records and shows
 
 BYTES_PER_WEIGHT = 4
 # The time of a training step beside its convolutions, in multiply-accumulates that a CPU thread does meanwhile in
@@ -32,9 +35,30 @@ class Cost:
     # ReLU and pooling, below 1% of those of the convolutions, do not.
     macs: int
     activations: int  # scalars that one image keeps in memory between forward and backward pass
-    file_bytes: int  # of its parameters as a float32 safetensors file
     largest_activation: int  # scalars of one image in the largest output of a layer
     recomputed_activations: int  # `activations` if sections keep only their inputs, beside the largest of them
+    network: tuple[Architecture, InputShape, int] = field(repr=False)  # whose cost it is, with its images and classes
+
+    @functools.cached_property
+    def file_bytes(self) -> int:
+        """Bytes of its parameters as a float32 safetensors file."""
+        architecture, (channels, *_), num_classes = self.network
+        return _file_bytes(tensor_shapes(architecture, channels, num_classes))
+
+    @functools.cached_property
+    def inference(self) -> InferencePlan:
+        """How C code with 8-bit integers computes the network."""
+        return plan_inference(*self.network)
+
+    @property
+    def flash(self) -> int:
+        """Bytes of that code: weights, tables and, as on a Cortex-M4, instructions."""
+        return self.inference.flash
+
+    @property
+    def ram(self) -> int:
+        """Bytes of activations that the code keeps at once. The image, the scores and the stack are the caller's."""
+        return self.inference.arena
 
 
 @functools.lru_cache(maxsize=20_000)
@@ -62,9 +86,9 @@ def estimate_cost(architecture: Architecture, input_shape: InputShape, num_class
         parameters=count_parameters(architecture, channels, num_classes),
         macs=macs,
         activations=entering[0] + sum(inside) + widths[-1],
-        file_bytes=_file_bytes(tensor_shapes(architecture, channels, num_classes)),
         largest_activation=max(outputs),
         recomputed_activations=sum(entering) + max(inside),
+        network=(architecture, input_shape, num_classes),
     )
 
 

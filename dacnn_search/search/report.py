@@ -18,6 +18,7 @@ from dacnn_search.common.files import write_atomic
 from dacnn_search.dashboard.page import write_dashboard, write_index
 from dacnn_search.dashboard.tensorboard import write_tensorboard
 from dacnn_search.network.architecture import Architecture
+from dacnn_search.network.cost import COSTS
 from dacnn_search.search.listener import Listener, Snapshot
 from dacnn_search.search.sampler.proposals import Proposal, frozen_trial, quiet_optuna
 from dacnn_search.search.sampler.surrogate import DIRECTIONS
@@ -33,7 +34,7 @@ STATUS_SECONDS = 1.0  # between two writes of status.json
 SHARE = 0.05  # of the time may go into writing the other files
 LEAST_SECONDS = 3.0  # between two writes of the other files
 
-IDENTITY = ("trial", "fingerprint", "parameters", "macs", "accuracy")  # first columns of both tables
+IDENTITY = ("trial", "fingerprint", *COSTS, "accuracy")  # first columns of both tables
 TRIAL_COLUMNS = ("sequence", "state", "loss", "epochs", "seconds", "reason")
 TEST_COLUMNS = ("test_accuracy", "test_deviation", "seeds", "beaten_on_test")
 
@@ -77,6 +78,7 @@ class ReportWriter:
     def _write(self, records: Sequence[Record], unfinished: Unfinished) -> None:
         start = time.monotonic()
         try:
+            records = self._run.with_costs(records)
             write_tables(self._run.folder, records)
             write_study(self._run.folder, self._space, records, unfinished)
             write_dashboard(self._run.folder)
@@ -156,8 +158,7 @@ def write_study(folder: Path, space: SearchSpace, records: Sequence[Record], unf
             "state": "RUNNING" if is_running else "WAITING",
             "fingerprint": proposal.architecture.fingerprint,
             "choices": proposal.choices,
-            "parameters": proposal.cost.parameters,
-            "macs": proposal.cost.macs,
+            **{name: getattr(proposal.cost, name) for name in COSTS},
         }
         for proposal, is_running in unfinished
     ]

@@ -15,6 +15,7 @@ from dacnn_search.common.files import lock, sha256_of, write_atomic
 from dacnn_search.common.interrupt import orderly_end
 from dacnn_search.data.dataset import load
 from dacnn_search.network.architecture import Architecture
+from dacnn_search.network.cost import COSTS
 from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.cluster.slots import Resources, Share, Slots, demand_of, most_excess
 from dacnn_search.search.cluster.tasks import fix_run_precision, run_tasks, train_fully
@@ -191,7 +192,7 @@ class _Retraining:
     def finished(self, training: FullTraining, result: dict[str, Any]) -> None:
         """Write the weights, then the record that refers to them."""
         path = self.run.weights_file(*training.key)
-        copied = ("trial", "fingerprint", "architecture", "parameters", "macs", "accuracy")
+        copied = ("trial", "fingerprint", "architecture", *COSTS, "accuracy")
         scored = ("test_accuracy", "test_loss", "train_images", "seconds")
         with _disk_errors_as_ours(path.parent):
             path.parent.mkdir(exist_ok=True)

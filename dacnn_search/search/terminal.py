@@ -137,7 +137,7 @@ def front_table(front: Sequence[Record], networks: Sequence[TrainedNetwork]) -> 
     """Return the front as a table, from few parameters to many, with the test accuracies of retrained networks: the
     mean over the seeds and, if there are several, the standard deviation."""
     tested = {network.trial: _test_accuracy(network) for network in networks if network.tested}
-    names = ("trial", "parameters", "float32", "MACs", "validation", "test")
+    names = ("trial", "parameters", "float32", "flash", "RAM", "MACs", "validation", "test")
     figures = [Column(name, justify="right", no_wrap=True) for name in names]
     table = Table(*figures, "network", title="Pareto front", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for record in front:
@@ -145,6 +145,8 @@ def front_table(front: Sequence[Record], networks: Sequence[TrainedNetwork]) -> 
             str(record["trial"]),
             f"{record['parameters']:,}",
             format_bytes(4 * record["parameters"]),
+            format_bytes(record["flash"]),
+            format_bytes(record["ram"]),
             format_count(record["macs"]),
             f"{record['accuracy']:.2%}",
             tested.get(record["trial"], ""),

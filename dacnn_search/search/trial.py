@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dacnn_search.network.architecture import Architecture
+from dacnn_search.network.cost import COSTS
 from dacnn_search.search.sampler.proposals import Proposal
 from dacnn_search.search.stopping import Progress
 from dacnn_search.storage.ledger import now
@@ -73,8 +74,7 @@ class Trial:
             "fingerprint": proposal.architecture.fingerprint,
             "architecture": proposal.architecture.to_dict(),
             "choices": proposal.choices,
-            "parameters": proposal.cost.parameters,
-            "macs": proposal.cost.macs,
+            **{name: getattr(proposal.cost, name) for name in COSTS},
             "accuracy": _finite(self.accuracy),
             "accuracies": [_rounded(training[-1]["validation_accuracy"]) for training in self.trainings if training],
             "loss": _finite(last.get("validation_loss")),

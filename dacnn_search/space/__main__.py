@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -11,9 +11,9 @@ import numpy as np
 
 from dacnn_search.common.command import PATH, command
 from dacnn_search.common.machine import count_cores
-from dacnn_search.common.units import format_count, format_duration
+from dacnn_search.common.units import format_bytes, format_count, format_duration
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.network.cost import training_seconds
+from dacnn_search.network.cost import Cost, training_seconds
 from dacnn_search.network.drawing import LEGEND, draw
 from dacnn_search.space.count import count_networks
 from dacnn_search.space.search_space import SearchSpace
@@ -21,6 +21,12 @@ from dacnn_search.space.settings import SpaceSettings
 from dacnn_search.training.speed import speed_for
 
 FEW = 2_000  # spaces up to this size are listed in full, larger ones are sampled
+SHOWN: tuple[tuple[str, str, Callable[[int], str]], ...] = (  # of the costs: name, title, how a value is written
+    ("parameters", "parameters", "{:,}".format),
+    ("macs", "MACs", format_count),
+    ("flash", "flash (int8 C)", format_bytes),
+    ("ram", "RAM (int8 C)", format_bytes),
+)
 
 
 @command()
@@ -47,17 +53,15 @@ def preview(space: SearchSpace, seed: int = 0) -> str:
     networks, share = _sample(space, number, generator)
     costs = [space.cost(network) for network in networks]
     parameters, macs = [c.parameters for c in costs], [c.macs for c in costs]
-    least, most = space.extremes()
-    of = "" if number <= FEW else f" (of {len(costs):,} drawn)"
     lines = [_data_line(space), "", f"distinct networks   {number:,}"]
     if space.constrained:
         lines.append(f"meet constraints    {share}")
-    lines.append(f"parameters          {least.parameters:,} to {most.parameters:,}")
-    lines.append(f"MACs                {format_count(min(macs))} to {format_count(max(macs))}{of}")
+    lines += _ranges(space, costs, "" if number <= FEW else f" (of {len(costs):,} drawn)")
     lines += ["", *_histogram("parameters", parameters), "", *_histogram("MACs", macs), ""]
     example = generator.choice(networks)
     cost = space.cost(example)
-    lines += [f"for example, {cost.parameters:,} parameters, {format_count(cost.macs)} MACs: {example}", ""]
+    sizes = f"{cost.parameters:,} parameters, {format_count(cost.macs)} MACs, {format_bytes(cost.flash)} of flash"
+    lines += [f"for example, {sizes}, {format_bytes(cost.ram)} of RAM: {example}", ""]
     lines += [draw(example, space.input_shape), "", LEGEND, "", _duration_line(space, networks, number)]
     return "\n".join(lines)
 
@@ -82,6 +86,17 @@ def _data_line(space: SearchSpace) -> str:
     data, (channels, height, width) = space.summary, space.input_shape
     sizes = f"{data.train_size:,} train, {data.validation_size:,} validation, {data.test_size:,} test"
     return f"{space.settings.data.name}: {channels}x{height}x{width} images, {data.num_classes} classes; {sizes}"
+
+
+def _ranges(space: SearchSpace, costs: Sequence[Cost], of: str) -> Iterator[str]:
+    """Yield a line for the range of each cost in the space. If limits on others may lower its end, that is the largest
+    among the `costs` of some networks; `of` says of how many."""
+    for name, title, shown in SHOWN:
+        least, most = space.extremes(name)
+        lowered = space.constrained and getattr(space.settings.constraints, name) is None
+        if lowered:
+            most = max(getattr(cost, name) for cost in costs)
+        yield f"{title:<20}{shown(least)} to {shown(most)}{of if lowered else ''}"
 
 
 def _histogram(title: str, values: Sequence[int], rows: int = 8, width: int = 40) -> list[str]:

@@ -3,12 +3,11 @@
 A sequence of choices leads to an architecture (see `ChoiceTree`). An Optuna trial (`suggest`), a random generator
 (`draw`), recorded choices (`replay`) or an enumeration (`networks`) makes them.
 
-Parameters and MACs never fall when a width, a depth or a regulator placement grows. So if the smallest network that
-some first choices can still lead to breaks a constraint, all of them do.
+Parameters, MACs, flash and RAM never fall when a width, a depth or a regulator placement grows. So if the smallest
+network that some first choices can still lead to breaks a constraint, all of them do.
 """
 
 import bisect
-import dataclasses
 import functools
 import random
 from collections.abc import Container, Iterator, Sequence
@@ -23,6 +22,8 @@ from dacnn_search.network.cost import Cost, estimate_cost
 from dacnn_search.space.choices import Choices, ChoiceTree, enumerate_answers, is_of_section
 from dacnn_search.space.settings import Constraints, Free, SpaceSettings
 from dacnn_search.space.validation import broken_rules, space_error, validate
+
+UNITS = {"parameters": "parameters", "macs": "MACs", "flash": "bytes of flash", "ram": "bytes of RAM"}
 
 
 class SearchSpace:
@@ -75,7 +76,7 @@ class SearchSpace:
 
     @property
     def constrained(self) -> bool:
-        """True if there is a limit on parameters or MACs."""
+        """True if there is a limit on any cost."""
         return self.settings.constraints != Constraints()
 
     def cost(self, architecture: Architecture) -> Cost:
@@ -83,7 +84,7 @@ class SearchSpace:
         return estimate_cost(architecture, self.input_shape, self.num_classes)
 
     def meets_constraints(self, architecture: Architecture) -> bool:
-        """Return True if parameters and MACs are within the limits."""
+        """Return True if all costs are within the limits."""
         limits = [(name, limit.max) for name, limit in self.settings.constraints if limit]
         return all(getattr(self.cost(architecture), name) <= most for name, most in limits)
 
@@ -137,15 +138,14 @@ class SearchSpace:
                 seen.add(architecture.fingerprint)
                 yield architecture, choices
 
-    def extremes(self) -> tuple[Cost, Cost]:
-        """Return the costs of the networks with the fewest and with the most parameters, which a limit replaces."""
-        smallest = [self.cost(group[0][0]) for group in self._groups]
-        largest = [self.cost(self.tree.complete(group[-1][1], lambda o: o.rising[-1])) for group in self._groups]
-        least, most = min(smallest, key=lambda c: c.parameters), max(largest, key=lambda c: c.parameters)
-        limit = self.settings.constraints.parameters
-        if limit is not None and limit.max < most.parameters:
-            most = dataclasses.replace(most, parameters=limit.max)
-        return least, most
+    def extremes(self, name: str = "parameters") -> tuple[int, int]:
+        """Return the least and the largest cost of that name of any network. A limit on it replaces the largest; other
+        limits are not looked at, so that all networks may cost less than that."""
+        least = min(getattr(self.cost(group[0][0]), name) for group in self._groups)
+        largest = [self.tree.complete(group[-1][1], lambda options: options.rising[-1]) for group in self._groups]
+        most = max(getattr(self.cost(network), name) for network in largest)
+        limit = getattr(self.settings.constraints, name)
+        return least, min(most, limit.max) if limit else most
 
     @functools.cached_property
     def _groups(self) -> list[list[tuple[Architecture, dict[str, Any]]]]:
@@ -195,7 +195,7 @@ class SearchSpace:
         least = {name: min(getattr(cost, name) for cost in costs) for name, _ in self.settings.constraints}
         unmet = {name: limit.max for name, limit in self.settings.constraints if limit and least[name] > limit.max}
         for name, most in unmet.items():
-            rule = f"the smallest has {least[name]:,} {name} and max is {most:,}"
+            rule = f"the smallest has {least[name]:,} {UNITS[name]} and max is {most:,}"
             yield ("constraints", name, "max"), f"some network must meet the constraint, but {rule}"
         if not unmet:
-            yield ("constraints",), "some network must meet both constraints, but each network breaks one of them"
+            yield ("constraints",), "some network must meet all constraints, but each network breaks one of them"

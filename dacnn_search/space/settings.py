@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag
 from pydantic.functional_validators import AfterValidator, BeforeValidator, model_validator
 
 from dacnn_search.common.errors import InputError
-from dacnn_search.common.units import parse_count, parse_duration
+from dacnn_search.common.units import parse_bytes, parse_count, parse_duration
 from dacnn_search.data.dataset import DataConfig
 from dacnn_search.network.architecture import MOST_DEPTH, MOST_SECTIONS, MOST_WIDTH, Architecture, Regulators, Sharing
 from dacnn_search.network.zoo import get
@@ -127,6 +127,7 @@ PerSection = Annotated[
 ]
 
 Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int | str), Field(ge=1)]
+Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str), Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Seconds = Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=float | str), Field(gt=0)]
 SectionCount = Annotated[int, Field(ge=1, le=MOST_SECTIONS)]
@@ -165,11 +166,21 @@ class Maximum(Settings):
     max: Count = Field(description="The largest value allowed, such as 50000, 50k or 1.5M.")
 
 
+class MaximumBytes(Maximum):
+    """An upper limit of a size in bytes."""
+
+    max: Bytes = Field(description="The largest size allowed, such as 32768, 32kB or 8KiB.")
+
+
 class Constraints(Settings):
     """Hard limits: no network beyond them is ever trained."""
 
     parameters: Maximum | None = Field(default=None, description="Trainable scalars, a shared kernel counted once.")
     macs: Maximum | None = Field(default=None, description="Multiply-accumulates of one image's forward pass.")
+    flash: MaximumBytes | None = Field(
+        default=None, description="Bytes of its C code with 8-bit integers: weights, tables and instructions."
+    )
+    ram: MaximumBytes | None = Field(default=None, description="Bytes of activations that this code keeps at once.")
 
 
 class SearchSettings(Settings, use_attribute_docstrings=True):

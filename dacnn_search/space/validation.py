@@ -15,9 +15,10 @@ from dacnn_search.data.dataset import DataConfig
 from dacnn_search.network.architecture import MOST_WIDTH, most_sections
 from dacnn_search.network.cost import InputShape
 from dacnn_search.space.choices import widths_of
-from dacnn_search.space.settings import Bounds, Maximum, Settings, SpaceSettings
+from dacnn_search.space.settings import Bounds, Constraints, Maximum, MaximumBytes, Settings, SpaceSettings
 
 Model = TypeVar("Model", bound=Settings)
+EXAMPLES = {Maximum.__name__: "50k", MaximumBytes.__name__: "32kB"}
 
 
 def read_settings(path: Path | str, model: type[Model]) -> Model:
@@ -95,8 +96,8 @@ def _problem(data: Any, model: type[Settings], error: Any) -> tuple[KeyPath, str
         close = difflib.get_close_matches(str(key), _known_keys(model, parent), n=1)
         unknown = f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
         return path, f"{_dotted(parent)}: {unknown}" if parent else unknown
-    if error.get("ctx", {}).get("class_name") == Maximum.__name__:
-        message = f"must be {{max: ...}}, such as {{max: 50k}}, but is {_short(value)}"
+    if example := EXAMPLES.get(error.get("ctx", {}).get("class_name")):
+        message = f"must be {{max: ...}}, such as {{max: {example}}}, but is {_short(value)}"
     elif kind == "value_error":  # from our own validators, which name the value
         message = error["msg"].removeprefix("Value error, ")
     else:
@@ -118,7 +119,7 @@ def _path_in(data: Any, location: Sequence[str | int]) -> KeyPath:
 def _known_keys(model: type[Settings], path: Sequence[str | int]) -> list[str]:
     """Return the keys that may stand at a path: those of the part that its last key names."""
     parts = {key: field.annotation for key, field in model.model_fields.items()}
-    parts |= {"range": Bounds, "parameters": Maximum, "macs": Maximum}
+    parts |= {"range": Bounds} | dict.fromkeys(Constraints.model_fields, Maximum)
     part = parts.get(str(path[-1])) if path else model
     return list(part.model_fields) if isinstance(part, type) and issubclass(part, BaseModel) else []
 

@@ -19,8 +19,14 @@ EXTENSIBLE = ("architecture", "constraints")  # parts that --extend may change
 
 
 def space_id(settings: SpaceSettings) -> str:
-    """Return an identity of a space: equal if its trials are comparable and a search would propose the same."""
-    return hashlib.sha256(json.dumps(_parts(settings), sort_keys=True).encode()).hexdigest()[:16]
+    """Return an identity of a space: equal if its trials are comparable and a search would propose the same.
+
+    Limits on flash and RAM, which old versions did not know, count only where they are set: old runs keep theirs.
+    """
+    parts = _parts(settings)
+    limits = parts["constraints"]
+    parts["constraints"] = {n: limit for n, limit in limits.items() if limit or n in ("parameters", "macs")}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def check_space(run: RunDirectory, own: SearchSpace, given: SearchSpace | None, extend: bool) -> bool:

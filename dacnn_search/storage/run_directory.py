@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -156,8 +156,8 @@ class RunDirectory:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The finished trials, in the order they finished."""
-        return self._read_ledger(self.trials_file, TRIAL)
+        """The finished trials, in the order they finished, with all costs."""
+        return self.with_costs(self._read_ledger(self.trials_file, TRIAL))
 
     @property
     def proposals(self) -> list[dict[str, Any]]:
@@ -167,7 +167,7 @@ class RunDirectory:
     @property
     def retrained(self) -> list[dict[str, Any]]:
         """The finished retrainings, one record per network and seed."""
-        return self._read_ledger(self.retrained_file, RETRAINED)
+        return self.with_costs(self._read_ledger(self.retrained_file, RETRAINED))
 
     @property
     def elapsed(self) -> float:
@@ -194,7 +194,7 @@ class RunDirectory:
             architecture = Architecture.from_dict(records[0]["architecture"])
             cost = estimate_cost(architecture, tuple(data["input_shape"]), data["num_classes"])
             folder = self.folder / "best" / f"{rank:02d}-{cost.parameters}"
-            sizes = (cost.parameters, cost.macs, cost.file_bytes)
+            sizes = (cost.parameters, cost.macs, cost.file_bytes, cost.flash, cost.ram)
             networks.append(TrainedNetwork(folder, records, architecture, records[0]["trial"], *sizes))
         return networks
 
@@ -204,6 +204,8 @@ class RunDirectory:
         max_parameters: int | None = None,
         max_macs: int | None = None,
         max_bytes: int | None = None,
+        max_flash: int | None = None,
+        max_ram: int | None = None,
         min_accuracy: float | None = None,
         trial: int | None = None,
         top: int | None = None,
@@ -211,7 +213,8 @@ class RunDirectory:
         """Return the networks trained in full that keep all limits given, the most accurate first, of equals the
         smaller; at most `top` of them.
 
-        Accuracy is that of the test images, in [0, 1]; bytes are those of the float32 weight file.
+        Accuracy is that of the test images, in [0, 1]; bytes are those of the float32 weight file; flash and RAM are
+        the bytes of the C code with 8-bit integers.
         """
         fitting = [
             network
@@ -219,10 +222,20 @@ class RunDirectory:
             if (max_parameters is None or network.parameters <= max_parameters)
             and (max_macs is None or network.macs <= max_macs)
             and (max_bytes is None or network.file_bytes <= max_bytes)
+            and (max_flash is None or network.flash <= max_flash)
+            and (max_ram is None or network.ram <= max_ram)
             and (min_accuracy is None or network.accuracy >= min_accuracy)
             and trial in (None, network.trial)
         ]
         return sorted(fitting, key=lambda network: (-network.accuracy, network.parameters))[:top]
+
+    def with_costs(self, records: Iterable[Record]) -> list[dict[str, Any]]:
+        """Return records with flash and RAM, which those of old versions lack, if the run knows its images."""
+        data = self.data
+        return [
+            {**record, **_cost_of_inference(record, data)} if data and "flash" not in record else dict(record)
+            for record in records
+        ]
 
     def _check_format(self) -> None:
         version = self.environment.get("format")
@@ -245,6 +258,12 @@ class RunDirectory:
             if not whole and (part in needed or facts != {}):
                 rule = "a whole number from 1 on" if count == 1 else "three whole numbers from 1 on"
                 raise RunDirectoryError(f"{self.environment_file}: {part} must have {key}, {rule}, but has {found!r}")
+
+
+def _cost_of_inference(record: Record, data: dict[str, Any]) -> dict[str, int]:
+    architecture = Architecture.from_dict(record["architecture"])
+    cost = estimate_cost(architecture, tuple(data["input_shape"]), data["num_classes"])
+    return {"flash": cost.flash, "ram": cost.ram}
 
 
 def check_name(name: str | None) -> None:
@@ -296,8 +315,8 @@ def _space_facts(space: SearchSpace) -> dict[str, Any]:
         "references": [reference.model_dump(mode="json") for reference in space.settings.references],
         "space": {
             "networks": count_networks(space.tree),
-            "least": least.parameters,
-            "most": most.parameters,
+            "least": least,
+            "most": most,
             "given": space.values,
             "constraints": {name: limit and limit.max for name, limit in space.settings.constraints},
         },

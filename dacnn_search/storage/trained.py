@@ -20,6 +20,8 @@ class TrainedNetwork:
     parameters: int
     macs: int
     file_bytes: int  # of its float32 weights as a safetensors file
+    flash: int  # bytes of its C code with 8-bit integers
+    ram: int  # bytes of activations that this code keeps at once
 
     @property
     def accuracy(self) -> float:

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from synthetic_run import write_ledger, write_run
+from synthetic_run import INPUT_SHAPE, write_c_metrics, write_ledger, write_run
 
 from dacnn_search.common.errors import InputError, RunDirectoryError
 from dacnn_search.dashboard.__main__ import build_page, main
@@ -26,7 +26,7 @@ from dacnn_search.dashboard.page import write_comparison, write_dashboard, write
 from dacnn_search.dashboard.payload import run_payload
 from dacnn_search.dashboard.server import make_server
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.network.cost import count_parameters
+from dacnn_search.network.cost import count_parameters, estimate_cost
 from dacnn_search.storage.front import front_of
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.run_directory import RunDirectory
@@ -73,6 +73,26 @@ def test_networks_are_described_by_the_architecture(tmp_path: Path) -> None:
         assert [regulator for _, regulator in drawn] == [layer.regulator for layer in layers]
         kernels = ["transition" if anchor is None else f"anchor{anchor}" for anchor, _ in drawn]
         assert kernels == [re.sub(r"transition\d*", "transition", layer.kernel) for layer in layers]
+
+
+def test_flash_and_ram_follow_from_architecture_and_images(tmp_path: Path) -> None:
+    """The ledgers of older runs lack them."""
+    records = write_run(tmp_path, trials=10)
+    trials = run_payload(RunDirectory(tmp_path, snapshot=True))["trials"]
+    costs = [estimate_cost(Architecture.from_dict(r["architecture"]), INPUT_SHAPE, 10) for r in records]
+    assert trials["flash"] == [cost.flash for cost in costs]
+    assert trials["ram"] == [cost.ram for cost in costs]
+    data = json.loads((tmp_path / "environment.json").read_text())["data"]
+    change_environment(tmp_path, data=data | {"input_shape": [1, 32, 32]})
+    larger = run_payload(RunDirectory(tmp_path, snapshot=True))["trials"]
+    assert all(a > b for a, b in zip(larger["ram"], trials["ram"], strict=True))
+
+
+def test_the_page_knows_what_was_searched_for(tmp_path: Path) -> None:
+    write_run(tmp_path, trials=3)
+    assert run_payload(RunDirectory(tmp_path, snapshot=True))["run"]["objective"] == "parameters"
+    change_environment(tmp_path, objective="flash")
+    assert run_payload(RunDirectory(tmp_path, snapshot=True))["run"]["objective"] == "flash"
 
 
 def test_drawing_of_a_known_network(tmp_path: Path) -> None:
@@ -158,7 +178,9 @@ def test_only_ledger_and_environment_are_needed(tmp_path: Path) -> None:
     for name in ("status.json", "retrained.jsonl", "space.yaml"):
         (tmp_path / name).unlink()
     (tmp_path / "environment.json").write_text('{"format": 1}')
-    assert payload_of(write_dashboard(tmp_path))["run"]["name"] == tmp_path.name
+    payload = payload_of(write_dashboard(tmp_path))
+    assert payload["run"]["name"] == tmp_path.name
+    assert set(payload["trials"]["flash"]) == {None}  # unknown, as the size of the images is
 
 
 def test_retrained_networks_come_with_their_seeds_and_config(tmp_path: Path) -> None:
@@ -168,6 +190,15 @@ def test_retrained_networks_come_with_their_seeds_and_config(tmp_path: Path) -> 
     assert next(records[entry["index"]]["trial"] for entry in retrained) == front[0]["trial"]
     assert [entry["folder"][:8] for entry in retrained] == ["best/01-", "best/02-", "best/03-"]
     assert all(len(entry["seeds"]) == 2 and "digits" in entry["config"] for entry in retrained)
+
+
+def test_the_accuracy_of_exported_c_code_is_told(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    write_c_metrics(tmp_path)
+    told = [entry["int8"] for entry in payload_of(write_dashboard(tmp_path))["retrained"]]
+    assert told[0] == {"accuracy": 0.9721, "float_accuracy": 0.9749, "part": "test"}
+    assert told[1] == {"accuracy": None, "float_accuracy": None, "part": None}  # there were no images to measure it on
+    assert told[2] is None  # not exported as C code
 
 
 def test_a_ledger_that_lost_trials_is_shown_without_them(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from synthetic_run import write_ledger, write_run
+from synthetic_run import INPUT_SHAPE, write_c_metrics, write_ledger, write_run
 
 from dacnn_search.dashboard.page import write_comparison, write_dashboard, write_figure, write_index
+from dacnn_search.network.architecture import Architecture
+from dacnn_search.network.cost import estimate_cost
 from dacnn_search.storage.front import best_under, front_of
 from dacnn_search.storage.ledger import read_ledger
 from dacnn_search.storage.trained import group_retrained
@@ -93,7 +95,7 @@ def test_answers_first(open_page: Opener, tmp_path: Path) -> None:
     expect(page.locator("#card-kicker")).to_contain_text("Suggested")
     expect(page.locator("#card-figures")).to_contain_text(f"{100 * suggested['accuracy']:.1f}%")
     expect(page.locator("#network-title")).to_have_text(f"The network of trial {suggested['trial']}")
-    expect(page.locator("#why")).to_contain_text("No finished network as small is as accurate")
+    expect(page.locator("#why")).to_contain_text("No finished network with as few parameters is as accurate")
     expect(page.locator("#drawing svg")).to_have_attribute(
         "aria-label", re.compile("Drawing of the network: section 1")
     )
@@ -129,7 +131,7 @@ def test_suggest_judges_retrained_networks_by_their_test_accuracies(
     page.click("#suggest")
     trial = networks[chosen][0]["trial"]
     expect(page.locator("#network-title")).to_have_text(f"The network of trial {trial}")
-    expect(page.locator("#card-kicker")).to_contain_text("the smallest of 3 retrained networks whose test accuracy")
+    expect(page.locator("#card-kicker")).to_contain_text("the one with the fewest parameters of 3 retrained")
     expect(page.locator("#card-kicker")).to_contain_text("seeds" if len(tested[0]) > 1 else "of the test images)")
     page.reload()
     expect(page.locator("#network-title")).to_have_text(f"The network of trial {trial}")
@@ -217,6 +219,85 @@ def click_point(page: Any, record: dict[str, Any]) -> None:
     page.mouse.move(x, y)
     page.wait_for_timeout(150)  # Plotly looks for the nearest point at most every 50 ms
     page.mouse.click(x, y)
+
+
+def front_by(records: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """The front of accuracy against another cost than parameters."""
+    costs = [estimate_cost(Architecture.from_dict(r["architecture"]), INPUT_SHAPE, 10) for r in records]
+    return front_of(r | {"parameters": getattr(cost, name)} for r, cost in zip(records, costs, strict=True))
+
+
+@pytest.mark.parametrize(("name", "unit"), [("flash", "bytes of flash"), ("ram", "bytes of RAM"), ("macs", "MACs")])
+def test_another_cost_on_the_horizontal_axis(
+    open_page: Opener, run: tuple[Path, list[dict[str, Any]]], name: str, unit: str
+) -> None:
+    page = open_page(run[0])
+    chosen = page.locator("#network-title").inner_text()
+    expect(page.locator("#cost-note")).to_have_text("The search looked for this front.")
+    page.focus(f"[data-cost={name}]")
+    page.keyboard.press("Enter")
+    expect(page.locator(f"[data-cost={name}]")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#cost-note")).to_contain_text("The search looked for the front by parameters; this one by")
+    expect(page.locator("#front .xtitle")).to_have_text(f"{unit} (log scale)")
+    expect(page.locator("#network-title")).to_have_text(chosen)
+    front = front_by(run[1], name)
+    points = "(() => { const line = document.getElementById('front').data[3]; return [[...line.x], [...line.y]]; })()"
+    costs = [r["parameters"] for r in front]
+    assert page.evaluate(points) == [costs, pytest.approx([r["accuracy"] for r in front], abs=1e-5)]
+    drawn = "document.getElementById('front').data.flatMap((trace) => trace.text ?? [])"
+    assert not any("a known network" in text for text in page.evaluate(drawn))  # only its parameters are known
+    page.select_option("#show", "front")
+    expect(page.locator("#table-body tr")).to_have_count(len(front))
+    page.fill("#budget-number", str(costs[1]))
+    expect(page.locator("#network-title")).to_have_text(f"The network of trial {front[1]['trial']}")
+    expect(page.locator("#card-kicker")).to_contain_text(f"at most {costs[1]:,} {unit}")
+    click_point(page, front[2])
+    expect(page.locator("#network-title")).to_have_text(f"The network of trial {front[2]['trial']}")
+    page.reload()
+    page.wait_for_selector("html[data-drawn=all]", state="attached")
+    expect(page.locator(f"[data-cost={name}]")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#network-title")).to_have_text(f"The network of trial {front[2]['trial']}")
+    assert page.evaluate(points)[0] == costs
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_search_for_flash_shows_flash_first(open_page: Opener, tmp_path: Path) -> None:
+    records = write_run(tmp_path, trials=40, retrained=False)
+    environment = json.loads((tmp_path / "environment.json").read_text()) | {"objective": "flash"}
+    environment["space"]["constraints"]["flash"] = 32_000
+    (tmp_path / "environment.json").write_text(json.dumps(environment))
+    page = open_page(write_dashboard(tmp_path))
+    expect(page.locator("[data-cost=flash]")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#cost-note")).to_contain_text("The search looked for this front.")
+    expect(page.locator("#front")).to_contain_text("limit 32\u00a0k")
+    page.click("[data-cost=macs]")
+    expect(page.locator("#cost-note")).to_contain_text("the front by flash; this one by MACs")
+    expect(page.locator("#front")).not_to_contain_text("limit")
+    page.click("[data-cost=flash]")
+    page.fill("#budget-number", "4 kB")
+    best = [r for r in front_by(records, "flash") if r["parameters"] <= 4000][-1]
+    expect(page.locator("#network-title")).to_have_text(f"The network of trial {best['trial']}")
+
+
+def test_a_run_of_unknown_image_size_has_no_flash(open_page: Opener, tmp_path: Path) -> None:
+    write_run(tmp_path, trials=10, retrained=False)
+    (tmp_path / "environment.json").write_text('{"format": 1}')
+    page = open_page(write_dashboard(tmp_path))
+    expect(page.locator("[data-cost=ram]")).to_be_hidden()
+    expect(page.locator("[data-cost=macs]")).to_be_visible()
+    expect(page.locator("#card-figures")).not_to_contain_text("flash")
+
+
+def test_the_card_tells_the_accuracy_of_c_code(open_page: Opener, tmp_path: Path) -> None:
+    write_run(tmp_path, trials=40)
+    write_c_metrics(tmp_path)
+    page = open_page(write_dashboard(tmp_path))
+    page.locator("#front").focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#card-figures")).to_contain_text("97.2%test accuracy of the int8 C code (float32: 97.5%)")
+    expect(page.locator("#card-figures")).to_contain_text("flash (int8 C code)")
+    page.keyboard.press("End")
+    expect(page.locator("#card-figures")).not_to_contain_text("accuracy of the int8 C code")
 
 
 def test_modes_of_the_vertical_axis(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:

@@ -20,6 +20,8 @@ def record(trial, parameters, accuracy):
         "architecture": Architecture((Section(2, 8),)).to_dict(),
         "parameters": parameters,
         "macs": 10 * parameters,
+        "flash": 3 * parameters,
+        "ram": 512,
         "accuracy": accuracy,
         "epochs": 3,
         "seconds": 1.5,
@@ -128,7 +130,8 @@ def test_how_it_ended_stays_on_a_terminal():
 
 def test_front_table_shows_mean_test_accuracy_and_no_markup():
     records = tuple({**FRONT[1], "test_accuracy": accuracy} for accuracy in (0.95, 0.97))
-    networks = [TrainedNetwork(Path("best/01"), records, Architecture((Section(2, 8),)), 1, 20_000, 200_000, 80_000)]
+    sizes = (20_000, 200_000, 80_000, 24_000, 2_000)
+    networks = [TrainedNetwork(Path("best/01"), records, Architecture((Section(2, 8),)), 1, *sizes)]
     stream = io.StringIO()
     Console(file=stream, width=140).print(front_table(FRONT, networks))
     small, large = stream.getvalue().splitlines()[-2:]

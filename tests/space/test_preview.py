@@ -6,6 +6,7 @@ import sys
 
 from small_space import make_space
 
+from dacnn_search.common.units import format_bytes
 from dacnn_search.space.__main__ import preview
 from dacnn_search.space.count import count_networks
 from dacnn_search.space.search_space import SearchSpace
@@ -34,6 +35,18 @@ def test_preview_states_the_exact_number_and_share(space_file):
     assert f"distinct networks   {count_networks(space.tree)}\n" in text
     assert f"meet constraints    {fits} of {count_networks(space.tree)}\n" in text
     assert "section 1" in text
+
+
+def test_preview_shows_the_range_of_each_cost_within_the_limits(space_file):
+    parts = {"sections": {"choice": [1, 2]}, "depth": {"choice": [1, 4]}, "width": {"choice": [4, 8, 16]}}
+    space = make_space(parts, {"ram": {"max": "1kB"}})
+    costs = [space.cost(network) for network, _ in space.networks()]
+    parameters, flash, ram = ([getattr(cost, name) for cost in costs] for name in ("parameters", "flash", "ram"))
+    assert max(ram) <= 1000
+    lines = preview(space).splitlines()
+    assert f"parameters          {min(parameters):,} to {max(parameters):,}" in lines
+    assert f"flash (int8 C)      {format_bytes(min(flash))} to {format_bytes(max(flash))}" in lines
+    assert f"RAM (int8 C)        {min(ram)} B to {max(ram)} B" in lines
 
 
 def test_command_previews_or_tells_the_mistakes(space_file):

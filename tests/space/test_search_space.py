@@ -1,5 +1,6 @@
 """Networks of a space: counted, listed, drawn, suggested and replayed alike."""
 
+import dataclasses
 import itertools
 import random
 
@@ -8,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_space import make_space
-from strategies import space_parts
+from strategies import architectures, space_parts
 
+from dacnn_search.network.cost import COSTS, estimate_cost
 from dacnn_search.space.choices import enumerate_answers
 from dacnn_search.space.count import count_networks
 
@@ -29,8 +31,8 @@ def test_count_equals_enumeration(parts):
     assert {architecture.fingerprint for architecture, _ in space.networks()} == fingerprints
 
 
-@given(space_parts(), st.integers(0, 3), st.sampled_from(["parameters", "macs"]))
-@settings(max_examples=60)
+@given(space_parts(), st.integers(0, 3), st.sampled_from(COSTS))
+@settings(max_examples=80)
 def test_only_networks_within_constraints_are_drawn_and_listed(parts, seed, name):
     free = make_space(parts)
     costs = sorted(getattr(free.cost(a), name) for a, _ in free.networks())
@@ -46,13 +48,28 @@ def test_only_networks_within_constraints_are_drawn_and_listed(parts, seed, name
         assert space.replay(choices)[0] == architecture
 
 
-@given(space_parts())
+@given(architectures(), st.sampled_from([(1, 8, 8), (3, 9, 12), (1, 4, 40)]), st.integers(0, 2), st.data())
+@settings(max_examples=200)
+def test_no_cost_falls_as_a_width_a_depth_or_a_regulator_placement_grows(architecture, shape, index, data):
+    sections = list(architecture.sections)
+    section = sections[index % len(sections)]
+    bigger = [dataclasses.replace(section, depth=section.depth + data.draw(st.integers(1, 2)))]
+    bigger += [dataclasses.replace(section, regulators=r) for r in ("block", "layer") if section.regulators != "layer"]
+    grown = [[*sections[: index % len(sections)], b, *sections[index % len(sections) + 1 :]] for b in bigger]
+    factor = data.draw(st.integers(2, 3))
+    grown.append([dataclasses.replace(s, width=factor * s.width) for s in sections])
+    before = estimate_cost(architecture, shape, 10)
+    for changed in grown:
+        after = estimate_cost(dataclasses.replace(architecture, sections=tuple(changed)), shape, 10)
+        assert all(getattr(before, name) <= getattr(after, name) for name in COSTS)
+
+
+@given(space_parts(), st.sampled_from(COSTS))
 @settings(max_examples=60)
-def test_extremes_bound_all_networks(parts):
+def test_extremes_bound_all_networks(parts, name):
     space = make_space(parts)
-    sizes = [space.cost(a).parameters for a, _ in space.networks()]
-    least, most = space.extremes()
-    assert (least.parameters, most.parameters) == (min(sizes), max(sizes))
+    costs = [getattr(space.cost(a), name) for a, _ in space.networks()]
+    assert space.extremes(name) == (min(costs), max(costs))
 
 
 @given(space_parts(), st.integers(0, 5))

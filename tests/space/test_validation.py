@@ -77,6 +77,12 @@ def test_all_mistakes_of_a_file_are_told_at_once_with_their_lines(space_file):
             "some network must meet the constraint, but the smallest has 246 parameters and max is 10",
         ),
         (
+            "data: {name: digits}\narchitecture: {sections: 1, depth: 1, width: 4}\nconstraints: {ram: {max: 0.3kB}}",
+            3,
+            "constraints.ram.max: some network must meet the constraint, but the smallest has 320 bytes of RAM and max "
+            "is 300",
+        ),
+        (
             "data: {name: digits}\narchitecture: {sections: 3, depth: 1, width: 900, growth: 9}",
             2,
             "all widths must lie in",
@@ -101,6 +107,12 @@ def test_one_mistake(space_file, text, line, message):
             "constraints: {parameters: 50k}",
             'constraints.parameters: must be {max: ...}, such as {max: 50k}, but is "50k"',
         ),
+        ("constraints: {flash: 32kB}", 'constraints.flash: must be {max: ...}, such as {max: 32kB}, but is "32kB"'),
+        (
+            "constraints: {flash: {max: 32k}}",
+            "constraints.flash.max: must be a size such as 100kB, 1.5MB or 64KiB, but is '32k'",
+        ),
+        ("constraints: {ram: {maximum: 8kB}}", "constraints.ram: unknown key 'maximum'; did you mean 'max'?"),
     ],
 )
 def test_what_first_guesses_get_wrong_is_told(space_file, line, message):
@@ -143,9 +155,10 @@ def test_two_constraints_that_exclude_each_other():
         "growth": 0.25,
         "sharing": {"choice": ["network", "section"]},
     }
-    plain, mixed = (make_space({**parts, "sharing": s}).extremes()[0] for s in ("network", "section"))
+    spaces = [make_space({**parts, "sharing": s}) for s in ("network", "section")]
+    (parameters, _), (macs, _) = spaces[0].extremes("parameters"), spaces[1].extremes("macs")
     with pytest.raises(SpaceError, match="each network breaks one of them"):
-        make_space(parts, {"parameters": {"max": plain.parameters}, "macs": {"max": mixed.macs}})
+        make_space(parts, {"parameters": {"max": parameters}, "macs": {"max": macs}})
 
 
 def test_a_constraint_that_no_network_meets():

@@ -15,7 +15,7 @@ def network(trial, parameters, searched, *tested):
         {"trial": trial, "parameters": parameters, "accuracy": searched, "seed": seed, "test_accuracy": accuracy}
         for seed, accuracy in enumerate(tested)
     ]
-    sizes = (parameters, 10 * parameters, 4 * parameters)
+    sizes = (parameters, 10 * parameters, 4 * parameters, 2 * parameters, 500)
     return TrainedNetwork(Path(f"best/{trial}"), tuple(records), Architecture((Section(1, 8),)), trial, *sizes)
 
 

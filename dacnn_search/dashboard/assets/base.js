@@ -25,9 +25,7 @@ function short(value) {
   return whole(value);
 }
 
-function bytes(parameters) {
-  // Size of that many 32-bit weights.
-  const size = 4 * parameters;
+function bytes(size) {
   for (const [unit, letter] of [
     [1e9, "GB"],
     [1e6, "MB"],

@@ -1,15 +1,16 @@
-// The budget: a slider and a number of parameters, and the best network that fits.
+// The budget: a slider and a number of parameters (or of what else is on the horizontal axis), and the best network
+// that fits.
 
 const STEPS = 1000;
 
 function budgetRange() {
-  const sizes = front.map((trial) => trial.parameters);
+  const sizes = front.map(costOf);
   return [sizes[0] ?? 100, Math.max((sizes.at(-1) ?? 1000) * 1.25, (sizes[0] ?? 100) * 2)];
 }
 
-function toStep(parameters) {
+function toStep(budget) {
   const [low, high] = budgetRange();
-  return Math.round((STEPS * Math.log(parameters / low)) / Math.log(high / low));
+  return Math.round((STEPS * Math.log(budget / low)) / Math.log(high / low));
 }
 
 function fromStep(step) {
@@ -21,25 +22,26 @@ function fromStep(step) {
 }
 
 function parseBudget(text) {
-  // "12000", "12,000", "12 k", "0.5M", "48 kB" (of 32-bit weights) -> parameters; null if it is none of these.
-  const match = /^\s*([\d.,]+)\s*([kM]?)(B?)\s*$/i.exec(text);
-  if (!match) return null;
-  const value =
-    (Number(match[1].replace(/,/g, "")) * { "": 1, k: 1e3, m: 1e6 }[match[2].toLowerCase()]) / (match[3] ? 4 : 1);
+  // "12000", "12,000", "12 k", "0.5M", "48 kB" (for parameters, of 32-bit weights) -> a number of the cost's units;
+  // null if it is none of these.
+  const match = /^\s*([\d.,]+)\s*([kMG]?)(B?)\s*$/i.exec(text);
+  if (!match || (match[3] && !cost().unitBytes)) return null;
+  const factor = { "": 1, k: 1e3, m: 1e6, g: 1e9 }[match[2].toLowerCase()] / (match[3] ? cost().unitBytes : 1);
+  const value = Number(match[1].replace(/,/g, "")) * factor;
   return value > 0 ? Math.round(value) : null;
 }
 
-function bestUnder(parameters) {
-  return front.filter((trial) => trial.parameters <= parameters).at(-1) ?? null;
+function bestUnder(budget) {
+  return front.filter((trial) => costOf(trial) <= budget).at(-1) ?? null;
 }
 
 function suggestion() {
-  // The smallest network within one standard error of the most accurate one, and a sentence that says by what: by the
+  // The network of least cost within one standard error of the most accurate one, and a sentence that says by what: by the
   // test accuracies of the retrained networks if there are several, otherwise by the short trials of the front.
   const tested = [...tests]
     .filter(([, test]) => test)
     .map(([index, test]) => ({ trial: trials[index], ...test }))
-    .sort((a, b) => a.trial.parameters - b.trial.parameters);
+    .sort((a, b) => costOf(a.trial) - costOf(b.trial));
   if (tested.length < 2) return suggestionOfTrials();
   const best = tested.reduce((one, other) => (other.mean > one.mean ? other : one));
   const error = Math.hypot(
@@ -51,8 +53,8 @@ function suggestion() {
   return {
     trial,
     words:
-      `Suggested: the smallest of ${tested.length} retrained networks whose test accuracy is within one standard error ` +
-      `(${points(error)}, of ${by}) of the best, ${percent(best.mean, accuracyDigits())}`,
+      `Suggested: the one with ${cost().fewest} ${cost().name} of ${tested.length} retrained networks whose test accuracy ` +
+      `is within one standard error (${points(error)}, of ${by}) of the best, ${percent(best.mean, accuracyDigits())}`,
   };
 }
 
@@ -62,15 +64,17 @@ function suggestionOfTrials() {
   const error = standardError(best.accuracy);
   return {
     trial: front.find((trial) => trial.accuracy >= best.accuracy - error),
-    words: "Suggested: the smallest network within one standard error of the best, by the validation images",
+    words:
+      `Suggested: the network with ${cost().fewest} ${cost().name} within one standard error of the best, ` +
+      "by the validation images",
   };
 }
 
-function setBudget(parameters) {
-  state.budget = parameters;
+function setBudget(budget) {
+  state.budget = budget;
   state.byBudget = true;
   const suggested = suggestion()?.trial;
-  const trial = suggested?.parameters === parameters ? suggested : bestUnder(parameters);
+  const trial = suggested && costOf(suggested) === budget ? suggested : bestUnder(budget);
   state.selected = trial?.index ?? front[0]?.index ?? null;
   showBudget();
   showSelected();
@@ -80,10 +84,11 @@ function showBudget() {
   const trial = bestUnder(state.budget);
   byId("budget").value = toStep(state.budget);
   if (document.activeElement !== byId("budget-number")) byId("budget-number").value = whole(state.budget);
-  byId("budget-size").textContent = `parameters (${bytes(state.budget)} as 32-bit floats)`;
+  const floats = state.cost === "parameters" ? ` (${bytes(4 * state.budget)} as 32-bit floats)` : "";
+  byId("budget-size").textContent = cost().unit + floats;
   byId("budget").setAttribute(
     "aria-valuetext",
-    `${whole(state.budget)} parameters: ` +
+    `${whole(state.budget)} ${cost().unit}: ` +
       (trial ? `${percent(trial.accuracy, accuracyDigits())} accuracy` : "no network this small"),
   );
 }
@@ -94,9 +99,9 @@ function setUpBudget() {
   slider.addEventListener("input", () => setBudget(fromStep(Number(slider.value))));
   slider.addEventListener("change", save);
   number.addEventListener("input", () => {
-    const parameters = parseBudget(number.value);
-    number.setAttribute("aria-invalid", parameters == null);
-    if (parameters != null) setBudget(parameters);
+    const budget = parseBudget(number.value);
+    number.setAttribute("aria-invalid", budget == null);
+    if (budget != null) setBudget(budget);
   });
   number.addEventListener("change", () => {
     number.value = whole(state.budget);
@@ -104,7 +109,7 @@ function setUpBudget() {
     save();
   });
   byId("suggest").addEventListener("click", () => {
-    setBudget(suggestion().trial.parameters);
+    setBudget(costOf(suggestion().trial));
     save();
   });
 }

@@ -2,7 +2,8 @@
 
 function renderCard(trial, reason) {
   // reason: why this network is shown, a sentence; "" if someone chose it.
-  const test = testOf(trial.index);
+  const test = testOf(trial.index),
+    int8 = retrainedOf(trial)?.int8;
   const digits = accuracyDigits(),
     error = trial.accuracy && standardError(trial.accuracy);
   replace("card-kicker", reason || `Trial ${trial.trial}${trial.onFront ? ", on the front" : ""}`);
@@ -20,8 +21,15 @@ function renderCard(trial, reason) {
         percent(test.mean, digits),
         `test accuracy, ${plural(test.count, "seed")}${test.count > 1 ? ` (±${points(test.deviation)})` : ""}`,
       ),
-    figure(whole(trial.parameters), `parameters (${bytes(trial.parameters)})`),
+    figure(whole(trial.parameters), `parameters (${bytes(4 * trial.parameters)})`),
     figure(short(trial.macs), "multiply-accumulates per image"),
+    trial.flash && figure(bytes(trial.flash), "flash (int8 C code)"),
+    trial.flash && figure(bytes(trial.ram), "RAM (int8 C code)"),
+    int8?.accuracy != null &&
+      figure(
+        percent(int8.accuracy, digits),
+        `${int8.part ?? "test"} accuracy of the int8 C code (float32: ${percent(int8.float_accuracy, digits)})`,
+      ),
     trial.unshared > 1.05 * trial.parameters &&
       figure(`${significant(trial.unshared / trial.parameters)}×`, "smaller than with a kernel per layer"),
   );
@@ -45,7 +53,7 @@ function factsOf(trial) {
   const facts = [`trial ${trial.trial}, ${STATE_WORDS[trial.state]}`];
   const times = trial.trainings > 1 ? `${trial.trainings} times ` : "";
   facts.push(`${times}${plural(trial.epochs, "epoch")} in ${duration(trial.seconds)}`);
-  const retrained = payload.retrained.find((entry) => entry.index === trial.index);
+  const retrained = retrainedOf(trial);
   if (retrained) facts.push(`trained in full: ${retrained.folder}`);
   if (trial.reason) facts.push(trial.reason);
   return facts;
@@ -66,32 +74,33 @@ function whyOf(trial) {
 function whyFront(trial) {
   const place = front.indexOf(trial);
   if (place < 0) {
-    const better = front.filter((other) => other.parameters <= trial.parameters).at(-1);
+    const better = front.filter((other) => costOf(other) <= costOf(trial)).at(-1);
     if (!better) return [];
     const gain =
       better.accuracy > trial.accuracy
         ? `is ${points(better.accuracy - trial.accuracy)} more accurate`
         : "is as accurate";
-    return [["Not on the front: ", trialLink(better), ` ${gain} with ${short(better.parameters)} parameters.`]];
+    return [["Not on the front: ", trialLink(better), ` ${gain} with ${amount(costOf(better))}.`]];
   }
   const smaller = front[place - 1],
     larger = front[place + 1];
+  const { few, fewest, name } = cost();
   const sentences = [
-    `No finished network as small is as accurate${smaller ? "" : "; it is the smallest of the front"}.`,
+    `No finished network with as ${few} ${name} is as accurate${smaller ? "" : `; it has ${fewest} of the front`}.`,
   ];
   if (smaller) {
     sentences.push([
       trialLink(smaller, "The next smaller one"),
-      ` saves ${short(trial.parameters - smaller.parameters)} parameters ` +
-        `(${Math.round(100 * (1 - smaller.parameters / trial.parameters))}%) and loses ${points(trial.accuracy - smaller.accuracy)}.`,
+      ` saves ${amount(costOf(trial) - costOf(smaller))} ` +
+        `(${Math.round(100 * (1 - costOf(smaller) / costOf(trial)))}%) and loses ${points(trial.accuracy - smaller.accuracy)}.`,
     ]);
   }
   if (larger) {
-    const ratio = larger.parameters / trial.parameters;
+    const ratio = costOf(larger) / costOf(trial);
     const price = ratio < 2 ? `${significant(100 * (ratio - 1), 2)}% more` : `${significant(ratio, 2)} times the`;
     sentences.push([
       trialLink(larger, "The next larger one"),
-      ` gains ${points(larger.accuracy - trial.accuracy)} for ${price} parameters.`,
+      ` gains ${points(larger.accuracy - trial.accuracy)} for ${price} ${name}.`,
     ]);
   } else sentences.push("It is the most accurate network of the search.");
   return sentences;
@@ -102,15 +111,15 @@ function whyPeers(trial) {
     (other) =>
       other.state === COMPLETE &&
       other !== trial &&
-      other.parameters >= trial.parameters / 2 &&
-      other.parameters <= 2 * trial.parameters,
+      costOf(other) >= costOf(trial) / 2 &&
+      costOf(other) <= 2 * costOf(trial),
   );
   if (peers.length < 4) return [];
   const accuracies = peers.map((other) => other.accuracy).sort((a, b) => a - b);
   const median = accuracies[Math.floor(accuracies.length / 2)];
   const difference = trial.accuracy - median;
   return [
-    `Of ${whole(peers.length)} other finished networks between half and twice its size, half reach ${percent(median, accuracyDigits())} or less: ` +
+    `Of ${whole(peers.length)} other finished networks with half to twice its ${cost().name}, half reach ${percent(median, accuracyDigits())} or less: ` +
       (Math.abs(difference) < 5e-4
         ? "it is about as good."
         : `it is ${points(Math.abs(difference))} ${difference > 0 ? "better" : "worse"}.`),
@@ -156,7 +165,7 @@ function renderDetails(trial) {
   replace("drawing", drawNetwork(trial, mostWidth));
   replace("kernels", kernelLegend(trial));
   replace("parts", partsBar(trial));
-  const retrained = payload.retrained.find((entry) => entry.index === trial.index);
+  const retrained = retrainedOf(trial);
   byId("command").textContent = commandOf(trial, retrained);
   byId("config").textContent = retrained?.config ?? architectureYaml(trial);
   byId("config-name").textContent = retrained?.config ? `${retrained.folder}/config.yaml` : "Architecture";

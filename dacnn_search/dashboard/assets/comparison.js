@@ -91,7 +91,7 @@ function drawFronts() {
       hover([
         run.name,
         `trial ${trial}: ${percent(accuracy, 2)}`,
-        `${short(parameters)} parameters (${bytes(parameters)})`,
+        `${short(parameters)} parameters (${bytes(4 * parameters)})`,
       ]),
     ),
     line: { shape: "hv", width: 1.75, color: groupColor(run.group), dash: groupDash(run.group) },

@@ -1,4 +1,4 @@
-// The plot of the front: accuracy against parameters.
+// The plot of the front: accuracy against parameters, or against what else is on the horizontal axis.
 
 const OTHER_PLOTS = () => [
   drawCurve,
@@ -67,7 +67,7 @@ function drawFront() {
       yaxis: "y2",
     },
     {
-      x: front.map((t) => t.parameters),
+      x: front.map(costOf),
       y: front.map((t) => height(t.accuracy)),
       mode: "lines",
       line: { shape: "hv", width: 2, color: color("front") },
@@ -83,9 +83,9 @@ function drawFront() {
     ...referenceTraces(),
     runningTrace(),
   ];
-  const [least, most] = sizeRange();
+  const [least, most] = costRange();
   const layout = {
-    xaxis: logAxis("parameters (log scale)", least, most),
+    xaxis: logAxis(`${cost().unit} (log scale)`, least, most),
     yaxis: accuracyAxis(),
     yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },
     hoverdistance: 24,
@@ -112,7 +112,7 @@ function height(accuracy) {
 
 function frontTrace(group, shown, marker, opacity) {
   return {
-    x: group.map((t) => t.parameters),
+    x: group.map(costOf),
     y: group.map((t) => height(t.accuracy)),
     customdata: group.map((t) => t.index),
     mode: "markers",
@@ -123,7 +123,8 @@ function frontTrace(group, shown, marker, opacity) {
 }
 
 function hoverOf(trial) {
-  const test = testOf(trial.index);
+  const test = testOf(trial.index),
+    int8 = retrainedOf(trial)?.int8;
   const how =
     trial.state === COMPLETE
       ? ""
@@ -134,7 +135,9 @@ function hoverOf(trial) {
     `Trial ${trial.trial}${trial.onFront ? ", on the front" : ""}`,
     trial.accuracy != null && `${percent(trial.accuracy, accuracyDigits())} validation accuracy`,
     test && `${percent(test.mean, accuracyDigits())} test accuracy`,
-    `${short(trial.parameters)} parameters (${bytes(trial.parameters)})`,
+    int8?.accuracy != null && `${percent(int8.accuracy, accuracyDigits())} as int8 C code`,
+    `${short(trial.parameters)} parameters (${bytes(4 * trial.parameters)}), ${short(trial.macs)} MACs`,
+    trial.flash && `as C code ${amount(trial.flash, COSTS.flash)}, ${amount(trial.ram, COSTS.ram)}`,
     how,
     ...trial.network.match(/.{1,56}(,|$)/g),
   ]);
@@ -145,8 +148,8 @@ function testTraces() {
   const tested = [...tests].filter(([, test]) => test).map(([index, test]) => ({ trial: trials[index], test }));
   if (!tested.length) return [];
   const joins = tested.flatMap(({ trial, test }) => [
-    [trial.parameters, height(trial.accuracy)],
-    [trial.parameters, height(test.mean)],
+    [costOf(trial), height(trial.accuracy)],
+    [costOf(trial), height(test.mean)],
     [null, null],
   ]);
   const error = {
@@ -167,7 +170,7 @@ function testTraces() {
       hoverinfo: "skip",
     },
     {
-      x: tested.map(({ trial }) => trial.parameters),
+      x: tested.map(({ trial }) => costOf(trial)),
       y: tested.map(({ test }) => height(test.mean)),
       customdata: tested.map(({ trial }) => trial.index),
       error_y: error,
@@ -179,17 +182,22 @@ function testTraces() {
   ];
 }
 
+function knownReferences() {
+  // Those whose cost is known. A reference says its parameters alone.
+  return payload.references
+    .filter((reference) => costOf(reference) > 0 && reference.accuracy != null)
+    .sort((a, b) => costOf(a) - costOf(b));
+}
+
 function referenceTraces() {
-  const known = payload.references
-    .filter((reference) => reference.parameters > 0 && reference.accuracy != null)
-    .sort((a, b) => a.parameters - b.parameters);
+  const known = knownReferences();
   if (!known.length) return [];
-  const [least, most] = sizeRange().map(Math.log10);
+  const [least, most] = costRange().map(Math.log10);
   const beside = (reference, i) =>
-    `${i % 2 ? "top" : "bottom"} ${Math.log10(reference.parameters) > 0.4 * least + 0.6 * most ? "left" : "right"}`;
+    `${i % 2 ? "top" : "bottom"} ${Math.log10(costOf(reference)) > 0.4 * least + 0.6 * most ? "left" : "right"}`;
   return [
     {
-      x: known.map((r) => r.parameters),
+      x: known.map(costOf),
       y: known.map((r) => height(r.accuracy)),
       mode: "markers+text",
       marker: { symbol: "star", size: 12, color: color("reference") },
@@ -200,7 +208,7 @@ function referenceTraces() {
       hovertext: known.map((r) =>
         hover([
           r.name,
-          `${percent(r.accuracy, 2)}, ${short(r.parameters)} parameters`,
+          `${percent(r.accuracy, 2)}, ${amount(costOf(r))}`,
           "reference, not of this search",
         ]),
       ),
@@ -209,28 +217,25 @@ function referenceTraces() {
 }
 
 function runningTrace() {
-  const running = live ? (payload.status.running ?? []) : [];
+  const running = live ? (payload.status.running ?? []).filter((r) => costOf(r) > 0) : [];
   return {
-    x: running.map((r) => r.parameters),
+    x: running.map(costOf),
     y: running.map(() => 0.05),
     yaxis: "y2",
     mode: "markers",
     hoverinfo: "text",
     marker: { symbol: "circle-open-dot", size: 10, color: color("budget") },
     text: running.map((r) =>
-      hover([`Trial ${r.trial}, training`, `epoch ${r.epoch} of ${r.epochs}`, `${short(r.parameters)} parameters`]),
+      hover([`Trial ${r.trial}, training`, `epoch ${r.epoch} of ${r.epochs}`, amount(costOf(r))]),
     ),
   };
 }
 
 // Axes -----------------------------------------------------------------------------------------------------------------
 
-function sizeRange() {
-  const sizes = [
-    ...trials.map((t) => t.parameters),
-    ...payload.references.map((r) => r.parameters).filter((p) => p > 0),
-  ];
-  const [least, most] = [sizes.reduce((a, b) => Math.min(a, b)), sizes.reduce((a, b) => Math.max(a, b))];
+function costRange() {
+  const costs = [...trials, ...knownReferences()].map(costOf);
+  const [least, most] = [costs.reduce((a, b) => Math.min(a, b)), costs.reduce((a, b) => Math.max(a, b))];
   const margin = most > 2 * least ? Math.max((most / least) ** 0.04, 1.15) : 2;
   return [least / margin, most * margin];
 }
@@ -239,9 +244,9 @@ function accuracyRange() {
   // Around the front, or around all trials; in accuracy.
   const measured = trials.filter((t) => t.accuracy != null).map((t) => t.accuracy);
   const beside = [
-    ...payload.references.map((r) => r.accuracy),
+    ...knownReferences().map((r) => r.accuracy),
     ...[...tests.values()].filter(Boolean).map((test) => test.mean),
-  ].filter((a) => a != null);
+  ];
   if (!measured.length) return [0, 1];
   const inside =
     state.mode === "all" || !front.length
@@ -269,7 +274,7 @@ function accuracyAxis() {
 function frontShapes() {
   const shapes = [];
   const vertical = (x, line) => ({ type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line, layer: "below" });
-  const limit = payload.run.space?.constraints?.parameters;
+  const limit = limitOf();
   if (limit) shapes.push(vertical(limit, { color: color("failed"), width: 1.5, dash: "dash" }));
   if (state.budget && front.length) {
     shapes.push({
@@ -296,15 +301,17 @@ function placeRing() {
   const { xaxis, yaxis } = byId("front")._fullLayout ?? {};
   ring.hidden = !trial || !xaxis;
   if (ring.hidden) return;
-  const x = xaxis.d2p(trial.parameters);
+  const x = xaxis.d2p(costOf(trial));
   const y = trial.accuracy == null ? 0.97 * yaxis._length : yaxis.d2p(height(trial.accuracy));
   ring.hidden = x < 0 || x > xaxis._length || y < 0 || y > yaxis._length;
   ring.style.left = `${xaxis._offset + x}px`;
   ring.style.top = `${yaxis._offset + y}px`;
 }
 
+const limitOf = () => payload.run.space?.constraints?.[state.cost];
+
 function limitAnnotation() {
-  const limit = payload.run.space?.constraints?.parameters;
+  const limit = limitOf();
   if (!limit) return [];
   return [
     {

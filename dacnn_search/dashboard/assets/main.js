@@ -13,8 +13,7 @@ const trials = payload.trials.trial.map((_, index) => {
     `trial ${trial.trial} ${STATE_WORDS[trial.state]} ${trial.network} ${trial.reason ?? ""}`.toLowerCase();
   return trial;
 });
-const front = payload.front.map((index) => trials[index]);
-front.forEach((trial) => (trial.onFront = true));
+let front = []; // by the cost chosen, from little to much; see setCost
 const mostWidth = trials.reduce((most, t) => t.config[0].reduce((m, section) => Math.max(m, section[1]), most), 1);
 const tests = new Map(payload.retrained.map((entry) => [entry.index, testSummary(entry)]));
 const live = ["searching", "retraining"].includes(payload.status.state);
@@ -24,6 +23,7 @@ const state = {
   budget: null,
   byBudget: true,
   mode: "front",
+  cost: payload.run.objective,
   zoom: null,
   hypervolume: "trials",
   sort: { key: "accuracy", descending: true },
@@ -55,6 +55,7 @@ function testSummary({ seeds }) {
 }
 
 const testOf = (index) => tests.get(index) ?? null;
+const retrainedOf = (trial) => payload.retrained.find((entry) => entry.index === trial.index);
 const accuracyDigits = () => ((payload.run.data?.validation ?? 0) >= 2000 ? 2 : 1);
 
 function standardError(accuracy, images = payload.run.data?.validation) {
@@ -176,10 +177,10 @@ function choose(index) {
 function selectionReason() {
   if (!state.byBudget || !front.length) return "";
   const { trial: suggested, words } = suggestion();
-  if (suggested.index === state.selected && suggested.parameters === state.budget) return words;
+  if (suggested.index === state.selected && costOf(suggested) === state.budget) return words;
   return bestUnder(state.budget)
-    ? `Best network with at most ${whole(state.budget)} parameters`
-    : `No finished network has at most ${whole(state.budget)} parameters; this is the smallest`;
+    ? `Best network with at most ${whole(state.budget)} ${cost().unit}`
+    : `No finished network has at most ${whole(state.budget)} ${cost().unit}; this one has ${cost().fewest}`;
 }
 
 function showSelected() {
@@ -204,7 +205,7 @@ function onFrontKey(event) {
   } else if (front.length && (step || end !== undefined)) {
     const here = trials[state.selected];
     let place = front.indexOf(here);
-    if (place < 0) place = front.filter((trial) => trial.parameters <= here.parameters).length - (step > 0 ? 1 : 0);
+    if (place < 0) place = front.filter((trial) => costOf(trial) <= costOf(here)).length - (step > 0 ? 1 : 0);
     choose(front[Math.min(Math.max(end ?? place + step, 0), front.length - 1)].index);
   } else return;
   event.preventDefault();
@@ -213,8 +214,10 @@ function onFrontKey(event) {
 // Start ----------------------------------------------------------------------------------------------------------------
 
 function start() {
+  setCost(state.cost);
   applyTheme(state.theme);
   renderHeader();
+  renderCost();
   renderAbout();
   byId("answer-body").hidden = !trials.length;
   byId("nothing").hidden = trials.length > 0;
@@ -222,7 +225,6 @@ function start() {
   byId("filter").value = state.filter;
   byId("show").value = state.show;
   showIf("tested", [...tests.values()].some(Boolean));
-  showIf("references", payload.references.length);
   showIf(
     "stopped",
     trials.some((trial) => trial.state === PRUNED),
@@ -235,6 +237,7 @@ function start() {
   renderFailures();
   renderTable();
   setUpTable();
+  setUpCost();
   setUpBudget();
   setUpRefresh();
   setUpPrint();
@@ -262,7 +265,7 @@ function startSelection() {
   const named = trials.find((trial) => `#trial-${trial.trial}` === location.hash);
   const hasFront = front.length > 0;
   for (const id of ["budget-row", "front-none"]) byId(id).hidden = (id === "budget-row") !== hasFront;
-  state.budget ??= suggestion()?.trial.parameters ?? 1000;
+  state.budget ??= hasFront ? costOf(suggestion().trial) : 1000;
   if (named && named.index !== state.selected) Object.assign(state, { selected: named.index, byBudget: false });
   if (state.byBudget && hasFront) setBudget(state.budget);
   else {

@@ -135,7 +135,7 @@ function selectOnClick(id) {
 
 function drawDensity() {
   // How many proposals fell where, for each third of the search.
-  const [least, most] = sizeRange(),
+  const [least, most] = costRange(),
     bins = 24;
   const logs = [Math.log10(least), Math.log10(most)],
     step = (logs[1] - logs[0]) / bins;
@@ -144,7 +144,7 @@ function drawDensity() {
     const counts = new Array(bins).fill(0);
     for (const trial of trials)
       if (third(trial) === part)
-        counts[Math.min(Math.floor((Math.log10(trial.parameters) - logs[0]) / step), bins - 1)] += 1;
+        counts[Math.min(Math.floor((Math.log10(costOf(trial)) - logs[0]) / step), bins - 1)] += 1;
     const edges = counts.map((_, i) => [10 ** (logs[0] + i * step), 10 ** (logs[0] + (i + 1) * step)]);
     return {
       type: "bar",
@@ -153,14 +153,14 @@ function drawDensity() {
       width: edges.map(([a, b]) => 0.92 * (b - a)),
       y: counts,
       marker: { color: color(`third-${part + 1}`) },
-      text: edges.map(([a, b], i) => `${counts[i]} of the ${name}<br>${short(a)} to ${short(b)} parameters`),
+      text: edges.map(([a, b], i) => `${counts[i]} of the ${name}<br>${short(a)} to ${short(b)} ${cost().unit}`),
       textposition: "none",
       hoverinfo: "text",
     };
   });
   draw("density", traces, {
     barmode: "stack",
-    xaxis: logAxis("parameters (log scale)", least, most),
+    xaxis: logAxis(`${cost().unit} (log scale)`, least, most),
     yaxis: axis("trials", { rangemode: "tozero", nticks: 6 }),
     showlegend: true,
     legend: { orientation: "h", traceorder: "normal", x: 0, y: 1.02, yanchor: "bottom", font: { size: 11 } },
@@ -264,8 +264,8 @@ function drawParallel() {
   const axes = [
     ...names.map((name) => choiceAxis(name)),
     numberAxis(
-      "parameters",
-      (t) => Math.log10(t.parameters),
+      cost().name,
+      (t) => Math.log10(costOf(t)),
       (v) => short(10 ** v),
     ),
     numberAxis(

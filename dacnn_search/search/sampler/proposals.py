@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dacnn_search.common.errors import RunDirectoryError, SpaceError
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.network.cost import Cost
+from dacnn_search.network.cost import COSTS, Cost
 from dacnn_search.search.sampler.domain import distribution_of
 from dacnn_search.search.sampler.surrogate import DIRECTIONS, ESTIMATE, SurrogateSampler
 from dacnn_search.space.search_space import SearchSpace
@@ -24,7 +24,7 @@ from dacnn_search.space.settings import SearchSettings
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.resume import space_id
 
-ATTRIBUTES = ("trial", "fingerprint", "parameters", "macs", "accuracy", "epochs", "seconds", "reason", ESTIMATE)
+ATTRIBUTES = ("trial", "fingerprint", *COSTS, "accuracy", "epochs", "seconds", "reason", ESTIMATE)
 MOST_ASKED = 16  # proposals turned away in a row, before we stop asking the sampler and draw by ourselves
 MOST_DRAWN = 64  # known networks drawn in a row, before we go through the space in its order
 

@@ -1,0 +1,73 @@
+"""Write a network as C code and check it: the compiled code and NumPy's reference of it agree on all images."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dacnn_search.common.errors import ExportError
+from dacnn_search.export.c.compiler import compiles_here, measure_size, run_on_host
+from dacnn_search.export.c.options import CodeOptions
+from dacnn_search.export.c.quantization import quantize
+from dacnn_search.export.c.source import write_source
+from dacnn_search.export.classifier import Classifier
+
+
+def write_code(
+    folder: Path,
+    model: Classifier,
+    options: CodeOptions,
+    title: str,
+    calibration: np.ndarray,
+    part: str,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    reference: np.ndarray,
+) -> dict[str, Any]:
+    """Write the C code of a network to `folder`; return what `metrics.json` says of it.
+
+    The calibration images (N, H, W, C) uint8 set the steps of activations. Accuracy is measured on `images`, which are
+    of the test, the validation or random (`part`), by NumPy's reference. If there is a C compiler, the compiled code
+    must give the same scores and classes, bit for bit. `reference` are the network's own logits.
+
+    Raises InputError without calibration images, for networks that `CodeOptions.check` refuses or missing tools,
+    ExportError if the code does not do what the reference does.
+    """
+    options.check(model.architecture, model.input.shape, len(model.classes))
+    network = quantize(model, calibration)
+    scores, classes = network.scores(images)
+    accuracy, of_floats = (
+        None if labels is None else float((c == labels).mean()) for c in (classes, reference.argmax(1))
+    )
+    told = "its accuracy is not known"
+    if accuracy is not None:
+        told = f"{accuracy:.2%} of {len(images):,} {part} images are classified right ({of_floats:.2%} in float32)"
+    facts = {"title": title, "network": str(model.architecture), "told": told, "classes": model.classes}
+    files = write_source(folder, network, options.name, facts)
+    return {
+        "name": options.name,
+        "files": files,
+        "flash": network.plan.flash,
+        "constants": network.plan.weight_bytes + network.plan.table_bytes,
+        "ram": network.plan.arena,
+        "score_step": network.score_step,
+        "part": part,
+        "images": len(images),
+        "accuracy": accuracy,
+        "float_accuracy": of_floats,
+        "same_answers": float((classes == reference.argmax(axis=1)).mean()),
+        "largest_difference": float(np.abs(scores * network.score_step - reference).max()),
+        "compiled": _runs_alike(folder, images, scores, classes),
+        "targets": {target: measure_size(folder, target) for target in options.targets},
+    }
+
+
+def _runs_alike(folder: Path, images: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> bool:
+    """Return False if there is no C compiler. Raises ExportError if the compiled code gives other scores or classes."""
+    if not compiles_here():
+        return False
+    compiled_scores, compiled_classes = run_on_host(folder, images)
+    wrong = (compiled_scores != scores).any(axis=1) | (compiled_classes != classes)
+    if wrong.any():
+        raise ExportError(f"the C code must give the scores of its reference, but {wrong.sum():,} images get others")
+    return True

@@ -1,0 +1,61 @@
+"""What is asked of C code, and what is told of it. Needs no torch."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dacnn_search.common.errors import InputError
+from dacnn_search.common.units import format_bytes
+from dacnn_search.export.c.compiler import check_target
+from dacnn_search.network.architecture import Architecture
+from dacnn_search.network.cost import InputShape
+from dacnn_search.network.inference import plan_inference
+
+TOLD_DROP = 0.01  # of the accuracy: a larger one is told
+WHAT_HELPS = (
+    "What helps: another seed or more weight decay in the retraining, since one large weight makes the steps of its "
+    "whole channel coarse, or another network of the front."
+)
+
+
+@dataclass(frozen=True)
+class CodeOptions:
+    """How C code is written. Raises InputError for a name that C does not allow, or an unknown target."""
+
+    name: str = "network"  # begins the names of files, functions and macros
+    arena: int | None = None  # bytes of RAM that the code may use
+    targets: tuple[str, ...] = ()  # cores that its flash and RAM are measured for
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[a-z][a-z0-9_]*", self.name) or self.name in ("main", "weights"):
+            rule = (
+                "lower-case letters, digits and underscores, and not be main or weights, which are files of their own"
+            )
+            raise InputError(f"a name in C must have {rule}, but is {self.name!r}")
+        for target in self.targets:
+            check_target(target)
+
+    def check(self, architecture: Architecture, input_shape: InputShape, classes: int) -> None:
+        """Raise InputError for a network that can't be written as C or needs a larger arena."""
+        if not architecture.batch_norm:
+            raise InputError(f"C code needs a network with batch norm, but this one is: {architecture}")
+        needed = plan_inference(architecture, input_shape, classes).arena
+        if self.arena is not None and needed > self.arena:
+            raise InputError(
+                f"the arena must hold {needed:,} bytes for this network, but has {self.arena:,}: {architecture}"
+            )
+
+
+def describe_code(code: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what to tell of C code, line by line, from its part of `metrics.json`."""
+    accuracy = "" if code["accuracy"] is None else f"{code['accuracy']:.2%}"
+    yield f"{'c/' + code['name'] + '.c':<28} {format_bytes(code['flash']):>8}  {accuracy}".rstrip()
+    yield f"    {code['flash']:,} bytes of flash, {code['ram']:,} of RAM"
+    for target, size in code["targets"].items():
+        yield f"    on {target}: {size['flash']:,} bytes of flash, {size['ram']:,} of RAM"
+    if not code["compiled"]:
+        yield "    not compiled, as there is no C compiler here: the accuracy is that of the same arithmetic in NumPy"
+    if code["accuracy"] is not None and code["float_accuracy"] - code["accuracy"] > TOLD_DROP:
+        lost = 100 * (code["float_accuracy"] - code["accuracy"])
+        yield f"    8 bits cost {lost:.1f} points of accuracy. {WHAT_HELPS}"

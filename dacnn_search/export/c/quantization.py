@@ -1,0 +1,277 @@
+"""Turn a trained network into one that computes with integers alone, and run that on images.
+
+An integer v stands for the real number step * v. Kernels have 8 bits and a step for each output channel. Activations,
+which come from a ReLU, have 8 bits without sign and a step for each convolution. A convolution with its batch norm
+(scale g and shift b of a channel) and a shortcut becomes
+
+    (sum * multiplier + offset * 2^offset_shift + shortcut * shortcut_multiplier + half) >> shift
+
+limited to 0 and 255, with multiplier = 2^shift * g * input step * kernel step / output step, a 16-bit integer, and the
+offset likewise from b. This is requantization as in section 2.2 of Jacob et al. (https://arxiv.org/abs/1712.05877), but
+batch norm stays beside a kernel that others may share, where they fold it into a copy.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from dacnn_search.common.errors import ExportError, InputError
+from dacnn_search.export.classifier import Classifier
+from dacnn_search.network.inference import Convolution, InferencePlan, plan_inference
+
+MOST_CALIBRATION = 512  # images
+BATCH = 128
+MOST_VALUES = 2**23  # of a convolution's outputs for them, which limits the memory that they take
+AVERAGE_STEPS = 16  # averages before the classifier are finer than activations by this factor
+MOST_SHIFT = 40
+NOTHING = np.zeros(0)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Multipliers and offsets of a convolution's output channels, or of the classes."""
+
+    multipliers: np.ndarray  # (channels,) int16
+    offsets: np.ndarray  # (channels,) int16
+    projection: np.ndarray  # (channels,) int16: the multipliers of a projected shortcut; or (0,)
+    shortcut: int  # multiplier of an identity shortcut
+    shift: int
+    offset_shift: int
+
+    def outputs(self, sums: np.ndarray, shortcut: np.ndarray, projected: np.ndarray) -> np.ndarray:
+        """Return activations (N, H, W, channels) from the sums of a convolution, and of a projection if there is one.
+
+        `shortcut` are the activations that an identity shortcut adds.
+        """
+        values = self.apply(sums)
+        if self.shortcut:
+            values += shortcut.astype(np.int64) * self.shortcut
+        if len(self.projection):
+            values += projected.astype(np.int64) * self.projection
+        return self.round(values, 0, 255)
+
+    def apply(self, sums: np.ndarray) -> np.ndarray:
+        """Return 2^shift times the outputs (..., channels) int64 that sums of the same shape lead to."""
+        offsets = self.offsets.astype(np.int64) << self.offset_shift
+        return sums.astype(np.int64) * self.multipliers + offsets
+
+    def round(self, values: np.ndarray, least: int, most: int) -> np.ndarray:
+        """Return what `apply` gave as integers between two limits, rounded to the nearest, halves up."""
+        return np.clip((values + (1 << (self.shift - 1))) >> self.shift, least, most)
+
+
+@dataclass(frozen=True)
+class IntegerNetwork:
+    """A network that computes with integers, exactly as its C code does."""
+
+    plan: InferencePlan
+    kernels: dict[str, np.ndarray]  # int8 (out_channels, side, side, in_channels), by the names of the plan
+    scalings: tuple[Scaling, ...]  # of each convolution
+    zero_points: np.ndarray  # (channels,) uint8: the pixels that stand for zero, which surround an image
+    classifier: np.ndarray  # (classes, channels) int8
+    classifier_scaling: Scaling
+    score_step: float  # of the scores: a logit is about this times the score
+
+    def scores(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the scores (N, classes) int8 and the classes (N,) int64 of images (N, H, W, C) uint8.
+
+        As in C, the class has the highest score before rounding.
+        """
+        values = [self._values(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+        exact = np.concatenate(values) if values else np.zeros((0, len(self.classifier)), np.int64)
+        return self.classifier_scaling.round(exact, -128, 127).astype(np.int8), exact.argmax(axis=1)
+
+    def _values(self, images: np.ndarray) -> np.ndarray:
+        scalings = dict(zip(self.plan.convolutions, self.scalings, strict=True))
+
+        def convolve(c: Convolution, x: np.ndarray, entered: np.ndarray) -> np.ndarray:
+            projected = _correlate(entered, self.kernels[c.projection]) if c.projection else NOTHING
+            padding = self.zero_points if c.reads_image else 0
+            return scalings[c].outputs(_correlate(x, self.kernels[c.kernel], padding), entered, projected)
+
+        last = _run(self.plan, images.astype(np.int64), convolve, _pool)
+        return self.classifier_scaling.apply(_averages(last) @ self.classifier.T.astype(np.int64))
+
+
+def _run(plan: InferencePlan, pixels: T, convolve: Callable[[Convolution, T, T], T], pool: Callable[[T], T]) -> T:
+    """Return the last activations of images.
+
+    `convolve` computes a convolution from its input and the input of its block, where a shortcut begins.
+    """
+    x, entered, block = pixels, pixels, -1
+    for convolution in plan.convolutions:
+        if convolution.pool:
+            x = pool(x)
+        if convolution.block != block:
+            entered, block = x, convolution.block
+        x = convolve(convolution, x, entered)
+    return x
+
+
+def _pool(x: np.ndarray) -> np.ndarray:
+    images, height, width, channels = x.shape
+    even = x[:, : height // 2 * 2, : width // 2 * 2]
+    return even.reshape(images, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
+
+
+def _correlate(x: np.ndarray, kernel: np.ndarray, padding: np.ndarray | int = 0) -> np.ndarray:
+    """Return the sums (N, H, W, out) of a kernel (out, side, side, in) over x (N, H, W, in), with `padding` around it.
+
+    Integers are multiplied as floats, which libraries do fast, of a size that holds every sum exactly.
+    """
+    out, side, _, channels = kernel.shape
+    exact = x.dtype.kind == "i" and side**2 * channels * 255 * 127 >= 2**24
+    kind = np.float64 if exact else np.float32
+    radius, (images, height, width, _) = side // 2, x.shape
+    padded = np.empty((images, height + 2 * radius, width + 2 * radius, channels), kind)
+    padded[:] = padding
+    padded[:, radius : radius + height, radius : radius + width] = x
+    sums = np.zeros((*x.shape[:3], out), kind)
+    for dy in range(side):
+        for dx in range(side):
+            sums += padded[:, dy : dy + height, dx : dx + width] @ kernel[:, dy, dx].T.astype(kind)
+    return sums
+
+
+def quantize(model: Classifier, images: np.ndarray) -> IntegerNetwork:
+    """Return a network with 8-bit integers; calibration images (N, H, W, C) uint8 set the steps of its activations.
+
+    Raises InputError without images or for a network without batch norm, ExportError for one too large for the
+    integers of the C code.
+    """
+    if not model.architecture.batch_norm:
+        raise InputError(f"C code needs a network with batch norm, but this one is: {model.architecture}")
+    if not len(images):
+        raise InputError("C code needs at least 1 validation image to calibrate with, but there are 0")
+    plan = plan_inference(model.architecture, model.input.shape, len(model.classes))
+    _check_sizes(plan)
+    largest = max(c.pixels * c.out_channels for c in plan.convolutions)
+    most = max(1, min(MOST_CALIBRATION, MOST_VALUES // largest))
+    return _Quantizer(plan, model).quantize(images[:: math.ceil(len(images) / most)])
+
+
+@dataclass(frozen=True)
+class _Activations:
+    """The same activations in floats and in integers, (N, H, W, C); an integer stands for `step` times itself."""
+
+    real: np.ndarray
+    whole: np.ndarray
+    step: float
+
+    def pooled(self) -> "_Activations":
+        return _Activations(_pool(self.real), _pool(self.whole), self.step)
+
+
+class _Quantizer:
+    """Run a network in floats and in integers side by side, and choose the integers on the way.
+
+    What the integers of a channel are off by, on average over the images, its offset makes up for: the bias correction
+    of Nagel et al. (https://arxiv.org/abs/1906.04721), section 4.2, with measured means.
+    """
+
+    def __init__(self, plan: InferencePlan, model: Classifier) -> None:
+        self._plan = plan
+        self._weights = {name: tensor.numpy().astype(np.float64) for name, tensor in model.weights.items()}
+        self._mean, std = (255 * np.array(values) for values in (model.input.mean, model.input.std))
+        self._kernels = {name: w.transpose(0, 2, 3, 1) for name, w in self._weights.items() if w.ndim == 4}
+        self._kernels["kernels.stem"] = self._kernels["kernels.stem"] / std  # so that it takes pixels less their mean
+        self._int8 = {name: _to_int8(kernel) for name, kernel in self._kernels.items()}
+        self._zero_points = np.clip(np.rint(self._mean), 0, 255).astype(np.uint8)
+        self._scalings: list[Scaling] = []
+
+    def quantize(self, images: np.ndarray) -> IntegerNetwork:
+        pixels = _Activations(images - self._mean, images.astype(np.int64), 1.0)
+        last = _run(self._plan, pixels, self._convolve, _Activations.pooled)
+        weights, bias = self._weights["classifier.weight"], self._weights["classifier.bias"]
+        classifier, steps = _to_int8(weights)
+        steps *= last.step / AVERAGE_STEPS
+        logits = last.real.mean(axis=(1, 2)) @ weights.T + bias
+        unbiased = (_averages(last.whole) @ classifier.T * steps).mean(axis=0)
+        score_step = float(np.abs(logits).max()) / 127 or 1.0
+        scaling = _scaling(steps / score_step, (logits.mean(axis=0) - unbiased) / score_step)
+        kernels = {name: kernel for name, (kernel, _) in self._int8.items()}
+        return IntegerNetwork(
+            self._plan, kernels, tuple(self._scalings), self._zero_points, classifier, scaling, score_step
+        )
+
+    def _convolve(self, c: Convolution, x: _Activations, entered: _Activations) -> _Activations:
+        scale, shift = self._weights[f"{c.norm}.weight"], self._weights[f"{c.norm}.bias"]
+        kernel, steps = self._int8[c.kernel]
+        real = _correlate(x.real, self._kernels[c.kernel]) * scale + shift
+        multipliers = scale * steps * x.step
+        sums = _correlate(x.whole, kernel, self._zero_points if c.reads_image else 0)
+        whole = sums * multipliers
+        identity, projection, projected = 0.0, NOTHING, NOTHING
+        if c.shortcut == "identity":
+            identity = entered.step
+            real += entered.real
+            whole += entered.whole * identity
+        elif c.shortcut == "projection":
+            scale, shift = self._weights[f"{c.projection_norm}.weight"], self._weights[f"{c.projection_norm}.bias"]
+            kernel, steps = self._int8[c.projection]
+            real += _correlate(entered.real, self._kernels[c.projection]) * scale + shift
+            projection = scale * steps * entered.step
+            projected = _correlate(entered.whole, kernel)
+            whole += projected * projection
+        offsets = (real - whole).mean(axis=(0, 1, 2))
+        real = np.maximum(real, 0)
+        step = float(real.max()) / 255 or 1.0
+        scaling = _scaling(multipliers / step, offsets / step, projection / step, identity / step)
+        self._scalings.append(scaling)
+        return _Activations(real, scaling.outputs(sums, entered.whole, projected), step)
+
+
+def _averages(whole: np.ndarray) -> np.ndarray:
+    """Return the averages (N, C) of integer activations (N, H, W, C) in sixteenths of their step."""
+    count = whole.shape[1] * whole.shape[2]
+    return (AVERAGE_STEPS * whole.sum(axis=(1, 2)) + count // 2) // count
+
+
+def _to_int8(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a kernel (out, ...) as int8 and the step (out,) of each output channel."""
+    steps = np.abs(kernel).reshape(len(kernel), -1).max(axis=1) / 127
+    steps[steps == 0] = 1
+    return np.rint(kernel / steps.reshape(-1, *[1] * (kernel.ndim - 1))).astype(np.int8), steps
+
+
+def _scaling(
+    multipliers: np.ndarray, offsets: np.ndarray, projection: np.ndarray = NOTHING, identity: float = 0.0
+) -> Scaling:
+    """Return real multipliers and offsets as integers, with as many bits as these hold."""
+    largest = float(max(np.abs(multipliers).max(), np.abs(projection).max(initial=0)))
+    shift = min(_most_shift(largest, 2**15 - 1), _most_shift(identity, 2**31 - 1))
+    offset_shift = max(0, shift - _most_shift(float(np.abs(offsets).max()), 2**15 - 1))
+    return Scaling(
+        _to_int16(multipliers * 2.0**shift),
+        _to_int16(offsets * 2.0 ** (shift - offset_shift)),
+        _to_int16(projection * 2.0**shift),
+        round(identity * 2**shift),
+        shift,
+        offset_shift,
+    )
+
+
+def _to_int16(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(values), -(2**15 - 1), 2**15 - 1).astype(np.int16)
+
+
+def _most_shift(value: float, most: int) -> int:
+    """Return the largest shift from 1 to MOST_SHIFT by which a value stays at most `most` when it is rounded."""
+    return MOST_SHIFT if value == 0 else max(1, min(MOST_SHIFT, math.floor(math.log2(most / value))))
+
+
+def _check_sizes(plan: InferencePlan) -> None:
+    """Raise ExportError if a sum could leave the C code's 32-bit integers."""
+    last, largest_product = plan.convolutions[-1], 255 * 127
+    for what, size, most in (
+        ("weights in a sum", max(c.side**2 * c.in_channels for c in plan.convolutions), 2**31 // largest_product),
+        ("channels before the classifier", last.out_channels, 2**31 // (AVERAGE_STEPS * largest_product)),
+        ("pixels in an average", last.pixels, 2**32 // (AVERAGE_STEPS * 256)),
+    ):
+        if size >= most:
+            raise ExportError(f"C code may have fewer than {most:,} {what}, but this network has {size:,}")

@@ -1,0 +1,133 @@
+"""Write an `IntegerNetwork` as C99: header, code, weights, an example program, a Makefile and a README."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dacnn_search.common.files import write_atomic
+from dacnn_search.common.machine import package_versions
+from dacnn_search.export.c.quantization import IntegerNetwork, Scaling
+from dacnn_search.network.inference import CODE_BYTES, Convolution
+
+TEMPLATES = Path(__file__).parent
+LINE = 116  # characters of a row of numbers
+
+
+def write_source(folder: Path, network: IntegerNetwork, name: str, facts: Mapping[str, Any]) -> list[str]:
+    """Write the C files of a network to a folder and return their names. `name` begins its function and macros.
+
+    `facts` are `title`, `network` (in words), `told` (its accuracy, in words) and `classes` (their names).
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # here, since few commands write C
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"comment": _comment, "quoted": _quoted, "numbers": _numbers}
+    values = {
+        **_values(network),
+        **facts,
+        "name": name,
+        "NAME": name.upper(),
+        "version": package_versions()["dacnn-search"],
+    }
+    folder.mkdir(exist_ok=True)
+    files = []
+    for template in sorted(TEMPLATES.glob("*.jinja")):
+        file = template.stem.replace("network", name)
+        write_atomic(folder / file, environment.get_template(template.name).render(values))
+        files.append(file)
+    return files
+
+
+def _values(network: IntegerNetwork) -> dict[str, Any]:
+    plan = network.plan
+    stem, last = plan.convolutions[0], network.classifier_scaling
+    return {
+        "height": stem.height,
+        "width": stem.width,
+        "channels": plan.channels,
+        "constants": plan.weight_bytes + plan.table_bytes,
+        "code_bytes": CODE_BYTES,
+        "arena": plan.arena,
+        "score_step": f"{network.score_step:.6g}f",
+        "offset_type": "uint16_t" if plan.short_offsets else "uint32_t",
+        "tensors": _tensors(network),
+        "convolutions": [_row(c, s) for c, s in zip(plan.convolutions, network.scalings, strict=True)],
+        "scales": np.concatenate([*map(_scales, network.scalings), _scales(last)]),
+        "score_shift": last.shift,
+        "score_offset_shift": last.offset_shift,
+        "zero_points": network.zero_points,
+    }
+
+
+def _tensors(network: IntegerNetwork) -> list[dict[str, Any]]:
+    """Return the weights in the order of their first use."""
+    uses = Counter(name for c in network.plan.convolutions for name in (c.kernel, c.projection) if name)
+    tensors = [(_identifier(name), network.kernels[name], count) for name, count in uses.items()]
+    tensors.append(("classifier", network.classifier, 1))
+    return [
+        {"name": name, "shape": array.shape, "numbers": array.reshape(-1), "uses": uses}
+        for name, array, uses in tensors
+    ]
+
+
+def _scales(scaling: Scaling) -> np.ndarray:
+    pairs = np.stack([scaling.multipliers, scaling.offsets], axis=1)
+    return np.concatenate([pairs.reshape(-1), scaling.projection])
+
+
+def _row(c: Convolution, scaling: Scaling) -> dict[str, Any]:
+    """Return what the C code's table says of a convolution, in the order of its struct."""
+    flags = {
+        "POOL": c.pool,
+        "MOVE": c.move,
+        "IN_PLACE": c.in_place,
+        "IDENTITY": c.shortcut == "identity",
+        "PROJECTION": c.shortcut == "projection",
+    }
+    places = (c.source, c.target, c.shortcut_at, c.scratch)
+    sizes = (c.height, c.width, c.in_channels, c.out_channels, c.shortcut_channels, c.side)
+    return {
+        "kernel": _identifier(c.kernel),
+        "projection": _identifier(c.projection) if c.projection else None,
+        "numbers": (*places, scaling.shortcut, *sizes, scaling.shift, scaling.offset_shift),
+        "flags": " | ".join(name for name, is_set in flags.items() if is_set) or "0",
+    }
+
+
+def _identifier(tensor: str) -> str:
+    """Return a tensor's name as a C identifier: `anchor1`, `block2_layer0_regulator`, `block3_projection`."""
+    name = tensor.removeprefix("kernels.").removesuffix(".convolution.weight")
+    return name.replace("blocks.", "block").replace(".layers.", "_layer").replace(".", "_")
+
+
+def _comment(text: str) -> str:
+    """Return a text that can stand in a C comment: on one line, in ASCII, without its end."""
+    line = " ".join(text.split()).encode("ascii", "replace").decode()
+    return line.replace("*/", "* /").replace("/*", "/ *").replace("\\", "/")
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a C string, in UTF-8."""
+    plain = re.compile(rb"[A-Za-z0-9 _.,:;+()\[\]<>=-]")
+    return '"' + "".join(chr(b) if plain.match(bytes([b])) else f"\\{b:03o}" for b in text.encode()) + '"'
+
+
+def _numbers(values: np.ndarray) -> str:
+    """Return numbers as rows of C source."""
+    rows, row = [], ""
+    for number in map(str, values.tolist()):
+        if len(row) + len(number) > LINE:
+            rows.append(row)
+            row = ""
+        row += f"{number},"
+    return "\n    ".join([*rows, row.rstrip(",")])

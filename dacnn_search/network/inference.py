@@ -1,0 +1,177 @@
+"""Plan a network's inference with 8-bit integers: its convolutions in order, and where activations lie in one arena.
+
+The C code of `export.c` follows this plan, so flash and RAM are known before a network is trained. Weights take one
+byte each, a shared kernel once. Each use of it has a multiplier and an offset of its own for every channel, two bytes
+each, which hold its batch norm. Activations take one byte.
+
+Each block finds its input at the start of the arena and leaves its output there. Each convolution gathers the pixels
+under its kernel in scratch, for one pixel after the other:
+
+- A convolution outside of shortcuts works in place: it writes a pixel over its input after it has copied that pixel to
+  scratch, which holds the last row. If it has more output than input channels, its input first moves to the end of the
+  place that its output needs, so that no pixel is overwritten before it is used.
+- An identity shortcut around two layers leaves the block's input where it is. The first layer writes beside it, the
+  second back over it, while it adds it pixel by pixel. A single layer works in place and adds the pixel in scratch.
+- A projected shortcut moves the block's input behind the place of its output, and is computed pixel by pixel with the
+  block's last layer.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from dacnn_search.network.architecture import Architecture, Block, Shortcut
+
+# Bytes of the generated code on a Cortex-M4 beside its constants, by GCC 12.2 with -O2.
+CODE_BYTES = 1550
+# Bytes of an entry in the C code's table of convolutions, by whether two bytes hold all offsets.
+ENTRY_BYTES = {True: 32, False: 44}
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One convolution with all that happens to a pixel before it is written: norm, shortcut, ReLU.
+
+    `source`, `target`, `shortcut_at` and `scratch` are offsets in the arena, in bytes.
+    """
+
+    kernel: str  # the names of its tensors, as in `network.cost.tensor_shapes`
+    norm: str
+    block: int  # its number; -1 for the stem, which reads the image
+    side: int  # of the kernel: 3 or 1
+    height: int  # of its output
+    width: int
+    in_channels: int
+    out_channels: int
+    pool: bool = False  # 2x2 max pooling comes before, in place at the start of the arena
+    move: bool = False  # its input moves from the start of the arena to `source` before
+    in_place: bool = False
+    source: int = 0
+    target: int = 0
+    scratch: int = 0
+    shortcut: Shortcut = "none"  # that ends here
+    shortcut_at: int = 0
+    shortcut_channels: int = 0
+    projection: str = ""  # the names of its tensors
+    projection_norm: str = ""
+
+    @property
+    def reads_image(self) -> bool:
+        return self.block == -1
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of its output, and of its input after pooling."""
+        return self.height * self.width
+
+    @property
+    def scratch_bytes(self) -> int:
+        """The pixels under the kernel, and the last row of an input that it writes over."""
+        row = self.width if self.in_place and self.side > 1 else 0
+        return (self.side**2 + row) * self.in_channels
+
+    @property
+    def arena_end(self) -> int:
+        """The end of the last byte of the arena that it uses."""
+        return max(
+            self.source + self.pixels * self.in_channels,
+            self.target + self.pixels * self.out_channels,
+            self.shortcut_at + self.pixels * self.shortcut_channels,
+            self.scratch + self.scratch_bytes,
+        )
+
+
+@dataclass(frozen=True)
+class InferencePlan:
+    """The inference of one network on images of one size. Its first convolution, the stem, reads the caller's image."""
+
+    convolutions: tuple[Convolution, ...]
+    weight_bytes: int  # kernels and classifier, one byte each
+    scale_bytes: int  # multipliers and offsets
+    channels: int  # of the images
+    classes: int
+
+    @property
+    def arena(self) -> int:
+        """Bytes of RAM: of the only memory of the C code beside its stack and the caller's pixels and scores."""
+        last = self.convolutions[-1]
+        averages = (last.pixels + 2) * last.out_channels  # two bytes each, behind the last activations
+        return max(averages, *(convolution.arena_end for convolution in self.convolutions))
+
+    @property
+    def short_offsets(self) -> bool:
+        """True if two bytes hold every offset in the arena and in the weights."""
+        return max(self.arena, self.weight_bytes) < 2**16
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of all constants but the weights: multipliers, offsets, the plan itself and the stem's zero points."""
+        return self.scale_bytes + ENTRY_BYTES[self.short_offsets] * len(self.convolutions) + self.channels
+
+    @property
+    def flash(self) -> int:
+        """Bytes of weights, tables and code."""
+        return self.weight_bytes + self.table_bytes + CODE_BYTES
+
+
+def plan_inference(architecture: Architecture, input_shape: tuple[int, int, int], classes: int) -> InferencePlan:
+    """Plan the inference of a network on images of `input_shape` (channels, height, width).
+
+    Raises ArchitectureError if the image has fewer halvings than the network has poolings.
+    """
+    architecture.check_image_size(*input_shape[1:])
+    channels, height, width = input_shape
+    first = architecture.sections[0].width
+    convolutions = [
+        Convolution("kernels.stem", "stem_norm", -1, 3, height, width, channels, first, scratch=height * width * first)
+    ]
+    for number, block in enumerate(architecture.blocks):
+        size = height >> block.section, width >> block.section
+        convolutions += _convolutions_of(block, number, *size)
+    kernels: dict[str, int] = {}
+    scales = 4 * classes
+    for c in convolutions:
+        kernels[c.kernel] = c.side**2 * c.in_channels * c.out_channels
+        scales += 4 * c.out_channels
+        if c.projection:
+            kernels[c.projection] = c.shortcut_channels * c.out_channels
+            scales += 2 * c.out_channels
+    weights = sum(kernels.values()) + classes * convolutions[-1].out_channels
+    return InferencePlan(tuple(convolutions), weights, scales, channels, classes)
+
+
+def _convolutions_of(block: Block, number: int, height: int, width: int) -> Iterator[Convolution]:
+    """Yield the convolutions of a block, its regulators included."""
+    name = f"blocks.{number}"
+    in_channels, channels = block.layers[0].in_width, block.layers[-1].width
+    before, after = height * width * in_channels, height * width * channels  # bytes of its input and its output
+    ending: dict[str, Any] = {"shortcut": block.shortcut}
+    if block.shortcut == "projection":  # the width changes, so there are two layers
+        free = after + before
+        places: list[dict[str, Any]] = [
+            {"source": after, "move": True, "scratch": free},
+            {"in_place": True, "scratch": free},
+        ]
+        ending |= {"shortcut_at": after, "shortcut_channels": in_channels}
+        ending["projection"] = f"{name}.projection.convolution.weight"
+        ending["projection_norm"] = f"{name}.projection.norm"
+    elif block.shortcut == "identity" and len(block.layers) == 2:
+        free = 2 * after
+        places = [{"target": after, "scratch": free}, {"source": after, "scratch": free}]
+    else:
+        free = max(before, after)
+        grown = max(after - before, 0)
+        first = {"in_place": True, "source": grown, "move": grown > 0, "scratch": free}
+        places = [first, {"in_place": True, "scratch": after}]
+    if block.shortcut == "identity":
+        ending["shortcut_channels"] = channels
+    for index, (layer, place) in enumerate(zip(block.layers, places, strict=False)):
+        kernel, layer_name = f"kernels.{layer.kernel}", f"{name}.layers.{index}"
+        last = index == len(block.layers) - 1
+        place |= {"pool": block.pool and index == 0, **(ending if last else {})}
+        yield Convolution(kernel, f"{layer_name}.norm", number, 3, height, width, layer.in_width, channels, **place)
+        if layer.regulator:
+            at = place.get("target", 0)
+            kernel, norm = f"{layer_name}.regulator.convolution.weight", f"{layer_name}.regulator.norm"
+            place = {"in_place": True, "source": at, "target": at, "scratch": after if last else free}
+            yield Convolution(kernel, norm, number, 1, height, width, channels, channels, **place)

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import architectures
+
+from dacnn_search import Architecture, build, load_model
+from dacnn_search.common.errors import ExportError, InputError
+from dacnn_search.data.dataset import load
+from dacnn_search.export.best import write_best
+from dacnn_search.export.c.quantization import Scaling, quantize
+from dacnn_search.export.classifier import Classifier, as_classifier
+from dacnn_search.export.folder import NetworkInput
+from dacnn_search.network.architecture import Section
+from dacnn_search.network.cost import tensor_shapes
+
+INPUT = {"mean": (0.3, 0.5, 0.6), "std": (0.2, 0.25, 0.3), "classes": tuple("abcde")}
+
+
+def random_classifier(architecture, shape, seed=0):
+    """A network whose batch norms differ by channel and by layer, some with a negative scale."""
+    torch.manual_seed(seed)
+    network = build(architecture, 5, shape[0])
+    for parameter in network.parameters():
+        if parameter.ndim == 1:
+            torch.nn.init.normal_(parameter, 0.3, 0.8)
+    given = NetworkInput(shape=shape, **{**INPUT, "mean": INPUT["mean"][: shape[0]], "std": INPUT["std"][: shape[0]]})
+    return Classifier(architecture, dict(network.named_parameters()), given)
+
+
+def random_images(shape, count=24, seed=0):
+    channels, height, width = shape
+    return np.random.default_rng(seed).integers(0, 256, (count, height, width, channels), dtype=np.uint8)
+
+
+@settings(max_examples=30)
+@given(architectures().filter(lambda a: a.batch_norm), st.sampled_from([1, 3]), st.integers(4, 9), st.integers(4, 9))
+def test_integers_compute_nearly_what_floats_do(architecture, channels, height, width):
+    shape = (channels, height, width)
+    model, images = random_classifier(architecture, shape), random_images(shape)
+    network = quantize(model, images)
+    logits, (scores, classes) = model.logits(images), network.scores(images)
+    assert scores.dtype == np.int8
+    assert np.abs(scores * network.score_step - logits).max() <= 0.1 * np.abs(logits).max()
+    assert (scores[np.arange(len(images)), classes] == scores.max(axis=1)).all()
+
+
+def test_a_trained_network_answers_as_in_floats(run_copy):
+    folder = write_best(run_copy)[1]
+    data = load(run_copy.space.settings.data)
+    model = load_model(folder)
+    network = quantize(model, data.validation.images)
+    scores, classes = network.scores(data.test.images)
+    logits = model.logits(data.test.images)
+    assert (classes == logits.argmax(axis=1)).mean() >= 0.98
+    assert np.abs((scores * network.score_step - logits).mean(axis=0)).max() <= network.score_step / 2  # no bias
+
+
+def test_a_shared_kernel_is_kept_once():
+    architecture = Architecture((Section(9, 8), Section(9, 8, "block")), "network", residual=True)
+    network = quantize(random_classifier(architecture, (3, 8, 8)), random_images((3, 8, 8)))
+    weights = {name: shape for name, shape in tensor_shapes(architecture, 3, 5) if len(shape) == 4}
+    assert {name: kernel.size for name, kernel in network.kernels.items()} == {
+        name: np.prod(shape) for name, shape in weights.items()
+    }
+    assert sum(c.kernel == "kernels.anchor1" for c in network.plan.convolutions) == 18
+
+
+def test_a_channel_of_zeros_and_a_constant_image_are_no_special_case():
+    model = random_classifier(Architecture((Section(2, 4), Section(2, 6)), residual=True), (1, 6, 6))
+    with torch.no_grad():
+        model.network.kernels["anchor1"][2] = 0
+        model.network.blocks[0].layers[0].norm.weight[1] = 0
+    black, white = np.zeros((1, 6, 6, 1), np.uint8), np.full((1, 6, 6, 1), 255, np.uint8)
+    network = quantize(model, black)
+    assert np.abs(network.scores(black)[0] * network.score_step - model.logits(black)).max() < 0.1
+    assert network.scores(np.concatenate([black, white]))[0].shape == (2, 5)
+
+
+def test_values_are_rounded_to_the_nearest_and_halves_up():
+    scaling = Scaling(np.array([1], np.int16), np.array([-3], np.int16), np.zeros(0), 0, shift=2, offset_shift=1)
+    values = scaling.apply(np.array([[4], [7], [8], [9], [12]]))
+    assert values.ravel().tolist() == [-2, 1, 2, 3, 6]
+    assert scaling.round(values, -5, 1).ravel().tolist() == [0, 0, 1, 1, 1]  # of -0.5, 0.25, 0.5, 0.75, 1.5
+    assert scaling.outputs(np.array([[1020]]), np.zeros(1), np.zeros(0)).item() == 254
+    assert scaling.outputs(np.array([[2000]]), np.zeros(1), np.zeros(0)).item() == 255
+
+
+def test_what_can_not_be_integers():
+    plain = Architecture((Section(1, 4),))
+    with pytest.raises(InputError, match="needs a network with batch norm"):
+        quantize(
+            as_classifier(build(Architecture((Section(1, 4),), batch_norm=False), 5, 1)), random_images((1, 32, 32))
+        )
+    with pytest.raises(InputError, match="at least 1 validation image"):
+        quantize(random_classifier(plain, (1, 8, 8)), random_images((1, 8, 8))[:0])
+    with pytest.raises(
+        ExportError, match="fewer than 4,144 channels before the classifier, but this network has 4,200"
+    ):
+        quantize(
+            random_classifier(Architecture((Section(1, 1), Section(1, 4200))), (1, 2, 2)), random_images((1, 2, 2))
+        )
