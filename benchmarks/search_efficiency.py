@@ -120,8 +120,8 @@ def _sampler(name: str) -> str | SamplerFactory:
     if name == PEER:
         from syne_tune_peer import Evolution
 
-        return Evolution
-    return (lambda seed, _: optuna.samplers.TPESampler(seed=seed)) if name == DEFAULT else name
+        return lambda seed, space, _: Evolution(seed, space)
+    return (lambda seed, *_: optuna.samplers.TPESampler(seed=seed)) if name == DEFAULT else name
 
 
 def _rule(name: str, epochs: int) -> StoppingRule:

@@ -44,7 +44,7 @@ def replay(run: RunDirectory) -> tuple[int, int, str | None]:
             unknown += len(session)
             continue
         earlier = [line for line in lines if line["trial"] < first]
-        for line, proposed in zip(session, _ask_again(space, session, earlier, records), strict=True):
+        for line, proposed in zip(session, _ask_again(space, run.objective, session, earlier, records), strict=True):
             trial, recorded = line["trial"], line["fingerprint"]
             if proposed != recorded:
                 departure = f"trial {trial}: recorded is network {recorded}, but the sampler proposes {proposed}"
@@ -54,7 +54,11 @@ def replay(run: RunDirectory) -> tuple[int, int, str | None]:
 
 
 def _ask_again(
-    space: Any, session: Sequence[Mapping[str, Any]], earlier: Sequence[Mapping[str, Any]], records: Sequence[Any]
+    space: Any,
+    objective: str,
+    session: Sequence[Mapping[str, Any]],
+    earlier: Sequence[Mapping[str, Any]],
+    records: Sequence[Any],
 ) -> Iterator[str]:
     """Yield the fingerprint (or "none") of each proposal of a session, reporting the ends of trials in between as the
     search did."""
@@ -62,7 +66,9 @@ def _ask_again(
 
     settings = session[0]
     reported = settings["session"]
-    proposals = Proposals(space, settings["sampler"], settings["seed"], records[:reported], earlier)
+    proposals = Proposals(
+        space, settings["sampler"], settings["seed"], records[:reported], earlier, objective=objective
+    )
     open_trials = {proposal.trial: proposal for proposal in proposals.reopened}
     for line in session:
         for record in records[reported : line["finished"]]:

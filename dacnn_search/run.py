@@ -36,6 +36,7 @@ trackers = option_group("Tracking")
 @click.option("--repair", is_flag=True, help="with --resume: leave out damaged lines of the ledger")
 @click.option("--name", help="name of the run directory (default: the space's, numbered if taken)")
 @click.option("--results", type=PATH, metavar="FOLDER", default=Path("results"), help="folder of the run directories")
+@search("--objective", help="parameters or flash: what is kept small, beside the error")
 @search("--trials", type=at_least(1), help="end after this many trials, those stopped early or failed counted")
 @search("--time-budget", type=DURATION, help="start no trial after 90s, 30m, 2h, ...")
 @search("--sampler", help="auto, tpe, nsga2, nsga3, gp, random, qmc or surrogate")
@@ -63,7 +64,7 @@ def main(
     mlflow: str | None,
     **settings: Any,
 ) -> None:
-    """Search a space of weight-sharing CNNs for the Pareto front of accuracy against parameters, retrain the front in
+    """Search a space of weight-sharing CNNs for the Pareto front of accuracy against size, retrain the front in
     full and export it."""
     with orderly_end():
         request = prepare(

@@ -18,7 +18,7 @@ from dacnn_search.common.files import read_json
 from dacnn_search.common.privacy import mask_command, mask_secrets, relative_path
 from dacnn_search.dashboard.importance import importance
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.network.cost import count_parameters, estimate_cost, tensor_shapes
+from dacnn_search.network.cost import count_parameters, tensor_shapes
 from dacnn_search.storage.front import Record, hypervolumes
 from dacnn_search.storage.run_directory import RunDirectory
 from dacnn_search.storage.trained import judge
@@ -34,7 +34,7 @@ PART_OF = {
     "norm": "batch norm",
     "classifier": "classifier",
 }
-NETWORK = ("network", "config", "drawing", "unshared", "parts", "flash", "ram")
+NETWORK = ("network", "config", "drawing", "unshared", "parts")
 INT8 = ("accuracy", "float_accuracy", "part")  # of the C code of a network, in its metrics.json
 SETTINGS = ("sampler", "stopping", "seed", "epochs", "recipe")
 ORIGIN = ("description", "started", "machine", "versions", "git_commit")
@@ -76,7 +76,7 @@ def _facts_of(run: RunDirectory) -> dict[str, Any]:
     space = run.environment.get("space") or {}
     return facts | {
         "name": run.name,
-        "objective": run.environment.get("objective", "parameters"),  # what the search traded for accuracy
+        "objective": run.objective,
         "folder": os.path.relpath(run.folder.resolve()),  # from where the page's commands are run
         "command": _shown_command(run.environment.get("command") or []),
         "data": shown_data(run.data),
@@ -94,9 +94,9 @@ def _shown_command(command: Sequence[str]) -> str:
 
 def _columns(run: RunDirectory) -> dict[str, list[Any]]:
     records = run.records
-    images, classes = tuple(run.data.get("input_shape", [1])), run.data.get("num_classes", 10)
-    networks = [_describe(Architecture.from_dict(r["architecture"]), images, classes) for r in records]
-    plain = ("trial", "parameters", "macs", "epochs", "reason", "duplicates", "fingerprint")
+    channels, classes = run.data.get("input_shape", [1])[0], run.data.get("num_classes", 10)
+    networks = [_describe(Architecture.from_dict(r["architecture"]), channels, classes) for r in records]
+    plain = ("trial", "parameters", "macs", "flash", "ram", "epochs", "reason", "duplicates", "fingerprint")
     columns: dict[str, list[Any]] = {name: [r.get(name) for r in records] for name in plain}
     for name in ("seconds", "finished", "accuracy"):
         columns[name] = [None if r.get(name) is None else round(r[name], 5) for r in records]
@@ -106,13 +106,11 @@ def _columns(run: RunDirectory) -> dict[str, list[Any]]:
 
 
 @functools.lru_cache(maxsize=20_000)
-def _describe(architecture: Architecture, images: tuple[int, ...], classes: int) -> dict[str, Any]:
+def _describe(architecture: Architecture, channels: int, classes: int) -> dict[str, Any]:
     """Describe a network; cached, as a page is often rewritten during a search.
 
-    `unshared` are the parameters of the same network with free weights, `parts` the parameters of each part. `flash`
-    and `ram` are None if the run does not know the size of its images, so that `images` has their channels alone.
+    `unshared` are the parameters of the same network with free weights, `parts` the parameters of each part.
     """
-    channels, *size = images
     free = dataclasses.replace(architecture, sharing="none", anchors=1, residual=architecture.is_residual)
     parts = dict.fromkeys(PART_OF.values(), 0)
     for name, shape in tensor_shapes(architecture, channels, classes):
@@ -122,15 +120,12 @@ def _describe(architecture: Architecture, images: tuple[int, ...], classes: int)
         kernels = [(layer.kernel.partition("anchor")[2], layer.regulator) for layer in block.layers]
         layers = [[int(anchor) if anchor else None, regulated] for anchor, regulated in kernels]
         drawing[block.section].append([layers, block.shortcut])
-    cost = estimate_cost(architecture, (channels, size[0], size[1]), classes) if size else None
     return {
         "network": str(architecture),
         "config": dataclasses.astuple(architecture),
         "drawing": drawing,
         "unshared": count_parameters(free, channels, classes),
         "parts": list(parts.values()),
-        "flash": cost and cost.flash,
-        "ram": cost and cost.ram,
     }
 
 

@@ -22,7 +22,7 @@ from dacnn_search.storage.trained import TrainedNetwork
 
 
 def write_best(run: RunDirectory, data: ImageData | None = None) -> list[Path]:
-    """Write `best/<rank>-<parameters>/` for every retrained network; return these folders, from few parameters to many.
+    """Write `best/<rank>-<size>/` for every retrained network; return these folders, from the smallest to the largest.
 
     What is right already stays. If the rank of a network has changed, its folder is renamed. Exported files stay as
     long as the weights do. Nothing else in `best/` is touched: neither a user's files in these folders nor copies and

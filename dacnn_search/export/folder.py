@@ -16,6 +16,7 @@ from dacnn_search.common.machine import package_versions
 from dacnn_search.common.units import format_bytes, format_count, format_duration
 from dacnn_search.common.yaml import dump_yaml
 from dacnn_search.data.dataset import DataConfig, ImageData
+from dacnn_search.export.c.options import describe_loss
 from dacnn_search.export.standalone import UNSHARING
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import estimate_cost
@@ -188,7 +189,8 @@ def _model_card(metrics: Mapping[str, Any]) -> str:
     environment.filters |= {"bytes": format_bytes, "count": format_count, "duration": format_duration}
     environment.filters |= {"number": format, "plain": _escape_markdown}
     drawing = draw(Architecture.from_dict(metrics["architecture"]), tuple(metrics["input"]["shape"]))
-    added = {"drawing": drawing, "legend": LEGEND, "unsharing": json.dumps(UNSHARING)}
+    loss = describe_loss(metrics[CODE]) if CODE in metrics else None
+    added = {"loss": loss, "drawing": drawing, "legend": LEGEND, "unsharing": json.dumps(UNSHARING)}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render({**metrics, **added})
 
 

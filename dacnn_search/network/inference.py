@@ -16,9 +16,10 @@ under its kernel in scratch, for one pixel after the other:
   block's last layer.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dacnn_search.network.architecture import Architecture, Block, Shortcut
 
@@ -28,8 +29,7 @@ CODE_BYTES = 1550
 ENTRY_BYTES = {True: 32, False: 44}
 
 
-@dataclass(frozen=True)
-class Convolution:
+class Convolution(NamedTuple):
     """One convolution with all that happens to a pixel before it is written: norm, shortcut, ReLU.
 
     `source`, `target`, `shortcut_at` and `scratch` are offsets in the arena, in bytes.
@@ -91,7 +91,7 @@ class InferencePlan:
     channels: int  # of the images
     classes: int
 
-    @property
+    @functools.cached_property
     def arena(self) -> int:
         """Bytes of RAM: of the only memory of the C code beside its stack and the caller's pixels and scores."""
         last = self.convolutions[-1]

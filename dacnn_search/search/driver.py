@@ -54,11 +54,12 @@ class Search:
         self._checkpoints = Checkpoints(self.run.checkpoints)
         self._report = ReportWriter(self.run, self.space, self.listener)
         self._epochs = self.recipe.epochs
+        self._objective = self.settings.objective
         self._rule = RULES[self.settings.stopping](self._epochs)
         for record in self.ledger.records:
-            self._rule.learn(progress_in(record))
+            self._rule.learn(progress_in(record, self._objective))
         self._scale = self.run.scale
-        self._front = front_of(self.ledger.records)
+        self._front = front_of(self.ledger.records, self._objective)
         self._hypervolume = self._scale.hypervolume(self._front)
         self._begun = time.monotonic() - max((record["finished"] for record in self.ledger.records), default=0.0)
         self.listener.update(self.snapshot())
@@ -107,6 +108,7 @@ class Search:
                     "trial": trial.proposal.trial,
                     "fingerprint": trial.proposal.architecture.fingerprint,
                     "parameters": trial.proposal.cost.parameters,
+                    "flash": trial.proposal.cost.flash,
                     "epoch": len(trial.epochs),
                     "epochs": self._epochs,
                     "accuracy": trial.epochs[-1].get("validation_accuracy") if trial.epochs else None,
@@ -115,6 +117,7 @@ class Search:
             ],
             front=self._front,
             hypervolume=self._hypervolume,
+            objective=self._objective,
         )
 
     # What a worker trains.
@@ -176,7 +179,7 @@ class Search:
             if trial.stopped or epoch["epoch"] <= len(trial.epochs):
                 continue
             trial.epochs.append(epoch)
-            progress = trial.progress
+            progress = trial.progress(self._objective)
             if not trial.confirmed and len(progress.accuracy) == len(trial.epochs):  # all of them finite
                 verdict = self._rule.judge(progress)
                 trial.stopped, trial.estimate = not verdict.go_on, verdict.estimate
@@ -259,7 +262,7 @@ class Search:
         """Return whether a trial that would be on the front has to be trained by another seed before it is."""
         if len(trial.confirmed) > self.settings.confirm or self.late:
             return False
-        rival = best_under(self._front, trial.proposal.cost.parameters)
+        rival = best_under(self._front, getattr(trial.proposal.cost, self._objective), self._objective)
         return rival is None or trial.accuracy > rival["accuracy"]
 
     def _record_candidates(self, running: bool = True) -> None:
@@ -283,7 +286,7 @@ class Search:
             return
         self._proposer.tell(trial.proposal, record)
         if record["state"] == "COMPLETE":
-            self._front = front_of([*self._front, record])
+            self._front = front_of([*self._front, record], self._objective)
             self._hypervolume = self._scale.hypervolume(self._front)
         self._checkpoints.drop(trial.key)
         if repeated := repeated_failure(self.ledger.records):

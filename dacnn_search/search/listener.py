@@ -12,8 +12,8 @@ from dacnn_search.storage.front import Record
 class Snapshot:
     """The state of a run.
 
-    running: `trial`, `fingerprint`, `parameters`, `epoch`, `epochs` and `accuracy` of what is being trained: `epoch` of
-    `epochs` done, with the validation accuracy so far or None.
+    running: `trial`, `fingerprint`, `parameters`, `flash`, `epoch`, `epochs` and `accuracy` of what is being trained:
+    `epoch` of `epochs` done, with the validation accuracy so far or None.
     retraining: how many full trainings have `finished`, of how many `trainings`; None until networks of the front are
     trained in full. All other counts are of the search.
     """
@@ -28,6 +28,7 @@ class Snapshot:
     front: Sequence[Record] = ()
     hypervolume: float = 0.0  # of the front, in [0, 1]
     retraining: Mapping[str, int] | None = None
+    objective: str = "parameters"  # or flash: what the search keeps small
 
 
 class Listener:

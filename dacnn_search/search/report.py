@@ -79,8 +79,8 @@ class ReportWriter:
         start = time.monotonic()
         try:
             records = self._run.with_costs(records)
-            write_tables(self._run.folder, records)
-            write_study(self._run.folder, self._space, records, unfinished)
+            write_tables(self._run.folder, records, objective=self._run.objective)
+            write_study(self._run.folder, self._space, records, unfinished, objective=self._run.objective)
             write_dashboard(self._run.folder)
             write_index(self._run.folder.parent)
             if (self._run.folder / "tensorboard").is_dir():
@@ -106,7 +106,7 @@ def write_status(run: RunDirectory, snapshot: Snapshot) -> None:
 def snapshot_of(run: RunDirectory, state: str) -> Snapshot:
     """Return where a run stands whose search has ended, from its ledger."""
     records = run.records
-    front = front_of(records)
+    front = front_of(records, run.objective)
     return Snapshot(
         state=state,
         message=None,
@@ -116,16 +116,23 @@ def snapshot_of(run: RunDirectory, state: str) -> Snapshot:
         trials=max(len(records), run.environment.get("trials") or 0),
         front=front,
         hypervolume=run.scale.hypervolume(front),
+        objective=run.objective,
     )
 
 
 def write_end(run: RunDirectory) -> None:
     """Write `status.json` and the tables of a run that has done all it was to do."""
-    write_tables(run.folder, run.records, run.networks)
+    write_tables(run.folder, run.records, run.networks, objective=run.objective)
     write_status(run, snapshot_of(run, "finished"))
 
 
-def write_tables(folder: Path, records: Sequence[Record], networks: Sequence[TrainedNetwork] = ()) -> None:
+def write_tables(
+    folder: Path,
+    records: Sequence[Record],
+    networks: Sequence[TrainedNetwork] = (),
+    *,
+    objective: str = "parameters",
+) -> None:
     """Write `trials.csv` and `front.csv`: a row per trial, its choices as columns. For retrained networks the front has
     mean and standard deviation of their test accuracies, the number of seeds, and whether another network beats it."""
     beaten = beaten_on_test(networks)
@@ -139,7 +146,7 @@ def write_tables(folder: Path, records: Sequence[Record], networks: Sequence[Tra
         for network in networks
         if network.tested
     }
-    front = [{**record, **scores.get(record["trial"], {})} for record in front_of(records)]
+    front = [{**record, **scores.get(record["trial"], {})} for record in front_of(records, objective)]
     write_atomic(folder / "trials.csv", _table(records, TRIAL_COLUMNS))
     write_atomic(folder / "front.csv", _table(front, TEST_COLUMNS if scores else ()))
 
@@ -150,7 +157,14 @@ def _table(records: Sequence[Record], further: Sequence[str]) -> str:
     return pd.DataFrame(rows, columns=[*IDENTITY, *further, *choices, "network"], dtype=object).to_csv(index=False)
 
 
-def write_study(folder: Path, space: SearchSpace, records: Sequence[Record], unfinished: Unfinished = ()) -> None:
+def write_study(
+    folder: Path,
+    space: SearchSpace,
+    records: Sequence[Record],
+    unfinished: Unfinished = (),
+    *,
+    objective: str = "parameters",
+) -> None:
     """Bring `optuna.db`, which Optuna's own tools read, up to date with the ledger; write it anew if they disagree."""
     open_records = [
         {
@@ -163,21 +177,21 @@ def write_study(folder: Path, space: SearchSpace, records: Sequence[Record], unf
         for proposal, is_running in unfinished
     ]
     in_order = sorted([*records, *open_records], key=lambda record: record["trial"])  # so Optuna numbers them as we do
-    trials = [frozen_trial(space, record) for record in in_order]
+    trials = [frozen_trial(space, record, objective) for record in in_order]
     path = folder / "optuna.db"
     with contextlib.suppress(Exception):  # whatever is wrong with the file, the ledger has everything
-        if _update_study(path, folder.name, trials):
+        if _update_study(path, folder.name, trials, objective):
             return
     for suffix in ("", "-journal", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-    _update_study(path, folder.name, trials)
+    _update_study(path, folder.name, trials, objective)
 
 
-def _update_study(path: Path, name: str, trials: Sequence[FrozenTrial]) -> bool:
+def _update_study(path: Path, name: str, trials: Sequence[FrozenTrial], objective: str) -> bool:
     """Change the unfinished trials of a study and add missing ones; return False if it contradicts those given."""
     with _open_storage(path) as storage:
         study = optuna.create_study(study_name=name, storage=storage, directions=DIRECTIONS, load_if_exists=True)
-        study.set_metric_names(["accuracy", "parameters"])
+        study.set_metric_names(["accuracy", objective])
         stored = {trial.user_attrs.get("trial"): trial for trial in study.get_trials(deepcopy=False)}
         missing = []
         for trial in trials:

@@ -80,20 +80,21 @@ def _settings_of_resumed(
 
     Another file than the run's own counts as edited only in what it states, the run's own also where a line was
     deleted.
-    Raises RunDirectoryError for another seed.
+    Raises RunDirectoryError for another seed or objective.
     """
     in_file = (space or own).settings.search.model_dump(mode="json")
     environment = run.environment
-    last = {name: environment[name] for name in in_file if name in environment}
+    last = {"objective": run.objective} | {name: environment[name] for name in in_file if name in environment}
     before = run.given_settings and run.given_settings.search
     edited = {name: value for name, value in in_file.items() if before and value != getattr(before, name)}
     if space is not None:
         edited = {name: value for name, value in edited.items() if name in space.settings.search.model_fields_set}
     merged = {**in_file, **last, **edited, **asked}
-    if "seed" in last and merged["seed"] != last["seed"]:
-        raise RunDirectoryError(
-            f"{run.folder}: a resumed search keeps its seed {last['seed']}, but got {merged['seed']}"
-        )
+    for name in ("seed", "objective"):
+        if name in last and merged[name] != last[name]:
+            raise RunDirectoryError(
+                f"{run.folder}: a resumed search keeps its {name} {last[name]}, but got {merged[name]}"
+            )
     return validate(merged, SearchSettings)
 
 

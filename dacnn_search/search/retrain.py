@@ -66,7 +66,7 @@ def retrain(
 
     Args:
         run: The run directory.
-        top: How many networks, spread over the front by parameters.
+        top: How many networks, spread over the front by size.
         epochs: The length of a training.
         seeds: How often each network is trained.
         address: The address of a running Ray cluster. By default Ray is started on this machine.
@@ -130,7 +130,7 @@ def retrain_in_session(
                     raise DacnnSearchError(retraining.failures[0])
         if judgement := judge(run.networks):
             listener.say(judgement)
-        chosen = {record["fingerprint"] for record in spread(run.front, settings.top)}
+        chosen = {record["fingerprint"] for record in spread(run.front, settings.top, run.objective)}
         return [dict(record) for record in ledger.records if record["fingerprint"] in chosen]
 
 
@@ -146,9 +146,8 @@ def _missing_trainings(
         for record in records
         if Recipe.model_validate(record["recipe"]) == recipe and run.has_weights(record)
     }
-    wanted = [
-        FullTraining(record, seed) for record in spread(run.front, settings.top) for seed in range(settings.seeds)
-    ]
+    chosen = spread(run.front, settings.top, run.objective)
+    wanted = [FullTraining(record, seed) for record in chosen for seed in range(settings.seeds)]
     lost = [FullTraining(r, r["seed"]) for network in run.networks for r in network.records if not run.has_weights(r)]
     missing = [*lost, *(training for training in wanted if training.key not in done)]
     return sorted({training.key: training for training in missing}.values(), key=lambda t: -t.record["macs"])
@@ -240,7 +239,7 @@ class _Retraining:
 
     def _tell(self, state: str, message: str | None = None) -> None:
         running = [
-            {name: training.record[name] for name in ("trial", "fingerprint", "parameters")}
+            {name: training.record[name] for name in ("trial", "fingerprint", "parameters", "flash")}
             | {"epoch": epoch, "epochs": self.recipe.epochs, "accuracy": None}
             for training, epoch in self._running.items()
         ]

@@ -19,7 +19,7 @@ class Progress:
     """The learning curve of a trial: validation accuracy and loss after each epoch."""
 
     trial: Hashable
-    parameters: int
+    size: int  # parameters or flash, whichever the search keeps small
     macs: int
     depth: int  # layers of the network
     accuracy: tuple[float, ...]
@@ -51,12 +51,12 @@ class StoppingRule:
 
 
 class FrontStopping(StoppingRule):
-    """Stops a trial once an optimistic forecast of its final accuracy lies below the front at its parameter count.
+    """Stops a trial once an optimistic forecast of its final accuracy lies below the front at its size.
 
     The forecast is a linear regression, over the full curves of this search, of the logarithm of the final error on
-    the logarithms of error and loss after as many epochs and on depth and the logarithms of parameters and MACs: while
+    the logarithms of error and loss after as many epochs and on depth and the logarithms of size and MACs: while
     the learning rate is high, costs tell more than the curve. It is optimistic by two standard deviations of its
-    residuals. The front is that of the full trials. A network with fewer parameters than all of them never stops.
+    residuals. The front is that of the full trials. A network smaller than all of them never stops.
     """
 
     def __init__(self, epochs: int) -> None:
@@ -75,7 +75,7 @@ class FrontStopping(StoppingRule):
             self._forecasts[done] = Forecast(features, log_errors)
         expected, spread = self._forecasts[done].predict(_features(progress, done))
         best = 1 - 10 ** (expected - OPTIMISM * spread)
-        smaller = (full for _, full in self._full.values() if full.parameters <= progress.parameters)
+        smaller = (full for _, full in self._full.values() if full.size <= progress.size)
         front = max((full.accuracy[-1] for full in smaller), default=0.0)
         return Verdict(bool(best >= front), 1 - 10**expected)
 
@@ -113,7 +113,7 @@ class Forecast:
 
 def _features(progress: Progress, done: int) -> np.ndarray:
     error, loss = _log_error(progress.accuracy[done - 1]), math.log10(max(progress.loss[done - 1], LEAST_ERROR))
-    return np.array([error, loss, math.log10(progress.parameters), math.log10(progress.macs), float(progress.depth)])
+    return np.array([error, loss, math.log10(progress.size), math.log10(progress.macs), float(progress.depth)])
 
 
 def _log_error(accuracy: float) -> float:
@@ -124,8 +124,8 @@ class ParetoHalving(StoppingRule):
     """Multi-objective successive halving, asynchronous.
 
     At a third, a ninth, ... of the epochs a trial goes on if it is among the best third of those that came so far, by
-    non-dominated sorting of accuracy and parameters. Within a layer of equal rank those come first that lie farthest
-    from others in log10 parameters.
+    non-dominated sorting of accuracy and size. Within a layer of equal rank those come first that lie farthest
+    from others in log10 size.
     """
 
     def __init__(self, epochs: int) -> None:
@@ -137,7 +137,7 @@ class ParetoHalving(StoppingRule):
         rung = self._rungs.get(len(progress.accuracy))
         if rung is None:
             return Verdict(True)
-        rung.append((1 - progress.accuracy[-1], math.log10(progress.parameters)))
+        rung.append((1 - progress.accuracy[-1], math.log10(progress.size)))
         return Verdict(_place_of_last(np.array(rung)) < max(len(rung) // ETA, 1))
 
 

@@ -93,17 +93,17 @@ class Terminal(Listener):
         for trial in snapshot.running[:MOST_ROWS]:
             trials.add_row(
                 f"trial {trial['trial']}",
-                f"{format_count(trial['parameters']):>6} parameters",
+                f"{_size(trial, snapshot.objective):>17}",
                 ProgressBar(trial["epochs"], trial["epoch"], BAR_WIDTH),
                 f"epoch {trial['epoch']}/{trial['epochs']}",
                 "" if trial["accuracy"] is None else f"{trial['accuracy']:6.1%}",
             )
         if not (facts := _facts(snapshot)):
             return Group(run, trials)
-        for record in spread(snapshot.front, MOST_ROWS):
+        for record in spread(snapshot.front, MOST_ROWS, snapshot.objective):
             network = Architecture.from_dict(record["architecture"])
-            parameters = format_count(record["parameters"])
-            facts += f"\nfront {parameters:>6} parameters {record['accuracy']:7.2%}  {network}"
+            size = _size(record, snapshot.objective)
+            facts += f"\nfront {size:>17} {record['accuracy']:7.2%}  {network}"
         return Group(run, trials, Text(facts, no_wrap=True, overflow="ellipsis"))
 
     def _progress(self, snapshot: Snapshot) -> str:
@@ -134,8 +134,8 @@ def _grid(columns: int) -> Table:
 
 
 def front_table(front: Sequence[Record], networks: Sequence[TrainedNetwork]) -> Table:
-    """Return the front as a table, from few parameters to many, with the test accuracies of retrained networks: the
-    mean over the seeds and, if there are several, the standard deviation."""
+    """Return the front as a table, smallest network first, with the test accuracies of retrained networks: the mean
+    over the seeds and, if there are several, the standard deviation."""
     tested = {network.trial: _test_accuracy(network) for network in networks if network.tested}
     names = ("trial", "parameters", "float32", "flash", "RAM", "MACs", "validation", "test")
     figures = [Column(name, justify="right", no_wrap=True) for name in names]
@@ -186,5 +186,12 @@ def _facts(snapshot: Snapshot) -> str:
     if not snapshot.front or snapshot.state == "retraining":
         return ""
     best = snapshot.front[-1]
-    found = f"best {best['accuracy']:.2%} with {format_count(best['parameters'])} parameters"
+    found = f"best {best['accuracy']:.2%} with {_size(best, snapshot.objective)}"
     return f"{found}, front of {len(snapshot.front)}, hypervolume {snapshot.hypervolume:.3f}"
+
+
+def _size(network: Mapping[str, Any], objective: str) -> str:
+    """Return the size of a network in words."""
+    if objective == "flash":
+        return f"{format_bytes(network['flash'])} of flash"
+    return f"{format_count(network['parameters'])} parameters"

@@ -48,12 +48,11 @@ class Trial:
         fingerprint = self.proposal.architecture.fingerprint
         return f"{fingerprint}-{len(self.confirmed)}" if self.confirmed else fingerprint
 
-    @property
-    def progress(self) -> Progress:
-        """The learning curve of the current training, by which a stopping rule judges it."""
+    def progress(self, objective: str) -> Progress:
+        """Return the learning curve of the current training, by which a stopping rule judges it."""
         curve = {name: [epoch[f"validation_{name}"] for epoch in self.epochs] for name in ("accuracy", "loss")}
         cost, architecture = self.proposal.cost, self.proposal.architecture
-        return _progress(self.proposal.trial, cost.parameters, cost.macs, architecture, curve)
+        return _progress(self.proposal.trial, getattr(cost, objective), cost.macs, architecture, curve)
 
     def begin_again(self) -> None:
         """Forget the current training."""
@@ -103,10 +102,10 @@ def training_seed(seed: int, key: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {key}".encode()).digest()[:4])
 
 
-def progress_in(record: Mapping[str, Any]) -> Progress:
+def progress_in(record: Mapping[str, Any], objective: str) -> Progress:
     """Return what a stopping rule learns from a record of the ledger."""
     architecture = Architecture.from_dict(record["architecture"])
-    return _progress(record["trial"], record["parameters"], record["macs"], architecture, record["curve"])
+    return _progress(record["trial"], record[objective], record["macs"], architecture, record["curve"])
 
 
 def what_is_missing(epochs: Sequence[Mapping[str, Any]]) -> str | None:
@@ -121,13 +120,13 @@ def what_is_missing(epochs: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _progress(
-    trial: int, parameters: int, macs: int, architecture: Architecture, curve: Mapping[str, Sequence[float | None]]
+    trial: int, size: int, macs: int, architecture: Architecture, curve: Mapping[str, Sequence[float | None]]
 ) -> Progress:
     """Cut a curve at its first value that is missing or not finite."""
     points = zip(curve["accuracy"], curve["loss"], strict=True)
     valid = list(itertools.takewhile(lambda point: None not in map(_finite, point), points))
     accuracy, loss = zip(*valid, strict=True) if valid else ((), ())
-    return Progress(trial, parameters, macs, architecture.depth, accuracy, loss)
+    return Progress(trial, size, macs, architecture.depth, accuracy, loss)
 
 
 def _finite(value: float | None) -> float | None:

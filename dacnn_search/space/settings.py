@@ -128,6 +128,7 @@ PerSection = Annotated[
 
 Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int | str), Field(ge=1)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str), Field(ge=1)]
+Objective = Literal["parameters", "flash"]  # names of costs
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Seconds = Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=float | str), Field(gt=0)]
 SectionCount = Annotated[int, Field(ge=1, le=MOST_SECTIONS)]
@@ -186,6 +187,8 @@ class Constraints(Settings):
 class SearchSettings(Settings, use_attribute_docstrings=True):
     """Settings of the search; the command line overrides each."""
 
+    objective: Objective = "parameters"
+    """What it keeps small, beside the error: parameters, or the flash that C code with 8-bit integers takes."""
     trials: int = Field(default=64, ge=1)
     """Trials after which it ends, those stopped early or failed counted."""
     time_budget: Seconds | None = None
@@ -207,7 +210,7 @@ class SearchSettings(Settings, use_attribute_docstrings=True):
 class RetrainSettings(Settings):
     """The full training of chosen networks of the front, on the training and validation images together."""
 
-    top: int = Field(default=3, ge=0, description="How many, spread over the front by parameters.")
+    top: int = Field(default=3, ge=0, description="How many, spread over the front by size.")
     epochs: int | None = Field(
         default=None, ge=1, description="By default twice the trials', or those of a recipe given here."
     )

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dacnn_search.common.errors import RunDirectoryError, SpaceError
 from dacnn_search.common.files import new_folder, read_json, sha256_of, write_atomic
@@ -19,7 +19,7 @@ from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import estimate_cost
 from dacnn_search.space.count import count_networks
 from dacnn_search.space.search_space import SearchSpace
-from dacnn_search.space.settings import SpaceSettings, plain_name
+from dacnn_search.space.settings import Objective, SpaceSettings, plain_name
 from dacnn_search.space.validation import validate
 from dacnn_search.storage.front import Record, Scale, front_of
 from dacnn_search.storage.ledger import now, read_ledger
@@ -105,7 +105,7 @@ class RunDirectory:
         """Replace `space.yaml` by the text of `space`, and what `environment.json` says of it."""
         given = self.environment.get("space", {}).get("given")
         if space.values != given or space.text != self.space_file.read_text(encoding="utf-8"):
-            self.set_environment(**_space_facts(space))
+            self.set_environment(**_space_facts(space, self.objective))
             write_atomic(self.space_file, space.text)
 
     def set_environment(self, **values: Any) -> None:
@@ -175,27 +175,33 @@ class RunDirectory:
         return max((record["finished"] for record in self.records), default=0.0)
 
     @property
+    def objective(self) -> str:
+        """What the search keeps small, beside the error: `parameters` or `flash`, the keys of records."""
+        return str(self.environment.get("objective", "parameters"))
+
+    @property
     def front(self) -> list[Record]:
-        """The Pareto front of the finished trials, from few parameters to many."""
-        return front_of(self.records)
+        """The Pareto front of the finished trials, from the smallest to the largest."""
+        return front_of(self.records, self.objective)
 
     @property
     def scale(self) -> Scale:
         """The box of this run's hypervolume; the trials' own range if the run does not know the space's."""
-        space = self.environment.get("space") or {}
-        sizes = [space["least"], space["most"]] if space else [r["parameters"] for r in self.records] or [1]
-        return Scale(min(sizes), max(sizes), 1 / self.data.get("num_classes", 10))
+        space, objective = self.environment.get("space") or {}, self.objective
+        sizes = [space["least"], space["most"]] if space else [r[objective] for r in self.records] or [1]
+        return Scale(min(sizes), max(sizes), 1 / self.data.get("num_classes", 10), objective)
 
     @property
     def networks(self) -> list[TrainedNetwork]:
-        """The networks that were trained in full, from few parameters to many."""
-        data, networks = self.data, []
-        for rank, records in enumerate(group_retrained(self.retrained), start=1):
+        """The networks that were trained in full, from the smallest to the largest."""
+        data, objective, networks = self.data, self.objective, []
+        for rank, records in enumerate(group_retrained(self.retrained, objective), start=1):
             architecture = Architecture.from_dict(records[0]["architecture"])
             cost = estimate_cost(architecture, tuple(data["input_shape"]), data["num_classes"])
-            folder = self.folder / "best" / f"{rank:02d}-{cost.parameters}"
-            sizes = (cost.parameters, cost.macs, cost.file_bytes, cost.flash, cost.ram)
-            networks.append(TrainedNetwork(folder, records, architecture, records[0]["trial"], *sizes))
+            size = {"parameters": f"{cost.parameters}", "flash": f"{cost.flash}B"}[objective]
+            folder = self.folder / "best" / f"{rank:02d}-{size}"
+            costs = (cost.parameters, cost.macs, cost.file_bytes, cost.flash, cost.ram)
+            networks.append(TrainedNetwork(folder, records, architecture, records[0]["trial"], *costs, objective))
         return networks
 
     def best(
@@ -227,7 +233,7 @@ class RunDirectory:
             and (min_accuracy is None or network.accuracy >= min_accuracy)
             and trial in (None, network.trial)
         ]
-        return sorted(fitting, key=lambda network: (-network.accuracy, network.parameters))[:top]
+        return sorted(fitting, key=lambda network: (-network.accuracy, network.size))[:top]
 
     def with_costs(self, records: Iterable[Record]) -> list[dict[str, Any]]:
         """Return records with flash and RAM, which those of old versions lack, if the run knows its images."""
@@ -248,8 +254,12 @@ class RunDirectory:
             )
 
     def _check_environment(self, needed: Sequence[str]) -> None:
-        """Raise RunDirectoryError if one of the NUMBERS is impossible, or one of a part that is `needed` is missing."""
+        """Raise RunDirectoryError if the objective or one of the NUMBERS is impossible, or one of a part that is
+        `needed` is missing."""
         environment = self.environment
+        if self.objective not in get_args(Objective):
+            rule = f"objective must be {' or '.join(get_args(Objective))}"
+            raise RunDirectoryError(f"{self.environment_file}: {rule}, but is {self.objective!r}")
         for part, key, count in NUMBERS:
             facts = environment.get(part, {})
             found = facts.get(key) if isinstance(facts, dict) else None
@@ -303,13 +313,13 @@ def _run_facts(name: str, space: SearchSpace, class_names: Sequence[str], settin
         },
         "epochs": space.settings.recipe.epochs,
         "recipe": space.settings.recipe.model_dump(mode="json"),
-        **_space_facts(space),
+        **_space_facts(space, settings.get("objective", "parameters")),
     }
 
 
-def _space_facts(space: SearchSpace) -> dict[str, Any]:
+def _space_facts(space: SearchSpace, objective: str) -> dict[str, Any]:
     """Return the parts of `environment.json` that follow from the space file, which may change on resuming."""
-    least, most = space.extremes()
+    least, most = space.extremes(objective)
     return {
         "description": space.settings.description,
         "references": [reference.model_dump(mode="json") for reference in space.settings.references],

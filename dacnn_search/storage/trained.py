@@ -22,6 +22,12 @@ class TrainedNetwork:
     file_bytes: int  # of its float32 weights as a safetensors file
     flash: int  # bytes of its C code with 8-bit integers
     ram: int  # bytes of activations that this code keeps at once
+    objective: str = "parameters"  # of the search: what size is
+
+    @property
+    def size(self) -> int:
+        """The parameters, or the bytes of flash if the search kept these small."""
+        return int(getattr(self, self.objective))
 
     @property
     def accuracy(self) -> float:
@@ -34,8 +40,8 @@ class TrainedNetwork:
         return [record["test_accuracy"] for record in self.records if record["test_accuracy"] is not None]
 
 
-def group_retrained(records: Iterable[Record]) -> list[tuple[Record, ...]]:
-    """Group records by network, sorted by parameters, and within a network by seed.
+def group_retrained(records: Iterable[Record], objective: str = "parameters") -> list[tuple[Record, ...]]:
+    """Group records by network, sorted by size, and within a network by seed.
 
     Of a network that was trained by several recipes only the last recipe counts, and of each seed only the last record:
     weights are kept by network and seed, so the earlier ones are gone.
@@ -47,7 +53,7 @@ def group_retrained(records: Iterable[Record]) -> list[tuple[Record, ...]]:
             of_network.clear()
         of_network[record["seed"]] = record
     groups = [tuple(by_seed[seed] for seed in sorted(by_seed)) for by_seed in latest.values()]
-    return sorted(groups, key=lambda group: (group[0]["parameters"], group[0]["fingerprint"]))
+    return sorted(groups, key=lambda group: (group[0][objective], group[0]["fingerprint"]))
 
 
 def deviation_of(values: Sequence[float]) -> float | None:
@@ -58,7 +64,7 @@ def deviation_of(values: Sequence[float]) -> float | None:
 def beaten_on_test(networks: Iterable[TrainedNetwork]) -> list[TrainedNetwork]:
     """Return the networks that another one, no larger, equals or beats in the accuracy on the test images."""
     best, beaten = -1.0, []
-    for network in sorted((n for n in networks if n.tested), key=lambda n: (n.parameters, -n.accuracy)):
+    for network in sorted((n for n in networks if n.tested), key=lambda n: (n.size, -n.accuracy)):
         if network.accuracy <= best:
             beaten.append(network)
         best = max(best, network.accuracy)

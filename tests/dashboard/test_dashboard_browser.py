@@ -343,6 +343,8 @@ def test_copy(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None
     smallest = front_of(run[1])[0]["parameters"]
     folder = os.path.relpath(run[0].parent)  # no path of the user's machine, and it works where it was written
     assert command == f"python -m dacnn_search.train --config {folder}/best/01-{smallest}/config.yaml"
+    exported = f"python -m dacnn_search.export {folder} --trial {front_of(run[1])[0]['trial']} --c"
+    expect(page.locator("#export-command")).to_have_text(exported)
     page.click("[data-copy=config]")
     expect(page.locator("[data-copy=config]")).to_have_text("Copied")
     assert "data: digits" in page.evaluate("navigator.clipboard.readText()")

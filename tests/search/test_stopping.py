@@ -95,7 +95,7 @@ def naive_order(losses):
 
 def naive_features(curve, done):
     error, loss = (math.log10(max(value, 1e-3)) for value in (1 - curve.accuracy[done - 1], curve.loss[done - 1]))
-    return [error, loss, math.log10(curve.parameters), math.log10(curve.macs), curve.depth]
+    return [error, loss, math.log10(curve.size), math.log10(curve.macs), curve.depth]
 
 
 def naive_front_verdict(full, curve):
@@ -112,7 +112,7 @@ def naive_front_verdict(full, curve):
     residuals = targets - mean - scaled @ weights
     variance = residuals @ residuals / max(len(full) - 6, 1) * (1 + 1 / len(full) + point @ inverse @ point)
     expected = mean + point @ weights
-    front = max((c.accuracy[-1] for c in full if c.parameters <= curve.parameters), default=0.0)
+    front = max((c.accuracy[-1] for c in full if c.size <= curve.size), default=0.0)
     return Verdict(bool(1 - 10 ** (expected - 2 * math.sqrt(variance)) >= front), 1 - 10**expected)
 
 
@@ -138,7 +138,7 @@ def beginning(curve, done):
 def test_halving_decides_as_sorting_all_pairs_does(seed):
     rule, rung = ParetoHalving(EPOCHS), []
     for curve in random_curves(seed, 60):
-        rung.append((1 - curve.accuracy[0], math.log10(curve.parameters)))
+        rung.append((1 - curve.accuracy[0], math.log10(curve.size)))
         best = naive_order(np.array(rung))[: max(len(rung) // 3, 1)]
         assert rule.judge(beginning(curve, 1)).go_on == (len(rung) - 1 in best)
 

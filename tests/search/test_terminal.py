@@ -29,7 +29,7 @@ def record(trial, parameters, accuracy):
 
 
 def running_trial(trial, parameters):
-    values = {"trial": trial, "fingerprint": "f", "parameters": parameters}
+    values = {"trial": trial, "fingerprint": "f", "parameters": parameters, "flash": 3 * parameters}
     return {**values, "epoch": 2, "epochs": 12, "accuracy": 0.5}
 
 
@@ -126,6 +126,15 @@ def test_how_it_ended_stays_on_a_terminal():
         terminal.update(dataclasses.replace(SNAPSHOT, state="interrupted"))
     assert "interrupted: 7/50 trials, best 97.50%" in stream.getvalue()
     assert "hypervolume 0.800\n" in stream.getvalue()  # and nothing about the time left
+
+
+def test_where_flash_is_kept_small_it_is_what_is_shown():
+    stream = io.StringIO()
+    terminal = Terminal(stream)
+    with terminal:
+        terminal.update(dataclasses.replace(SNAPSHOT, objective="flash"))
+    assert "best 97.50% with 60.0 kB of flash, front of 2" in stream.getvalue()
+    assert "trial 8  1.54 kB of flash" in " ".join(shown(terminal))
 
 
 def test_front_table_shows_mean_test_accuracy_and_no_markup():

@@ -79,7 +79,7 @@ def test_all_mistakes_of_a_file_are_told_at_once_with_their_lines(space_file):
         (
             "data: {name: digits}\narchitecture: {sections: 1, depth: 1, width: 4}\nconstraints: {ram: {max: 0.3kB}}",
             3,
-            "constraints.ram.max: some network must meet the constraint, but the smallest has 320 bytes of RAM and max "
+            "constraints.ram.max: some network must meet the constraint, but the smallest has 324 bytes of RAM and max "
             "is 300",
         ),
         (

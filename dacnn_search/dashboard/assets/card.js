@@ -167,6 +167,9 @@ function renderDetails(trial) {
   replace("parts", partsBar(trial));
   const retrained = retrainedOf(trial);
   byId("command").textContent = commandOf(trial, retrained);
+  byId("export").hidden = !retrained;
+  byId("export-command").textContent =
+    `python -m dacnn_search.export ${quoteForShell(payload.run.folder)} --trial ${trial.trial} --c`;
   byId("config").textContent = retrained?.config ?? architectureYaml(trial);
   byId("config-name").textContent = retrained?.config ? `${retrained.folder}/config.yaml` : "Architecture";
 }

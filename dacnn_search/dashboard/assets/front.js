@@ -261,7 +261,7 @@ function accuracyRange() {
 function accuracyAxis() {
   const [low, high] = accuracyRange();
   if (state.mode !== "error") {
-    const digits = high - low < 0.03 ? ".1%" : ".0%";
+    const digits = high - low <= 0.04 ? ".1%" : ".0%";
     return axis("accuracy", { range: [low, high], tickformat: digits, nticks: 8 });
   }
   const top = fromError(high),

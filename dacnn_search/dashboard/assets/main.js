@@ -119,7 +119,7 @@ function renderLive() {
       el(
         "li",
         {},
-        el("span", {}, `trial ${trial.trial}: ${short(trial.parameters)} parameters`),
+        el("span", {}, `trial ${trial.trial}: ${amount(trial[payload.run.objective], COSTS[payload.run.objective])}`),
         el("progress", {
           max: trial.epochs,
           value: trial.epoch,
@@ -327,7 +327,7 @@ function renderAbout() {
       run.data &&
         `${run.data.name}: ${["train", "validation", "test"].map((part) => `${whole(run.data[part] ?? 0)} ${part}`).join(", ")}`,
     ],
-    ["Sizes in the space", run.space?.most && `${short(run.space.least)} to ${short(run.space.most)} parameters`],
+    ["Sizes in the space", run.space?.most && `${amount(run.space.least, COSTS[run.objective])} to ${amount(run.space.most, COSTS[run.objective])}`],
     [
       "Machine",
       run.machine &&

@@ -54,8 +54,14 @@ def describe_code(code: Mapping[str, Any]) -> Iterator[str]:
     yield f"    {code['flash']:,} bytes of flash, {code['ram']:,} of RAM"
     for target, size in code["targets"].items():
         yield f"    on {target}: {size['flash']:,} bytes of flash, {size['ram']:,} of RAM"
-    if not code["compiled"]:
+    if not code["compared"]:
         yield "    not compiled, as there is no C compiler here: the accuracy is that of the same arithmetic in NumPy"
-    if code["accuracy"] is not None and code["float_accuracy"] - code["accuracy"] > TOLD_DROP:
-        lost = 100 * (code["float_accuracy"] - code["accuracy"])
-        yield f"    8 bits cost {lost:.1f} points of accuracy. {WHAT_HELPS}"
+    if loss := describe_loss(code):
+        yield f"    {loss}"
+
+
+def describe_loss(code: Mapping[str, Any]) -> str | None:
+    """Return what 8 bits cost if that is more than a point of accuracy, and what helps; else None."""
+    if code["accuracy"] is None or code["float_accuracy"] - code["accuracy"] <= TOLD_DROP:
+        return None
+    return f"8 bits cost {100 * (code['float_accuracy'] - code['accuracy']):.1f} points of accuracy. {WHAT_HELPS}"

@@ -26,7 +26,7 @@ MOST_CALIBRATION = 512  # images
 BATCH = 128
 MOST_VALUES = 2**23  # of a convolution's outputs for them, which limits the memory that they take
 AVERAGE_STEPS = 16  # averages before the classifier are finer than activations by this factor
-MOST_SHIFT = 40
+MOST_SHIFT, MOST_OFFSET_SHIFT = 40, 30
 NOTHING = np.zeros(0)
 
 T = TypeVar("T")
@@ -244,8 +244,9 @@ def _scaling(
 ) -> Scaling:
     """Return real multipliers and offsets as integers, with as many bits as these hold."""
     largest = float(max(np.abs(multipliers).max(), np.abs(projection).max(initial=0)))
-    shift = min(_most_shift(largest, 2**15 - 1), _most_shift(identity, 2**31 - 1))
-    offset_shift = max(0, shift - _most_shift(float(np.abs(offsets).max()), 2**15 - 1))
+    of_offsets = _most_shift(float(np.abs(offsets).max()), 2**15 - 1)
+    shift = min(_most_shift(largest, 2**15 - 1), _most_shift(identity, 2**31 - 1), of_offsets + MOST_OFFSET_SHIFT)
+    offset_shift = max(0, shift - of_offsets)
     return Scaling(
         _to_int16(multipliers * 2.0**shift),
         _to_int16(offsets * 2.0 ** (shift - offset_shift)),

@@ -118,7 +118,7 @@ def _comment(text: str) -> str:
 
 def _quoted(text: str) -> str:
     """Return a text as a C string, in UTF-8."""
-    plain = re.compile(rb"[A-Za-z0-9 _.,:;+()\[\]<>=-]")
+    plain = re.compile(rb"[A-Za-z0-9 _.,:;+()\[\]<>=/'&!-]")
     return '"' + "".join(chr(b) if plain.match(bytes([b])) else f"\\{b:03o}" for b in text.encode()) + '"'
 
 

@@ -28,7 +28,7 @@ class Point:
     choices: dict[str, Any]
     architecture: Architecture
     features: np.ndarray  # (d,) float64, of about zero mean and unit spread
-    cost: float  # log10 of the parameters
+    cost: float  # log10 of the size, by the objective of the search
 
 
 class Domain:
@@ -37,11 +37,12 @@ class Domain:
     A network is encoded as itself, not as the choices that lead to it: all descriptions of it have the same features.
     """
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: SearchSpace, objective: str = "parameters") -> None:
         choices = space.tree.options.items()
         self.distributions = {name: distribution_of(options) for name, options in choices if len(options.values) > 1}
         self.least_error = 0.5 / max(space.summary.validation_size, 1)  # validation can't tell smaller errors apart
         self._space = space
+        self._objective = objective
         self._most_sections = max(space.tree.options["sections"].values)
         self._cached_point = functools.lru_cache(CACHED_POINTS)(self._make_point)
         generator = random.Random(0)
@@ -86,7 +87,7 @@ class Domain:
         if not self._space.meets_constraints(architecture):
             return None
         features = (self._encode(architecture)[self._varying] - self._centre) / self._spread
-        cost = math.log10(self._space.cost(architecture).parameters)
+        cost = math.log10(getattr(self._space.cost(architecture), self._objective))
         return Point({name: choices[name] for name in asked}, architecture, features, cost)
 
     def _encode(self, architecture: Architecture) -> np.ndarray:

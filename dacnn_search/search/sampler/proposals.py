@@ -28,17 +28,17 @@ ATTRIBUTES = ("trial", "fingerprint", *COSTS, "accuracy", "epochs", "seconds", "
 MOST_ASKED = 16  # proposals turned away in a row, before we stop asking the sampler and draw by ourselves
 MOST_DRAWN = 64  # known networks drawn in a row, before we go through the space in its order
 
-SamplerFactory = Callable[[int, SearchSpace], BaseSampler]  # called with a seed and the space
+SamplerFactory = Callable[[int, SearchSpace, str], BaseSampler]  # called with a seed, the space and the objective
 SAMPLERS: dict[str, SamplerFactory] = {
     "auto": SurrogateSampler,
     # Choices that are asked together are modelled together. Running trials count as bad ones: workers do not flock.
-    "tpe": lambda seed, _: optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True),
-    "nsga2": lambda seed, _: optuna.samplers.NSGAIISampler(seed=seed),
-    "nsga3": lambda seed, _: optuna.samplers.NSGAIIISampler(seed=seed),
-    "gp": lambda seed, _: optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False),
-    "random": lambda seed, _: optuna.samplers.RandomSampler(seed=seed),
+    "tpe": lambda seed, *_: optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True),
+    "nsga2": lambda seed, *_: optuna.samplers.NSGAIISampler(seed=seed),
+    "nsga3": lambda seed, *_: optuna.samplers.NSGAIIISampler(seed=seed),
+    "gp": lambda seed, *_: optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False),
+    "random": lambda seed, *_: optuna.samplers.RandomSampler(seed=seed),
     "surrogate": SurrogateSampler,
-    "qmc": lambda seed, _: optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),
+    "qmc": lambda seed, *_: optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),
 }
 
 
@@ -61,7 +61,9 @@ class Proposer:
     """
 
     def __init__(self, space: SearchSpace, settings: SearchSettings, ledger: Ledger, proposed: Ledger) -> None:
-        self._proposals = Proposals(space, settings.sampler, settings.seed, ledger.records, proposed.records)
+        self._proposals = Proposals(
+            space, settings.sampler, settings.seed, ledger.records, proposed.records, objective=settings.objective
+        )
         self.reopened = self._proposals.reopened  # what earlier sessions proposed and did not finish
         self._proposed = proposed
         self._facts = {
@@ -124,17 +126,20 @@ class Proposals:
         seed: int,
         records: Sequence[Mapping[str, Any]] = (),
         proposed: Sequence[Mapping[str, Any]] = (),
+        *,
+        objective: str = "parameters",
     ) -> None:
         self.space = space
+        self._objective = objective
         self.first_trial = max((line["trial"] + 1 for line in (*records, *proposed)), default=0)
         self._open: dict[int, optuna.Trial] = {}
         self._numbers = itertools.count(self.first_trial)
         self._generator = random.Random(f"{seed} {self.first_trial}")
         make = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
         with quiet_optuna():
-            optuna_sampler = make(self._generator.getrandbits(32), space)
+            optuna_sampler = make(self._generator.getrandbits(32), space, objective)
             self._study = optuna.create_study(directions=DIRECTIONS, sampler=optuna_sampler)
-        self._study.add_trials(frozen_trial(space, record) for record in records)
+        self._study.add_trials(frozen_trial(space, record, objective) for record in records)
         self._known = {record["fingerprint"] for record in records}
         finished = {record["trial"] for record in records}
         self.reopened = [self._reopen(line) for line in proposed if line["trial"] not in finished]
@@ -162,7 +167,8 @@ class Proposals:
         """Report how a trial ended: COMPLETE with its accuracy, PRUNED with an estimate of it if there is one, FAIL."""
         trial = self._open.pop(proposal.trial)
         trial.set_user_attr(ESTIMATE, estimate)
-        values = (accuracy, proposal.cost.parameters) if accuracy is not None and state == "COMPLETE" else None
+        size = getattr(proposal.cost, self._objective)
+        values = (accuracy, size) if accuracy is not None and state == "COMPLETE" else None
         self._study.tell(trial, values, TrialState[state])
 
     def _reopen(self, line: Mapping[str, Any]) -> Proposal:
@@ -183,12 +189,12 @@ class Proposals:
         return Proposal(number, architecture, trial.params, self.space.cost(architecture), duplicates)
 
 
-def frozen_trial(space: SearchSpace, record: Mapping[str, Any]) -> FrozenTrial:
+def frozen_trial(space: SearchSpace, record: Mapping[str, Any], objective: str = "parameters") -> FrozenTrial:
     """Return a ledger record, or one of an unfinished trial, as an Optuna trial; its figures are user attributes."""
     _, asked = space.replay(record["choices"])
     trial = optuna.trial.create_trial(
         state=TrialState[record["state"]],
-        values=(record["accuracy"], record["parameters"]) if record["state"] == "COMPLETE" else None,
+        values=(record["accuracy"], record[objective]) if record["state"] == "COMPLETE" else None,
         params={name: record["choices"][name] for name in asked},
         distributions={name: distribution_of(options) for name, options in asked.items()},
         user_attrs={name: record[name] for name in ATTRIBUTES if name in record},

@@ -22,7 +22,7 @@ from dacnn_search.search.sampler.domain import Domain, Point
 from dacnn_search.search.sampler.gaussian_process import GaussianProcess, fit_kernel
 from dacnn_search.space.search_space import SearchSpace
 
-DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)  # accuracy, parameters
+DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)  # accuracy, size
 ESTIMATE = "estimate"  # user attribute of a PRUNED trial: the accuracy it would have reached
 PARTS = (0, 4, 2, 1, 3)  # fifths of the range of costs, in the order in which the first points take them
 FEWEST_OBSERVED = 3  # that a model needs; with more workers than that there are more first points
@@ -37,25 +37,26 @@ LIBRARIES = ThreadpoolController()  # numpy and scipy get one thread: the other 
 
 
 class SurrogateSampler(BaseSampler):
-    """Sampler of studies that maximise accuracy and minimise parameters over the networks of `space`.
+    """Sampler of studies that maximise accuracy and minimise size over the networks of `space`.
 
-    It models the error of networks by a Gaussian process; their parameters it knows exactly. Of random networks and
+    It models the error of networks by a Gaussian process; their size it knows exactly. Of random networks and
     mutations of the front it proposes the one with the largest expected improvement of the hypervolume, and none twice.
     A trial that still runs counts with the error expected of it, a PRUNED one by its user attribute `estimate`, without
     which it is only not proposed again. Raises ValueError in a study of other directions.
     """
 
-    def __init__(self, seed: int, space: SearchSpace) -> None:
+    def __init__(self, seed: int, space: SearchSpace, objective: str = "parameters") -> None:
         self._generator = random.Random(seed)
         self._independent = RandomSampler(self._generator.getrandbits(32))
         self._space = space
+        self._objective = objective
         self._reserve: list[Point] = []
         self._kernel: Kernel | None = None
         self._fitted_to = 0  # observations that there were when the kernel was fitted
 
     @functools.cached_property
     def _domain(self) -> Domain:
-        return Domain(self._space)
+        return Domain(self._space, self._objective)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return all choices of the space; those that do not apply do no harm."""

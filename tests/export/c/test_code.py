@@ -15,7 +15,7 @@ from dacnn_search.export.best import write_best
 from dacnn_search.export.c import code
 from dacnn_search.export.c.options import CodeOptions, describe_code
 from dacnn_search.export.exporter import export_folder, export_run
-from dacnn_search.export.folder import read_metrics
+from dacnn_search.export.folder import read_folder, read_metrics, write_folder
 from dacnn_search.export.formats import Formats
 from dacnn_search.network.architecture import Section
 
@@ -40,7 +40,7 @@ def test_code_is_written_measured_and_told(run_copy, capsys):
     assert measured["images"] == 359
     assert measured["float_accuracy"] == pytest.approx(metrics["files"]["weights.safetensors"]["accuracy"])
     assert abs(measured["accuracy"] - measured["float_accuracy"]) < 0.02
-    assert measured["compiled"] == bool(shutil.which("cc") and shutil.which("make"))
+    assert measured["compared"] == (359 if shutil.which("cc") and shutil.which("make") else 0)
     printed = capsys.readouterr().out
     assert f"{plan.flash:,} bytes of flash, {plan.arena:,} of RAM" in printed
     assert f"{measured['accuracy']:.2%} of 359 test images" in (folder / "README.md").read_text()
@@ -115,7 +115,7 @@ def test_without_a_compiler_the_code_is_written_and_that_is_told(run_copy, capsy
     monkeypatch.setenv("PATH", str(tmp_path))
     export(run_copy.folder, "--c", "--top", "1")
     assert "no C compiler here" in capsys.readouterr().out
-    assert read_metrics(run_copy.best()[0].folder)["c"]["compiled"] is False
+    assert read_metrics(run_copy.best()[0].folder)["c"]["compared"] == 0
 
 
 @pytest.mark.skipif(not (shutil.which("cc") and shutil.which("make")), reason="needs make and a C compiler")
@@ -160,12 +160,17 @@ def test_a_folder_whose_data_are_gone_can_not_become_integers(run_copy, tmp_path
         export_folder(folder, tmp_path / "out", C)
 
 
-def test_a_loss_of_more_than_a_point_is_told():
+def test_a_loss_of_more_than_a_point_is_told(run_copy):
+    (folder,) = export_run(run_copy, None, C, top=1)
+    config, weights, metrics = read_folder(folder)
+    metrics["c"] |= {"accuracy": 0.5, "float_accuracy": 0.515}
+    write_folder(folder, config, weights, metrics, folder.name)
+    assert "8 bits cost 1.5 points of accuracy. What helps: " in (folder / "README.md").read_text()
     measured = {"name": "network", "flash": 3000, "ram": 500, "accuracy": 0.95, "float_accuracy": 0.965, "targets": {}}
-    told = "\n".join(describe_code({**measured, "compiled": True}))
+    told = "\n".join(describe_code({**measured, "compared": 359}))
     assert "8 bits cost 1.5 points of accuracy" in told
     assert "What helps" in told
-    assert "cost" not in "\n".join(describe_code({**measured, "float_accuracy": 0.955, "compiled": True}))
+    assert "cost" not in "\n".join(describe_code({**measured, "float_accuracy": 0.955, "compared": 359}))
 
 
 def test_the_dashboard_is_written_again(run_copy):

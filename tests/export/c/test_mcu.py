@@ -1,0 +1,55 @@
+"""The C code on Arm cores: its size by GCC, its scores in QEMU. `.ci/run` installs both."""
+
+import shutil
+
+import numpy as np
+import pytest
+from c_networks import integer_network, random_images, write_c
+
+from dacnn_search.export.c.compiler import QEMU_TOOLS, TARGETS, measure_size, run_in_qemu
+from dacnn_search.network.architecture import Architecture, Section
+from dacnn_search.network.cost import estimate_cost
+
+pytestmark = [
+    pytest.mark.mcu,
+    pytest.mark.skipif(not all(map(shutil.which, QEMU_TOOLS)), reason=f"needs {', '.join(QEMU_TOOLS)}"),
+]
+
+PLAIN = Architecture(tuple(Section(6, 32) for _ in range(3)), "network", residual=False)  # 18 layers share a kernel
+NETWORKS = {
+    "projection": (Architecture((Section(2, 6), Section(3, 10)), "section", residual=True), (3, 10, 9)),
+    "shared": (Architecture((Section(3, 8), Section(2, 8)), "network", 2, residual=True), (1, 9, 8)),
+    "regulators": (Architecture((Section(2, 5, "layer"), Section(2, 8, "block")), "none"), (3, 8, 8)),
+}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    network = integer_network(PLAIN, (3, 32, 32), 10)
+    return network, write_c(tmp_path_factory.mktemp("plain") / "c", network)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_cores_compute_what_the_reference_computes(tmp_path, name, target):
+    architecture, shape = NETWORKS[name]
+    network, images = integer_network(architecture, shape, 4), random_images(12, shape)
+    scores, classes, instructions = run_in_qemu(write_c(tmp_path / "c", network), target, images)
+    expected_scores, expected_classes = network.scores(images)
+    np.testing.assert_array_equal(scores, expected_scores)
+    np.testing.assert_array_equal(classes, expected_classes)
+    assert 1 < instructions / estimate_cost(architecture, shape, 4).macs < 60
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_size_is_what_the_plan_promises(plain, target):
+    network, folder = plain
+    size = measure_size(folder, target)
+    assert size["flash"] == pytest.approx(network.plan.flash, rel=0.05)
+    assert size["ram"] == pytest.approx(network.plan.arena, abs=8)
+
+
+def test_18_layers_of_32_channels_take_less_than_15_kilobytes(plain):
+    network, folder = plain
+    assert network.plan.weight_bytes + network.plan.table_bytes < 15_000
+    assert measure_size(folder, "cortex-m4")["flash"] < 17_000  # with its code

@@ -1,0 +1,207 @@
+import dataclasses
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from c_networks import integer_network, random_images, write_c
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import architectures
+
+from dacnn_search.common.errors import ExportError, InputError
+from dacnn_search.export.c import compiler
+from dacnn_search.export.c.compiler import run_on_host
+from dacnn_search.network.architecture import Architecture, Section
+
+STRICT = ["-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+SANITIZED = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
+SHAPE = (3, 9, 7)
+EVERYTHING = Architecture((Section(3, 4, "layer"), Section(2, 6, "block")), "section", 2, True)
+
+NETWORKS = architectures().map(lambda architecture: dataclasses.replace(architecture, batch_norm=True))
+
+needs_compiler = pytest.mark.skipif(not all(map(shutil.which, compiler.HOST_TOOLS)), reason="needs make and cc")
+
+
+@pytest.fixture
+def code(tmp_path):
+    return write_c(tmp_path / "c", integer_network(EVERYTHING, SHAPE))
+
+
+def with_flags(folder, flags):
+    makefile = folder / "Makefile"
+    makefile.write_text(makefile.read_text().replace("-O2", flags))
+    return folder
+
+
+def check_code(architecture, shape, images):
+    """Compile a network's code with sanitizers and compare it with the reference, bit for bit."""
+    network = integer_network(architecture, shape, seed=architecture.depth)
+    with tempfile.TemporaryDirectory() as folder:
+        scores, classes = run_on_host(with_flags(write_c(Path(folder), network), SANITIZED), images)
+    expected_scores, expected_classes = network.scores(images)
+    np.testing.assert_array_equal(scores, expected_scores)
+    np.testing.assert_array_equal(classes, expected_classes)
+
+
+@needs_compiler
+@settings(max_examples=5)
+@given(NETWORKS, st.sampled_from([1, 3]), st.integers(4, 12), st.integers(4, 12))
+def test_code_computes_what_the_reference_computes(architecture, channels, height, width):
+    check_code(architecture, (channels, height, width), random_images(40, (channels, height, width)))
+
+
+@pytest.mark.slow
+@needs_compiler
+@settings(max_examples=20)
+@given(NETWORKS, st.sampled_from([1, 3]), st.integers(4, 12), st.integers(4, 12))
+def test_code_computes_what_the_reference_computes_on_1000_images(architecture, channels, height, width):
+    check_code(architecture, (channels, height, width), random_images(1000, (channels, height, width)))
+
+
+SIZES = """
+#include "network.c"
+#include <stdio.h>
+
+int main(void)
+{
+    printf("%zu %zu", sizeof weights + sizeof scales + sizeof convolutions + sizeof zero_points, sizeof arena);
+    return 0;
+}
+"""
+
+
+@settings(max_examples=15)
+@given(NETWORKS, st.sampled_from([1, 3]), st.integers(4, 12), st.integers(4, 12))
+def test_code_declares_exactly_what_the_plan_says(architecture, channels, height, width):
+    plan = integer_network(architecture, (channels, height, width)).plan
+    assert declared_sizes(architecture, (channels, height, width)) == (plan.weight_bytes + plan.table_bytes, plan.arena)
+
+
+def test_code_with_long_offsets_declares_what_the_plan_says():
+    wide = Architecture((Section(2, 70), Section(1, 4)), "none", residual=True)
+    plan = integer_network(wide, (1, 30, 30)).plan
+    assert not plan.short_offsets
+    assert declared_sizes(wide, (1, 30, 30)) == (plan.weight_bytes + plan.table_bytes, plan.arena)
+
+
+def declared_sizes(architecture, shape):
+    """Return the bytes of constants and of the arena, by the compiler's `sizeof`."""
+    with tempfile.TemporaryDirectory() as folder:
+        code = write_c(Path(folder), integer_network(architecture, shape))
+        (code / "sizes.c").write_text(SIZES)
+        program = build_program(code, ("gcc", "-std=c99", "-Wno-unused-const-variable", "-O0"), "sizes.c")
+        printed = subprocess.run([program], capture_output=True, check=True).stdout
+    constants, arena = map(int, printed.split())
+    return constants, arena
+
+
+def build_program(folder, compiler, *sources):
+    if shutil.which(compiler[0]) is None:
+        pytest.skip(f"{compiler[0]} is not installed")
+    done = subprocess.run([*compiler, *STRICT, "-o", "program", *sources], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "program"
+
+
+@pytest.mark.parametrize("compiler", [("gcc", "-std=c99"), ("clang", "-std=c99"), ("g++", "-xc++")], ids=" ".join)
+def test_compilers_take_it_without_a_warning(code, compiler):
+    program = build_program(code, compiler, "main.c", "network.c")
+    images = random_images(3, SHAPE)
+    done = subprocess.run([program], input=images.tobytes(), capture_output=True, check=True)
+    assert len(done.stdout.splitlines()) == 3
+
+
+TWO = """
+#include "first.h"
+#include "second.h"
+#include <stdio.h>
+
+int main(void)
+{
+    static uint8_t pixels[FIRST_HEIGHT * FIRST_WIDTH * FIRST_CHANNELS];
+    int8_t scores[FIRST_CLASSES > SECOND_CLASSES ? FIRST_CLASSES : SECOND_CLASSES];
+
+    if (fread(pixels, sizeof pixels, 1, stdin) != 1)
+        return 1;
+    printf("%d %d", first_classify(pixels, scores), second_classify(pixels, scores));
+    return 0;
+}
+"""
+
+
+def test_two_networks_live_in_one_program(tmp_path):
+    networks = integer_network(EVERYTHING, SHAPE, 5, seed=1), integer_network(Architecture((Section(2, 3),)), SHAPE, 4)
+    for name, network in zip(("first", "second"), networks, strict=True):
+        write_c(tmp_path / name, network, name)
+    (tmp_path / "two.c").write_text(TWO)
+    sources = ["-Ifirst", "-Isecond", "two.c", "first/first.c", "second/second.c"]
+    program = build_program(tmp_path, ("gcc", "-std=c99"), *sources)
+    images = random_images(8, SHAPE)
+    for image in images:
+        done = subprocess.run([program], input=image.tobytes(), capture_output=True, check=True)
+        expected = [int(network.scores(image[None])[1][0]) for network in networks]
+        assert [int(number) for number in done.stdout.split()] == expected
+
+
+@needs_compiler
+def test_no_name_breaks_out_of_the_code(tmp_path):
+    names = ['"); exit(1); ("', "собака 犬", "*/ int x; /*", "what??/", "\\", "100 %s %n"]
+    title = "*/ #error \\ ??/\n#error"
+    network = integer_network(EVERYTHING, SHAPE, len(names))
+    folder = write_c(tmp_path / "c", network, title=title, told=title, classes=names)
+    images = random_images(40, SHAPE)
+    (folder / "images.bin").write_bytes(images.tobytes())
+    command = ["make", "--silent", "run", "IMAGES=images.bin"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, check=True, encoding="utf-8")
+    printed = [line.split("\t")[1] for line in done.stdout.splitlines()]
+    assert printed == [names[number] for number in network.scores(images)[1]]
+    assert len(set(printed)) > 1
+
+
+@needs_compiler
+def test_program_refuses_half_an_image_and_a_missing_file(code):
+    def run(*arguments, **options):
+        return subprocess.run(["./network", *arguments], cwd=code, capture_output=True, text=True, **options)
+
+    subprocess.run(["make", "--silent"], cwd=code, check=True)
+    assert run("nowhere.bin").returncode == 2
+    (code / "half.bin").write_bytes(bytes(9 * 7 * 3 + 5))
+    done = run("half.bin")
+    assert done.returncode == 2
+    assert len(done.stdout.splitlines()) == 1
+    assert "5 bytes" in done.stderr
+
+
+@needs_compiler
+def test_code_that_fails_is_told_in_one_line(code):
+    (code / "network.c").write_text("#error no code\n")
+    with pytest.raises(ExportError, match=r"`make run` of the C code failed: .*no code$"):
+        run_on_host(code, random_images(2, SHAPE))
+
+
+@needs_compiler
+def test_code_that_hangs_is_ended(code, monkeypatch, tmp_path):
+    monkeypatch.setattr(compiler, "SECONDS", 2)
+    pid = tmp_path / "pid"
+    (code / "main.c").write_text(
+        f'#include <stdio.h>\n#include <unistd.h>\nint main(void)\n{{\n    FILE *f = fopen("{pid}", "w");\n'
+        '    fprintf(f, "%d", (int)getpid());\n    fclose(f);\n    for (;;)\n        pause();\n}\n'
+    )
+    with pytest.raises(ExportError, match="more than 2 seconds"):
+        run_on_host(code, random_images(2, SHAPE))
+    status = Path("/proc", pid.read_text(), "stat")
+    while status.exists() and status.read_text().split()[2] != "Z":  # until it is gone, or waits for init to notice
+        time.sleep(0.1)
+
+
+def test_missing_tools_and_unknown_targets_are_told(code, monkeypatch):
+    with pytest.raises(InputError, match="one of cortex-m0plus, cortex-m4, cortex-m33, but is 'avr'"):
+        compiler.measure_size(code, "avr")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match=r"make must be installed \(in Debian: apt install make\)"):
+        run_on_host(code, random_images(2, SHAPE))
