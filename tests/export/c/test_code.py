@@ -48,10 +48,12 @@ def test_code_is_written_measured_and_told(run_copy, capsys):
 
 
 def test_other_formats_and_code_together(run_copy):
-    export(run_copy.folder, "--formats", "pt2,c", "--trial", "5")
+    export(run_copy.folder, "--formats", "safetensors,c", "--float16", "--trial", "5")
     folder = run_copy.best(trial=5)[0].folder
-    assert (folder / "model.pt2").exists()
-    assert (folder / "c" / "network.c").exists()
+    metrics = read_metrics(folder)
+    assert "weights-float16.safetensors" in metrics["files"]
+    assert (folder / "weights-float16.safetensors").exists()
+    assert all((folder / "c" / name).exists() for name in metrics["c"]["files"])
 
 
 def test_a_new_export_removes_old_code_and_leaves_files_of_a_user(run_copy):
@@ -71,14 +73,16 @@ def test_a_new_export_removes_old_code_and_leaves_files_of_a_user(run_copy):
 
 @pytest.mark.parametrize("listed", ["../../notes.txt", "/etc/passwd", 3, None])
 def test_a_damaged_list_of_code_removes_nothing_else(run_copy, listed):
-    folder = export_run(run_copy, None, C, top=1)[0]
-    notes = folder.parent / "notes.txt"
-    notes.write_text("of a user")
+    folder = write_best(run_copy)[0]
+    (folder / "c").mkdir()
+    outside, inside = folder.parent / "notes.txt", folder / "c" / "board.c"
+    for path in (outside, inside):
+        path.write_text("of a user")
     metrics = read_metrics(folder)
-    metrics["c"]["files"] = [listed]
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    export_folder(folder, None, C)
-    assert notes.exists()
+    (folder / "metrics.json").write_text(json.dumps({**metrics, "c": {"files": [listed]}}))
+    export_folder(folder, None, Formats(("safetensors",)))
+    assert outside.exists()
+    assert inside.exists()
 
 
 @pytest.mark.parametrize(
