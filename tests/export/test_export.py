@@ -395,7 +395,7 @@ def test_deep_network_is_as_small_as_promised(exported_deep):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dacnn34", "dacnn18-mix-reg"])
+@pytest.mark.parametrize("name", ["dacnn18", "dacnn18-mix-reg"])
 def test_networks_of_the_paper_are_as_small_in_every_format(name, tmp_path):
     pytest.importorskip("onnxruntime")
     folder = export_network(build(name, 10, 3), tmp_path / name, float16=True)
