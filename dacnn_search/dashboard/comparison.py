@@ -8,20 +8,24 @@ from typing import Any
 import numpy as np
 
 from dacnn_search.common.privacy import relative_path
+from dacnn_search.dashboard.figure import SIZE_WORDS
 from dacnn_search.space.settings import SearchSettings
-from dacnn_search.storage.front import Scale, best_under, hypervolumes
+from dacnn_search.storage.front import Record, Scale, best_under, front_of, hypervolumes
 from dacnn_search.storage.resume import space_id
 from dacnn_search.storage.run_directory import RunDirectory
 
-BUDGETS = [step * 10**decade for decade in range(12) for step in (1, 3)]  # of parameters
+BUDGETS = [step * 10**decade for decade in range(12) for step in (1, 3)]  # of size
 MOST_POINTS = 2000  # of a curve of quartiles
 RUN_SETTINGS = ("epochs", "git_commit", "data", "space", "recipe", "versions", "machine")
 
 
 def comparison_payload(runs: Sequence[RunDirectory]) -> dict[str, Any]:
-    """Return everything the page of a comparison shows. `runs` are snapshots, grouped by search."""
-    scales = [run.scale for run in runs]
-    scale = Scale(min(s.least for s in scales), max(s.most for s in scales), max(s.chance for s in scales))
+    """Return everything the page of a comparison shows. `runs` are snapshots, grouped by search.
+
+    Size is what all searches kept small; parameters, if they differ in that.
+    """
+    scale = _common_scale(runs)
+    fronts = [front_of(run.records, scale.objective) for run in runs]
     curves = [hypervolumes(run.records, scale) for run in runs]
     times = [[round(r["finished"], 2) for r in run.records] for run in runs]
     keys = [_group_key(run) for run in runs]
@@ -29,15 +33,16 @@ def comparison_payload(runs: Sequence[RunDirectory]) -> dict[str, Any]:
     groups = [[i for i, key in enumerate(keys) if key == search] for search in searches]
     images, splits = [run.data for run in runs], [given.data for run in runs if (given := run.given_settings)]
     return {
+        "size": {"key": scale.objective, "words": SIZE_WORDS[scale.objective]},
         "runs": [
             {
                 "name": run.name,
                 "group": searches.index(key),
-                "front": [[r["parameters"], round(r["accuracy"], 5), r["trial"]] for r in run.front],
+                "front": [[r[scale.objective], round(r["accuracy"], 5), r["trial"]] for r in front],
                 "hypervolume": curve,
                 "finished": finished,
             }
-            for run, key, curve, finished in zip(runs, keys, curves, times, strict=True)
+            for run, front, key, curve, finished in zip(runs, fronts, keys, curves, times, strict=True)
         ],
         "groups": [
             {
@@ -47,20 +52,30 @@ def comparison_payload(runs: Sequence[RunDirectory]) -> dict[str, Any]:
             }
             for label, group in zip(_labels(runs, groups), groups, strict=True)
         ],
-        "results": _results(runs, curves),
+        "results": _results(runs, fronts, curves, scale.objective),
         "differences": _differences(runs),
         "comparable": all(each == others[0] for others in (images, splits) for each in others),
     }
 
 
+def _common_scale(runs: Sequence[RunDirectory]) -> Scale:
+    """Return the box for all runs. A space whose range is known in another size counts as far as it was searched."""
+    objectives = {run.objective for run in runs}
+    objective = objectives.pop() if len(objectives) == 1 else "parameters"
+    scales = [run.scale for run in runs]
+    sizes = [size for s in scales if s.objective == objective for size in (s.least, s.most)]
+    sizes += [r[objective] for run in runs if run.objective != objective for r in run.records]
+    return Scale(min(sizes), max(sizes), max(s.chance for s in scales), objective)
+
+
 def _group_key(run: RunDirectory) -> str:
-    """Return what repeated seeds of one search have in common: space, data, sampler, stopping rule, confirmation."""
+    """Return what repeated seeds of a search share: space, data, objective, sampler, stopping rule, confirmation."""
     if given := run.given_settings:
         space = space_id(given)
     else:  # an old run, known by its file or else by its folder
         space = run.space_file.read_text(encoding="utf-8") if run.space_file.is_file() else str(run.folder.resolve())
     settings = [run.environment.get(name) for name in ("sampler", "stopping", "confirm")]
-    return json.dumps([space, settings, run.data], sort_keys=True)
+    return json.dumps([space, settings, run.objective, run.data], sort_keys=True)
 
 
 def _labels(runs: Sequence[RunDirectory], groups: Sequence[Sequence[int]]) -> list[str]:
@@ -90,12 +105,13 @@ def _quartiles(
     return {"x": x, "low": low, "middle": middle, "high": high}
 
 
-def _results(runs: Sequence[RunDirectory], curves: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+def _results(
+    runs: Sequence[RunDirectory], fronts: Sequence[Sequence[Record]], curves: Sequence[Sequence[float]], objective: str
+) -> list[dict[str, Any]]:
     """Return rows of the table: a name, a kind of number, a value per run, and whether most or least is best."""
-    fronts = [run.front for run in runs]
     states = [[r["state"] for r in run.records] for run in runs]
     seconds = [sum(r["seconds"] or 0.0 for r in run.records) for run in runs]
-    sizes = [r["parameters"] for front in fronts for r in front]
+    sizes = [r[objective] for front in fronts for r in front]
     rows: list[tuple[str, str, Sequence[Any], str | None]] = [
         ("hypervolume", "share", [curve[-1] if curve else 0.0 for curve in curves], "most"),
         ("finished trials", "count", [s.count("COMPLETE") for s in states], None),
@@ -106,8 +122,8 @@ def _results(runs: Sequence[RunDirectory], curves: Sequence[Sequence[float]]) ->
     ]
     budgets = [budget for budget in BUDGETS if sizes and min(sizes) <= budget <= max(sizes)]
     for budget in (math.inf, *budgets):
-        name = "highest accuracy" if budget == math.inf else f"best with at most {budget:,} parameters"
-        chosen = [best_under(front, budget) for front in fronts]
+        name = "highest accuracy" if budget == math.inf else f"best with at most {budget:,} {SIZE_WORDS[objective]}"
+        chosen = [best_under(front, budget, objective) for front in fronts]
         rows.append((name, "accuracy", [record and round(record["accuracy"], 5) for record in chosen], "most"))
     return [dict(zip(("name", "kind", "values", "best"), row, strict=True)) for row in rows]
 

@@ -22,13 +22,14 @@ WIDTH, HEIGHT = 640, 420  # of the figure, in pixels
 PIXEL_RATIO = 3  # of a PNG
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 MAC_BROWSER = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
+SIZE_WORDS = {"parameters": "parameters", "flash": "bytes of flash"}  # by the objective of a search
 SIZE_TICKS = [step * 10**decade for decade in range(12) for step in (1, 2, 5)]
 ACCURACY_STEPS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)  # between ticks
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """The area of a plot in pixels, and the ranges of parameters (log scale) and accuracies that it shows."""
+    """The area of a plot in pixels, and the ranges of size (log scale) and accuracy that it shows."""
 
     left: float
     right: float
@@ -36,16 +37,17 @@ class _Frame:
     bottom: float
     sizes: tuple[float, float]
     accuracies: tuple[float, float]
+    objective: str  # what size is
 
-    def x(self, parameters: float) -> float:
-        return round(float(np.interp(math.log(parameters), np.log(self.sizes), (self.left, self.right))), 1)
+    def x(self, size: float) -> float:
+        return round(float(np.interp(math.log(size), np.log(self.sizes), (self.left, self.right))), 1)
 
     def y(self, accuracy: float) -> float:
         return round(float(np.interp(accuracy, self.accuracies, (self.bottom, self.top))), 1)
 
     def staircase(self, front: Sequence[Record]) -> str:
-        """Return the line along a front: the accuracy one can have with at most that many parameters."""
-        points = [(self.x(r["parameters"]), self.y(r["accuracy"])) for r in front]
+        """Return the line along a front: the accuracy one can have with at most that size."""
+        points = [(self.x(r[self.objective]), self.y(r["accuracy"])) for r in front]
         return f"M{points[0][0]} {points[0][1]}" + "".join(f"H{x}V{y}" for x, y in points[1:])
 
     def size_ticks(self) -> list[tuple[float, str]]:
@@ -64,22 +66,23 @@ def front_figure(run: RunDirectory) -> str:
     front = run.front
     finished = [r for r in run.records if r["state"] == "COMPLETE"]
     tests = [network for network in run.networks if network.tested]
-    known = [r for r in run.environment.get("references") or [] if r.get("accuracy") is not None]
-    sizes = [r["parameters"] for r in [*finished, *known]] or [100, 1000]
+    references = run.environment.get("references") or []  # whose flash nobody knows
+    known = [r for r in references if r.get("accuracy") is not None and run.objective in r]
+    sizes = [r[run.objective] for r in [*finished, *known]] or [100, 1000]
     accuracies = [r["accuracy"] for r in [*front, *known]] + [network.accuracy for network in tests] or [0.0, 1.0]
     span = max(max(accuracies) - min(accuracies), 0.01)
     limits = (min(accuracies) - 0.1 * span, max(accuracies) + 0.08 * span)
-    frame = _Frame(64, 620, 16, 364, (min(sizes) / 1.3, max(sizes) * 1.3), limits)
-    size = {"width": WIDTH, "height": HEIGHT}
-    return render("figure.svg", run=run, **size, frame=frame, front=front, finished=finished, tests=tests, known=known)
+    frame = _Frame(64, 620, 16, 364, (min(sizes) / 1.3, max(sizes) * 1.3), limits, run.objective)
+    about = {"run": run, "width": WIDTH, "height": HEIGHT, "size_words": SIZE_WORDS[run.objective]}
+    return render("figure.svg", **about, frame=frame, front=front, finished=finished, tests=tests, known=known)
 
 
-def thumbnail_frame(front: Sequence[Record]) -> _Frame:
+def thumbnail_frame(front: Sequence[Record], objective: str) -> _Frame:
     """Return where a front is drawn in the 160 x 56 pixels of its thumbnail."""
-    sizes, accuracies = [r["parameters"] for r in front], [r["accuracy"] for r in front]
+    sizes, accuracies = [r[objective] for r in front], [r["accuracy"] for r in front]
     span = max(max(accuracies) - min(accuracies), 0.005)
     limits = (min(accuracies) - 0.05 * span, max(accuracies))
-    return _Frame(5, 155, 6, 50, (min(sizes) / 1.2, max(sizes) * 1.2), limits)
+    return _Frame(5, 155, 6, 50, (min(sizes) / 1.2, max(sizes) * 1.2), limits, objective)
 
 
 def rasterised(figure: str) -> bytes:

@@ -94,5 +94,6 @@ def _index_row(folder: Path, change_times: tuple[int, ...]) -> dict[str, Any]:
         "trials": len(run.records),
         "started": str(run.environment.get("started") or ""),
         "front": front,
-        "frame": thumbnail_frame(front) if front else None,
+        "objective": run.objective,
+        "frame": thumbnail_frame(front, run.objective) if front else None,
     }

@@ -76,7 +76,7 @@ def _facts_of(run: RunDirectory) -> dict[str, Any]:
     space = run.environment.get("space") or {}
     return facts | {
         "name": run.name,
-        "objective": run.environment.get("objective", "parameters"),  # what the search traded for accuracy
+        "objective": run.objective,
         "folder": os.path.relpath(run.folder.resolve()),  # from where the page's commands are run
         "command": _shown_command(run.environment.get("command") or []),
         "data": shown_data(run.data),

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dacnn_search.common.units import format_count
+from dacnn_search.common.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -17,8 +17,8 @@ ASSETS = Path(__file__).parent / "assets"
 def render(name: str, **values: Any) -> str:
     """Return a template filled in with `values`.
 
-    Its filters: `tojson` writes JSON, `count` `1.2 k`, `asset` returns the text of an asset or of Plotly, `hash` what a
-    content-security policy names a script by.
+    Its filters: `tojson` writes JSON, `count` `1.2 k`, `bytes` `1.2 kB`, `asset` returns the text of an asset or of
+    Plotly, `hash` what a content-security policy names a script by.
     """
     return _environment().get_template(name).render(values)
 
@@ -36,7 +36,7 @@ def _environment() -> "Environment":
         keep_trailing_newline=True,
     )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
-    environment.filters.update(count=format_count, asset=_asset, hash=_hash)
+    environment.filters.update(count=format_count, bytes=format_bytes, asset=_asset, hash=_hash)
     return environment
 
 

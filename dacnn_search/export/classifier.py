@@ -114,5 +114,6 @@ def _share_statistics(network: Network) -> None:
     means = {width: nn.Buffer(torch.zeros(width), persistent=False) for width in widths}
     variances = {width: nn.Buffer(torch.ones(width), persistent=False) for width in widths}
     for norm in norms:
-        norm.running_mean, norm.running_var, norm.eps = means[norm.num_features], variances[norm.num_features], 0.0
+        norm.running_mean, norm.running_var = means[norm.num_features], variances[norm.num_features]
+        norm.eps = 1e-30  # adds nothing to a variance of 1; torch 2.10 refuses 0
         norm.num_batches_tracked = None

@@ -344,6 +344,29 @@ def test_comparison_groups_seeds_and_lists_differences(tmp_path: Path) -> None:
         assert accuracy == max(point[1] for point in run["front"])
 
 
+def test_searches_for_flash_are_drawn_and_compared_by_flash(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("a", "b", "c")]
+    for seed, folder in enumerate(folders):
+        write_run(folder, trials=30, seed=seed)
+        space = json.loads((folder / "environment.json").read_text())["space"]
+        if folder.name != "c":
+            change_environment(folder, objective="flash", space=space | {"least": 1_600, "most": 300_000})
+    runs = [RunDirectory(folder, snapshot=True) for folder in folders]
+    for compared, objective in ((runs[:2], "flash"), (runs, "parameters")):
+        payload = payload_of(write_comparison([run.folder for run in compared], tmp_path / "comparison.html"))
+        assert payload["size"]["key"] == objective
+        for run, shown in zip(compared, payload["runs"], strict=True):
+            front = front_of(run.records, objective)
+            assert [size for size, _, _ in shown["front"]] == [r[objective] for r in front]
+            assert 0 < shown["hypervolume"][-1] < 1
+    figure = write_figure(folders[0], tmp_path / "front.svg").read_text()
+    assert ">bytes of flash<" in figure
+    assert figure.count("l5 5l-5 5") == len(runs[0].front)
+    index = write_index(tmp_path).read_text()
+    assert index.count('B of flash"') == 2
+    assert index.count(' parameters"') == 1
+
+
 def change_environment(folder: Path, **values: Any) -> None:
     path = folder / "environment.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))

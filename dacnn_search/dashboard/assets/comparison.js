@@ -87,11 +87,11 @@ function drawFronts() {
     y: run.front.map((point) => fromError(point[1])),
     mode: "lines+markers",
     hoverinfo: "text",
-    text: run.front.map(([parameters, accuracy, trial]) =>
+    text: run.front.map(([size, accuracy, trial]) =>
       hover([
         run.name,
         `trial ${trial}: ${percent(accuracy, 2)}`,
-        `${short(parameters)} parameters (${bytes(4 * parameters)})`,
+        payload.size.key === "flash" ? `${bytes(size)} of flash` : `${short(size)} parameters (${bytes(4 * size)})`,
       ]),
     ),
     line: { shape: "hv", width: 1.75, color: groupColor(run.group), dash: groupDash(run.group) },
@@ -104,7 +104,7 @@ function drawFronts() {
   }));
   const [least, most] = sizes.length ? [Math.min(...sizes) / 1.2, Math.max(...sizes) * 1.2] : [100, 1000];
   draw("fronts", traces, {
-    xaxis: logAxis("parameters (log scale)", least, most),
+    xaxis: logAxis(`${payload.size.words} (log scale)`, least, most),
     yaxis: errorAxis("validation accuracy (log scale of the error)"),
     margin: { l: 64, r: 14, t: 10, b: 44 },
   });

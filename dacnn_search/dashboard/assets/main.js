@@ -119,7 +119,7 @@ function renderLive() {
       el(
         "li",
         {},
-        el("span", {}, `trial ${trial.trial}: ${short(trial.parameters)} parameters`),
+        el("span", {}, `trial ${trial.trial}: ${amount(trial[payload.run.objective], COSTS[payload.run.objective])}`),
         el("progress", {
           max: trial.epochs,
           value: trial.epoch,
