@@ -144,5 +144,6 @@ def _explain_no_network(run: RunDirectory, limits: Mapping[str, Any]) -> str:
     wanted = ", ".join(f"--{key.replace('_', '-')} {value}" for key, value in limits.items() if value is not None)
     return (
         f"{run.folder}: a network must keep {wanted}, but none of {len(networks)} does; the smallest has "
-        f"{smallest.parameters:,} parameters, the best an accuracy of {best.accuracy:.2%}"
+        f"{smallest.parameters:,} parameters, {smallest.flash:,} bytes of flash and {smallest.ram:,} of RAM, the best "
+        f"an accuracy of {best.accuracy:.2%}"
     )
