@@ -16,7 +16,7 @@ A tool whose package is missing gets a line that says so. gcc is needed as well.
 after 2 minutes of training.
 
 All run the same test images. They are calibrated with 100 validation images, except for our own export, which takes up
-to 512, and BakeNN (see there). Copies are counted by structure: constants that have as many elements as a shared kernel.
+to 512, and BakeNN (see there). Copies are counted by structure: constants with as many elements as a shared kernel.
 """
 
 import json
