@@ -88,10 +88,11 @@ def test_a_damaged_list_of_code_removes_nothing_else(run_copy, listed):
         (["--target", "cortex-m99"], "one of cortex-m0plus, cortex-m4, cortex-m33, but is 'cortex-m99'"),
         (["--c-name", "my net"], "lower-case letters, digits and underscores"),
         (["--c-name", "weights"], "is 'weights'"),
+        (["--target", "cortex-m4", "--formats", "safetensors"], "are for C code: add --c"),
     ],
 )
 def test_mistakes_are_one_line_and_change_nothing(run_copy, capsys, arguments, message):
-    export(run_copy.folder, "--c", *arguments, expected=2)
+    export(run_copy.folder, *([] if "--formats" in arguments else ["--c"]), *arguments, expected=2)
     told = capsys.readouterr().err
     assert message in told
     assert told.count("\n") == 1
