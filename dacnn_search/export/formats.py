@@ -36,10 +36,7 @@ SMALLEST_HALVED = 64
 
 @dataclass(frozen=True)
 class Formats:
-    """The files that an export writes.
-
-    Raises InputError for an unknown name, for int8 without onnx, and for options of C code without it.
-    """
+    """The files that an export writes. Raises InputError for an unknown name, and for int8 without onnx."""
 
     names: tuple[str, ...] = FORMATS  # some of these and "c"; the weights as safetensors are always written
     float16: bool = False  # the weights, and the ONNX file if there is one, in half precision too
@@ -51,8 +48,6 @@ class Formats:
             raise InputError(f"formats must be some of {', '.join(ALL_FORMATS)}, but are {', '.join(self.names)!r}")
         if self.int8 and "onnx" not in self.names:
             raise InputError(f"int8 needs the format onnx, but formats are {', '.join(self.names)}")
-        if self.code != CodeOptions() and "c" not in self.names:
-            raise InputError(f"options of C code need the format c, but formats are {', '.join(self.names)}")
 
     @property
     def calibrated(self) -> bool:

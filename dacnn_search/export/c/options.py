@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from dacnn_search.common.errors import InputError
-from dacnn_search.common.units import format_bytes
 from dacnn_search.export.c.compiler import check_target
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import InputShape
@@ -18,6 +17,7 @@ TAKEN = re.compile(
     "|std(align|arg|atomic|bool|def|int|io|lib|noreturn)|strings?|tgmath|threads|time|u?char|w(char|ctype|int)|arm_acle"
     "|bool|schar|u?(shrt|l?long|int((_least|_fast)?(8|16|32|64)|max|ptr)?)|ptrdiff|sig_atomic"
 )
+NAME = "network"
 TOLD_DROP = 0.01  # of the accuracy: a larger one is told
 WHAT_HELPS = (
     "What helps: another seed or more weight decay in the retraining, since one large weight makes the steps of its "
@@ -29,7 +29,7 @@ WHAT_HELPS = (
 class CodeOptions:
     """How C code is written. Raises InputError for a name that C does not allow, or an unknown target."""
 
-    name: str = "network"  # begins the names of files, functions and macros
+    name: str = NAME  # begins the names of files, functions and macros
     arena: int | None = None  # bytes of RAM that the code may use
     targets: tuple[str, ...] = ()  # cores that its flash and RAM are measured for
 
@@ -54,7 +54,7 @@ class CodeOptions:
 def describe_code(code: Mapping[str, Any]) -> Iterator[str]:
     """Yield what to tell of C code, line by line, from its part of `metrics.json`."""
     accuracy = "" if code["accuracy"] is None else f"{code['accuracy']:.2%}"
-    yield f"{'c/' + code['name'] + '.c':<28} {format_bytes(code['flash']):>8}  {accuracy}".rstrip()
+    yield f"{'c/' + code['name'] + '.c':<39}{accuracy}".rstrip()
     yield f"    {code['flash']:,} bytes of flash, {code['ram']:,} of RAM"
     for target, size in code["targets"].items():
         yield f"    on {target}: {size['flash']:,} bytes of flash, {size['ram']:,} of RAM"

@@ -88,26 +88,15 @@ def test_a_damaged_list_of_code_removes_nothing_else(run_copy, listed):
         (["--target", "cortex-m99"], "one of cortex-m0plus, cortex-m4, cortex-m33, but is 'cortex-m99'"),
         (["--c-name", "my net"], "lower-case letters, digits and underscores"),
         *((["--c-name", name], f"is '{name}'") for name in ("weights", "run", "stdint", "string", "int", "uint8")),
+        (["--target", "cortex-m4", "--formats", "safetensors"], "are for C code: add --c"),
     ],
 )
 def test_mistakes_are_one_line_and_change_nothing(run_copy, capsys, arguments, message):
-    export(run_copy.folder, "--c", *arguments, expected=2)
+    export(run_copy.folder, *([] if "--formats" in arguments else ["--c"]), *arguments, expected=2)
     told = capsys.readouterr().err
     assert message in told
     assert told.count("\n") == 1
     assert not (run_copy.folder / "best").exists()
-
-
-@pytest.mark.parametrize("arguments", [["--arena", "1kB"], ["--c-name", "digits"], ["--c-name", "digits", "--int8"]])
-def test_options_of_code_without_code_are_a_mistake(run_copy, capsys, arguments):
-    export(run_copy.folder, *arguments, expected=2)
-    assert "options of C code need the format c, but formats are safetensors, onnx, pt2" in capsys.readouterr().err
-
-
-def test_flash_that_no_network_keeps_is_told(run_copy, capsys):
-    export(run_copy.folder, "--c", "--max-flash", "1kB", expected=2)
-    cost = run_copy.space.cost(run_copy.networks[0].architecture)
-    assert f"{cost.flash:,} bytes of flash and {cost.ram:,} of RAM" in capsys.readouterr().err
 
 
 def test_an_arena_that_is_just_large_enough(run_copy):
