@@ -12,9 +12,11 @@ share an environment; `--python` names the interpreter that has one, in an envir
     bakenn       BakeNN, and torch below 2.11 (that of litert will do)
     emx          emx-onnx-cgen, which needs no other package
 
-A tool whose package is missing gets a line that says so. gcc is needed as well.
-Each tool is calibrated with the same validation images and runs the same test images. Copies are counted by structure:
-constants that have as many elements as a shared kernel.
+A tool whose package is missing gets a line that says so. gcc is needed as well. All took 9 minutes on two busy cores,
+after 2 minutes of training.
+
+All run the same test images. They are calibrated with 100 validation images, except for our own export, which takes up
+to 512, and BakeNN (see there). Copies are counted by structure: constants with as many elements as a shared kernel.
 """
 
 import json

@@ -9,7 +9,7 @@ from dacnn_search.common.command import BYTES, COUNT, PATH, at_least, command, o
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.units import format_bytes
 from dacnn_search.export.c.compiler import TARGETS
-from dacnn_search.export.c.options import CodeOptions, describe_code
+from dacnn_search.export.c.options import NAME, CodeOptions, describe_code
 from dacnn_search.export.folder import ALL_FORMATS, CODE, FORMATS, METRICS, read_metrics
 from dacnn_search.storage.run_directory import RunDirectory
 
@@ -38,8 +38,8 @@ code = option_group("C code with 8-bit integers")
 @what("--formats", metavar="LIST", help=f"some of {','.join(ALL_FORMATS)} (default: {','.join(FORMATS)})")
 @what("--float16", is_flag=True, help="weights in half precision too")
 @what("--int8", is_flag=True, help="a quantised ONNX file too")
-@code("--c", is_flag=True, help="C99 code for microcontrollers, without other files unless --formats names some")
-@code("--c-name", default="network", metavar="NAME", help="begins the names of its files, functions and macros")
+@code("--c", is_flag=True, help="C99 code for microcontrollers; other formats only if --formats names them")
+@code("--c-name", default=NAME, metavar="NAME", help="begins the names of its files, functions and macros")
 @code("--arena", type=BYTES, metavar="SIZE", help="RAM that it may use, such as 16kB; more is an error")
 @code("--target", multiple=True, metavar="CORE", help=f"measure its flash and RAM for {', '.join(TARGETS)}")
 def main(
@@ -59,6 +59,8 @@ def main(
     from dacnn_search.export.exporter import export_folder, export_run
     from dacnn_search.export.formats import Formats
 
+    if not c and "c" not in (formats or "").split(",") and (c_name != NAME or arena or target):
+        raise InputError("--c-name, --arena and --target are for C code: add --c")
     names = tuple(formats.split(",")) if formats else ("safetensors",) if c and not int8 else FORMATS
     code = CodeOptions(c_name, arena, target)
     wanted = Formats((*names, "c") if c and "c" not in names else names, float16, int8, code)

@@ -33,6 +33,14 @@ from dacnn_search.network.cost import InputShape
 from dacnn_search.network.model import Network
 from dacnn_search.storage.run_directory import RunDirectory
 
+SIZES = {  # what a limit is on, and its unit
+    "max_parameters": ("parameters", "parameters"),
+    "max_macs": ("macs", "multiply-accumulates"),
+    "max_bytes": ("file_bytes", "bytes of weights"),
+    "max_flash": ("flash", "bytes of flash"),
+    "max_ram": ("ram", "bytes of RAM"),
+}
+
 
 def export_run(run: RunDirectory, to: Path | None, formats: Formats, **limits: Any) -> list[Path]:
     """Export the retrained networks of a run that keep the limits of `RunDirectory.best`.
@@ -140,9 +148,12 @@ def _explain_no_network(run: RunDirectory, limits: Mapping[str, Any]) -> str:
         return f"{run.folder}: trial {trial} was not trained in full; to do that, and then export its folder: {again}"
     if not networks:
         return f"{run.folder}: an export needs networks that were trained in full, but there are none yet"
-    smallest, best = networks[0], max(networks, key=lambda network: network.accuracy)
     wanted = ", ".join(f"--{key.replace('_', '-')} {value}" for key, value in limits.items() if value is not None)
-    return (
-        f"{run.folder}: a network must keep {wanted}, but none of {len(networks)} does; the smallest has "
-        f"{smallest.parameters:,} parameters, the best an accuracy of {best.accuracy:.2%}"
-    )
+    least = [
+        f"{min(getattr(network, name) for network in networks):,} {words}"
+        for key, (name, words) in SIZES.items()
+        if limits.get(key) is not None
+    ]
+    best = max(network.accuracy for network in networks)
+    told = ", ".join([*least, f"an accuracy of {best:.2%}"])
+    return f"{run.folder}: a network must keep {wanted}, but none of {len(networks)} does; the best of each are {told}"

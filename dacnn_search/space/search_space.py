@@ -20,7 +20,7 @@ from dacnn_search.data.dataset import DataSummary, summarise
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import Cost, estimate_cost
 from dacnn_search.space.choices import Choices, ChoiceTree, enumerate_answers, is_of_section
-from dacnn_search.space.settings import Constraints, Free, SpaceSettings
+from dacnn_search.space.settings import Free, SpaceSettings
 from dacnn_search.space.validation import broken_rules, space_error, validate
 
 UNITS = {"parameters": "parameters", "macs": "MACs", "flash": "bytes of flash", "ram": "bytes of RAM"}
@@ -77,7 +77,7 @@ class SearchSpace:
     @property
     def constrained(self) -> bool:
         """True if there is a limit on any cost."""
-        return self.settings.constraints != Constraints()
+        return bool(self._limits)
 
     def cost(self, architecture: Architecture) -> Cost:
         """Return the cost of a network on this space's images."""
@@ -85,8 +85,10 @@ class SearchSpace:
 
     def meets_constraints(self, architecture: Architecture) -> bool:
         """Return True if all costs are within the limits."""
-        limits = [(name, limit.max) for name, limit in self.settings.constraints if limit]
-        return all(getattr(self.cost(architecture), name) <= most for name, most in limits)
+        if not self._limits:
+            return True
+        cost = self.cost(architecture)
+        return all(getattr(cost, name) <= most for name, most in self._limits.items())
 
     def suggest(self, trial: Any) -> Architecture:
         """Return the canonical architecture that an Optuna trial's suggestions describe."""
@@ -144,8 +146,12 @@ class SearchSpace:
         least = min(getattr(self.cost(group[0][0]), name) for group in self._groups)
         largest = [self.tree.complete(group[-1][1], lambda options: options.rising[-1]) for group in self._groups]
         most = max(getattr(self.cost(network), name) for network in largest)
-        limit = getattr(self.settings.constraints, name)
-        return least, min(most, limit.max) if limit else most
+        return least, min(most, self._limits.get(name, most))
+
+    @functools.cached_property
+    def _limits(self) -> dict[str, int]:
+        """The limits by the names of costs."""
+        return {name: limit.max for name, limit in self.settings.constraints if limit}
 
     @functools.cached_property
     def _groups(self) -> list[list[tuple[Architecture, dict[str, Any]]]]:
@@ -178,7 +184,10 @@ class SearchSpace:
         def too_large(value: Any) -> bool:
             return not self.meets_constraints(self.tree.complete({**choices, name: value}, lambda o: o.rising[0]))
 
-        return options.rising[: bisect.bisect_left(options.rising, True, key=too_large)]
+        *others, last = rising = options.rising
+        if not too_large(last):  # one look instead of two or three, far from the limits
+            return rising
+        return others[: bisect.bisect_left(others, True, key=too_large)]
 
     def _broken_rules(self) -> Iterator[tuple[KeyPath, str]]:
         """Yield (path, message) for each rule that several keys break together."""
@@ -192,8 +201,8 @@ class SearchSpace:
 
     def _unmet_constraints(self) -> Iterator[tuple[KeyPath, str]]:
         costs = [self.cost(smallest) for smallest, _ in self.tree.frames]
-        least = {name: min(getattr(cost, name) for cost in costs) for name, _ in self.settings.constraints}
-        unmet = {name: limit.max for name, limit in self.settings.constraints if limit and least[name] > limit.max}
+        least = {name: min(getattr(cost, name) for cost in costs) for name in self._limits}
+        unmet = {name: most for name, most in self._limits.items() if least[name] > most}
         for name, most in unmet.items():
             rule = f"the smallest has {least[name]:,} {UNITS[name]} and max is {most:,}"
             yield ("constraints", name, "max"), f"some network must meet the constraint, but {rule}"

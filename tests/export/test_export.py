@@ -326,7 +326,14 @@ def test_trainings_by_an_earlier_recipe_do_not_count():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--max-parameters", "100"], "must keep --max-parameters 100, but none of 2 does; the smallest has 254"),
+        (
+            ["--max-parameters", "100"],
+            "must keep --max-parameters 100, but none of 2 does; the best of each are 254 par",
+        ),
+        (
+            ["--max-flash", "1kB"],
+            "must keep --max-flash 1000, but none of 2 does; the best of each are 1,955 bytes of flash",
+        ),
         (["--trial", "7"], "the trial must be one of 2 that have ended, but is 7"),
         (["--formats", "tflite"], "formats must be some of safetensors, onnx, pt2"),
         (["--formats", "pt2", "--int8"], "int8 needs the format onnx"),

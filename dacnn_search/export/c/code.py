@@ -44,9 +44,9 @@ def write_code(
     accuracy, of_floats = (
         None if labels is None else float((c == labels).mean()) for c in (classes, reference.argmax(1))
     )
-    told = "its accuracy is not known"
+    told = "Its accuracy is not known."
     if accuracy is not None:
-        told = f"{accuracy:.2%} of {len(images):,} {part} images are classified right ({of_floats:.2%} in float32)"
+        told = f"{accuracy:.2%} of {len(images):,} {part} images are classified right ({of_floats:.2%} in float32)."
     compared = max(1, MOST_MACS // estimate_cost(*given).macs)
     facts = {"title": title, "network": str(model.architecture), "told": told, "classes": model.classes}
     files = write_source(folder, network, options.name, facts)

@@ -25,7 +25,7 @@ def run_on_host(folder: Path, images: np.ndarray) -> tuple[np.ndarray, np.ndarra
     `images` are (N, H, W, C) uint8. Like the other functions here, it compiles a copy of the folder. Raises InputError
     if a tool is missing, ExportError if the code does not compile or run.
     """
-    return _read_scores(_make(folder, HOST_TOOLS, "run", images), images)
+    return _read_scores(_make(folder, HOST_TOOLS, "run", images, "CC=cc"), images)
 
 
 def run_in_qemu(folder: Path, target: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

@@ -6,12 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from dacnn_search.common.errors import InputError
-from dacnn_search.common.units import format_bytes
 from dacnn_search.export.c.compiler import check_target
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import InputShape
 from dacnn_search.network.inference import plan_inference
 
+# Other files of the folder, goals of its Makefile, headers of C, and types of C that have a macro such as INT_WIDTH.
+TAKEN = re.compile(
+    "main|weights|run|size|qemu|assert|complex|ctype|errno|fenv|float|inttypes|iso646|limits|locale|math|setjmp|signal"
+    "|std(align|arg|atomic|bool|def|int|io|lib|noreturn)|strings?|tgmath|threads|time|u?char|w(char|ctype|int)|arm_acle"
+    "|bool|schar|u?(shrt|l?long|int((_least|_fast)?(8|16|32|64)|max|ptr)?)|ptrdiff|sig_atomic"
+)
+NAME = "network"
 TOLD_DROP = 0.01  # of the accuracy: a larger one is told
 WHAT_HELPS = (
     "What helps: another seed or more weight decay in the retraining, since one large weight makes the steps of its "
@@ -23,16 +29,14 @@ WHAT_HELPS = (
 class CodeOptions:
     """How C code is written. Raises InputError for a name that C does not allow, or an unknown target."""
 
-    name: str = "network"  # begins the names of files, functions and macros
+    name: str = NAME  # begins the names of files, functions and macros
     arena: int | None = None  # bytes of RAM that the code may use
     targets: tuple[str, ...] = ()  # cores that its flash and RAM are measured for
 
     def __post_init__(self) -> None:
-        if not re.fullmatch("[a-z][a-z0-9_]*", self.name) or self.name in ("main", "weights"):
-            rule = (
-                "lower-case letters, digits and underscores, and not be main or weights, which are files of their own"
-            )
-            raise InputError(f"a name in C must have {rule}, but is {self.name!r}")
+        if not re.fullmatch("[a-z][a-z0-9_]*", self.name) or TAKEN.fullmatch(self.name):
+            rule = "have lower-case letters, digits and underscores, and not be taken by C or by another file or goal"
+            raise InputError(f"a name in C must {rule}, but is {self.name!r}")
         for target in self.targets:
             check_target(target)
 
@@ -50,7 +54,7 @@ class CodeOptions:
 def describe_code(code: Mapping[str, Any]) -> Iterator[str]:
     """Yield what to tell of C code, line by line, from its part of `metrics.json`."""
     accuracy = "" if code["accuracy"] is None else f"{code['accuracy']:.2%}"
-    yield f"{'c/' + code['name'] + '.c':<28} {format_bytes(code['flash']):>8}  {accuracy}".rstrip()
+    yield f"{'c/' + code['name'] + '.c':<39}{accuracy}".rstrip()
     yield f"    {code['flash']:,} bytes of flash, {code['ram']:,} of RAM"
     for target, size in code["targets"].items():
         yield f"    on {target}: {size['flash']:,} bytes of flash, {size['ram']:,} of RAM"

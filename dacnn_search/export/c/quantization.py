@@ -24,7 +24,7 @@ from dacnn_search.network.inference import Convolution, InferencePlan, plan_infe
 
 MOST_CALIBRATION = 512  # images
 BATCH = 128
-MOST_VALUES = 2**23  # of a convolution's outputs for them, which limits the memory that they take
+MOST_VALUES = 2**23  # of a convolution's outputs for the images computed at once, which limits the memory they take
 AVERAGE_STEPS = 16  # averages before the classifier are finer than activations by this factor
 MOST_SHIFT, MOST_OFFSET_SHIFT = 40, 30
 NOTHING = np.zeros(0)
@@ -82,7 +82,8 @@ class IntegerNetwork:
 
         As in C, the class has the highest score before rounding.
         """
-        values = [self._values(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+        batch = _most_images(self.plan, BATCH)
+        values = [self._values(images[start : start + batch]) for start in range(0, len(images), batch)]
         exact = np.concatenate(values) if values else np.zeros((0, len(self.classifier)), np.int64)
         return self.classifier_scaling.round(exact, -128, 127).astype(np.int8), exact.argmax(axis=1)
 
@@ -142,7 +143,7 @@ def quantize(model: Classifier, images: np.ndarray) -> IntegerNetwork:
     """Return a network with 8-bit integers; calibration images (N, H, W, C) uint8 set the steps of its activations.
 
     Raises InputError without images or for a network without batch norm, ExportError for one too large for the
-    integers of the C code.
+    integers of the C code, or with numbers that are not finite.
     """
     if not model.architecture.batch_norm:
         raise InputError(f"C code needs a network with batch norm, but this one is: {model.architecture}")
@@ -150,9 +151,9 @@ def quantize(model: Classifier, images: np.ndarray) -> IntegerNetwork:
         raise InputError("C code needs at least 1 validation image to calibrate with, but there are 0")
     plan = plan_inference(model.architecture, model.input.shape, len(model.classes))
     _check_sizes(plan)
-    largest = max(c.pixels * c.out_channels for c in plan.convolutions)
-    most = max(1, min(MOST_CALIBRATION, MOST_VALUES // largest))
-    return _Quantizer(plan, model).quantize(images[:: math.ceil(len(images) / most)])
+    chosen = images[:: math.ceil(len(images) / _most_images(plan, MOST_CALIBRATION))]
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+        return _Quantizer(plan, model).quantize(chosen)
 
 
 @dataclass(frozen=True)
@@ -242,7 +243,12 @@ def _to_int8(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _scaling(
     multipliers: np.ndarray, offsets: np.ndarray, projection: np.ndarray = NOTHING, identity: float = 0.0
 ) -> Scaling:
-    """Return real multipliers and offsets as integers, with as many bits as these hold."""
+    """Return real multipliers and offsets as integers, with as many bits as these hold.
+
+    Raises ExportError if one is not finite.
+    """
+    if not all(np.isfinite(values).all() for values in (multipliers, offsets, projection, identity)):
+        raise ExportError("C code needs a network with finite weights and activations, but some are not")
     largest = float(max(np.abs(multipliers).max(), np.abs(projection).max(initial=0)))
     of_offsets = _most_shift(float(np.abs(offsets).max()), 2**15 - 1)
     shift = min(_most_shift(largest, 2**15 - 1), _most_shift(identity, 2**31 - 1), of_offsets + MOST_OFFSET_SHIFT)
@@ -251,7 +257,7 @@ def _scaling(
         _to_int16(multipliers * 2.0**shift),
         _to_int16(offsets * 2.0 ** (shift - offset_shift)),
         _to_int16(projection * 2.0**shift),
-        round(identity * 2**shift),
+        min(round(identity * 2**shift), 2**31 - 1),
         shift,
         offset_shift,
     )
@@ -266,13 +272,19 @@ def _most_shift(value: float, most: int) -> int:
     return MOST_SHIFT if value == 0 else max(1, min(MOST_SHIFT, math.floor(math.log2(most / value))))
 
 
+def _most_images(plan: InferencePlan, most: int) -> int:
+    """Return how many images, at most `most`, to compute at once."""
+    return max(1, min(most, MOST_VALUES // max(c.pixels * c.out_channels for c in plan.convolutions)))
+
+
 def _check_sizes(plan: InferencePlan) -> None:
-    """Raise ExportError if a sum could leave the C code's 32-bit integers."""
-    last, largest_product = plan.convolutions[-1], 255 * 127
+    """Raise ExportError if a sum could leave the C code's 32-bit integers, or a size its 16-bit ones."""
+    stem, last, largest_product = plan.convolutions[0], plan.convolutions[-1], 255 * 127
     for what, size, most in (
         ("weights in a sum", max(c.side**2 * c.in_channels for c in plan.convolutions), 2**31 // largest_product),
         ("channels before the classifier", last.out_channels, 2**31 // (AVERAGE_STEPS * largest_product)),
         ("pixels in an average", last.pixels, 2**32 // (AVERAGE_STEPS * 256)),
+        ("pixels in a row or a column", max(stem.height, stem.width), 2**16),
     ):
         if size >= most:
             raise ExportError(f"C code may have fewer than {most:,} {what}, but this network has {size:,}")

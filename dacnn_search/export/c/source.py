@@ -58,7 +58,7 @@ def _values(network: IntegerNetwork) -> dict[str, Any]:
         "constants": plan.weight_bytes + plan.table_bytes,
         "code_bytes": CODE_BYTES,
         "arena": plan.arena,
-        "score_step": f"{network.score_step:.6g}f",
+        "score_step": f"{network.score_step:#.6g}f",
         "offset_type": "uint16_t" if plan.short_offsets else "uint32_t",
         "tensors": _tensors(network),
         "convolutions": [_row(c, s) for c, s in zip(plan.convolutions, network.scalings, strict=True)],
@@ -113,13 +113,14 @@ def _identifier(tensor: str) -> str:
 def _comment(text: str) -> str:
     """Return a text that can stand in a C comment: on one line, in ASCII, without its end."""
     line = " ".join(text.split()).encode("ascii", "replace").decode()
-    return line.replace("*/", "* /").replace("/*", "/ *").replace("\\", "/")
+    return line.replace("\\", "/").replace("*/", "* /").replace("/*", "/ *")
 
 
 def _quoted(text: str) -> str:
-    """Return a text as a C string, in UTF-8."""
+    """Return a text as a C string, on one line, in UTF-8."""
+    line = re.sub(r"[\x00-\x1f\x7f]", " ", text)
     plain = re.compile(rb"[A-Za-z0-9 _.,:;+()\[\]<>=/'&!-]")
-    return '"' + "".join(chr(b) if plain.match(bytes([b])) else f"\\{b:03o}" for b in text.encode()) + '"'
+    return '"' + "".join(chr(b) if plain.match(bytes([b])) else f"\\{b:03o}" for b in line.encode()) + '"'
 
 
 def _numbers(values: np.ndarray) -> str:

@@ -91,11 +91,12 @@ def test_a_damaged_list_of_code_removes_nothing_else(run_copy, listed):
         (["--arena", "1kB"], "the arena must hold 1,644 bytes for this network, but has 1,000"),
         (["--target", "cortex-m99"], "one of cortex-m0plus, cortex-m4, cortex-m33, but is 'cortex-m99'"),
         (["--c-name", "my net"], "lower-case letters, digits and underscores"),
-        (["--c-name", "weights"], "is 'weights'"),
+        *((["--c-name", name], f"is '{name}'") for name in ("weights", "run", "stdint", "string", "int", "uint8")),
+        (["--target", "cortex-m4", "--formats", "safetensors"], "are for C code: add --c"),
     ],
 )
 def test_mistakes_are_one_line_and_change_nothing(run_copy, capsys, arguments, message):
-    export(run_copy.folder, "--c", *arguments, expected=2)
+    export(run_copy.folder, *([] if "--formats" in arguments else ["--c"]), *arguments, expected=2)
     told = capsys.readouterr().err
     assert message in told
     assert told.count("\n") == 1

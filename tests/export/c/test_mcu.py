@@ -1,6 +1,7 @@
 """The C code on Arm cores: its size by GCC, its scores in QEMU. `.ci/run` installs both."""
 
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -53,3 +54,9 @@ def test_18_layers_of_32_channels_take_less_than_15_kilobytes(plain):
     network, folder = plain
     assert network.plan.weight_bytes + network.plan.table_bytes < 15_000
     assert measure_size(folder, "cortex-m4")["flash"] < 17_000  # with its code
+
+
+def test_an_old_core_without_those_instructions_takes_the_code(plain):
+    _, folder = plain
+    command = ["arm-none-eabi-gcc", "-mcpu=arm926ej-s", "-std=c99", "-c", "-o", "old.o", "network.c"]
+    subprocess.run(command, cwd=folder, check=True)

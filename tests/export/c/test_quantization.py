@@ -9,6 +9,7 @@ from dacnn_search import Architecture, build, load_model
 from dacnn_search.common.errors import ExportError, InputError
 from dacnn_search.data.dataset import load
 from dacnn_search.export.best import write_best
+from dacnn_search.export.c import quantization
 from dacnn_search.export.c.quantization import Scaling, quantize
 from dacnn_search.export.classifier import Classifier, as_classifier
 from dacnn_search.export.folder import NetworkInput
@@ -78,6 +79,41 @@ def test_a_channel_of_zeros_and_a_constant_image_are_no_special_case():
     assert network.scores(np.concatenate([black, white]))[0].shape == (2, 5)
 
 
+def test_a_block_that_is_silent_after_large_activations():
+    model = random_classifier(Architecture((Section(2, 4),), residual=True), (1, 6, 6))
+    with torch.no_grad():
+        model.network.stem_norm.bias[:] = 1e13
+        model.network.blocks[0].layers[1].norm.bias[:] = -1e16
+    assert quantize(model, random_images((1, 6, 6))).scalings[-1].shortcut == 2**31 - 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "tensor", ["kernels.anchor1", "stem_norm.bias", "blocks.0.layers.1.norm.weight", "classifier.bias"]
+)
+def test_numbers_that_are_not_finite_are_refused(tensor, value):
+    model = random_classifier(Architecture((Section(2, 4),), residual=True), (1, 6, 6))
+    with torch.no_grad():
+        model.network.get_parameter(tensor).view(-1)[0] = value
+    with pytest.raises(ExportError, match="finite weights and activations"):
+        quantize(model, random_images((1, 6, 6)))
+
+
+def test_the_number_of_images_at_once_does_not_change_scores(monkeypatch):
+    shape = (1, 6, 6)
+    network = quantize(random_classifier(Architecture((Section(2, 4),)), shape), random_images(shape))
+    images = random_images(shape)
+    expected = network.scores(images)[0]
+    monkeypatch.setattr(quantization, "MOST_VALUES", 5 * 6 * 6 * 4)
+    sizes = []
+    run = quantization.IntegerNetwork._values
+    monkeypatch.setattr(
+        quantization.IntegerNetwork, "_values", lambda self, batch: (sizes.append(len(batch)), run(self, batch))[1]
+    )
+    np.testing.assert_array_equal(network.scores(images)[0], expected)
+    assert sizes == [5, 5, 5, 5, 4]
+
+
 def test_values_are_rounded_to_the_nearest_and_halves_up():
     scaling = Scaling(np.array([1], np.int16), np.array([-3], np.int16), np.zeros(0), 0, shift=2, offset_shift=1)
     values = scaling.apply(np.array([[4], [7], [8], [9], [12]]))
@@ -101,3 +137,5 @@ def test_what_can_not_be_integers():
         ExportError, match="fewer than 4,144 channels before the classifier, but this network has 4,200"
     ):
         quantize(wide, random_images((1, 2, 2)))
+    with pytest.raises(ExportError, match="fewer than 65,536 pixels in a row or a column, but this network has 70,000"):
+        quantize(random_classifier(plain, (1, 1, 70_000)), random_images((1, 1, 70_000), 1))

@@ -148,8 +148,8 @@ def test_two_networks_live_in_one_program(tmp_path):
 
 @needs_compiler
 def test_no_name_breaks_out_of_the_code(tmp_path):
-    names = ['"); exit(1); ("', "собака 犬", "*/ int x; /*", "what??/", "\\", "100 %s %n"]
-    title = "*/ #error \\ ??/\n#error"
+    names = ['"); exit(1); ("', "собака\n犬", "*/ int x; /*", "what??/", "\\", "100 %s %n"]
+    title = "*/ #error \\ ??/\n#error *\\ #error"
     network = integer_network(EVERYTHING, SHAPE, len(names))
     folder = write_c(tmp_path / "c", network, title=title, told=title, classes=names)
     images = random_images(40, SHAPE)
@@ -157,8 +157,22 @@ def test_no_name_breaks_out_of_the_code(tmp_path):
     command = ["make", "--silent", "run", "IMAGES=images.bin"]
     done = subprocess.run(command, cwd=folder, capture_output=True, check=True, encoding="utf-8")
     printed = [line.split("\t")[1] for line in done.stdout.splitlines()]
+    names[1] = "собака 犬"
     assert printed == [names[number] for number in network.scores(images)[1]]
     assert len(set(printed)) > 1
+
+
+@needs_compiler
+def test_a_compiler_in_the_environment_is_not_taken(code, monkeypatch):
+    monkeypatch.setenv("CC", "no-compiler")  # such as one for another machine
+    assert len(run_on_host(code, random_images(2, SHAPE))[1]) == 2
+
+
+def test_the_step_of_scores_is_a_number_in_c(tmp_path):
+    network = dataclasses.replace(integer_network(EVERYTHING, SHAPE), score_step=1.0)
+    folder = write_c(tmp_path, network)
+    (folder / "step.c").write_text('#include "network.h"\nint main(void) { return NETWORK_SCORE_STEP != 1; }\n')
+    subprocess.run([build_program(folder, ("gcc", "-std=c99"), "step.c")], check=True)
 
 
 @needs_compiler
