@@ -29,7 +29,9 @@ code = option_group("C code with 8-bit integers")
 @which("--max-parameters", type=COUNT, metavar="N", help="at most so many, such as 50k")
 @which("--max-macs", type=COUNT, metavar="N", help="at most so many multiply-accumulates, such as 2M")
 @which("--max-bytes", type=BYTES, metavar="SIZE", help="of the weights, such as 100kB")
-@which("--max-flash", type=BYTES, metavar="SIZE", help="of the C code with 8-bit integers, such as 32kB")
+@which(
+    "--max-flash", type=BYTES, metavar="SIZE", help="of the C code with 8-bit integers, on a Cortex-M4, such as 32kB"
+)
 @which("--max-ram", type=BYTES, metavar="SIZE", help="of the activations that it keeps, such as 8kB")
 @which("--min-accuracy", type=click.FloatRange(0, 1), metavar="A", help="on the test images, such as 0.97")
 @which("--trial", type=at_least(0), metavar="N", help="the network of this trial")
@@ -59,7 +61,7 @@ def main(
     from dacnn_search.export.exporter import export_folder, export_run
     from dacnn_search.export.formats import Formats
 
-    if not c and "c" not in (formats or "").split(",") and (c_name != NAME or arena or target):
+    if not c and "c" not in (formats or "").split(",") and (c_name != NAME or arena is not None or target):
         raise InputError("--c-name, --arena and --target are for C code: add --c")
     names = tuple(formats.split(",")) if formats else ("safetensors",) if c and not int8 else FORMATS
     code = CodeOptions(c_name, arena, target)

@@ -138,7 +138,7 @@ def rewrite_folder(folder: Path, *, keep_exports: bool = False) -> Iterator[Path
     It begins with what `folder` holds, so that a user's own files stay, but without exported files (unless they are to
     be kept). Raises InputError if `folder` holds anything but is not a network's.
     """
-    own = {CONFIG, WEIGHTS, METRICS, CARD, CODE, *EXPORTS}
+    own = {CONFIG, WEIGHTS, METRICS, CARD, *EXPORTS}
     if folder.exists():
         foreign = sorted({path.name for path in folder.iterdir()} - own) if folder.is_dir() else ["a file"]
         if foreign:
@@ -187,14 +187,14 @@ def _model_card(metrics: Mapping[str, Any]) -> str:
 
     environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.filters |= {"bytes": format_bytes, "count": format_count, "duration": format_duration}
-    environment.filters |= {"number": format, "plain": _escape_markdown}
+    environment.filters |= {"number": format, "plain": escape_markdown}
     drawing = draw(Architecture.from_dict(metrics["architecture"]), tuple(metrics["input"]["shape"]))
     loss = describe_loss(metrics[CODE]) if CODE in metrics else None
     added = {"loss": loss, "drawing": drawing, "legend": LEGEND, "unsharing": json.dumps(UNSHARING)}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render({**metrics, **added})
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Return a text on one line, with everything escaped that Markdown would take as markup."""
     line = " ".join(str(text).split())
     return "".join(f"\\{c}" if c in "\\`*[]<>|#" else c for c in line)

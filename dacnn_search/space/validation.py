@@ -68,7 +68,10 @@ def broken_rules(settings: SpaceSettings, input_shape: InputShape) -> Iterator[t
             pixels, side = getattr(recipe, name, 0), min(height, width)
             if pixels >= side:
                 yield (*path, name), f"must be less than the {side} pixels of an image's side, but is {pixels}"
-    parts = settings.architecture
+    parts, limits = settings.architecture, settings.constraints
+    if False in parts.batch_norm.values and (limits.flash or limits.ram or settings.search.objective == "flash"):
+        rule = "flash and RAM are those of C code, which needs batch norm"
+        yield ("architecture", "batch_norm"), f"must be true, but is {parts.batch_norm.model_dump_json()}: {rule}"
     sections, most = max(parts.sections.values), most_sections(height, width)
     if sections > most:
         rule = f"{sections} sections need {sections - 1} poolings and {height}x{width} pixels allow {most - 1}"

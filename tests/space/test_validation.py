@@ -83,6 +83,12 @@ def test_all_mistakes_of_a_file_are_told_at_once_with_their_lines(space_file):
             "is 300",
         ),
         (
+            "data: {name: digits}\nsearch: {objective: flash}\n"
+            "architecture: {sections: 1, depth: 1, width: 4, batch_norm: {choice: [true, false]}}",
+            3,
+            'architecture.batch_norm: must be true, but is {"choice":[true,false]}: flash and RAM are those of C code',
+        ),
+        (
             "data: {name: digits}\narchitecture: {sections: 3, depth: 1, width: 900, growth: 9}",
             2,
             "all widths must lie in",

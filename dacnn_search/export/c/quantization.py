@@ -278,13 +278,14 @@ def _most_images(plan: InferencePlan, most: int) -> int:
 
 
 def _check_sizes(plan: InferencePlan) -> None:
-    """Raise ExportError if a sum could leave the C code's 32-bit integers, or a size its 16-bit ones."""
+    """Raise ExportError if a sum could leave the C code's 32-bit integers, or a size those that hold it."""
     stem, last, largest_product = plan.convolutions[0], plan.convolutions[-1], 255 * 127
     for what, size, most in (
         ("weights in a sum", max(c.side**2 * c.in_channels for c in plan.convolutions), 2**31 // largest_product),
         ("channels before the classifier", last.out_channels, 2**31 // (AVERAGE_STEPS * largest_product)),
         ("pixels in an average", last.pixels, 2**32 // (AVERAGE_STEPS * 256)),
         ("pixels in a row or a column", max(stem.height, stem.width), 2**16),
+        ("bytes in its arena", plan.arena, 2**31),
     ):
         if size >= most:
             raise ExportError(f"C code may have fewer than {most:,} {what}, but this network has {size:,}")

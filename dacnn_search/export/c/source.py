@@ -11,6 +11,7 @@ import numpy as np
 from dacnn_search.common.files import write_atomic
 from dacnn_search.common.machine import package_versions
 from dacnn_search.export.c.quantization import IntegerNetwork, Scaling
+from dacnn_search.export.folder import escape_markdown
 from dacnn_search.network.inference import CODE_BYTES, Convolution
 
 TEMPLATES = Path(__file__).parent
@@ -31,7 +32,7 @@ def write_source(folder: Path, network: IntegerNetwork, name: str, facts: Mappin
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"comment": _comment, "quoted": _quoted, "numbers": _numbers}
+    environment.filters |= {"plain": escape_markdown, "comment": _comment, "quoted": _quoted, "numbers": _numbers}
     values = {
         **_values(network),
         **facts,
