@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.network.inference import InferencePlan, plan_inference
+from dacnn_search.network.inference import plan_inference
 
 InputShape = tuple[int, int, int]  # channels, height, width
 
@@ -46,20 +46,20 @@ class Cost:
         architecture, (channels, *_), num_classes = self.network
         return _file_bytes(tensor_shapes(architecture, channels, num_classes))
 
-    @functools.cached_property
-    def inference(self) -> InferencePlan:
-        """How C code with 8-bit integers computes the network."""
-        return plan_inference(*self.network)
-
     @property
     def flash(self) -> int:
-        """Bytes of that code: weights, tables and, as on a Cortex-M4, instructions."""
-        return self.inference.flash
+        """Bytes of C code with 8-bit integers: weights, tables and, as on a Cortex-M4, instructions."""
+        return self._flash_and_ram[0]
 
     @property
     def ram(self) -> int:
         """Bytes of activations that the code keeps at once. The image, the scores and the stack are the caller's."""
-        return self.inference.arena
+        return self._flash_and_ram[1]
+
+    @functools.cached_property
+    def _flash_and_ram(self) -> tuple[int, int]:
+        plan = plan_inference(*self.network)  # not kept: a search keeps the costs of thousands of networks
+        return plan.flash, plan.arena
 
 
 @functools.lru_cache(maxsize=20_000)

@@ -35,16 +35,16 @@ def test_code_is_written_measured_and_told(run_copy, capsys):
     assert files == {"digits.c", "digits.h", "weights.h", "main.c", "Makefile", "README.md"}
     assert not (folder / "model.onnx").exists()
     metrics = read_metrics(folder)
-    measured, plan = metrics["c"], run_copy.space.cost(run_copy.best()[0].architecture).inference
-    assert (measured["flash"], measured["ram"]) == (plan.flash, plan.arena)
+    measured, cost = metrics["c"], run_copy.space.cost(run_copy.best()[0].architecture)
+    assert (measured["flash"], measured["ram"]) == (cost.flash, cost.ram)
     assert measured["images"] == 359
     assert measured["float_accuracy"] == pytest.approx(metrics["files"]["weights.safetensors"]["accuracy"])
     assert abs(measured["accuracy"] - measured["float_accuracy"]) < 0.02
     assert measured["compared"] == (359 if shutil.which("cc") and shutil.which("make") else 0)
     printed = capsys.readouterr().out
-    assert f"{plan.flash:,} bytes of flash, {plan.arena:,} of RAM" in printed
+    assert f"{cost.flash:,} bytes of flash, {cost.ram:,} of RAM" in printed
     assert f"{measured['accuracy']:.2%} of 359 test images" in (folder / "README.md").read_text()
-    assert f"#define DIGITS_ARENA {plan.arena} " in (folder / "c" / "digits.h").read_text()
+    assert f"#define DIGITS_ARENA {cost.ram} " in (folder / "c" / "digits.h").read_text()
 
 
 def test_other_formats_and_code_together(run_copy):
