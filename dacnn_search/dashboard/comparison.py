@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dacnn_search.common.privacy import relative_path
-from dacnn_search.dashboard.figure import SIZE_WORDS
+from dacnn_search.network.cost import UNITS
 from dacnn_search.space.settings import SearchSettings
 from dacnn_search.storage.front import Record, Scale, best_under, front_of, hypervolumes
 from dacnn_search.storage.resume import space_id
@@ -33,7 +33,7 @@ def comparison_payload(runs: Sequence[RunDirectory]) -> dict[str, Any]:
     groups = [[i for i, key in enumerate(keys) if key == search] for search in searches]
     images, splits = [run.data for run in runs], [given.data for run in runs if (given := run.given_settings)]
     return {
-        "size": {"key": scale.objective, "words": SIZE_WORDS[scale.objective]},
+        "size": {"key": scale.objective, "words": UNITS[scale.objective]},
         "runs": [
             {
                 "name": run.name,
@@ -122,7 +122,7 @@ def _results(
     ]
     budgets = [budget for budget in BUDGETS if sizes and min(sizes) <= budget <= max(sizes)]
     for budget in (math.inf, *budgets):
-        name = "highest accuracy" if budget == math.inf else f"best with at most {budget:,} {SIZE_WORDS[objective]}"
+        name = "highest accuracy" if budget == math.inf else f"best with at most {budget:,} {UNITS[objective]}"
         chosen = [best_under(front, budget, objective) for front in fronts]
         rows.append((name, "accuracy", [record and round(record["accuracy"], 5) for record in chosen], "most"))
     return [dict(zip(("name", "kind", "values", "best"), row, strict=True)) for row in rows]
@@ -131,7 +131,8 @@ def _results(
 def _differences(runs: Sequence[RunDirectory]) -> list[dict[str, Any]]:
     """Return the settings that are not the same in all runs, as words per run."""
     keys = (*SearchSettings.model_fields, *RUN_SETTINGS)
-    flat = [dict(pair for key in keys for pair in _flatten(key, run.environment.get(key))) for run in runs]
+    environments = [{**run.environment, "objective": run.objective} for run in runs]  # which old runs do not state
+    flat = [dict(pair for key in keys for pair in _flatten(key, environment.get(key))) for environment in environments]
     names = dict.fromkeys(name for settings in flat for name in settings)
     rows = [(name, [settings.get(name, "–") for settings in flat]) for name in names]
     return [{"name": name, "values": list(map(relative_path, row))} for name, row in rows if len(set(row)) > 1]

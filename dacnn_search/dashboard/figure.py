@@ -15,6 +15,7 @@ import numpy as np
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.units import format_count
 from dacnn_search.dashboard.template import render
+from dacnn_search.network.cost import UNITS
 from dacnn_search.storage.front import Record
 from dacnn_search.storage.run_directory import RunDirectory
 
@@ -22,7 +23,6 @@ WIDTH, HEIGHT = 640, 420  # of the figure, in pixels
 PIXEL_RATIO = 3  # of a PNG
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 MAC_BROWSER = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
-SIZE_WORDS = {"parameters": "parameters", "flash": "bytes of flash"}  # by the objective of a search
 SIZE_TICKS = [step * 10**decade for decade in range(12) for step in (1, 2, 5)]
 ACCURACY_STEPS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)  # between ticks
 
@@ -73,7 +73,7 @@ def front_figure(run: RunDirectory) -> str:
     span = max(max(accuracies) - min(accuracies), 0.01)
     limits = (min(accuracies) - 0.1 * span, max(accuracies) + 0.08 * span)
     frame = _Frame(64, 620, 16, 364, (min(sizes) / 1.3, max(sizes) * 1.3), limits, run.objective)
-    about = {"run": run, "width": WIDTH, "height": HEIGHT, "size_words": SIZE_WORDS[run.objective]}
+    about = {"run": run, "width": WIDTH, "height": HEIGHT, "size_words": UNITS[run.objective]}
     return render("figure.svg", **about, frame=frame, front=front, finished=finished, tests=tests, known=known)
 
 

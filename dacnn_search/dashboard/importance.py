@@ -14,11 +14,11 @@ FEWEST = 20  # finished trials; with fewer, chance decides
 MOST_GROUPS = 8  # values of a numeric choice that are told apart; more are put into this many quantiles
 
 
-def importance(records: Sequence[Record]) -> tuple[list[dict[str, Any]], str]:
+def importance(records: Sequence[Record], objective: str = "parameters") -> tuple[list[dict[str, Any]], str]:
     """Return the choices of a space, most important first, and a sentence that says how this was found.
 
-    A cubic in log10 parameters is fitted to the accuracies of the COMPLETE trials; what remains is cut off at
-    three robust standard deviations. A choice's `share` is the part of that remainder's variance that lies
+    A cubic in the log10 of the `objective` is fitted to the accuracies of the COMPLETE trials; what remains is cut off
+    at three robust standard deviations. A choice's `share` is the part of that remainder's variance that lies
     between its values, less what chance would give (epsilon squared; Kelley, PNAS 1935). Its `effects` are the
     mean remainders (accuracy in [0, 1]) per value, of the trials that had the choice; where several numbers are taken
     together, with their `range`.
@@ -26,19 +26,19 @@ def importance(records: Sequence[Record]) -> tuple[list[dict[str, Any]], str]:
     finished = [r for r in records if r["state"] == "COMPLETE" and math.isfinite(r["accuracy"])]
     if len(finished) < FEWEST:
         return [], f"Needs {FEWEST} trials at full length; so far there are {len(finished)}."
-    rest = _remainders(finished)
+    rest = _remainders(finished, objective)
     names = dict.fromkeys(name for r in finished for name in r["choices"])
     return sorted((_share(name, finished, rest) for name in names), key=lambda entry: -entry["share"]), (
         f"What went with more accuracy than size explains, over {len(finished)} trials at full length. Each bar is the "
-        "share that one choice has in the variance around a cubic of accuracy in log parameters, less what chance "
+        f"share that one choice has in the variance around a cubic of accuracy in log {objective}, less what chance "
         "would give. It tells what goes together, not what causes it."
     )
 
 
-def _remainders(finished: Sequence[Record]) -> np.ndarray:
+def _remainders(finished: Sequence[Record], objective: str) -> np.ndarray:
     """Return the accuracies less what size predicts, with mean 0. Shape: (trials,)."""
     accuracy = np.array([r["accuracy"] for r in finished])
-    size = np.log10([r["parameters"] for r in finished])
+    size = np.log10([r[objective] for r in finished])
     degree = min(3, len(np.unique(size)) - 1)
     size = (size - size.mean()) / (size.std() or 1.0)
     weights = np.ones_like(accuracy)

@@ -46,7 +46,7 @@ def run_payload(run: RunDirectory) -> dict[str, Any]:
     records, folder = run.records, run.folder.resolve()
     message = (run.status.get("message") or "").replace(str(folder), os.path.relpath(folder))
     indices = {record["trial"]: index for index, record in enumerate(records)}
-    shares, note = importance(records)
+    shares, note = importance(records, run.objective)
     choices = dict.fromkeys(name for r in records for name in r["choices"])
     return {
         "run": _facts_of(run),

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from dacnn_search.network.cost import COSTS
 from dacnn_search.storage.front import Record
 
 CURVES = {"accuracy": "accuracy/validation", "loss": "loss/validation", "train_loss": "loss/training"}
@@ -37,8 +38,8 @@ def _write_trial(folder: Path, record: Record) -> None:
             for epoch, value in enumerate(record["curve"][kind], 1):
                 if value is not None:
                     writer.add_scalar(tag, value, epoch, end - per_epoch * (record["epochs"] - epoch))
-        kinds = ("accuracy", "parameters", "macs")
-        results = {f"trial/{kind}": record[kind] for kind in kinds if record[kind] is not None}
+        kinds = ("accuracy", *COSTS)
+        results = {f"trial/{kind}": record[kind] for kind in kinds if record.get(kind) is not None}
         for summary in hparams({"state": record["state"], **record["choices"]}, results):
             writer.file_writer.add_summary(summary)
         for tag, value in results.items():

@@ -15,7 +15,8 @@ from dacnn_search.network.inference import InferencePlan, plan_inference
 
 InputShape = tuple[int, int, int]  # channels, height, width
 
-COSTS = ("parameters", "macs", "flash", "ram")  # that a search limits, records and shows
+UNITS = {"parameters": "parameters", "macs": "MACs", "flash": "bytes of flash", "ram": "bytes of RAM"}
+COSTS = tuple(UNITS)  # that a search limits, records and shows
 
 BYTES_PER_WEIGHT = 4
 # The time of a training step beside its convolutions, in multiply-accumulates that a CPU thread does meanwhile in

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from dacnn_search.common.units import format_bytes, format_count, format_duration
 from dacnn_search.network.architecture import Architecture
+from dacnn_search.network.cost import UNITS
 from dacnn_search.search.listener import Listener, Snapshot
 from dacnn_search.storage.front import Record, spread
 from dacnn_search.storage.ledger import now
@@ -71,13 +72,17 @@ class Terminal(Listener):
         accuracy = "" if record["accuracy"] is None else f", validation accuracy {record['accuracy']:.2%}"
         reason = f" ({record['reason']})" if record["reason"] else ""
         self._write_log(
-            f"trial {record['trial']} {record['state']}{reason}: {record['parameters']:,} parameters{accuracy}, "
+            f"trial {record['trial']} {record['state']}{reason}: {self._exact_size(record)}{accuracy}, "
             f"{record['epochs']} epochs in {format_duration(record['seconds'])}"
         )
 
     def retrained(self, record: Mapping[str, Any]) -> None:
         score = "" if record["test_accuracy"] is None else f", test accuracy {record['test_accuracy']:.2%}"
-        self.say(f"retrained trial {record['trial']} ({record['parameters']:,} parameters){score}")
+        self.say(f"retrained trial {record['trial']} ({self._exact_size(record)}){score}")
+
+    def _exact_size(self, record: Mapping[str, Any]) -> str:
+        objective = self._snapshot.objective if self._snapshot else "parameters"
+        return f"{record[objective]:,} {UNITS[objective]}"
 
     def table(self, table: Table) -> None:
         """Print a table; what is too wide for the terminal is cut off."""

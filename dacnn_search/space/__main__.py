@@ -90,11 +90,11 @@ def _data_line(space: SearchSpace) -> str:
 
 def _ranges(space: SearchSpace, costs: Sequence[Cost], of: str) -> Iterator[str]:
     """Yield a line for the range of each cost in the space. If limits on others may lower its end, that is the largest
-    among the `costs` of some networks; `of` says of how many."""
+    among the `costs` of some networks; `of` says of how many, nothing if they are all."""
     for name, title, shown in SHOWN:
         least, most = space.extremes(name)
         lowered = space.constrained and getattr(space.settings.constraints, name) is None
-        if lowered:
+        if lowered or not of:
             most = max(getattr(cost, name) for cost in costs)
         yield f"{title:<20}{shown(least)} to {shown(most)}{of if lowered else ''}"
 

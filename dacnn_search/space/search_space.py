@@ -18,12 +18,10 @@ from dacnn_search.common.errors import SpaceError
 from dacnn_search.common.yaml import Document, KeyPath, dump_yaml, read_yaml
 from dacnn_search.data.dataset import DataSummary, summarise
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.network.cost import Cost, estimate_cost
+from dacnn_search.network.cost import UNITS, Cost, estimate_cost
 from dacnn_search.space.choices import Choices, ChoiceTree, enumerate_answers, is_of_section
 from dacnn_search.space.settings import Free, SpaceSettings
 from dacnn_search.space.validation import broken_rules, space_error, validate
-
-UNITS = {"parameters": "parameters", "macs": "MACs", "flash": "bytes of flash", "ram": "bytes of RAM"}
 
 
 class SearchSpace:

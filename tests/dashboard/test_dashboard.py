@@ -257,22 +257,25 @@ def test_time_of_search_is_that_of_the_ledger(tmp_path: Path) -> None:
     assert next(row["values"] for row in results if row["name"] == "time of search") == finished
 
 
-def test_importance_finds_the_choice_that_matters() -> None:
+@pytest.mark.parametrize("objective", ["parameters", "flash"])
+def test_importance_finds_the_choice_that_matters(objective: str) -> None:
     rng = np.random.default_rng(0)
     records: list[dict[str, Any]] = []
     for sequence in range(200):
         size = 10 ** rng.uniform(3, 5)
         choices = {"good": bool(rng.integers(2)), "idle": int(rng.integers(30)), "fixed": 1}
         accuracy = 0.8 + 0.03 * np.log10(size) + 0.01 * choices["good"] + rng.normal(0, 0.002)
-        record = {"state": "COMPLETE", "accuracy": accuracy if sequence else 0.1, "parameters": int(size)}
+        record = {"state": "COMPLETE", "accuracy": accuracy if sequence else 0.1, "parameters": 100, "flash": 2_000}
+        record[objective] = int(size)
         records.append({**record, "choices": choices})
-    shares, note = importance(records)
+    shares, note = importance(records, objective)
     assert next(entry["choice"] for entry in shares) == "good"
     assert shares[0]["share"] > 0.7
     assert all(entry["share"] < 0.08 for entry in shares[1:])
     effects = {entry["value"]: entry["effect"] for entry in shares[0]["effects"]}
     assert effects["true"] - effects["false"] == pytest.approx(0.01, abs=0.002)
     assert "199" in note or "200" in note
+    assert f"log {objective}" in note
 
 
 def test_values_of_choices_are_told_as_the_page_has_them() -> None:
@@ -355,10 +358,13 @@ def test_searches_for_flash_are_drawn_and_compared_by_flash(tmp_path: Path) -> N
     for compared, objective in ((runs[:2], "flash"), (runs, "parameters")):
         payload = payload_of(write_comparison([run.folder for run in compared], tmp_path / "comparison.html"))
         assert payload["size"]["key"] == objective
+        differing = [row["values"] for row in payload["differences"] if row["name"] == "objective"]
+        assert differing == ([] if objective == "flash" else [["flash", "flash", "parameters"]])
         for run, shown in zip(compared, payload["runs"], strict=True):
             front = front_of(run.records, objective)
             assert [size for size, _, _ in shown["front"]] == [r[objective] for r in front]
             assert 0 < shown["hypervolume"][-1] < 1
+    assert "log flash" in payload_of(write_dashboard(folders[0]))["importance"]["note"]
     figure = write_figure(folders[0], tmp_path / "front.svg").read_text()
     assert ">bytes of flash<" in figure
     assert figure.count("l5 5l-5 5") == len(runs[0].front)

@@ -158,7 +158,7 @@ def test_the_mode_bar_hides_nothing_and_uploads_nothing(
 def test_slider_and_number_find_the_best_network(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
     page = open_page(run[0])
     front = front_of(run[1])
-    for typed, budget in (("5 k", 5000), ("12,000", 12_000), ("48 kB", 12_000), ("0.1M", 100_000)):
+    for typed, budget in (("5 k", 5000), ("48 kB", 12_000), ("48 KiB", 12_288), ("12,000", 12_000), ("0.1M", 100_000)):
         page.fill("#budget-number", typed)
         chosen = best_under(front, budget)
         assert chosen is not None

@@ -54,6 +54,17 @@ def test_without_a_terminal_there_are_plain_lines_and_the_same_in_the_log(tmp_pa
     assert "trial 3 COMPLETE: 1,000 parameters, validation accuracy 90.00%, 3 epochs in 1.5 s" in log[1]
 
 
+def test_the_log_tells_what_the_search_keeps_small(tmp_path):
+    with Terminal(io.StringIO()) as terminal:
+        terminal.began(tmp_path)
+        terminal.update(dataclasses.replace(SNAPSHOT, objective="flash"))
+        terminal.finished(FRONT[0])
+        terminal.retrained({**FRONT[0], "test_accuracy": 0.91})
+    log = (tmp_path / "log.txt").read_text()
+    assert "trial 3 COMPLETE: 3,000 bytes of flash, validation accuracy 90.00%" in log
+    assert "retrained trial 3 (3,000 bytes of flash), test accuracy 91.00%" in log
+
+
 def test_a_retraining_counts_networks(tmp_path):
     stream = io.StringIO()
     with Terminal(stream) as terminal:

@@ -84,14 +84,15 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
 
 
 def test_tensorboard_has_every_epoch_of_every_trial(tmp_path: Path) -> None:
-    records = write_run(tmp_path, trials=12, failing=0.3)
+    records = [{**r, "flash": 2_000 + r["trial"]} for r in write_run(tmp_path, trials=12, failing=0.3)]
     folder = write_tensorboard(tmp_path, records)
     assert folder == tmp_path / "tensorboard"
     for record in records:
         found = scalars(folder / f"trial-{record['trial']:04d}")
         curve = dict(enumerate(record["curve"]["accuracy"], 1))
         assert found.get("accuracy/validation", {}) == pytest.approx(curve)
-        assert found["trial/parameters"] == {record["epochs"]: record["parameters"]}
+        for cost in ("parameters", "flash"):
+            assert found[f"trial/{cost}"] == {record["epochs"]: record[cost]}
 
 
 def test_tensorboard_grows_with_the_ledger_or_is_written_anew(tmp_path: Path) -> None:

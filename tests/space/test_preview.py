@@ -7,7 +7,7 @@ import sys
 from small_space import make_space
 
 from dacnn_search.common.units import format_bytes
-from dacnn_search.space.__main__ import preview
+from dacnn_search.space.__main__ import SHOWN, preview
 from dacnn_search.space.count import count_networks
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SpaceSettings
@@ -47,6 +47,17 @@ def test_preview_shows_the_range_of_each_cost_within_the_limits(space_file):
     assert f"parameters          {min(parameters):,} to {max(parameters):,}" in lines
     assert f"flash (int8 C)      {format_bytes(min(flash))} to {format_bytes(max(flash))}" in lines
     assert f"RAM (int8 C)        {min(ram)} B to {max(ram)} B" in lines
+
+
+def test_preview_of_a_space_that_is_listed_in_full_shows_the_largest_networks_there_are():
+    parts = {"sections": {"choice": [1, 2]}, "depth": {"choice": [1, 4]}, "width": {"choice": [4, 8, 16]}}
+    limits = {"parameters": 900, "macs": 60_000, "flash": 2_500}
+    space = make_space(parts, {name: {"max": most} for name, most in limits.items()})
+    costs = [space.cost(network) for network, _ in space.networks()]
+    lines = preview(space).splitlines()
+    for name, title, shown in SHOWN:
+        values = [getattr(cost, name) for cost in costs]
+        assert f"{title:<20}{shown(min(values))} to {shown(max(values))}" in lines
 
 
 def test_command_previews_or_tells_the_mistakes(space_file):

@@ -22,12 +22,12 @@ function fromStep(step) {
 }
 
 function parseBudget(text) {
-  // "12000", "12,000", "12 k", "0.5M", "48 kB" (for parameters, of 32-bit weights) -> a number of the cost's units;
-  // null if it is none of these.
-  const match = /^\s*([\d.,]+)\s*([kMG]?)(B?)\s*$/i.exec(text);
+  // "12000", "12,000", "12 k", "0.5M", "48 kB", "32 KiB" (for parameters, of 32-bit weights) -> a number of the cost's
+  // units; null if it is none of these.
+  const match = /^\s*([\d.,]+)\s*([kMG]?i?)(B?)\s*$/i.exec(text);
   if (!match || (match[3] && !cost().unitBytes)) return null;
-  const factor = { "": 1, k: 1e3, m: 1e6, g: 1e9 }[match[2].toLowerCase()] / (match[3] ? cost().unitBytes : 1);
-  const value = Number(match[1].replace(/,/g, "")) * factor;
+  const factor = { "": 1, k: 1e3, m: 1e6, g: 1e9, ki: 2 ** 10, mi: 2 ** 20, gi: 2 ** 30 }[match[2].toLowerCase()];
+  const value = (Number(match[1].replace(/,/g, "")) * factor) / (match[3] ? cost().unitBytes : 1);
   return value > 0 ? Math.round(value) : null;
 }
 
