@@ -143,6 +143,7 @@ class Search:
             "trial": trial.proposal.trial,
             "choices": trial.proposal.choices,
             "parameters": trial.proposal.cost.parameters,
+            "flash": trial.proposal.cost.flash,
             "architecture": trial.proposal.architecture.to_dict(),
             "seed": training_seed(self.settings.seed, trial.key),
             "checkpoint": self._checkpoints.load(trial.key),

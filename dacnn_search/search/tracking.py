@@ -14,7 +14,7 @@ from dacnn_search.dashboard.tensorboard import write_tensorboard
 from dacnn_search.storage.run_directory import RunDirectory
 
 HIDDEN = ["architecture", "checkpoint"]  # keys of a trial's config that trackers do not get
-SCALARS = ("epoch", "parameters", "accuracy", "loss", "train_loss")  # of a worker's results, which they get
+SCALARS = ("epoch", "parameters", "flash", "accuracy", "loss", "train_loss")  # of a worker's results, which they get
 
 
 @dataclass(frozen=True)

@@ -308,6 +308,7 @@ class TrialWorker(tune.Trainable):
             "checkpoint": CheckpointBytes(checkpoint) if checkpoint and not done else None,
             "epoch": len(self._epochs),
             "parameters": self._config["parameters"],
+            "flash": self._config["flash"],
             "accuracy": last.get("validation_accuracy"),
             "loss": last.get("validation_loss"),
             "train_loss": last.get("train_loss"),

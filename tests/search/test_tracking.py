@@ -22,7 +22,7 @@ from dacnn_search.search.tracking import Tracker, Tracking
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.run_directory import RunDirectory
 
-RESULT = {"epoch": 3, "parameters": 500, "accuracy": 0.9, "loss": None, "epochs": [{}], "checkpoint": None}
+RESULT = {"epoch": 3, "parameters": 500, "flash": 2000, "accuracy": 0.9, "loss": None, "epochs": [{}], "checkpoint": None}
 SPACE = """\
 data: {name: digits, validation: 0.3, subset: 200}
 architecture: {sections: 1, depth: {choice: [1, 2]}, width: 4}
@@ -129,7 +129,7 @@ def test_every_event_is_passed_on_and_of_results_the_scalars_by_epoch() -> None:
     tune.on_trial_complete(iteration=3, trials=[trial], trial=trial)
     tune.on_trial_error(iteration=3, trials=[trial], trial=trial)
     tune.on_experiment_end(trials=[trial])
-    result = {"epoch": 3, "parameters": 500, "accuracy": 0.9, "training_iteration": 3}
+    result = {"epoch": 3, "parameters": 500, "flash": 2000, "accuracy": 0.9, "training_iteration": 3}
     assert logger.seen == ["setup", "start trial-7", result, "complete trial-7", "error trial-7", "end"]
 
 
@@ -205,6 +205,7 @@ def test_a_search_reports_to_mlflow_and_wandb(tmp_path: Path, space_file: Any, m
         data = found[f"trial-{record['trial']}"]
         assert data.metrics["accuracy"] == pytest.approx(record["accuracy"])
         assert data.metrics["parameters"] == record["parameters"]
+        assert data.metrics["flash"] == record["flash"]
         assert data.params["choices/depth_1"] == str(record["choices"]["depth_1"])
         assert scalars(run.folder / "tensorboard" / f"trial-{record['trial']:04d}")
     assert len(list((run.folder / "wandb").glob("offline-run-*/*.wandb"))) == len(run.records)
