@@ -22,7 +22,15 @@ from dacnn_search.search.tracking import Tracker, Tracking
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.run_directory import RunDirectory
 
-RESULT = {"epoch": 3, "parameters": 500, "flash": 2000, "accuracy": 0.9, "loss": None, "epochs": [{}], "checkpoint": None}
+RESULT = {
+    "epoch": 3,
+    "parameters": 500,
+    "flash": 2000,
+    "accuracy": 0.9,
+    "loss": None,
+    "epochs": [{}],
+    "checkpoint": None,
+}
 SPACE = """\
 data: {name: digits, validation: 0.3, subset: 200}
 architecture: {sections: 1, depth: {choice: [1, 2]}, width: 4}
