@@ -13,7 +13,7 @@ from dacnn_search.common.command import PATH, command
 from dacnn_search.common.machine import count_cores
 from dacnn_search.common.units import format_bytes, format_count, format_duration
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.network.cost import Cost, training_seconds
+from dacnn_search.network.cost import UNITS, Cost, training_seconds
 from dacnn_search.network.drawing import LEGEND, draw
 from dacnn_search.space.count import count_networks
 from dacnn_search.space.search_space import SearchSpace
@@ -52,16 +52,17 @@ def preview(space: SearchSpace, seed: int = 0) -> str:
     number = count_networks(space.tree)
     networks, share = _sample(space, number, generator)
     costs = [space.cost(network) for network in networks]
-    parameters, macs = [c.parameters for c in costs], [c.macs for c in costs]
+    objective = space.settings.search.objective
+    sizes, macs = [getattr(cost, objective) for cost in costs], [cost.macs for cost in costs]
     lines = [_data_line(space), "", f"distinct networks   {number:,}"]
     if space.constrained:
         lines.append(f"meet constraints    {share}")
     lines += _ranges(space, costs, "" if number <= FEW else f" (of {len(costs):,} drawn)")
-    lines += ["", *_histogram("parameters", parameters), "", *_histogram("MACs", macs), ""]
+    lines += ["", *_histogram(UNITS[objective], sizes), "", *_histogram("MACs", macs), ""]
     example = generator.choice(networks)
     cost = space.cost(example)
-    sizes = f"{cost.parameters:,} parameters, {format_count(cost.macs)} MACs, {format_bytes(cost.flash)} of flash"
-    lines += [f"for example, {sizes}, {format_bytes(cost.ram)} of RAM: {example}", ""]
+    told = f"{cost.parameters:,} parameters, {format_count(cost.macs)} MACs, {format_bytes(cost.flash)} of flash"
+    lines += [f"for example, {told}, {format_bytes(cost.ram)} of RAM: {example}", ""]
     lines += [draw(example, space.input_shape), "", LEGEND, "", _duration_line(space, networks, number)]
     return "\n".join(lines)
 

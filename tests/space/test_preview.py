@@ -49,6 +49,12 @@ def test_preview_shows_the_range_of_each_cost_within_the_limits(space_file):
     assert f"RAM (int8 C)        {min(ram)} B to {max(ram)} B" in lines
 
 
+def test_preview_shows_how_the_size_that_is_searched_is_spread(space_file):
+    text = "data: {name: digits}\narchitecture: {sections: 1, depth: 1, width: {choice: [4, 8, 16]}}\n"
+    assert "     parameters\n" in preview(SearchSpace.from_yaml(space_file(text)))
+    assert " bytes of flash\n" in preview(SearchSpace.from_yaml(space_file(f"{text}search: {{objective: flash}}\n")))
+
+
 def test_preview_of_a_space_that_is_listed_in_full_shows_the_largest_networks_there_are():
     parts = {"sections": {"choice": [1, 2]}, "depth": {"choice": [1, 4]}, "width": {"choice": [4, 8, 16]}}
     limits = {"parameters": 900, "macs": 60_000, "flash": 2_500}
