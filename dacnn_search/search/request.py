@@ -55,9 +55,10 @@ def prepare(
         assert given is not None
         check_name(name)
         _check_writable(results)
-        return SearchRequest(
-            given, validate({**given.settings.search.model_dump(mode="json"), **asked}, SearchSettings), results, name
-        )
+        wanted = validate({**given.settings.search.model_dump(mode="json"), **asked}, SearchSettings)
+        if wanted.objective != given.settings.search.objective:  # its networks must have that size
+            SearchSpace(given.settings.model_copy(update={"search": wanted}), given.summary, given.document)
+        return SearchRequest(given, wanted, results, name)
     run = RunDirectory(resume)
     _check_writable(run.folder)
     own = run.space

@@ -8,7 +8,7 @@ import optuna
 import pytest
 from pretended import TINY, Pretended, new_run
 
-from dacnn_search.common.errors import RunDirectoryError
+from dacnn_search.common.errors import RunDirectoryError, SpaceError
 from dacnn_search.replay import replay
 from dacnn_search.search.report import snapshot_of
 from dacnn_search.search.request import prepare
@@ -116,3 +116,9 @@ def test_the_folders_of_its_networks_are_ranked_and_named_by_flash(run_copy):
     networks = run_copy.networks
     assert [network.folder.name for network in networks] == [f"01-{networks[0].flash}B", f"02-{networks[1].flash}B"]
     assert [network.size for network in networks] == sorted(network.flash for network in networks)
+
+
+def test_an_objective_on_the_command_line_must_suit_the_space(tmp_path, space_file):
+    file = space_file("data: {name: digits}\narchitecture: {sections: 1, depth: 1, width: 4, batch_norm: false}\n")
+    with pytest.raises(SpaceError, match=f"^{file}:2: architecture.batch_norm: must be true, but is false: flash and"):
+        prepare(file, results=tmp_path, settings={"objective": "flash"})
