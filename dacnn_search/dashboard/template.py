@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dacnn_search.common.templates import template_environment
 from dacnn_search.common.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -25,16 +26,7 @@ def render(name: str, **values: Any) -> str:
 
 @functools.cache
 def _environment() -> "Environment":
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # not at the top: --help answers without it
-
-    environment = Environment(
-        loader=FileSystemLoader(ASSETS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = template_environment(ASSETS, autoescape=True)
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
     environment.filters.update(count=format_count, bytes=format_bytes, asset=_asset, hash=_hash)
     return environment

@@ -29,17 +29,9 @@ from dacnn_search.export.folder import (
 )
 from dacnn_search.export.formats import Formats, write_files
 from dacnn_search.export.parity import accuracy_of, choose_images, measure_file
-from dacnn_search.network.cost import InputShape
+from dacnn_search.network.cost import UNITS, InputShape
 from dacnn_search.network.model import Network
 from dacnn_search.storage.run_directory import RunDirectory
-
-SIZES = {  # what a limit is on, and its unit
-    "max_parameters": ("parameters", "parameters"),
-    "max_macs": ("macs", "multiply-accumulates"),
-    "max_bytes": ("file_bytes", "bytes of weights"),
-    "max_flash": ("flash", "bytes of flash"),
-    "max_ram": ("ram", "bytes of RAM"),
-}
 
 
 def export_run(run: RunDirectory, to: Path | None, formats: Formats, **limits: Any) -> list[Path]:
@@ -150,9 +142,9 @@ def _explain_no_network(run: RunDirectory, limits: Mapping[str, Any]) -> str:
         return f"{run.folder}: an export needs networks that were trained in full, but there are none yet"
     wanted = ", ".join(f"--{key.replace('_', '-')} {value}" for key, value in limits.items() if value is not None)
     least = [
-        f"{min(getattr(network, name) for network in networks):,} {words}"
-        for key, (name, words) in SIZES.items()
-        if limits.get(key) is not None
+        f"{min(getattr(network, name) for network in networks):,} {unit}"
+        for name, unit in {**UNITS, "file_bytes": "bytes of weights"}.items()
+        if limits.get(f"max_{name.removeprefix('file_')}") is not None
     ]
     best = max(network.accuracy for network in networks)
     told = ", ".join([*least, f"an accuracy of {best:.2%}"])

@@ -73,8 +73,9 @@ class Convolution(NamedTuple):
     @property
     def arena_end(self) -> int:
         """The end of the last byte of the arena that it uses."""
+        input_end = 0 if self.reads_image else self.source + self.pixels * self.in_channels  # the image is the caller's
         return max(
-            self.source + self.pixels * self.in_channels,
+            input_end,
             self.target + self.pixels * self.out_channels,
             self.shortcut_at + self.pixels * self.shortcut_channels,
             self.scratch + self.scratch_bytes,
@@ -89,7 +90,6 @@ class InferencePlan:
     weight_bytes: int  # kernels and classifier, one byte each
     scale_bytes: int  # multipliers and offsets
     channels: int  # of the images
-    classes: int
 
     @functools.cached_property
     def arena(self) -> int:
@@ -137,7 +137,7 @@ def plan_inference(architecture: Architecture, input_shape: tuple[int, int, int]
             kernels[c.projection] = c.shortcut_channels * c.out_channels
             scales += 2 * c.out_channels
     weights = sum(kernels.values()) + classes * convolutions[-1].out_channels
-    return InferencePlan(tuple(convolutions), weights, scales, channels, classes)
+    return InferencePlan(tuple(convolutions), weights, scales, channels)
 
 
 def _convolutions_of(block: Block, number: int, height: int, width: int) -> Iterator[Convolution]:

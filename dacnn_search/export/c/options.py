@@ -13,7 +13,7 @@ from dacnn_search.network.inference import plan_inference
 
 # Other files of the folder, goals of its Makefile, headers of C, and types of C that have a macro such as INT_WIDTH.
 TAKEN = re.compile(
-    "main|weights|run|size|qemu|assert|complex|ctype|errno|fenv|float|inttypes|iso646|limits|locale|math|setjmp|signal"
+    "main|weights|run|size|qemu|clean|assert|complex|ctype|errno|fenv|float|inttypes|iso646|limits|locale|math|setjmp|signal"
     "|std(align|arg|atomic|bool|def|int|io|lib|noreturn)|strings?|tgmath|threads|time|u?char|w(char|ctype|int)|arm_acle"
     "|bool|schar|u?(shrt|l?long|int((_least|_fast)?(8|16|32|64)|max|ptr)?)|ptrdiff|sig_atomic"
 )

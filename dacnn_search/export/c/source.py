@@ -10,6 +10,7 @@ import numpy as np
 
 from dacnn_search.common.files import write_atomic
 from dacnn_search.common.machine import package_versions
+from dacnn_search.common.templates import template_environment
 from dacnn_search.export.c.quantization import IntegerNetwork, Scaling
 from dacnn_search.export.folder import escape_markdown
 from dacnn_search.network.inference import CODE_BYTES, Convolution
@@ -23,15 +24,7 @@ def write_source(folder: Path, network: IntegerNetwork, name: str, facts: Mappin
 
     `facts` are `title`, `network` (in words), `told` (its accuracy, in words) and `classes` (their names).
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # here, since few commands write C
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = template_environment(TEMPLATES)
     environment.filters |= {"plain": escape_markdown, "comment": _comment, "quoted": _quoted, "numbers": _numbers}
     values = {
         **_values(network),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -101,6 +102,15 @@ def test_mistakes_are_one_line_and_change_nothing(run_copy, capsys, arguments, m
     assert message in told
     assert told.count("\n") == 1
     assert not (run_copy.folder / "best").exists()
+
+
+def test_no_goal_of_the_makefile_is_a_name():
+    makefile = (Path(code.__file__).parent / "Makefile.jinja").read_text()
+    goals = makefile.rpartition(".PHONY: ")[2].split()
+    assert "run" in goals
+    for goal in goals:
+        with pytest.raises(InputError, match="not be taken"):
+            CodeOptions(name=goal)
 
 
 def test_an_arena_that_is_just_large_enough(run_copy):

@@ -63,6 +63,15 @@ def test_code_computes_what_the_reference_computes_on_1000_images(architecture, 
     check_code(architecture, (channels, height, width), random_images(1000, (channels, height, width)))
 
 
+@needs_compiler
+@pytest.mark.parametrize("width", [1, 2])
+def test_an_image_with_more_channels_than_the_network_takes_none_of_its_arena(width):
+    architecture, shape = Architecture((Section(1, width), Section(2, width))), (3, 9, 7)
+    plan = integer_network(architecture, shape).plan
+    assert plan.arena == 9 * 7 * width + 9 * 3  # the first activations, and the pixels of the image under the kernel
+    check_code(architecture, shape, random_images(40, shape))
+
+
 SIZES = """
 #include "network.c"
 #include <stdio.h>
