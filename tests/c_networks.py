@@ -8,7 +8,6 @@ from dacnn_search.export.c.source import write_source
 from dacnn_search.export.classifier import Classifier
 from dacnn_search.export.folder import NetworkInput
 from dacnn_search.network.model import build
-from dacnn_search.training.weights import trained_weights
 
 FACTS = {"title": "A network", "network": "of a test", "told": ""}
 
@@ -22,8 +21,8 @@ def random_images(count, shape, seed=0):
     return images
 
 
-def integer_network(architecture, shape, classes=3, seed=0):
-    """A network with random weights and norms, calibrated on random images."""
+def random_classifier(architecture, shape, classes=3, seed=0):
+    """A network with random weights. Its batch norms differ by channel and by layer; some have a negative scale."""
     torch.manual_seed(seed)
     network = build(architecture, classes, shape[0])
     for parameter in network.parameters():
@@ -31,7 +30,12 @@ def integer_network(architecture, shape, classes=3, seed=0):
             torch.nn.init.normal_(parameter, 0.5, 1.0)
     mean, std = (0.5, 0.3, 0.7)[: shape[0]], (0.3, 0.2, 0.25)[: shape[0]]
     given = NetworkInput(shape=shape, mean=mean, std=std, classes=tuple(map(str, range(classes))))
-    return quantize(Classifier(architecture, trained_weights(network), given), random_images(16, shape, seed + 1))
+    return Classifier(architecture, dict(network.named_parameters()), given)
+
+
+def integer_network(architecture, shape, classes=3, seed=0):
+    """Such a network in integers, calibrated on random images."""
+    return quantize(random_classifier(architecture, shape, classes, seed), random_images(16, shape, seed + 1))
 
 
 def write_c(folder, network, /, name="network", **facts):
