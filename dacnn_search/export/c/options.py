@@ -19,8 +19,8 @@ TAKEN = re.compile(
 )
 NAME = "network"
 TOLD_DROP = 0.01  # of the accuracy: a larger one is told
-WHAT_HELPS = (
-    "What helps: another seed or more weight decay in the retraining, since one large weight makes the steps of its "
+WHAT_MAY_HELP = (
+    "What may help: another seed or more weight decay in the retraining, since one large weight makes the steps of its "
     "whole channel coarse, or another network of the front."
 )
 
@@ -68,4 +68,4 @@ def describe_loss(code: Mapping[str, Any]) -> str | None:
     """Return what 8 bits cost if that is more than a point of accuracy, and what helps; else None."""
     if code["accuracy"] is None or code["float_accuracy"] - code["accuracy"] <= TOLD_DROP:
         return None
-    return f"8 bits cost {100 * (code['float_accuracy'] - code['accuracy']):.1f} points of accuracy. {WHAT_HELPS}"
+    return f"8 bits cost {100 * (code['float_accuracy'] - code['accuracy']):.1f} points of accuracy. {WHAT_MAY_HELP}"

@@ -180,11 +180,11 @@ def test_a_loss_of_more_than_a_point_is_told(run_copy):
     config, weights, metrics = read_folder(folder)
     metrics["c"] |= {"accuracy": 0.5, "float_accuracy": 0.515}
     write_folder(folder, config, weights, metrics, folder.name)
-    assert "8 bits cost 1.5 points of accuracy. What helps: " in (folder / "README.md").read_text()
+    assert "8 bits cost 1.5 points of accuracy. What may help: " in (folder / "README.md").read_text()
     measured = {"name": "network", "flash": 3000, "ram": 500, "accuracy": 0.95, "float_accuracy": 0.965, "targets": {}}
     told = "\n".join(describe_code({**measured, "compared": 359}))
     assert "8 bits cost 1.5 points of accuracy" in told
-    assert "What helps" in told
+    assert "What may help" in told
     assert "cost" not in "\n".join(describe_code({**measured, "float_accuracy": 0.955, "compared": 359}))
 
 
