@@ -23,7 +23,7 @@ architecture:
 recipe: {epochs: 2}
 """
 NETWORKS = {  # trial -> architecture, seeds
-    3: (Architecture((Section(2, 12, "layer"), Section(3, 12)), "network", residual=True), (0,)),
+    3: (Architecture((Section(2, 12, "layer"), Section(3, 12)), "network", shortcuts="block"), (0,)),
     5: (Architecture((Section(2, 4),)), (0, 1)),
 }
 

@@ -1,8 +1,10 @@
 """Random architectures and spaces for property tests."""
 
+from typing import get_args
+
 from hypothesis import strategies as st
 
-from dacnn_search.network.architecture import Architecture, Section
+from dacnn_search.network.architecture import Architecture, Mixing, Section, Sharing, Shortcuts
 
 WIDTHS = (3, 4, 6, 10)
 
@@ -10,7 +12,7 @@ WIDTHS = (3, 4, 6, 10)
 @st.composite
 def architectures(draw, most_sections=3, most_depth=4):
     """Any architecture of small depth and width."""
-    sharing = draw(st.sampled_from(["network", "section", "none"]))
+    sharing = draw(st.sampled_from(get_args(Sharing)))
     count = draw(st.integers(1, most_sections))
     width = draw(st.sampled_from(WIDTHS))
     sections = tuple(
@@ -25,8 +27,10 @@ def architectures(draw, most_sections=3, most_depth=4):
         sections,
         sharing,
         draw(st.integers(1, 5)),
-        draw(st.sampled_from([True, False, "auto"])),
+        draw(st.sampled_from(["auto", *get_args(Shortcuts)])),
         draw(st.booleans()),
+        draw(st.sampled_from(get_args(Mixing))),
+        draw(st.integers(1, 4)),
     )
 
 
@@ -55,7 +59,7 @@ def space_parts(draw):
         "growth": draw(one_or_many([1, 1.1, 2, 0.5])),
         "sharing": draw(one_or_many(["network", "section", "none"])),
         "anchors": draw(one_or_many([1, 2, 3])),
-        "residual": draw(one_or_many(["auto", True, False])),
+        "shortcuts": draw(one_or_many(["auto", *get_args(Shortcuts)])),
         "regulators": draw(one_or_many(["none", "block", "layer"])),
         "batch_norm": draw(one_or_many([True, False])),
     }

@@ -158,7 +158,7 @@ def _choices(rng: random.Random, progress: float) -> dict[str, Any]:
     if choices["sharing"] != "none":
         choices["anchors"] = rng.randint(1, 3)
     choices["regulators"] = rng.choice(["none", "block", "layer"])
-    choices["residual"] = rng.choice([True, False])
+    choices["shortcuts"] = rng.choice(["block", "none"])
     return choices
 
 
@@ -167,7 +167,7 @@ def _build(choices: Mapping[str, Any]) -> Architecture:
         Section(choices[f"depth_{i + 1}"], choices["width"] * choices["growth"] ** i, choices["regulators"])
         for i in range(choices["sections"])
     )
-    return Architecture(sections, choices["sharing"], choices.get("anchors", 1), choices["residual"]).canonical()
+    return Architecture(sections, choices["sharing"], choices.get("anchors", 1), choices["shortcuts"]).canonical()
 
 
 def _trial(
@@ -212,7 +212,7 @@ def _accuracy(rng: random.Random | None, parameters: int, choices: Mapping[str, 
         return 1 - error
     error *= {"none": 1.35, "block": 0.95, "layer": 0.85}[choices["regulators"]]
     error *= {"network": 0.9, "section": 0.9, "none": 1.3}[choices["sharing"]]
-    error *= 0.93 if choices["residual"] else 1.05
+    error *= 0.93 if choices["shortcuts"] == "block" else 1.05
     error *= math.exp(rng.gauss(0, 0.16))
     if rng.random() < 0.02:
         error = 0.85

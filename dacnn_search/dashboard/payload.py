@@ -111,13 +111,13 @@ def _describe(architecture: Architecture, channels: int, classes: int) -> dict[s
 
     `unshared` are the parameters of the same network with free weights, `parts` the parameters of each part.
     """
-    free = dataclasses.replace(architecture, sharing="none", anchors=1, residual=architecture.is_residual)
+    free = dataclasses.replace(architecture, sharing="none", anchors=1, shortcuts=architecture.decided_shortcuts)
     parts = dict.fromkeys(PART_OF.values(), 0)
     for name, shape in tensor_shapes(architecture, channels, classes):
         parts[next(part for key, part in PART_OF.items() if key in name)] += math.prod(shape)
     drawing: list[list[Any]] = [[] for _ in architecture.sections]
     for block in architecture.blocks:
-        kernels = [(layer.kernel.partition("anchor")[2], layer.regulator) for layer in block.layers]
+        kernels = [(layer.kernels[0].partition("anchor")[2], layer.regulator) for layer in block.layers]
         layers = [[int(anchor) if anchor else None, regulated] for anchor, regulated in kernels]
         drawing[block.section].append([layers, block.shortcut])
     return {

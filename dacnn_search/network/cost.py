@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.inference import plan_inference
@@ -32,12 +33,14 @@ class Cost:
     """The cost of one network."""
 
     parameters: int  # trainable scalars, a shared kernel counted once
-    # Multiply-accumulates of one forward pass of one image. Every application of a shared kernel counts. Batch norm,
-    # ReLU and pooling, below 1% of those of the convolutions, do not.
+    # Multiply-accumulates of one forward pass of one image. Every application of a shared kernel counts, and every
+    # product with a scalar of the history. Batch norm, ReLU and pooling, below 1% of those of the convolutions, do not,
+    # nor does the mixing of anchors, which is done once for any number of images.
     macs: int
     activations: int  # scalars that one image keeps in memory between forward and backward pass
     largest_activation: int  # scalars of one image in the largest output of a layer
     recomputed_activations: int  # `activations` if sections keep only their inputs, beside the largest of them
+    mixed_weights: int  # scalars of the kernels that layers mix from anchors, kept between forward and backward pass
     network: tuple[Architecture, InputShape, int] = field(repr=False)  # whose cost it is, with its images and classes
 
     @functools.cached_property
@@ -74,14 +77,17 @@ def estimate_cost(architecture: Architecture, input_shape: InputShape, num_class
     architecture.check_image_size(*input_shape[1:])
     channels, height, width = input_shape
     widths = [section.width for section in architecture.sections]
+    # How many earlier outputs enter each section, pooled: those that its first layer uses.
+    used = {block.section: max(1, block.layers[0].history) for block in reversed(architecture.blocks)}
     pixels = [(height >> index) * (width >> index) for index in range(len(widths))]  # poolings halve, rounding down
     outputs = [size * width for size, width in zip(pixels, widths, strict=True)]
-    entering = [math.prod(input_shape), *outputs[:-1]]
-    inside = [0, *(3 * size * width for size, width in zip(pixels[1:], widths[:-1], strict=True))]
-    macs = widths[-1] * num_classes
-    for section, kernel, _, shape in _convolutions(architecture, channels):
-        macs += pixels[section] * math.prod(shape)
-        kept = architecture.batch_norm + ("projection" not in kernel)  # a projection has no ReLU of its own
+    entering = [math.prod(input_shape), *(used[index + 1] * size for index, size in enumerate(outputs[:-1]))]
+    inside = [0, *(3 * used[index + 1] * pixels[index + 1] * width for index, width in enumerate(widths[:-1]))]
+    macs, mixed = widths[-1] * num_classes, 0
+    for section, kernels, _, shape, history in _convolutions(architecture, channels):
+        mixed += math.prod(shape) * (len(kernels) > 1)
+        macs += pixels[section] * (math.prod(shape) + shape[0] * history)
+        kept = architecture.batch_norm + ("projection" not in kernels[0])  # a projection has no ReLU of its own
         inside[section] += pixels[section] * shape[0] * kept
     return Cost(
         parameters=count_parameters(architecture, channels, num_classes),
@@ -89,6 +95,7 @@ def estimate_cost(architecture: Architecture, input_shape: InputShape, num_class
         activations=entering[0] + sum(inside) + widths[-1],
         largest_activation=max(outputs),
         recomputed_activations=sum(entering) + max(inside),
+        mixed_weights=mixed,
         network=(architecture, input_shape, num_classes),
     )
 
@@ -103,10 +110,15 @@ def tensor_shapes(
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield name and shape of every trainable tensor, each shared kernel once, as in `Network.named_parameters`."""
     convolutions = list(_convolutions(architecture, in_channels))
-    yield from {kernel: shape for _, kernel, _, shape in convolutions if kernel.startswith("kernels.")}.items()
-    for _, kernel, norm, shape in convolutions:
-        if not kernel.startswith("kernels."):
-            yield kernel, shape
+    yield from {k: c.shape for c in convolutions for k in c.kernels if k.startswith("kernels.")}.items()
+    for _, kernels, norm, shape, history in convolutions:
+        if not kernels[0].startswith("kernels."):
+            yield kernels[0], shape
+        layer = norm.removesuffix(".norm")
+        if len(kernels) > 1:
+            yield f"{layer}.mixing", (len(kernels),)
+        if history:
+            yield f"{layer}.history", (history,)
         if architecture.batch_norm:
             yield f"{norm}.weight", shape[:1]
             yield f"{norm}.bias", shape[:1]
@@ -150,21 +162,32 @@ def gpu_step_seconds(step_macs: float, layers: int) -> tuple[float, float]:
     return 2 * step_macs / GPU_FLOPS, layers * KERNELS_PER_LAYER * SECONDS_PER_KERNEL
 
 
-def _convolutions(architecture: Architecture, in_channels: int) -> Iterator[tuple[int, str, str, tuple[int, ...]]]:
-    """Yield each application of a kernel, in the order of a network's modules: its section, the names of kernel and
-    batch norm, and the kernel's shape (width, in_width, side, side)."""
-    yield 0, "kernels.stem", "stem_norm", (architecture.sections[0].width, in_channels, 3, 3)
+class _Convolution(NamedTuple):
+    section: int
+    kernels: tuple[str, ...]  # names of tensors; several are mixed
+    norm: str  # name of its batch norm
+    shape: tuple[int, ...]  # of the kernel: (width, in_width, side, side)
+    history: int = 0  # earlier outputs that are added
+
+
+def _convolutions(architecture: Architecture, in_channels: int) -> Iterator[_Convolution]:
+    """Yield each application of a kernel, in the order of a network's modules."""
+    yield _Convolution(0, ("kernels.stem",), "stem_norm", (architecture.sections[0].width, in_channels, 3, 3))
     for number, block in enumerate(architecture.blocks):
         width = block.layers[0].width
         for index, layer in enumerate(block.layers):
             name = f"blocks.{number}.layers.{index}"
-            yield block.section, f"kernels.{layer.kernel}", f"{name}.norm", (width, layer.in_width, 3, 3)
+            kernels = tuple(f"kernels.{kernel}" for kernel in layer.kernels)
+            shape = (width, layer.in_width, 3, 3)
+            yield _Convolution(block.section, kernels, f"{name}.norm", shape, layer.history)
             if layer.regulator:
                 name = f"{name}.regulator"
-                yield block.section, f"{name}.convolution.weight", f"{name}.norm", (width, width, 1, 1)
+                kernel = f"{name}.convolution.weight"
+                yield _Convolution(block.section, (kernel,), f"{name}.norm", (width, width, 1, 1))
         if block.shortcut == "projection":
             name, in_width = f"blocks.{number}.projection", block.layers[0].in_width
-            yield block.section, f"{name}.convolution.weight", f"{name}.norm", (width, in_width, 1, 1)
+            kernel = f"{name}.convolution.weight"
+            yield _Convolution(block.section, (kernel,), f"{name}.norm", (width, in_width, 1, 1))
 
 
 def _file_bytes(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> int:

@@ -2,7 +2,9 @@
 
 from dacnn_search.network.architecture import Architecture, Block
 
-LEGEND = "[ ] shortcut around a block · equal letters share a kernel · T transition layer · + regulator"
+LEGEND = (
+    "[ ] shortcut around a block · equal letters share a kernel, A*B mixes A and B · T transition layer · + regulator"
+)
 LETTERS = "ABCDEFGHIJKLMNOPQRSUVWXYZ"
 
 
@@ -16,15 +18,16 @@ def draw(architecture: Architecture, input_shape: tuple[int, int, int]) -> str:
     rows = [("image", f"stem {channels} > {architecture.sections[0].width}", "")]
     for index, section in enumerate(architecture.sections):
         blocks = [_draw_block(block) for block in architecture.blocks if block.section == index]
-        rows.append(
-            (f"section {index + 1}", " ".join(blocks), f"{section.width} wide, {height >> index}x{width >> index}")
-        )
+        size = f"{section.width} wide, {height >> index}x{width >> index}"
+        if architecture.decided_shortcuts == "history":
+            size += f", each adds its last {architecture.history} inputs"
+        rows.append((f"section {index + 1}", " ".join(blocks), size))
     columns = [max(len(row[i]) for row in rows) for i in (0, 1)]
     return "\n".join(f"{a:{columns[0]}}  {b:{columns[1]}}  {c}".rstrip() for a, b, c in rows)
 
 
 def _draw_block(block: Block) -> str:
-    layers = " ".join(_letter(layer.kernel) + "+" * layer.regulator for layer in block.layers)
+    layers = " ".join("*".join(map(_letter, layer.kernels)) + "+" * layer.regulator for layer in block.layers)
     if block.shortcut == "none":
         return layers
     return f"[{layers.removesuffix('+')}]{'+' * block.layers[-1].regulator}"

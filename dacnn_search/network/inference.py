@@ -166,7 +166,7 @@ def _convolutions_of(block: Block, number: int, height: int, width: int) -> Iter
     if block.shortcut == "identity":
         ending["shortcut_channels"] = channels
     for index, (layer, place) in enumerate(zip(block.layers, places, strict=False)):
-        kernel, layer_name = f"kernels.{layer.kernel}", f"{name}.layers.{index}"
+        kernel, layer_name = f"kernels.{layer.kernels[0]}", f"{name}.layers.{index}"
         last = index == len(block.layers) - 1
         place |= {"pool": block.pool and index == 0, **(ending if last else {})}
         yield Convolution(kernel, f"{layer_name}.norm", number, 3, height, width, layer.in_width, channels, **place)

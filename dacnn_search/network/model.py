@@ -12,6 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from dacnn_search.network import zoo
 from dacnn_search.network.architecture import Architecture, Block, Layer
 
+Inputs = tuple[Tensor, ...]  # (N, width, H, W) each: what a layer gets, and what the layers before it got, newest first
+
 
 def build(architecture: Architecture | str, num_classes: int, in_channels: int = 3) -> "Network":
     """Build the network of an architecture, or of a name in the zoo, with new weights on torch's default device.
@@ -45,37 +47,39 @@ class Network(nn.Module):
         self.kernels = nn.ParameterDict({"stem": _kernel(in_channels, first)})
         for block in architecture.blocks:
             for layer in block.layers:
-                if layer.kernel not in self.kernels:
-                    self.kernels[layer.kernel] = _kernel(layer.in_width, layer.width)
+                for kernel in layer.kernels:
+                    if kernel not in self.kernels:
+                        self.kernels[kernel] = _kernel(layer.in_width, layer.width)
         self.stem_norm = _norm(first, architecture.batch_norm)
-        self.blocks = nn.ModuleList(BlockModule(block, architecture.batch_norm) for block in architecture.blocks)
+        self.blocks = nn.ModuleList(BlockModule(block, architecture) for block in architecture.blocks)
         self.classifier = nn.Linear(last, num_classes)
         self._sections: list[list[int]] = [[] for _ in architecture.sections]  # the numbers of each section's blocks
         for number, block in enumerate(architecture.blocks):
             self._sections[block.section].append(number)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images
+        inputs: Inputs = (images,)
         for section in self._sections:
+            inputs = inputs[: max(1, self.architecture.blocks[section[0]].layers[0].history)]
             if self.recomputes and torch.is_grad_enabled():
-                x = checkpoint(
+                inputs = checkpoint(
                     self._section,
-                    x,
+                    inputs,
                     section,
                     use_reentrant=False,
                     context_fn=lambda: (contextlib.nullcontext(), self._statistics_kept()),  # of its second computation
                 )
             else:
-                x = self._section(x, section)
-        return self.classifier(x.mean(dim=(2, 3)))
+                inputs = self._section(inputs, section)
+        return self.classifier(inputs[0].mean(dim=(2, 3)))
 
-    def _section(self, x: Tensor, blocks: list[int]) -> Tensor:
+    def _section(self, inputs: Inputs, blocks: list[int]) -> Inputs:
         """Compute the blocks of a section; before the first section, the stem."""
         if blocks[0] == 0:
-            x = torch.relu_(self.stem_norm(F.conv2d(x, self.kernels["stem"], padding=1)))
+            inputs = (torch.relu_(self.stem_norm(F.conv2d(inputs[0], self.kernels["stem"], padding=1))),)
         for number in blocks:
-            x = self.blocks[number](x, self.kernels)
-        return x
+            inputs = self.blocks[number](inputs, self.kernels)
+        return inputs
 
     @contextlib.contextmanager
     def _statistics_kept(self) -> Iterator[None]:
@@ -88,38 +92,53 @@ class Network(nn.Module):
 
 
 class BlockModule(nn.Module):
-    """One or two layers with, in a residual network, a shortcut around them (the paper's Figure 2)."""
+    """One or two layers, perhaps with a shortcut around them (the paper's Figure 2)."""
 
-    def __init__(self, block: Block, batch_norm: bool) -> None:
+    def __init__(self, block: Block, architecture: Architecture) -> None:
         super().__init__()
+        batch_norm = architecture.batch_norm
         self.pool = block.pool
+        self.kept = architecture.history if architecture.decided_shortcuts == "history" else 1
         self.layers = nn.ModuleList(LayerModule(layer, batch_norm) for layer in block.layers)
         self.projection: nn.Module | None = nn.Identity() if block.shortcut == "identity" else None
         if block.shortcut == "projection":
             self.projection = _pointwise(block.layers[0].in_width, block.layers[-1].width, batch_norm)
 
-    def forward(self, x: Tensor, kernels: nn.ParameterDict) -> Tensor:
+    def forward(self, inputs: Inputs, kernels: nn.ParameterDict) -> Inputs:
         if self.pool:
-            x = F.max_pool2d(x, 2)
-        shortcut = None if self.projection is None else self.projection(x)
-        *before, last = self.layers
-        for layer in before:
-            x = layer(x, kernels)
-        return last(x, kernels, shortcut)
+            inputs = tuple(F.max_pool2d(x, 2) for x in inputs)
+        shortcut = None if self.projection is None else self.projection(inputs[0])
+        for layer in self.layers:
+            x = layer(inputs, kernels, shortcut if layer is self.layers[-1] else None)
+            inputs = (x, *inputs)[: self.kept] if x.shape == inputs[0].shape else (x,)
+        return inputs
 
 
 class LayerModule(nn.Module):
-    """3x3 convolution with a kernel that others may share, batch norm of its own, ReLU, perhaps a regulator."""
+    """3x3 convolution with a kernel that others may share, batch norm of its own, ReLU, perhaps a regulator.
+
+    `mixing` (anchors,) are the scalars of its kernel's anchors, `history` (h,) those of its last inputs, newest first.
+    """
 
     def __init__(self, layer: Layer, batch_norm: bool) -> None:
         super().__init__()
-        self.kernel = layer.kernel
+        self.kernels = layer.kernels
+        self.mixing = nn.Parameter(_mix(len(layer.kernels))) if len(layer.kernels) > 1 else None
+        self.history = nn.Parameter(_history(layer.history)) if layer.history else None
         self.norm = _norm(layer.width, batch_norm)
         self.regulator = _pointwise(layer.width, layer.width, batch_norm) if layer.regulator else None
 
-    def forward(self, x: Tensor, kernels: nn.ParameterDict, shortcut: Tensor | None = None) -> Tensor:
-        x = self.norm(F.conv2d(x, kernels[self.kernel], padding=1))
-        x = torch.relu_(x if shortcut is None else x + shortcut)
+    def forward(self, inputs: Inputs, kernels: nn.ParameterDict, shortcut: Tensor | None = None) -> Tensor:
+        kernel = kernels[self.kernels[0]]
+        if self.mixing is not None:
+            kernel = sum(scalar * kernels[name] for scalar, name in zip(self.mixing, self.kernels, strict=True))
+        x = self.norm(F.conv2d(inputs[0], kernel, padding=1))
+        if shortcut is not None:
+            x = x + shortcut
+        if self.history is not None:
+            for scalar, earlier in zip(self.history, inputs, strict=False):
+                x = torch.addcmul(x, scalar, earlier)
+        x = torch.relu_(x)
         return x if self.regulator is None else torch.relu_(self.regulator(x))
 
 
@@ -133,6 +152,16 @@ class BatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         statistics = self.running_mean, self.running_var
         return F.batch_norm(x, *statistics, self.weight, self.bias, self.training, self.momentum, self.eps)
+
+
+def _mix(anchors: int) -> Tensor:
+    """Return random scalars (anchors,) whose squares sum to 1, so that a mix has the anchors' variance."""
+    return F.normalize(torch.randn(anchors), dim=0)
+
+
+def _history(length: int) -> Tensor:
+    """Return the scalars (length,) that a layer adds its last inputs with at first: those of a shortcut around it."""
+    return torch.eye(length)[0]
 
 
 def _kernel(in_width: int, width: int) -> nn.Parameter:

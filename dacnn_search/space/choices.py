@@ -1,7 +1,7 @@
 """`ChoiceTree`: the choices that lead to an architecture.
 
 The choices are asked in this order, each only where it applies and where the space leaves it free: `sections`,
-`sharing`, `residual`, `batch_norm`, `width`, `growth`, `anchors`, then `depth_1`, `regulators_1`, `depth_2`, ...
+`sharing`, `shortcuts`, `batch_norm`, `width`, `growth`, `anchors`, then `depth_1`, `regulators_1`, `depth_2`, ...
 All but depths and regulators make a frame. A function `choose` answers.
 """
 
@@ -63,13 +63,13 @@ class ChoiceTree:
             options = self.options[name]
             return options.values[0] if len(options.values) == 1 else choose(name, options)
 
-        names = ("sections", "sharing", "residual", "batch_norm", "width")
-        count, sharing, residual, batch_norm, width = map(ask, names)
+        names = ("sections", "sharing", "shortcuts", "batch_norm", "width")
+        count, sharing, shortcuts, batch_norm, width = map(ask, names)
         growth = ask("growth") if count > 1 and sharing != "network" else 1
         anchors = ask("anchors") if sharing != "none" else 1
         widths = enumerate(widths_of(width, growth, count), start=1)
         sections = tuple(Section(ask(f"depth_{i}"), width, ask(f"regulators_{i}")) for i, width in widths)
-        return Architecture(sections, sharing, anchors, residual, batch_norm)
+        return Architecture(sections, sharing, anchors, shortcuts, batch_norm)
 
 
 def is_of_section(name: str) -> bool:

@@ -6,7 +6,7 @@ do depends on the depths only through their sum and their maximum:
 - k anchors per section act as min(k, deepest section); as many as the deepest section has layers is free weights;
 - k anchors per network act as min(k, total depth); in a network of one section that is k anchors per section, and in
   one of several sections it differs from all of those unless it is free weights;
-- `residual: auto` is decided by the number of layers;
+- `shortcuts: auto` is decided by the number of layers;
 - regulators per layer are regulators per block in a section of a single layer, transition included.
 
 So sections are added one by one, counting the ways to reach each (sum, maximum).
@@ -26,26 +26,26 @@ def count_networks(tree: ChoiceTree) -> int:
     for frame, _ in tree.frames:
         widths = tuple(section.width for section in frame.sections)
         schemes[widths, frame.batch_norm].add((frame.sharing, frame.anchors))
-    residuals = {frame.residual for frame, _ in tree.frames}
+    shortcuts = {frame.shortcuts for frame, _ in tree.frames}
     # Widths matter only through where they change.
     alike: Counter[tuple[tuple[bool, ...], frozenset[tuple[str, int]]]] = Counter()
     for (widths, _), sharing in schemes.items():
         alike[(False, *(a != b for a, b in itertools.pairwise(widths))), frozenset(sharing)] += 1
     return sum(
-        count * _count_depths(tree, transitions, sharing, residuals) for (transitions, sharing), count in alike.items()
+        count * _count_depths(tree, transitions, sharing, shortcuts) for (transitions, sharing), count in alike.items()
     )
 
 
 def _count_depths(
-    tree: ChoiceTree, transitions: tuple[bool, ...], sharing: Iterable[tuple[str, int]], residuals: Iterable[object]
+    tree: ChoiceTree, transitions: tuple[bool, ...], sharing: Iterable[tuple[str, int]], shortcuts: Iterable[str]
 ) -> int:
     """Count the distinct networks of given widths, with a transition layer before the sections in `transitions`."""
     total = 0
     for (depth, deepest), count in _ways(tree, transitions).items():
         layers = 1 + sum(transitions) + depth + 1
         kernels = _distinct_sharing(sharing, depth, deepest, len(transitions))
-        shortcuts = {layers > DEEPEST_WITHOUT_SHORTCUTS if r == "auto" else r for r in residuals}
-        total += count * kernels * len(shortcuts)
+        decided = {("block" if layers > DEEPEST_WITHOUT_SHORTCUTS else "none") if s == "auto" else s for s in shortcuts}
+        total += count * kernels * len(decided)
     return total
 
 

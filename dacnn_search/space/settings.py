@@ -13,7 +13,15 @@ from pydantic.functional_validators import AfterValidator, BeforeValidator, mode
 from dacnn_search.common.errors import InputError
 from dacnn_search.common.units import parse_bytes, parse_count, parse_duration
 from dacnn_search.data.dataset import DataConfig
-from dacnn_search.network.architecture import MOST_DEPTH, MOST_SECTIONS, MOST_WIDTH, Architecture, Regulators, Sharing
+from dacnn_search.network.architecture import (
+    MOST_DEPTH,
+    MOST_SECTIONS,
+    MOST_WIDTH,
+    Architecture,
+    Regulators,
+    Sharing,
+    Shortcuts,
+)
 from dacnn_search.network.zoo import get
 from dacnn_search.training.recipe import Recipe
 
@@ -153,7 +161,7 @@ class ArchitectureSettings(Settings, use_attribute_docstrings=True):
     """Who shares an anchor: the whole network (plain), each section (mixed), or none (free weights)."""
     anchors: FreeNumber[Depth] = FreeNumber[Depth](1)
     """How many anchors the layers of that scope use in turn. Not used without sharing."""
-    residual: Free[Literal["auto", True, False]] = Free[Literal["auto", True, False]]("auto")
+    shortcuts: Free[Shortcuts | Literal["auto"]] = Free[Shortcuts | Literal["auto"]]("auto")
     """Shortcuts around blocks of two layers; auto: in networks deeper than 17 layers."""
     regulators: PerSection[Free[Regulators]] = Free[Regulators]("none")
     """1x1 convolutions with weights of their own: none, one per block or one per layer."""

@@ -26,11 +26,12 @@ def step_bytes(
 ) -> int:
     """Estimate the peak memory of one training step, in bytes, without what libraries take for themselves.
 
-    These are the weights, their gradients and optimizer states, the activations of a batch, and two gradients as large
-    as the largest activation, all in float32. With `recomputes`, sections are computed again in the backward pass.
+    These are the weights, their gradients and optimizer states, the kernels mixed from them, the activations of a
+    batch, and two gradients as large as the largest activation, all in float32. With `recomputes`, sections are
+    computed again in the backward pass.
     """
     cost = estimate_cost(architecture, input_shape, num_classes)
-    weights = (2 + STATES_PER_WEIGHT[recipe.optimizer]) * cost.parameters
+    weights = (2 + STATES_PER_WEIGHT[recipe.optimizer]) * cost.parameters + cost.mixed_weights
     activations = cost.recomputed_activations if recomputes else cost.activations
     return BYTES_PER_WEIGHT * (weights + recipe.batch_size * (activations + 2 * cost.largest_activation))
 

@@ -66,7 +66,7 @@ def test_networks_are_described_by_the_architecture(tmp_path: Path) -> None:
         architecture = Architecture.from_dict(record["architecture"])
         assert trials["network"][index] == str(architecture)
         assert sum(trials["parts"][index]) == record["parameters"]
-        free = Architecture(architecture.sections, "none", 1, architecture.is_residual)
+        free = Architecture(architecture.sections, "none", 1, architecture.decided_shortcuts)
         assert trials["unshared"][index] == count_parameters(free, 1, 10)
         layers = [layer for block in architecture.blocks for layer in block.layers]
         drawn = [layer for section in trials["drawing"][index] for block, _ in section for layer in block]

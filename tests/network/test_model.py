@@ -53,9 +53,44 @@ def test_plain_network_is_equation_3():
     torch.testing.assert_close(model(images), model.classifier(x.mean((2, 3))))
 
 
+def test_history_adds_the_last_inputs_with_scalars_and_begins_anew_where_the_width_changes():
+    """x_{t+1} = ReLU(BN_t(W * x_t) + sum_i a_{t,i} x_{t-i}), with max pooling of all x_{t-i} between sections."""
+    sections = (Section(2, 4), Section(2, 4), Section(2, 6))
+    model = randomised(Architecture(sections, "section", shortcuts="history", history=2))
+    layers = [layer for block in model.blocks for layer in block.layers]
+    lengths = [0 if layer.history is None else len(layer.history) for layer in layers]
+    assert lengths == [1, 2, 2, 2, 0, 1, 2]
+    with torch.no_grad():
+        for layer, length in zip(layers, lengths, strict=True):
+            layer.history = torch.nn.Parameter(torch.randn(length)) if length else None
+    images = torch.randn(2, 3, 8, 8)
+    inputs = [F.relu(model.stem_norm(F.conv2d(images, model.kernels["stem"], padding=1)))]
+    for number, layer in enumerate(layers):
+        if number in (2, 4):
+            inputs = [F.max_pool2d(x, 2) for x in inputs]
+        x = layer.norm(F.conv2d(inputs[0], model.kernels[layer.kernels[0]], padding=1))
+        for i in range(lengths[number]):
+            x = x + layer.history[i] * inputs[i]
+        inputs = [F.relu(x), *inputs]
+    torch.testing.assert_close(model(images), model.classifier(inputs[0].mean((2, 3))))
+
+
+def test_a_mixed_kernel_is_the_sum_of_its_anchors_times_scalars_of_the_layer():
+    architecture = Architecture((Section(3, 4),), "network", 2, mixing="learned")
+    model = randomised(architecture)
+    free = build(Architecture(architecture.sections, "none"), 4).eval()
+    state = {name: tensor for name, tensor in model.state_dict().items() if "anchor" not in name}
+    for number, layer in enumerate(layer for block in model.blocks for layer in block.layers):
+        one, two = (model.kernels[name] for name in ("anchor1", "anchor2"))
+        state[f"kernels.anchor{number + 1}"] = layer.mixing[0] * one + layer.mixing[1] * two
+    free.load_state_dict({name: tensor for name, tensor in state.items() if not name.endswith("mixing")})
+    images = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(free(images), model(images))
+
+
 def test_residual_block_with_transition_and_regulators_is_figures_2_and_3():
     sections = (Section(1, 4), Section(1, 6, "layer"))
-    model = randomised(Architecture(sections, "section", residual=True))
+    model = randomised(Architecture(sections, "section", shortcuts="block"))
     images = torch.randn(2, 3, 8, 8)
     x = F.relu(model.stem_norm(F.conv2d(images, model.kernels["stem"], padding=1)))
     first = model.blocks[0].layers[0]
@@ -83,7 +118,7 @@ def test_free_weights_with_one_anchor_copied_are_the_shared_network():
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_without_batch_norm_there_is_no_norm_anywhere(batch_norm):
     sections = (Section(3, 8, "layer"), Section(2, 12, "block"))
-    model = build(Architecture(sections, residual=True, batch_norm=batch_norm), 4)
+    model = build(Architecture(sections, shortcuts="block", batch_norm=batch_norm), 4)
     assert any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules()) == batch_norm
 
 

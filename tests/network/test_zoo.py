@@ -11,7 +11,7 @@ PLAIN = (3, 5, 7, 9, 11, 14, 18, 24, 34)
 
 
 def kernels(name):
-    return [layer.kernel for block in get(name).blocks for layer in block.layers]
+    return ["*".join(layer.kernels) for block in get(name).blocks for layer in block.layers]
 
 
 def regulators(name):
@@ -59,7 +59,8 @@ def test_plain_networks_and_their_twins(n):
     assert plain.depth == n
     assert kernels(f"dacnn{n}") == ["anchor1"] * n
     assert len(set(kernels(f"free{n}"))) == n
-    assert plain.is_residual == bare.is_residual == free.is_residual == (n > 17)
+    shortcuts = "block" if n > 17 else "none"
+    assert plain.decided_shortcuts == bare.decided_shortcuts == free.decided_shortcuts == shortcuts
     assert [plain.batch_norm, free.batch_norm, bare.batch_norm] == [True, True, False]
     assert len({estimate_cost(network, CIFAR, 100).macs for network in (plain, bare, free)}) == 1
     # each further layer costs a plain network its scale and shift, a free one a kernel as well
@@ -79,7 +80,7 @@ def test_plain_residual_networks_have_whole_blocks():
 )
 def test_mixed_networks_have_one_kernel_per_section_and_per_widening(name, convolutions, residual):
     assert 1 + len(kernels(name)) == convolutions
-    assert get(name).is_residual == residual
+    assert (get(name).decided_shortcuts == "block") == residual
     anchors, transitions = {f"anchor{i}" for i in (1, 2, 3, 4)}, {f"transition{i}" for i in (2, 3, 4)}
     assert set(kernels(name)) == anchors | transitions
     assert [s.width for s in get(name).sections] == [64, 128, 256, 512]

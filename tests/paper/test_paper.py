@@ -113,7 +113,7 @@ def test_conditions_change_what_they_say_and_tell_it():
 def test_scaled_networks_are_the_same_but_for_their_widths(name):
     full, scaled = get(name), Conditions(scale=0.25).architecture(name)
     assert [s.width for s in scaled.sections] == [s.width // 4 for s in full.sections]
-    assert scaled.is_residual == full.is_residual
+    assert scaled.decided_shortcuts == full.decided_shortcuts
     assert scaled.batch_norm == full.batch_norm
     for a, b in zip(scaled.blocks, full.blocks, strict=True):
         assert [(x.kernel, x.regulator) for x in a.layers] == [(x.kernel, x.regulator) for x in b.layers]

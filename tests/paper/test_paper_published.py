@@ -92,6 +92,6 @@ def test_published_figures_are_those_of_the_paper():
         architecture = get(ours.zoo_name)
         # with one kernel per section or per network, as the row says; shortcuts and regulators as well
         assert architecture.sharing == row["sharing"]
-        assert architecture.is_residual == (row["residual"] == "yes")
+        assert (architecture.decided_shortcuts == "block") == (row["residual"] == "yes")
         assert any(section.regulators != "none" for section in architecture.sections) == (row["regulators"] != "none")
         assert architecture.batch_norm == ("without batch norm" not in row["note"])

@@ -92,7 +92,7 @@ def test_a_fixed_space_has_one_network_and_asks_nothing():
     ((architecture, choices),) = space.networks()
     assert choices == {}
     assert [s.width for s in architecture.sections] == [12, 18, 27, 41]
-    assert architecture.is_residual
+    assert architecture.decided_shortcuts == "block"
 
 
 def test_growth_is_not_asked_where_it_does_not_apply():

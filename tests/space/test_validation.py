@@ -45,7 +45,7 @@ def test_all_mistakes_of_a_file_are_told_at_once_with_their_lines(space_file):
     assert "unknown key 'depht'; did you mean 'depth'?" in told[5]
     assert "low <= high must hold, but got (low=5, high=2)" in told[6]
     assert "keys must differ" in told[12]
-    assert "architecture.sharing: must be 'network', 'section' or 'none', but is \"layers\"" in told[9]
+    assert "architecture.sharing: must be 'network', 'section', 'second' or 'none', but is \"layers\"" in told[9]
     assert "{choice: [...]}" in told[8]
     assert "unknown key 'speed'" in told[16]
 

@@ -10,7 +10,7 @@ from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.training.memory import WORKER_ENVIRONMENT, must_recompute, step_bytes
 from dacnn_search.training.recipe import Recipe
 
-SMALL = Architecture((Section(2, 8), Section(2, 16)), residual=True)
+SMALL = Architecture((Section(2, 8), Section(2, 16)), shortcuts="block")
 
 # Page faults of allocating and freeing 64 MB for the second time.
 FAULTS = """

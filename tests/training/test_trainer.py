@@ -20,7 +20,7 @@ from dacnn_search.training.trainer import EpochResult, Training, build_seeded, e
 
 CPU = torch.device("cpu")
 TINY = Architecture((Section(1, 4),))
-SMALL = Architecture((Section(2, 8), Section(2, 16)), residual=True)
+SMALL = Architecture((Section(2, 8), Section(2, 16)), shortcuts="block")
 
 
 @pytest.fixture(autouse=True)
@@ -448,7 +448,7 @@ def test_what_is_kept_and_stored_grows_with_shared_weights_not_with_depth() -> N
     sizes = {}
     for sharing in ("section", "none"):
         for depth in (2, 20):
-            architecture = Architecture((Section(depth, 16),), sharing, residual=False)
+            architecture = Architecture((Section(depth, 16),), sharing, shortcuts="none")
             training = make_training(make_data(), architecture, epochs=1, batch_size=20)
             training.run_epoch()
             state = training.state_dict()

@@ -99,7 +99,8 @@ class Domain:
         scopes = [float(architecture.sharing == scope) for scope in ("network", "section", "none")]
         depths = [math.sqrt(s.depth) for s in sections] + [0.0] * missing
         regulators = [float(regulator_rank(s.regulators)) for s in sections] + [0.0] * missing
-        rest = [math.log2(architecture.anchors), math.sqrt(architecture.depth), float(architecture.is_residual)]
+        around_blocks = float(architecture.decided_shortcuts == "block")
+        rest = [math.log2(architecture.anchors), math.sqrt(architecture.depth), around_blocks]
         costs = [math.log10(cost.parameters), math.log10(cost.macs), float(architecture.batch_norm)]
         return np.array([len(sections), first, last, *scopes, *depths, *regulators, *rest, *costs])
 

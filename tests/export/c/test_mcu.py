@@ -16,10 +16,10 @@ pytestmark = [
     pytest.mark.skipif(not all(map(shutil.which, QEMU_TOOLS)), reason=f"needs {', '.join(QEMU_TOOLS)}"),
 ]
 
-PLAIN = Architecture(tuple(Section(6, 32) for _ in range(3)), "network", residual=False)  # 18 layers share a kernel
+PLAIN = Architecture(tuple(Section(6, 32) for _ in range(3)), "network", shortcuts="none")  # 18 layers share a kernel
 NETWORKS = {
-    "projection": (Architecture((Section(2, 6), Section(3, 10)), "section", residual=True), (3, 10, 9)),
-    "shared": (Architecture((Section(3, 8), Section(2, 8)), "network", 2, residual=True), (1, 9, 8)),
+    "projection": (Architecture((Section(2, 6), Section(3, 10)), "section", shortcuts="block"), (3, 10, 9)),
+    "shared": (Architecture((Section(3, 8), Section(2, 8)), "network", 2, shortcuts="block"), (1, 9, 8)),
     "regulators": (Architecture((Section(2, 5, "layer"), Section(2, 8, "block")), "none"), (3, 8, 8)),
 }
 

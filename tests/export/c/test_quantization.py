@@ -41,7 +41,7 @@ def test_a_trained_network_answers_as_in_floats(run_copy):
 
 
 def test_a_shared_kernel_is_kept_once():
-    architecture = Architecture((Section(9, 8), Section(9, 8, "block")), "network", residual=True)
+    architecture = Architecture((Section(9, 8), Section(9, 8, "block")), "network", shortcuts="block")
     network = quantize(random_classifier(architecture, (3, 8, 8)), random_images(24, (3, 8, 8)))
     weights = {name: shape for name, shape in tensor_shapes(architecture, 3, 5) if len(shape) == 4}
     assert {name: kernel.size for name, kernel in network.kernels.items()} == {
@@ -51,7 +51,7 @@ def test_a_shared_kernel_is_kept_once():
 
 
 def test_a_channel_of_zeros_and_a_constant_image_are_no_special_case():
-    model = random_classifier(Architecture((Section(2, 4), Section(2, 6)), residual=True), (1, 6, 6))
+    model = random_classifier(Architecture((Section(2, 4), Section(2, 6)), shortcuts="block"), (1, 6, 6))
     with torch.no_grad():
         model.network.kernels["anchor1"][2] = 0
         model.network.blocks[0].layers[0].norm.weight[1] = 0
@@ -62,7 +62,7 @@ def test_a_channel_of_zeros_and_a_constant_image_are_no_special_case():
 
 
 def test_a_block_that_is_silent_after_large_activations():
-    model = random_classifier(Architecture((Section(2, 4),), residual=True), (1, 6, 6))
+    model = random_classifier(Architecture((Section(2, 4),), shortcuts="block"), (1, 6, 6))
     with torch.no_grad():
         model.network.stem_norm.bias[:] = 1e13
         model.network.blocks[0].layers[1].norm.bias[:] = -1e16
@@ -74,7 +74,7 @@ def test_a_block_that_is_silent_after_large_activations():
     "tensor", ["kernels.anchor1", "stem_norm.bias", "blocks.0.layers.1.norm.weight", "classifier.bias"]
 )
 def test_numbers_that_are_not_finite_are_refused(tensor, value):
-    model = random_classifier(Architecture((Section(2, 4),), residual=True), (1, 6, 6))
+    model = random_classifier(Architecture((Section(2, 4),), shortcuts="block"), (1, 6, 6))
     with torch.no_grad():
         model.network.get_parameter(tensor).view(-1)[0] = value
     with pytest.raises(ExportError, match="finite weights and activations"):

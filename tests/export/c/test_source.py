@@ -92,7 +92,7 @@ def test_code_declares_exactly_what_the_plan_says(architecture, channels, height
 
 
 def test_code_with_long_offsets_declares_what_the_plan_says():
-    network = integer_network(Architecture((Section(2, 70), Section(1, 4)), "none", residual=True), (1, 30, 30))
+    network = integer_network(Architecture((Section(2, 70), Section(1, 4)), "none", shortcuts="block"), (1, 30, 30))
     assert not network.plan.short_offsets
     check_sizes(network)
 
