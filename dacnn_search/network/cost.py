@@ -21,8 +21,9 @@ COSTS = tuple(UNITS)  # that a search limits, records and shows
 
 BYTES_PER_WEIGHT = 4
 # The time of a training step beside its convolutions, in multiply-accumulates that a CPU thread does meanwhile in
-# float32: for each activation of each image (batch norm, ReLU), and for each layer of a step (calls, optimizer).
-MACS_PER_ACTIVATION, MACS_PER_LAYER = 90, 25e6
+# float32: for each activation of each image (batch norm, ReLU), for each that a layer adds from the history, and for
+# each layer of a step (calls, optimizer).
+MACS_PER_ACTIVATION, MACS_PER_ADDED, MACS_PER_LAYER = 90, 160, 25e6
 # Assumed for a large GPU, not measured: the rate of convolutions in bfloat16, the kernels that each layer launches in a
 # step, and the host's time for a launch.
 GPU_FLOPS, KERNELS_PER_LAYER, SECONDS_PER_KERNEL = 200e12, 15, 5e-6
@@ -40,6 +41,7 @@ class Cost:
     activations: int  # scalars that one image keeps in memory between forward and backward pass
     largest_activation: int  # scalars of one image in the largest output of a layer
     recomputed_activations: int  # `activations` if sections keep only their inputs, beside the largest of them
+    added: int  # scalars of one image that layers multiply and add from the history
     mixed_weights: int  # scalars of the kernels that layers mix from anchors, kept between forward and backward pass
     network: tuple[Architecture, InputShape, int] = field(repr=False)  # whose cost it is, with its images and classes
 
@@ -83,18 +85,20 @@ def estimate_cost(architecture: Architecture, input_shape: InputShape, num_class
     outputs = [size * width for size, width in zip(pixels, widths, strict=True)]
     entering = [math.prod(input_shape), *(used[index + 1] * size for index, size in enumerate(outputs[:-1]))]
     inside = [0, *(3 * used[index + 1] * pixels[index + 1] * width for index, width in enumerate(widths[:-1]))]
-    macs, mixed = widths[-1] * num_classes, 0
+    macs, added, mixed = widths[-1] * num_classes, 0, 0
     for section, kernels, _, shape, history in _convolutions(architecture, channels):
         mixed += math.prod(shape) * (len(kernels) > 1)
-        macs += pixels[section] * (math.prod(shape) + shape[0] * history)
+        macs += pixels[section] * math.prod(shape)
+        added += pixels[section] * shape[0] * history
         kept = architecture.batch_norm + ("projection" not in kernels[0])  # a projection has no ReLU of its own
         inside[section] += pixels[section] * shape[0] * kept
     return Cost(
         parameters=count_parameters(architecture, channels, num_classes),
-        macs=macs,
+        macs=macs + added,
         activations=entering[0] + sum(inside) + widths[-1],
         largest_activation=max(outputs),
         recomputed_activations=sum(entering) + max(inside),
+        added=added,
         mixed_weights=mixed,
         network=(architecture, input_shape, num_classes),
     )
@@ -142,7 +146,7 @@ def training_work(architecture: Architecture, input_shape: InputShape, num_class
     """Return the work of one training step, in multiply-accumulates: those of three forward passes, and as many as a
     CPU thread could do in the time of all other operations."""
     cost = estimate_cost(architecture, input_shape, num_classes)
-    per_image = 3 * cost.macs + MACS_PER_ACTIVATION * cost.activations
+    per_image = 3 * cost.macs + MACS_PER_ACTIVATION * cost.activations + MACS_PER_ADDED * cost.added
     return batch_size * per_image + MACS_PER_LAYER * architecture.layers
 
 

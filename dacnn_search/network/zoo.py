@@ -1,7 +1,8 @@
-"""The networks of the DACNN paper by name.
+"""The networks of the DACNN paper, and of other papers on sharing weights, by name.
 
-Huang, Dwivedi and Roig, "Deep Anchored Convolutional Neural Networks", 2019. Every network is an `Architecture` for
-images of 32x32 pixels. `docs/paper.md` lists what the paper leaves open and our choices.
+Huang, Dwivedi and Roig, "Deep Anchored Convolutional Neural Networks", 2019; the others are told beside their networks.
+Every network is an `Architecture` for images of 32x32 pixels. `docs/paper.md` lists what the paper leaves open and our
+choices.
 """
 
 import difflib
@@ -34,6 +35,19 @@ TABLE_4_DEPTHS = (4, 4, 4, 4)
 # ResNet-18 and of ResNet-34; stem and transitions are the first layers of their sections.
 MIXED_WIDTHS = (64, 128, 256, 512)
 MIXED_DEPTHS = {14: (1, 1, 2, 5), 18: (4, 3, 3, 3), 34: (6, 7, 11, 5)}
+# ThriftyNet (https://arxiv.org/abs/2007.10106, code at github.com/GCoiffier/ThriftyNets) as two of its runs on CIFAR-10
+# had it, with a full 3x3 kernel: 14 iterations of 64 channels that pool after every third, history 1, and 30 iterations
+# that pool after every sixth, history 5. Theirs pads the image with zeros to the width where we have a stem, and has a
+# scalar before each convolution, which our batch norm makes needless, and scalars for a history that is not there yet.
+THRIFTY_DEPTHS, THRIFTY_LONG_DEPTHS = (3, 3, 3, 3, 2), (6, 6, 6, 6, 6)
+# Shared Wide ResNets (Savarese and Maire, https://arxiv.org/abs/1902.09701): WRN-28-10 with one or two anchors for each
+# section. Theirs has kernels of their own in both layers of a section's first block, ours in the transition.
+WIDE_WIDTHS, WIDE_DEPTHS = (160, 320, 640), (8, 7, 7)
+# ResNet-20 (He et al., https://arxiv.org/abs/1512.03385) and MLPerf Tiny's ResNet-8 (Banbury et al.,
+# https://arxiv.org/abs/2106.07597) for CIFAR-10. We project shortcuts by a 1x1 convolution with batch norm, where
+# ResNet-20 pads with zeros and ResNet-8 has no norm; we have no biases before batch norm. Layers widen after a pooling,
+# where theirs have a stride of 2, which takes as many multiplications.
+SMALL_WIDTHS, SMALL_DEPTHS = (16, 32, 64), {8: (2, 1, 1), 20: (6, 5, 5)}
 VGG_WIDTHS, VGG_DEPTHS = (64, 128, 256, 512, 512), (1, 1, 2, 2, 3)
 
 
@@ -71,16 +85,35 @@ def _networks() -> dict[str, Architecture]:
         "resnet18": _mixed(MIXED_DEPTHS[18], sharing="none"),
         "resnet34": _mixed(MIXED_DEPTHS[34], sharing="none"),
     }
-    return plain | bare | free | regulated | mixed | mixed_regulated | templates
+    small = {f"resnet{n}": _residual(depths, SMALL_WIDTHS, "none") for n, depths in SMALL_DEPTHS.items()}
+    # ShaResNet (Boulch, https://arxiv.org/abs/1702.08782): the second layers of a section's blocks share a kernel.
+    second = {
+        "sharesnet20": _residual(SMALL_DEPTHS[20], SMALL_WIDTHS, "second"),
+        "sharesnet34": _residual(MIXED_DEPTHS[34], MIXED_WIDTHS, "second"),
+    }
+    learned = {
+        f"swrn28-10-{k}": _residual(WIDE_DEPTHS, WIDE_WIDTHS, "section", anchors=k, mixing="learned") for k in (1, 2)
+    }
+    history = {
+        "thriftynet": _plain(THRIFTY_DEPTHS, width=64, shortcuts="history", history=1),
+        "thriftynet-h5": _plain(THRIFTY_LONG_DEPTHS, width=62, shortcuts="history", history=5),
+    }
+    return plain | bare | free | regulated | mixed | mixed_regulated | templates | small | second | learned | history
 
 
-def _plain(depths: tuple[int, ...], regulators: Iterable[Regulators] = repeat("none"), **fields: Any) -> Architecture:
-    sections = map(Section, depths, repeat(PLAIN_WIDTH), regulators)
+def _plain(
+    depths: tuple[int, ...], regulators: Iterable[Regulators] = repeat("none"), width: int = PLAIN_WIDTH, **fields: Any
+) -> Architecture:
+    sections = map(Section, depths, repeat(width), regulators)
     return Architecture(tuple(sections), **{"sharing": "network", **fields})
 
 
 def _mixed(depths: tuple[int, ...], regulators: Regulators = "none", sharing: Sharing = "section") -> Architecture:
     return Architecture(tuple(map(Section, depths, MIXED_WIDTHS, repeat(regulators))), sharing)
+
+
+def _residual(depths: tuple[int, ...], widths: tuple[int, ...], sharing: Sharing, **fields: Any) -> Architecture:
+    return Architecture(tuple(map(Section, depths, widths)), sharing, shortcuts="block", **fields)
 
 
 _NETWORKS = _networks()

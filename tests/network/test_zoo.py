@@ -28,7 +28,8 @@ def test_the_zoo_is_complete():
     expected |= {f"dacnn{n}-reg" for n in (18, 24, 34)}
     expected |= {f"dacnn18-reg-{which}" for which in ("none", "all", *(f"section{i}" for i in (1, 2, 3, 4)))}
     expected |= {f"dacnn{n}-mix" for n in (14, 18, 34)} | {f"dacnn{n}-mix-reg" for n in (18, 34)}
-    assert set(names()) == expected | {"vgg", "resnet18", "resnet34"}
+    expected |= {"vgg", "resnet18", "resnet34", "resnet8", "resnet20", "sharesnet20", "sharesnet34"}
+    assert set(names()) == expected | {"swrn28-10-1", "swrn28-10-2", "thriftynet", "thriftynet-h5"}
 
 
 @pytest.mark.parametrize("name", names())
@@ -116,3 +117,30 @@ def test_regulators_stand_where_the_tables_say():
     assert regulators("dacnn34-mix-reg") == [3, 4, 6, 3]
     assert regulators("dacnn34-mix") == [0, 0, 0, 0]
     assert kernels("dacnn18-reg-section1") == kernels("dacnn18-reg-none") == ["anchor1"] * 16
+
+
+def parameters(name, classes=10):
+    return count_parameters(get(name), 3, classes)
+
+
+def test_networks_of_other_papers_have_their_counts_but_for_the_differences_that_the_zoo_tells():
+    # torchvision's ResNet-34 for 1,000 classes; ShaResNet-34: 13.6 million in its paper. Both have a stem of 7x7.
+    larger_stem = 64 * 3 * (7 * 7 - 3 * 3)
+    assert parameters("resnet34", 1000) + larger_stem == 21_797_672
+    assert parameters("sharesnet34", 1000) + larger_stem == 13_613_864
+    # ResNet-20 as He et al. count, 0.27 million: its shortcuts have no weights.
+    projections = 16 * 32 + 32 * 64 + 2 * (32 + 64)
+    assert parameters("resnet20") - projections == 269_722
+    # MLPerf Tiny's ResNet-8 has 78,186 trainable parameters, and 480 statistics in its count of 78,666.
+    biases, norms_of_projections = 3 * (16 + 32 + 64), 2 * (32 + 64)
+    assert parameters("resnet8") + biases - norms_of_projections == 78_186
+    assert estimate_cost(get("resnet8"), CIFAR, 10).macs == 12_501_632
+    # ThriftyNet: a kernel of 9 f^2, 2 f + h + 1 for each of T iterations, and the classifier.
+    stem = 3 * 3 * 3 + 2
+    assert parameters("thriftynet") - 64 * stem + 14 == 39_334
+    missing_history = 4 + 3 + 2 + 1
+    assert parameters("thriftynet-h5") - 62 * stem + 30 + missing_history == 39_126
+    # Shared WRN-28-10: 12.29 and 17.13 million, of which each anchor of a section takes 9 w^2.
+    one_per_section = sum(9 * width**2 for width in (160, 320, 640))
+    assert parameters("swrn28-10-2") - parameters("swrn28-10-1") == one_per_section + 2 * (8 + 7 + 7)
+    assert parameters("swrn28-10-2") + one_per_section == pytest.approx(17.13e6, rel=2e-3)
