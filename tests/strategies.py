@@ -57,9 +57,11 @@ def space_parts(draw):
         ),
         "width": draw(one_or_many([4, 5])),
         "growth": draw(one_or_many([1, 1.1, 2, 0.5])),
-        "sharing": draw(one_or_many(["network", "section", "none"])),
+        "sharing": draw(one_or_many(get_args(Sharing))),
         "anchors": draw(one_or_many([1, 2, 3])),
+        "mixing": draw(one_or_many(get_args(Mixing))),
         "shortcuts": draw(one_or_many(["auto", *get_args(Shortcuts)])),
+        "history": draw(st.one_of(one_or_many([1, 2, 3, 5]), st.just({"range": {"low": 1, "high": 4}}))),
         "regulators": draw(one_or_many(["none", "block", "layer"])),
         "batch_norm": draw(one_or_many([True, False])),
     }

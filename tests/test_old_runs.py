@@ -1,7 +1,8 @@
 """Run directories written by older versions can be read, shown, replayed, exported and resumed.
 
 `fixtures/run-0.1` was written by version 0.1 before the package got its rooms: 24 trials on the digits, 5 of them
-stopped early, and one network that was trained in full. Keep it as it is.
+stopped early, and one network that was trained in full. `fixtures/run-residual` was written before `residual` became
+`shortcuts`: 10 trials, and one network that was trained in full. Keep both as they are.
 """
 
 import json
@@ -17,14 +18,24 @@ import torch
 from dacnn_search import load_model, load_run
 from dacnn_search.cli import main
 from dacnn_search.data.dataset import load
+from dacnn_search.network.architecture import Architecture
+from dacnn_search.space.search_space import SearchSpace
+from dacnn_search.storage.ledger import Ledger
+from dacnn_search.storage.resume import extend_run, space_id
 
 FIXTURE = Path(__file__).parent / "fixtures" / "run-0.1"
+RESIDUAL = FIXTURE.with_name("run-residual")
 FRONT = [246, 286, 398, 406, 430, 532, 1192, 2114, 3858]  # parameters
 
 
 @pytest.fixture
 def folder(tmp_path):
     return shutil.copytree(FIXTURE, tmp_path / "results" / "old")
+
+
+@pytest.fixture
+def residual(tmp_path):
+    return shutil.copytree(RESIDUAL, tmp_path / "results" / "residual")
 
 
 def run_command(*arguments):
@@ -85,6 +96,49 @@ def test_best_is_written_anew(folder):
     shutil.rmtree(folder / "best")
     assert run_command("export", folder, "--formats", "safetensors") == 0
     assert (folder / "best" / "01-3858" / "weights.safetensors").read_bytes() == before
+
+
+def test_residual_is_read_as_shortcuts(residual):
+    run = load_run(residual)
+    decided = [(record["choices"]["shortcuts"], record["architecture"]["shortcuts"]) for record in run.records]
+    assert set(decided) == {("auto", "none"), ("block", "block")}
+    assert all(Architecture.from_dict(r["architecture"]).fingerprint == r["fingerprint"] for r in run.records)
+    assert run.space.settings.architecture == run.given_settings.architecture
+    assert [line["choices"]["shortcuts"] for line in run.proposals] == [shortcuts for shortcuts, _ in decided]
+    assert {line["space"] for line in run.proposals} == {space_id(run.space.settings)}
+
+
+def test_a_run_that_says_residual_is_replayed_shown_and_exported(residual, capsys):
+    assert run_command("replay", residual) == 0
+    assert "10 proposals confirmed" in capsys.readouterr().out
+    assert run_command("dashboard", residual) == run_command("export", residual, "--formats", "safetensors") == 0
+    config = (residual / "best" / "01-702" / "config.yaml").read_text()
+    assert "shortcuts: block" in config
+    assert "residual:" not in config
+
+
+def test_a_run_that_says_residual_is_extended(residual, space_file):
+    run = load_run(residual)
+    text = run.space_file.read_text().replace(
+        "residual: {choice: [auto, true]}", "shortcuts: {choice: [block, history]}"
+    )
+    old, new = run.space, SearchSpace.from_yaml(space_file(text))
+    trials, before = Ledger.open(run.trials_file), run.trials_file.read_bytes()
+    with trials, Ledger.open(run.proposals_file) as proposals:
+        assert extend_run(run, old, new, trials, proposals) == (7, 3)
+    assert {record["choices"]["shortcuts"] for record in run.records} == {"block"}
+    assert (residual / "trials.jsonl.before-1").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_run_that_says_residual_goes_on_and_keeps_its_lines(residual):
+    command = [sys.executable, "-m", "dacnn_search.run", "--resume", residual, "--trials", "11"]
+    subprocess.run(command, capture_output=True, text=True, check=True)
+    for name, lines in (("trials.jsonl", 11), ("proposals.jsonl", 11), ("retrained.jsonl", 1)):
+        after = (residual / name).read_bytes()
+        assert after.startswith((RESIDUAL / name).read_bytes())
+        assert after.count(b"\n") == lines
 
 
 @pytest.mark.slow

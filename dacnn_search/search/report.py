@@ -198,8 +198,8 @@ def _update_study(path: Path, name: str, trials: Sequence[FrozenTrial], objectiv
             old = stored.pop(trial.user_attrs["trial"], None)
             if old is None:
                 missing.append(trial)
-            elif (old.state, old.user_attrs) != (trial.state, trial.user_attrs):
-                if old.state.is_finished():
+            elif (old.state, old.params, old.user_attrs) != (trial.state, trial.params, trial.user_attrs):
+                if old.state.is_finished() or old.params != trial.params:
                     return False
                 study_id = storage.get_study_id_from_name(name)
                 trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, old.number)

@@ -1,8 +1,8 @@
 """`ChoiceTree`: the choices that lead to an architecture.
 
 The choices are asked in this order, each only where it applies and where the space leaves it free: `sections`,
-`sharing`, `shortcuts`, `batch_norm`, `width`, `growth`, `anchors`, then `depth_1`, `regulators_1`, `depth_2`, ...
-All but depths and regulators make a frame. A function `choose` answers.
+`sharing`, `shortcuts`, `batch_norm`, `width`, `growth`, `anchors`, `mixing`, `history`, then `depth_1`,
+`regulators_1`, `depth_2`, ... All but depths and regulators make a frame. A function `choose` answers.
 """
 
 import functools
@@ -67,9 +67,11 @@ class ChoiceTree:
         count, sharing, shortcuts, batch_norm, width = map(ask, names)
         growth = ask("growth") if count > 1 and sharing != "network" else 1
         anchors = ask("anchors") if sharing != "none" else 1
+        mixing = ask("mixing") if anchors > 1 else Architecture.mixing
+        history = ask("history") if shortcuts == "history" else Architecture.history
         widths = enumerate(widths_of(width, growth, count), start=1)
         sections = tuple(Section(ask(f"depth_{i}"), width, ask(f"regulators_{i}")) for i, width in widths)
-        return Architecture(sections, sharing, anchors, shortcuts, batch_norm)
+        return Architecture(sections, sharing, anchors, shortcuts, batch_norm, mixing, history)
 
 
 def is_of_section(name: str) -> bool:

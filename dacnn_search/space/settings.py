@@ -7,7 +7,7 @@ import functools
 import json
 from typing import Annotated, Any, Generic, Literal, TypeVar, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag
+from pydantic import AliasChoices, BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag
 from pydantic.functional_validators import AfterValidator, BeforeValidator, model_validator
 
 from dacnn_search.common.errors import InputError
@@ -15,9 +15,12 @@ from dacnn_search.common.units import parse_bytes, parse_count, parse_duration
 from dacnn_search.data.dataset import DataConfig
 from dacnn_search.network.architecture import (
     MOST_DEPTH,
+    MOST_HISTORY,
     MOST_SECTIONS,
     MOST_WIDTH,
+    SHORTCUTS_OF_RESIDUAL,
     Architecture,
+    Mixing,
     Regulators,
     Sharing,
     Shortcuts,
@@ -143,6 +146,14 @@ SectionCount = Annotated[int, Field(ge=1, le=MOST_SECTIONS)]
 Depth = Annotated[int, Field(ge=1, le=MOST_DEPTH)]
 Width = Annotated[int, Field(ge=1, le=MOST_WIDTH)]
 Growth = Annotated[float, Field(gt=0, le=16)]
+History = Annotated[int, Field(ge=1, le=MOST_HISTORY)]
+
+
+def _shortcuts_of_residual(given: Any) -> Any:
+    """Return what is given for `shortcuts`, which older files call `residual`, in today's words."""
+    if isinstance(given, dict):
+        return {key: [*map(_shortcuts_of_residual, v)] if isinstance(v, list) else v for key, v in given.items()}
+    return SHORTCUTS_OF_RESIDUAL[given] if isinstance(given, bool) else given
 
 
 class ArchitectureSettings(Settings, use_attribute_docstrings=True):
@@ -158,11 +169,19 @@ class ArchitectureSettings(Settings, use_attribute_docstrings=True):
     """Width of a section over that of the one before, rounded to whole channels.
     Not used under `sharing: network`, where all sections have one width."""
     sharing: Free[Sharing] = Free[Sharing]("section")
-    """Who shares an anchor: the whole network (plain), each section (mixed), or none (free weights)."""
+    """Which layers share an anchor: all of the network (plain), those of a section (mixed), the second ones of a
+    section's blocks, or none (free weights)."""
     anchors: FreeNumber[Depth] = FreeNumber[Depth](1)
-    """How many anchors the layers of that scope use in turn. Not used without sharing."""
-    shortcuts: Free[Shortcuts | Literal["auto"]] = Free[Shortcuts | Literal["auto"]]("auto")
-    """Shortcuts around blocks of two layers; auto: in networks deeper than 17 layers."""
+    """How many anchors those layers have. Not used without sharing."""
+    mixing: Free[Mixing] = Free[Mixing]("turn")
+    """Layers use their anchors in turn, or each a learned mix of all of them. Not used with one anchor."""
+    shortcuts: Annotated[Free[Literal["auto", Shortcuts]], BeforeValidator(_shortcuts_of_residual)] = Field(
+        default=Free[Literal["auto", Shortcuts]]("auto"), validation_alias=AliasChoices("shortcuts", "residual")
+    )
+    """Shortcuts around blocks of two layers, from a layer's last inputs (history), or none; auto: around blocks in
+    networks deeper than 17 layers."""
+    history: FreeNumber[History] = FreeNumber[History](Architecture.history)
+    """How many of its last inputs a layer adds. Used with `shortcuts: history` alone."""
     regulators: PerSection[Free[Regulators]] = Free[Regulators]("none")
     """1x1 convolutions with weights of their own: none, one per block or one per layer."""
     batch_norm: Free[bool] = Free[bool](True)

@@ -96,6 +96,8 @@ def _problem(data: Any, model: type[Settings], error: Any) -> tuple[KeyPath, str
         return path, f"{_dotted((*path, error['loc'][-1]))} is missing"
     if kind == "extra_forbidden":
         *parent, key = path
+        if (*parent[-1:], key) == ("architecture", "residual"):
+            return path, f"{_dotted(path)}: it is the old name of shortcuts, which is given too: keep only shortcuts"
         close = difflib.get_close_matches(str(key), _known_keys(model, parent), n=1)
         unknown = f"unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else "")
         return path, f"{_dotted(parent)}: {unknown}" if parent else unknown

@@ -10,6 +10,8 @@ record is `sequence`, a whole number from 1 on that grows from line to line.
 
 Readers distinguish two faults. An unfinished line at the end is an append that a crash cut short: nobody was told of
 it, so it is dropped. Any other line that does not verify is a damaged record, and the ledger is refused.
+
+Records of older versions are given back in today's words; their lines stay as they are.
 """
 
 import datetime
@@ -27,6 +29,7 @@ from typing import Any, NamedTuple, NoReturn, Self
 
 from dacnn_search.common.errors import RunDirectoryError
 from dacnn_search.common.files import write_atomic
+from dacnn_search.network.architecture import SHORTCUTS_OF_RESIDUAL
 
 Record = dict[str, Any]
 
@@ -43,14 +46,14 @@ def read_ledger(path: Path, keys: Set[str] = frozenset()) -> list[Record]:
 
     Raises RunDirectoryError if the file is damaged or can't be read, or a record lacks one of the `keys`.
     """
-    return _read(path, keys).records
+    return [_in_todays_words(record) for record in _read(path, keys).records]
 
 
 class Ledger(AbstractContextManager["Ledger"]):
     """A ledger open for appending. The caller holds the lock of the run directory."""
 
     def __init__(self, path: Path, records: list[Record]) -> None:
-        """Continue the file at `path`, which holds exactly these `records`; use `Ledger.open`."""
+        """Continue the file at `path`, which holds these `records`; use `Ledger.open`."""
         self.records = records  # in the order of the file, as JSON gives them back
         self._path = path
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
@@ -86,7 +89,7 @@ class Ledger(AbstractContextManager["Ledger"]):
         whole = b"".join(map(_line, records))
         if whole != contents.data or not path.exists():
             write_atomic(path, whole)
-        return cls(path, records)
+        return cls(path, [_in_todays_words(record) for record in records])
 
     def append(self, record: Mapping[str, Any]) -> Record:
         """Write `record` to disk under the next `sequence` number and return it as JSON gives it back.
@@ -216,6 +219,17 @@ def _refuse_constant(name: str) -> NoReturn:
 def _free_name(path: Path, label: str) -> Path:
     names = (path.with_name(f"{path.name}.{label}-{number}") for number in itertools.count(1))
     return next(name for name in names if not name.exists())
+
+
+def _in_todays_words(record: Record) -> Record:
+    """Return a record with `shortcuts` where older versions have `residual`."""
+
+    def renamed(values: dict[str, Any]) -> dict[str, Any]:
+        old = "residual"
+        return {"shortcuts" if k == old else k: SHORTCUTS_OF_RESIDUAL[v] if k == old else v for k, v in values.items()}
+
+    parts = {name: record.get(name, {}) for name in ("architecture", "choices")}
+    return {**record, **{name: renamed(values) for name, values in parts.items() if "residual" in values}}
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dacnn_search.common.errors import RunDirectoryError, SpaceError
 from dacnn_search.common.files import write_atomic
+from dacnn_search.network.architecture import SHORTCUTS_OF_RESIDUAL, Architecture
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SpaceSettings
 from dacnn_search.storage.front import Record
@@ -21,10 +22,18 @@ EXTENSIBLE = ("architecture", "constraints")  # parts that --extend may change
 def space_id(settings: SpaceSettings) -> str:
     """Return an identity of a space: equal if its trials are comparable and a search would propose the same.
 
-    Limits on flash and RAM, which old versions did not know, count only where they are set: old runs keep theirs.
+    A space that older versions could describe has the identity that they gave it, so that old runs keep theirs: what
+    these did not know counts only where it is used, and shortcuts have their old name.
     """
     parts = _parts(settings)
-    limits = parts["constraints"]
+    networks, limits = parts["architecture"], parts["constraints"]
+    unused = {"mixing": Architecture.mixing, "history": Architecture.history}
+    parts["architecture"] = {name: part for name, part in networks.items() if part != unused.get(name)}
+    residual = {shortcuts: old for old, shortcuts in SHORTCUTS_OF_RESIDUAL.items()}
+    if residual.keys() >= set(settings.architecture.shortcuts.values):
+        part = parts["architecture"].pop("shortcuts")
+        named = {"choice": [residual[s] for s in part["choice"]]} if isinstance(part, dict) else residual[part]
+        parts["architecture"]["residual"] = named
     parts["constraints"] = {n: limit for n, limit in limits.items() if limit or n in ("parameters", "macs")}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

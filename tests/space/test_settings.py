@@ -27,3 +27,13 @@ def test_defaults_are_those_of_a_file_that_names_them():
 def test_a_list_without_choice_is_told_how_it_is_written(width):
     with pytest.raises(ValidationError, match=r"must be a value, \{choice: \[...\]\} or"):
         ArchitectureSettings.model_validate({"sections": 2, "depth": 2, "width": width})
+
+
+@pytest.mark.parametrize(
+    ("residual", "shortcuts"),
+    [(True, "block"), ("auto", "auto"), ({"choice": ["auto", False]}, {"choice": ["auto", "none"]})],
+)
+def test_residual_is_the_old_name_of_shortcuts(residual, shortcuts):
+    least = {"sections": 2, "depth": 2, "width": 8}
+    old = ArchitectureSettings.model_validate({**least, "residual": residual})
+    assert old == ArchitectureSettings.model_validate({**least, "shortcuts": shortcuts})

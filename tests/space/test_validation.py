@@ -44,6 +44,7 @@ def test_all_mistakes_of_a_file_are_told_at_once_with_their_lines(space_file):
     assert set(told) == {1, 2, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15, 16}
     assert "unknown key 'depht'; did you mean 'depth'?" in told[5]
     assert "low <= high must hold, but got (low=5, high=2)" in told[6]
+    assert "architecture.residual: must be 'auto', 'none', 'block' or 'history', but is \"maybe\"" in told[11]
     assert "keys must differ" in told[12]
     assert "architecture.sharing: must be 'network', 'section', 'second' or 'none', but is \"layers\"" in told[9]
     assert "{choice: [...]}" in told[8]
@@ -75,6 +76,12 @@ def test_all_mistakes_of_a_file_are_told_at_once_with_their_lines(space_file):
             "constraints:\n  parameters: {max: 10}",
             4,
             "some network must meet the constraint, but the smallest has 246 parameters and max is 10",
+        ),
+        (
+            "data: {name: digits}\narchitecture:\n  {sections: 1, depth: 1, width: 4,\n  shortcuts: auto,\n"
+            "  residual: true}",
+            5,
+            "architecture.residual: it is the old name of shortcuts, which is given too: keep only shortcuts",
         ),
         (
             "data: {name: digits}\narchitecture: {sections: 1, depth: 1, width: 4}\nconstraints: {ram: {max: 0.3kB}}",

@@ -20,7 +20,7 @@ from dacnn_search.network.architecture import Architecture, Section
 STRICT = ["-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 SANITIZED = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 SHAPE = (3, 9, 7)
-EVERYTHING = Architecture((Section(3, 4, "layer"), Section(2, 6, "block")), "section", 2, True)
+EVERYTHING = Architecture((Section(3, 4, "layer"), Section(2, 6, "block")), "section", 2, "block")
 
 NETWORKS = architectures().map(lambda architecture: dataclasses.replace(architecture, batch_norm=True))
 
