@@ -189,9 +189,11 @@ def _model_card(metrics: Mapping[str, Any]) -> str:
     environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.filters |= {"bytes": format_bytes, "count": format_count, "duration": format_duration}
     environment.filters |= {"number": format, "plain": escape_markdown}
-    drawing = draw(Architecture.from_dict(metrics["architecture"]), tuple(metrics["input"]["shape"]))
+    architecture = Architecture.from_dict(metrics["architecture"])
+    drawing = draw(architecture, tuple(metrics["input"]["shape"]))
+    mixes = any(len(layer.kernels) > 1 for block in architecture.blocks for layer in block.layers)
     loss = describe_loss(metrics[CODE]) if CODE in metrics else None
-    added = {"loss": loss, "drawing": drawing, "legend": LEGEND, "unsharing": json.dumps(UNSHARING)}
+    added = {"loss": loss, "mixes": mixes, "drawing": drawing, "legend": LEGEND, "unsharing": json.dumps(UNSHARING)}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render({**metrics, **added})
 
 

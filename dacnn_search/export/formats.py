@@ -1,6 +1,7 @@
 """Write a `Classifier` as files that other programs run: `torch.export`'s `.pt2`, ONNX, and smaller ONNX variants.
 
-Each file stores a shared kernel once, holds no trace of where it was made, and is run before it counts as exported.
+Each file stores a shared kernel once, holds no trace of where it was made, and is run before it counts as exported. Mixes
+of anchors are computed in the graph, so each anchor is stored once too.
 """
 
 import contextlib
@@ -30,6 +31,8 @@ INPUT, OUTPUT, BATCH_NAME, CLASSES = "pixels", "logits", "batch", "classes"
 # Notes that tracing adds to each operation: source files, lines, module names.
 TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
 MOST_CALIBRATION = 512  # images
+# Constants of so many numbers may be folded into others, but not the smallest kernel: a mix is computed from its anchors.
+LARGEST_FOLDED = 8
 # Smaller tensors stay in single precision: the node that converts them back takes more bytes than halving saves.
 SMALLEST_HALVED = 64
 
@@ -127,9 +130,13 @@ def _write_onnx(program: torch.export.ExportedProgram, path: Path, classes: Sequ
 
     The model's metadata hold the names of the classes as JSON, under `classes`.
     """
+    from onnxscript.optimizer import optimize_ir
+
+    names = {"input_names": [INPUT], "output_names": [OUTPUT]}
     with _quiet():
-        exported = torch.onnx.export(program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False)
-    assert exported is not None
+        exported = torch.onnx.export(program, dynamo=True, **names, verbose=False, optimize=False)
+        assert exported is not None
+        optimize_ir(exported.model, input_size_limit=LARGEST_FOLDED)
     model = exported.model_proto
     model.metadata_props.add(key=CLASSES, value=json.dumps(list(classes), ensure_ascii=False))
     return _save(model, path)
@@ -154,7 +161,9 @@ def _write_float16_onnx(source: Path, path: Path) -> Path:
 def _write_int8_onnx(source: Path, path: Path, images: np.ndarray) -> Path:
     """Quantise convolutions and classifier to 8 bits, statically, with one scale per output channel.
 
-    The ranges of activations are taken from the images (N, H, W, C) uint8. Raises InputError if there are none.
+    A mix of anchors, as it is computed in the graph, is quantised there like an activation, with one scale; its anchors
+    are stored in 8 bits too. The ranges of activations are taken from the images (N, H, W, C) uint8. Raises InputError
+    if there are none.
     """
     if not len(images):
         raise InputError("int8 needs at least 1 validation image to calibrate with, but there are 0")
@@ -175,7 +184,26 @@ def _write_int8_onnx(source: Path, path: Path, images: np.ndarray) -> Path:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
-    return _save(onnx.load(path), path)
+    model = onnx.load(path)
+    _quantize_anchors(model)
+    return _save(model, path)
+
+
+def _quantize_anchors(model: Any) -> None:
+    """Store the 3x3 kernels that are still in float32, the anchors of mixes, in 8 bits."""
+    from onnx import helper, numpy_helper
+
+    for tensor in list(model.graph.initializer):
+        kernel = numpy_helper.to_array(tensor)
+        if kernel.dtype != np.float32 or kernel.shape[2:] != (3, 3):
+            continue
+        scales = np.abs(kernel).max(axis=(1, 2, 3)) / 127
+        scales[scales == 0] = 1
+        whole = np.rint(kernel / scales[:, None, None, None]).astype(np.int8)
+        name, parts = tensor.name, [f"{tensor.name}_quantized", f"{tensor.name}_scale"]
+        tensor.CopyFrom(numpy_helper.from_array(whole, parts[0]))
+        model.graph.initializer.append(numpy_helper.from_array(scales, parts[1]))
+        model.graph.node.insert(0, helper.make_node("DequantizeLinear", parts, [name], axis=0))
 
 
 def _save(model: Any, path: Path) -> Path:

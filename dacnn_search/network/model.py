@@ -161,7 +161,7 @@ def _mix(anchors: int) -> Tensor:
 
 def _history(length: int) -> Tensor:
     """Return the scalars (length,) that a layer adds its last inputs with at first: those of a shortcut around it."""
-    return torch.eye(length)[0]
+    return torch.eye(1, length)[0]
 
 
 def _kernel(in_width: int, width: int) -> nn.Parameter:

@@ -31,6 +31,7 @@ from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.trained import group_retrained
 from dacnn_search.training.weights import read_weights, trained_weights
 
+MIXED = Architecture((Section(3, 6), Section(3, 8, "block")), anchors=2, shortcuts="history", mixing="learned")
 DEEP = Architecture((Section(8, 16), Section(8, 16), Section(16, 16)), "network")  # 34 layers
 
 
@@ -401,11 +402,24 @@ def test_deep_network_is_as_small_as_promised(exported_deep):
     assert b"dacnn_search" not in (folder / "model.onnx").read_bytes()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["dacnn18", "dacnn18-mix-reg"])
-def test_networks_of_the_paper_are_as_small_in_every_format(name, tmp_path):
+def test_mixes_are_computed_from_anchors_that_are_stored_once(tmp_path):
     pytest.importorskip("onnxruntime")
-    folder = export_network(build(name, 10, 3), tmp_path / name, float16=True)
+    data, model = load(DataConfig(name="digits")), build(MIXED, 10, 1)
+    model(torch.randn(64, 1, 8, 8))
+    folder = export_network(model, tmp_path / "mixed", data=data, formats=["onnx"], float16=True, int8=True)
+    files = read_metrics(folder)["files"]
+    for name in ("model.onnx", "model-float16.onnx", "model-int8.onnx"):
+        assert kernels_of(folder / name) == [(6, 1, 3, 3), *2 * [(6, 6, 3, 3)], (8, 6, 3, 3), *2 * [(8, 8, 3, 3)]]
+        assert files[name]["same_answers"] > 0.9
+    assert files["model-float16.onnx"]["bytes"] < files["model.onnx"]["bytes"]
+    assert "from their anchors as it loads the file" in (folder / "README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["dacnn18", "dacnn18-mix-reg", MIXED], ids=str)
+def test_networks_are_as_small_in_every_format(network, tmp_path):
+    pytest.importorskip("onnxruntime")
+    folder = export_network(build(network, 10, 3), tmp_path / "out", float16=True)
     weights = 4 * read_metrics(folder)["parameters"]
     for file in ("weights.safetensors", "model.onnx", "model.pt2"):
         assert (folder / file).stat().st_size < weights + 64_000
