@@ -1,7 +1,7 @@
 """Write a `Classifier` as files that other programs run: `torch.export`'s `.pt2`, ONNX, and smaller ONNX variants.
 
-Each file stores a shared kernel once, holds no trace of where it was made, and is run before it counts as exported. Mixes
-of anchors are computed in the graph, so each anchor is stored once too.
+Each file stores a shared kernel once, holds no trace of where it was made, and is run before it counts as exported. It
+computes mixes from their anchors, which are stored once too.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ INPUT, OUTPUT, BATCH_NAME, CLASSES = "pixels", "logits", "batch", "classes"
 # Notes that tracing adds to each operation: source files, lines, module names.
 TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
 MOST_CALIBRATION = 512  # images
-# Constants of so many numbers may be folded into others, but not the smallest kernel: a mix is computed from its anchors.
+# Constants of so many numbers are folded into others: not even the smallest 3x3 kernel, so mixes are still computed.
 LARGEST_FOLDED = 8
 # Smaller tensors stay in single precision: the node that converts them back takes more bytes than halving saves.
 SMALLEST_HALVED = 64
@@ -132,9 +132,10 @@ def _write_onnx(program: torch.export.ExportedProgram, path: Path, classes: Sequ
     """
     from onnxscript.optimizer import optimize_ir
 
-    names = {"input_names": [INPUT], "output_names": [OUTPUT]}
     with _quiet():
-        exported = torch.onnx.export(program, dynamo=True, **names, verbose=False, optimize=False)
+        exported = torch.onnx.export(
+            program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False, optimize=False
+        )
         assert exported is not None
         optimize_ir(exported.model, input_size_limit=LARGEST_FOLDED)
     model = exported.model_proto
