@@ -110,7 +110,7 @@ FAMILIES = [  # a network, the letters in the boxes of its drawing, and what its
         [
             "A shared kernel of 576 weights, used in 2 layers",
             "B shared kernel of 2.3 k weights, used in 3 layers",
-            "4 layers with a kernel of its own",
+            "4 layers with kernels of their own",
             "S stem",
             "T transition to another width",
             "◆ regulator (1×1 convolution)",
@@ -143,7 +143,7 @@ FAMILIES = [  # a network, the letters in the boxes of its drawing, and what its
         "S - - - - T A+B - A+B - A+B",
         [
             "A+B learned mix of 2 shared kernels of 2.3 k weights each, in 3 layers",
-            "6 layers with a kernel of its own",
+            "6 layers with kernels of their own",
             "S stem",
             "T transition to another width",
             "◆ regulator (1×1 convolution)",
