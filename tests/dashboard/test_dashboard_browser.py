@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from PIL import Image
 from synthetic_run import INPUT_SHAPE, write_c_metrics, write_ledger, write_networks, write_run
 
+from dacnn_search.common.yaml import read_yaml
 from dacnn_search.dashboard.page import write_comparison, write_dashboard, write_figure, write_index
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.network.cost import estimate_cost
@@ -175,7 +175,9 @@ def test_drawing_legend_and_text_of_each_family(open_page: Opener, tmp_path: Pat
     assert ("adds" in label) == (longest > 0)
     joints = page.locator("#drawing .joint").evaluate_all("paths => paths.map(path => path.getAttribute('d'))")
     assert "".join(joints).count("M") == sum(layer.history for layer in layers)
-    described = yaml.safe_load(page.locator("#config").inner_text())["architecture"]
+    config = tmp_path / "config.yaml"
+    config.write_text(page.locator("#config").inner_text())
+    described = read_yaml(config).data["architecture"]
     assert Architecture.from_dict(described).fingerprint == architecture.fingerprint
 
 
