@@ -5,10 +5,12 @@ import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import shorten
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
 from dacnn_search.common.command import PATH, at_least, command
 from dacnn_search.common.errors import InputError
@@ -16,7 +18,7 @@ from dacnn_search.common.files import new_folder
 from dacnn_search.common.privacy import relative_path
 from dacnn_search.data.dataset import DataConfig, ImageData, load, summarise
 from dacnn_search.data.published import KNOWN_SETS
-from dacnn_search.export.folder import METRICS, WEIGHTS, describe_trained, read_input, write_folder
+from dacnn_search.export.folder import METRICS, WEIGHTS, NetworkInput, describe_trained, read_input, write_folder
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import estimate_cost
 from dacnn_search.network.zoo import get
@@ -26,10 +28,15 @@ from dacnn_search.storage.run_directory import RunDirectory
 from dacnn_search.training.recipe import PRESETS, Recipe
 from dacnn_search.training.speed import SMALL_STEP_MACS
 
+if TYPE_CHECKING:
+    from dacnn_search.network.model import Network
+
+ALIKE = 0.01  # the most that mean or std of a teacher's pixels in [0, 1] may differ
+
 EPILOG = """\
 The network is trained on training and validation images together and scored on the test images once, at the end.
 With --init it starts from stored weights, on the same data or, with --data, on others: a new classifier is made if
-the number of classes differs.
+the number of classes differs. With --teacher, a recipe's share of distillation follows another network's outputs.
 """
 
 
@@ -42,6 +49,7 @@ the number of classes differs.
 @click.option("--root", metavar="FOLDER", help="folder of a data set's files (default: data, where it downloads)")
 @click.option("--image-size", type=at_least(8), help="side in pixels for a folder of images (default: as before)")
 @click.option("--init", type=PATH, metavar="WEIGHTS", help="start from this weight file or exported network")
+@click.option("--teacher", type=PATH, metavar="FOLDER", help="exported network that teaches, on the same images")
 @click.option(
     "--recipe", type=click.Choice(tuple(PRESETS)), help="recipe instead of the config's (with --network: fast)"
 )
@@ -59,7 +67,7 @@ def main(**given: Any) -> None:
         "seed": settings.seed if options.seed is None else options.seed,
     }
     print(f"network    {settings.architecture}")
-    out = train_one(settings.model_copy(update=changed), options.out, init=options.init)
+    out = train_one(settings.model_copy(update=changed), options.out, init=options.init, teacher=options.teacher)
     print(f"written to {out}")
 
 
@@ -68,18 +76,22 @@ def train_one(
     out: Path | None = None,
     *,
     init: Path | None = None,
+    teacher: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Train a network on training and validation images together, score the test images once, write its folder.
 
     Returns the folder, by default `results/train/<name>`. Nothing is written before the training has ended, and nothing
     is replaced: if the name is taken by then, the folder gets the next number that is free. `init` is a weight file, or
-    a folder with one, to start from; `say` is called with a line per epoch.
+    a folder with one, to start from; `teacher` is the folder of a network on the same images, to learn from; `say` is
+    called with a line per epoch.
 
     Raises InputError if `out` exists at the start or anything given is wrong, TrainingError if the training breaks.
     """
     if out is not None and out.exists():
         raise InputError(f"{out}: the folder to write must be new, but is there already; name another with --out")
+    if teacher is not None and not settings.recipe.distillation:
+        raise InputError("--teacher needs a recipe with a share of distillation, but the recipe's is 0")
     if settings.data is None:
         raise InputError("data is missing: the config of the network names none; name some with --data")
     data = load(settings.data).with_validation_in_train()
@@ -87,7 +99,7 @@ def train_one(
     name = re.sub(r"[^\w.-]+", "-", settings.name or "").strip("-.") or "network"
     out = out or Path("results", "train", name)
     out.parent.mkdir(parents=True, exist_ok=True)
-    weights, record = _train(settings, data, init, say)
+    weights, record = _train(settings, data, init, teacher, say)
     config, metrics = describe_trained(settings.architecture, [record], data, settings.data, settings.name)
     metrics["training"]["init"] = None if init is None else relative_path(str(init))
     for number in itertools.count(1):
@@ -100,7 +112,7 @@ def train_one(
 
 
 def _train(
-    settings: TrainSettings, data: ImageData, init: Path | None, say: Callable[[str], None]
+    settings: TrainSettings, data: ImageData, init: Path | None, teacher: Path | None, say: Callable[[str], None]
 ) -> tuple[bytes, dict[str, Any]]:
     """Return the trained weights as a file and their record, with the keys of `retrained.jsonl`."""
     import torch
@@ -118,7 +130,10 @@ def _train(
     if init is not None:
         start_from(model, read_weights(init / WEIGHTS if init.is_dir() else init), resident)
     seconds = 0.0
-    training = Training(model, resident, recipe, seed=seed)
+    taught_by = None if teacher is None else _load_teacher(teacher, data)
+    if recipe.distillation and taught_by is None:
+        say(f"the recipe's distillation of {recipe.distillation:g} is not used: there is no --teacher")
+    training = Training(model, resident, recipe, seed=seed, teacher=taught_by)
     while not training.finished:
         epoch = training.run_epoch()
         seconds += epoch.seconds
@@ -128,6 +143,7 @@ def _train(
     return save(trained_weights(model)), {
         "seed": seed,
         "recipe": recipe.model_dump(mode="json"),
+        "teacher": None if taught_by is None else taught_by.architecture.fingerprint,
         "precision": training.precision,
         "epochs": recipe.epochs,
         "train_images": len(data.train),
@@ -135,6 +151,20 @@ def _train(
         "test_loss": test.loss if test else None,
         "seconds": seconds,
     }
+
+
+def _load_teacher(folder: Path, data: ImageData) -> "Network":
+    """Load an exported network. Raises InputError unless it has these classes, and images of this size and look."""
+    from dacnn_search.export.classifier import load_model
+
+    model, own = load_model(folder), NetworkInput.of(data)
+    for name in NetworkInput.model_fields:
+        given, wanted = getattr(model.input, name), getattr(own, name)
+        same = np.allclose(given, wanted, atol=ALIKE) if name in ("mean", "std") else given == wanted
+        if not same:
+            words = f"{name} {shorten(str(wanted), 60)}, but has {shorten(str(given), 60)}"
+            raise InputError(f"{folder}: a teacher must have the {words}")
+    return model.network
 
 
 def _read_network(options: SimpleNamespace) -> TrainSettings:

@@ -54,6 +54,17 @@ def write_run(
     return records
 
 
+def write_networks(folder: Path, architectures: Sequence[Architecture]) -> list[dict[str, Any]]:
+    """Write a run whose trials, all finished, have these networks, and return its records in their order."""
+    records = write_run(folder, trials=len(architectures), failing=0, retrained=False)
+    for record, architecture in zip(records, architectures, strict=True):
+        cost = estimate_cost(architecture, INPUT_SHAPE, 10)
+        record |= {"architecture": architecture.to_dict(), "fingerprint": architecture.fingerprint}
+        record |= {"parameters": cost.parameters, "macs": cost.macs, "state": "COMPLETE", "reason": None}
+    write_ledger(folder / "trials.jsonl", records)
+    return records
+
+
 def write_ledger(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write records as the ledger does, without its fsync per line."""
     lines = []
@@ -153,12 +164,18 @@ def _choices(rng: random.Random, progress: float) -> dict[str, Any]:
     choices["width"] = rng.choice(widths)
     choices["growth"] = rng.choice([1, 2]) if sections > 1 else 1
     choices["sharing"] = (
-        rng.choice(["network", "section", "none"]) if choices["growth"] == 1 else rng.choice(["section", "none"])
+        rng.choice(["network", "section", "second", "none"])
+        if choices["growth"] == 1
+        else rng.choice(["section", "second", "none"])
     )
     if choices["sharing"] != "none":
         choices["anchors"] = rng.randint(1, 3)
+        if choices["anchors"] > 1:
+            choices["mixing"] = rng.choice(["turn", "learned"])
     choices["regulators"] = rng.choice(["none", "block", "layer"])
-    choices["shortcuts"] = rng.choice(["block", "none"])
+    choices["shortcuts"] = rng.choice(["block", "history", "none"])
+    if choices["shortcuts"] == "history":
+        choices["history"] = rng.randint(1, 5)
     return choices
 
 
@@ -167,7 +184,8 @@ def _build(choices: Mapping[str, Any]) -> Architecture:
         Section(choices[f"depth_{i + 1}"], choices["width"] * choices["growth"] ** i, choices["regulators"])
         for i in range(choices["sections"])
     )
-    return Architecture(sections, choices["sharing"], choices.get("anchors", 1), choices["shortcuts"]).canonical()
+    chosen = {key: choices[key] for key in ("sharing", "anchors", "shortcuts", "mixing", "history") if key in choices}
+    return Architecture(sections, **chosen).canonical()
 
 
 def _trial(
@@ -211,8 +229,8 @@ def _accuracy(rng: random.Random | None, parameters: int, choices: Mapping[str, 
     if rng is None or choices is None:
         return 1 - error
     error *= {"none": 1.35, "block": 0.95, "layer": 0.85}[choices["regulators"]]
-    error *= {"network": 0.9, "section": 0.9, "none": 1.3}[choices["sharing"]]
-    error *= 0.93 if choices["shortcuts"] == "block" else 1.05
+    error *= {"network": 0.9, "section": 0.9, "second": 1.0, "none": 1.3}[choices["sharing"]]
+    error *= 1.05 if choices["shortcuts"] == "none" else 0.93
     error *= math.exp(rng.gauss(0, 0.16))
     if rng.random() < 0.02:
         error = 0.85

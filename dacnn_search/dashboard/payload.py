@@ -1,8 +1,9 @@
 """The contents of the page of one run: plain values for JSON, small enough for a page.
 
 Trials are columns (one list per field, in the order of the ledger), curves are whole numbers of 1e-4. A network's
-drawing is a list of sections, a section a list of blocks `[layers, shortcut]`, a layer `[anchor, regulated]`: the
-number of its anchor (null for a transition), and whether a regulator follows.
+drawing is a list of sections, a section a list of blocks `[layers, shortcut]`, a layer `[anchors, regulated, history]`:
+the numbers of the anchors that it uses or mixes (none in a transition), whether a regulator follows, and how many of
+its last inputs it adds.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from typing import Any
 from dacnn_search.common.files import read_json
 from dacnn_search.common.privacy import mask_command, mask_secrets, relative_path
 from dacnn_search.dashboard.importance import importance
-from dacnn_search.network.architecture import Architecture
+from dacnn_search.network.architecture import Architecture, Layer
 from dacnn_search.network.cost import count_parameters, tensor_shapes
 from dacnn_search.storage.front import Record, hypervolumes
 from dacnn_search.storage.run_directory import RunDirectory
@@ -28,9 +29,11 @@ STATES = ("COMPLETE", "PRUNED", "FAIL")
 PART_OF = {
     "kernels.stem": "stem",
     "kernels.anchor": "kernels",
+    ".mixing": "mixing scalars",
     "kernels.transition": "transitions",
     ".regulator": "regulators",
     ".projection": "shortcuts",
+    ".history": "history scalars",
     "norm": "batch norm",
     "classifier": "classifier",
 }
@@ -117,16 +120,27 @@ def _describe(architecture: Architecture, channels: int, classes: int) -> dict[s
         parts[next(part for key, part in PART_OF.items() if key in name)] += math.prod(shape)
     drawing: list[list[Any]] = [[] for _ in architecture.sections]
     for block in architecture.blocks:
-        kernels = [(layer.kernels[0].partition("anchor")[2], layer.regulator) for layer in block.layers]
-        layers = [[int(anchor) if anchor else None, regulated] for anchor, regulated in kernels]
+        layers = [[_anchors(layer), layer.regulator, layer.history] for layer in block.layers]
         drawing[block.section].append([layers, block.shortcut])
     return {
         "network": str(architecture),
-        "config": dataclasses.astuple(architecture),
+        "config": _config(architecture),
         "drawing": drawing,
         "unshared": count_parameters(free, channels, classes),
         "parts": list(parts.values()),
     }
+
+
+def _config(architecture: Architecture) -> dict[str, Any]:
+    """Return what `Architecture.from_dict` reads, without mixing and history where the network has none."""
+    layers = [layer for block in architecture.blocks for layer in block.layers]
+    unused = {"mixing"} if all(len(layer.kernels) == 1 for layer in layers) else set()
+    unused |= {"history"} if architecture.decided_shortcuts != "history" else set()
+    return {key: value for key, value in architecture.to_dict().items() if key not in unused}
+
+
+def _anchors(layer: Layer) -> list[int]:
+    return [int(kernel.removeprefix("anchor")) for kernel in layer.kernels if kernel.startswith("anchor")]
 
 
 def _curves(records: Sequence[Record]) -> dict[str, list[Any]]:

@@ -104,6 +104,7 @@ def describe_trained(
         "data": data.name,
         "data_set": source.name,
         "recipe": first["recipe"],
+        "teacher": first.get("teacher"),  # the fingerprint of the network that taught it; None without one
         "precision": first.get("precision"),  # the one that the recipe's `auto` became; None if it was not recorded
         "epochs": first["epochs"],
         "train_images": first["train_images"],

@@ -1,41 +1,62 @@
 """Draw an architecture in text, for terminals, previews and model cards."""
 
+import textwrap
+from collections import Counter
+from collections.abc import Mapping
+
 from dacnn_search.network.architecture import Architecture, Block
 
-LEGEND = (
-    "[ ] shortcut around a block · equal letters share a kernel, A*B mixes A and B · T transition layer · + regulator"
-)
-LETTERS = "ABCDEFGHIJKLMNOPQRSUVWXYZ"
+LEGEND = "A A share a kernel · AB mixes A and B · o has its own · T transition · [ ] shortcut · + regulator"
+LETTERS = "ABCDEFGHIJKLMNOPQRUVWXYZ"  # T is a transition, S the stem in the dashboard's drawing
+COLUMNS = 100  # after which the layers of a section go on in another line
+KEPT = "\N{NO-BREAK SPACE}"  # a space at which no line ends
 
 
 def draw(architecture: Architecture, input_shape: tuple[int, int, int]) -> str:
-    """Draw one line per section with its layers, width and resolution.
+    """Draw each section with its width, its resolution and its layers; `LEGEND` says what the marks mean.
 
     Raises ArchitectureError if images of `input_shape` (channels, height, width) are too small for the poolings.
     """
     channels, height, width = input_shape
     architecture.check_image_size(height, width)
-    rows = [("image", f"stem {channels} > {architecture.sections[0].width}", "")]
+    letters = _letters(architecture)
+    rows = [("image", f"{channels} channel{'s' * (channels > 1)}, {height}x{width}", "stem")]
     for index, section in enumerate(architecture.sections):
-        blocks = [_draw_block(block) for block in architecture.blocks if block.section == index]
         size = f"{section.width} wide, {height >> index}x{width >> index}"
-        if architecture.decided_shortcuts == "history":
-            size += f", each adds its last {architecture.history} inputs"
-        rows.append((f"section {index + 1}", " ".join(blocks), size))
+        blocks = [_draw_block(block, letters) for block in architecture.blocks if block.section == index]
+        rows.append((f"section {index + 1}", size, " ".join(blocks)))
+    if history := _history(architecture):
+        rows.append(("history", "", history))
     columns = [max(len(row[i]) for row in rows) for i in (0, 1)]
-    return "\n".join(f"{a:{columns[0]}}  {b:{columns[1]}}  {c}".rstrip() for a, b, c in rows)
+    return "\n".join(_wrapped(f"{a:{columns[0]}}  {b:{columns[1]}}  ", c) for a, b, c in rows)
 
 
-def _draw_block(block: Block) -> str:
-    layers = " ".join("*".join(map(_letter, layer.kernels)) + "+" * layer.regulator for layer in block.layers)
+def _letters(architecture: Architecture) -> dict[str, str]:
+    """Return a letter per kernel: A, B, ..., Z, A2, B2, ... for those of several layers, o for others, T for those of
+    transitions."""
+    uses = Counter(kernel for block in architecture.blocks for layer in block.layers for kernel in layer.kernels)
+    letters = {kernel: "T" if kernel.startswith("transition") else "o" for kernel in uses}
+    for number, kernel in enumerate(kernel for kernel, count in uses.items() if count > 1):
+        turn, place = divmod(number, len(LETTERS))
+        letters[kernel] = LETTERS[place] + (str(turn + 1) if turn else "")
+    return letters
+
+
+def _draw_block(block: Block, letters: Mapping[str, str]) -> str:
+    layers = KEPT.join("".join(map(letters.__getitem__, x.kernels)) + "+" * x.regulator for x in block.layers)
     if block.shortcut == "none":
         return layers
     return f"[{layers.removesuffix('+')}]{'+' * block.layers[-1].regulator}"
 
 
-def _letter(kernel: str) -> str:
-    """Return A, B, ... Z without T, then A2, B2, ... for anchors 1, 2, ..., and T for transitions."""
-    if kernel.startswith("transition"):
-        return "T"
-    turn, place = divmod(int(kernel.removeprefix("anchor")) - 1, len(LETTERS))
-    return LETTERS[place] + (str(turn + 1) if turn else "")
+def _history(architecture: Architecture) -> str:
+    """Say what the layers add of their last inputs; nothing of a network without shortcuts to the history."""
+    lengths = [layer.history for block in architecture.blocks for layer in block.layers]
+    if max(lengths) < 2:
+        return "each layer adds its input" * max(lengths)
+    return f"each layer adds its last {max(lengths)} inputs" + ", which T begins anew" * (0 in lengths)
+
+
+def _wrapped(head: str, text: str) -> str:
+    lines = textwrap.wrap(text, COLUMNS - len(head))
+    return f"\n{' ' * len(head)}".join([head + lines[0], *lines[1:]]).replace(KEPT, " ")

@@ -2,7 +2,8 @@
 
 The C code of `export.c` follows this plan, so flash and RAM are known before a network is trained. Weights take one
 byte each, a shared kernel once. Each use of it has a multiplier and an offset of its own for every channel, two bytes
-each, which hold its batch norm. Activations take one byte.
+each, which hold its batch norm. Activations take one byte. A layer that mixes k anchors stores no kernel: it has
+multipliers of its own for each, computes the sums of each and adds them, so it takes k times the multiplications.
 
 Each block finds its input at the start of the arena and leaves its output there. Each convolution gathers the pixels
 under its kernel in scratch, for one pixel after the other:
@@ -14,9 +15,13 @@ under its kernel in scratch, for one pixel after the other:
   second back over it, while it adds it pixel by pixel. A single layer works in place and adds the pixel in scratch.
 - A projected shortcut moves the block's input behind the place of its output, and is computed pixel by pixel with the
   block's last layer.
+- A layer that adds its last h inputs finds them in the first h places of the arena, each of the size of one. It writes
+  to the next place if the next layer adds one more, else, pixel by pixel, over the oldest. Max pooling pools them all
+  and moves them together. If the next layer adds none, it pools the last output to the start of the arena.
 """
 
 import functools
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -25,8 +30,12 @@ from dacnn_search.network.architecture import Architecture, Block, Shortcut
 
 # Bytes of the generated code on a Cortex-M4 beside its constants, by GCC 12.2 with -O2.
 CODE_BYTES = 1550
-# Bytes of an entry in the C code's table of convolutions, by whether two bytes hold all offsets.
+# What mixing adds to them. Adding the last inputs takes as many as the shortcuts around blocks, in whose place it is.
+MIXING_BYTES = 90
+# Bytes of an entry in the C code's table of convolutions, by whether two bytes hold all offsets: with what it says of
+# shortcuts around blocks, and without.
 ENTRY_BYTES = {True: 32, False: 44}
+HISTORY_ENTRY_BYTES = {True: 22, False: 32}
 
 
 class Convolution(NamedTuple):
@@ -35,7 +44,7 @@ class Convolution(NamedTuple):
     `source`, `target`, `shortcut_at` and `scratch` are offsets in the arena, in bytes.
     """
 
-    kernel: str  # the names of its tensors, as in `network.cost.tensor_shapes`
+    kernels: tuple[str, ...]  # the names of its tensors, as in `network.cost.tensor_shapes`; several are mixed
     norm: str
     block: int  # its number; -1 for the stem, which reads the image
     side: int  # of the kernel: 3 or 1
@@ -54,10 +63,15 @@ class Convolution(NamedTuple):
     shortcut_channels: int = 0
     projection: str = ""  # the names of its tensors
     projection_norm: str = ""
+    history: int = 0  # how many of its last inputs it adds: those in the first places of the arena, `source` the newest
 
     @property
     def reads_image(self) -> bool:
         return self.block == -1
+
+    @property
+    def is_regulator(self) -> bool:
+        return self.side == 1
 
     @property
     def pixels(self) -> int:
@@ -88,7 +102,7 @@ class InferencePlan:
 
     convolutions: tuple[Convolution, ...]
     weight_bytes: int  # kernels and classifier, one byte each
-    scale_bytes: int  # multipliers and offsets
+    scale_bytes: int  # multipliers and offsets, four bytes for the multiplier of an earlier input
     channels: int  # of the images
 
     @functools.cached_property
@@ -106,12 +120,28 @@ class InferencePlan:
     @property
     def table_bytes(self) -> int:
         """Bytes of all constants but the weights: multipliers, offsets, the plan itself and the stem's zero points."""
-        return self.scale_bytes + ENTRY_BYTES[self.short_offsets] * len(self.convolutions) + self.channels
+        entry = (HISTORY_ENTRY_BYTES if self.adds_history else ENTRY_BYTES)[self.short_offsets]
+        return self.scale_bytes + entry * len(self.convolutions) + self.channels
+
+    @functools.cached_property
+    def adds_history(self) -> bool:
+        """True if a layer adds its last inputs."""
+        return any(convolution.history for convolution in self.convolutions)
+
+    @functools.cached_property
+    def mixes(self) -> bool:
+        """True if a layer mixes anchors."""
+        return any(len(convolution.kernels) > 1 for convolution in self.convolutions)
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of code, by GCC 12.2 with -O2 on a Cortex-M4."""
+        return CODE_BYTES + MIXING_BYTES * self.mixes
 
     @property
     def flash(self) -> int:
         """Bytes of weights, tables and code."""
-        return self.weight_bytes + self.table_bytes + CODE_BYTES
+        return self.weight_bytes + self.table_bytes + self.code_bytes
 
 
 def plan_inference(architecture: Architecture, input_shape: tuple[int, int, int], classes: int) -> InferencePlan:
@@ -122,17 +152,17 @@ def plan_inference(architecture: Architecture, input_shape: tuple[int, int, int]
     architecture.check_image_size(*input_shape[1:])
     channels, height, width = input_shape
     first = architecture.sections[0].width
-    convolutions = [
-        Convolution("kernels.stem", "stem_norm", -1, 3, height, width, channels, first, scratch=height * width * first)
-    ]
+    stem = Convolution(("kernels.stem",), "stem_norm", -1, 3, height, width, channels, first)
+    convolutions = [stem._replace(scratch=height * width * first)]
+    places = _places_of_history(architecture)
     for number, block in enumerate(architecture.blocks):
         size = height >> block.section, width >> block.section
-        convolutions += _convolutions_of(block, number, *size)
+        convolutions += _convolutions_of(block, number, *size, places)
     kernels: dict[str, int] = {}
     scales = 4 * classes
     for c in convolutions:
-        kernels[c.kernel] = c.side**2 * c.in_channels * c.out_channels
-        scales += 4 * c.out_channels
+        kernels |= dict.fromkeys(c.kernels, c.side**2 * c.in_channels * c.out_channels)
+        scales += 2 * (len(c.kernels) + 1) * c.out_channels + 4 * c.history
         if c.projection:
             kernels[c.projection] = c.shortcut_channels * c.out_channels
             scales += 2 * c.out_channels
@@ -140,7 +170,22 @@ def plan_inference(architecture: Architecture, input_shape: tuple[int, int, int]
     return InferencePlan(tuple(convolutions), weights, scales, channels)
 
 
-def _convolutions_of(block: Block, number: int, height: int, width: int) -> Iterator[Convolution]:
+def _places_of_history(architecture: Architecture) -> Iterator[tuple[int, int]]:
+    """Yield for each layer the places of its input and its output, numbered from 0, where it adds its last inputs.
+
+    The places lie in a circle: before that of an input, or else in the last one, is the input before it.
+    """
+    layers = [layer.history for block in architecture.blocks for layer in block.layers]
+    source = 0
+    for history, next_history in itertools.zip_longest(layers, layers[1:], fillvalue=0):
+        target = history if next_history > history else (source + 1) % max(1, history)
+        yield source, target
+        source = target
+
+
+def _convolutions_of(
+    block: Block, number: int, height: int, width: int, places_of_history: Iterator[tuple[int, int]]
+) -> Iterator[Convolution]:
     """Yield the convolutions of a block, its regulators included."""
     name = f"blocks.{number}"
     in_channels, channels = block.layers[0].in_width, block.layers[-1].width
@@ -166,12 +211,18 @@ def _convolutions_of(block: Block, number: int, height: int, width: int) -> Iter
     if block.shortcut == "identity":
         ending["shortcut_channels"] = channels
     for index, (layer, place) in enumerate(zip(block.layers, places, strict=False)):
-        kernel, layer_name = f"kernels.{layer.kernels[0]}", f"{name}.layers.{index}"
+        kernels, layer_name = tuple(f"kernels.{kernel}" for kernel in layer.kernels), f"{name}.layers.{index}"
         last = index == len(block.layers) - 1
+        source, target = next(places_of_history)
+        if layer.history:
+            kept = max(layer.history, target + 1)  # places
+            place = {"source": source * after, "target": target * after, "scratch": kept * after}
+            place |= {"in_place": source == target, "history": layer.history}
         place |= {"pool": block.pool and index == 0, **(ending if last else {})}
-        yield Convolution(kernel, f"{layer_name}.norm", number, 3, height, width, layer.in_width, channels, **place)
+        yield Convolution(kernels, f"{layer_name}.norm", number, 3, height, width, layer.in_width, channels, **place)
         if layer.regulator:
             at = place.get("target", 0)
+            scratch = after if last and not layer.history else place["scratch"]
             kernel, norm = f"{layer_name}.regulator.convolution.weight", f"{layer_name}.regulator.norm"
-            place = {"in_place": True, "source": at, "target": at, "scratch": after if last else free}
-            yield Convolution(kernel, norm, number, 1, height, width, channels, channels, **place)
+            place = {"in_place": True, "source": at, "target": at, "scratch": scratch}
+            yield Convolution((kernel,), norm, number, 1, height, width, channels, channels, **place)

@@ -12,12 +12,12 @@ import safetensors.numpy
 
 from dacnn_search.common.errors import DacnnSearchError, InputError
 from dacnn_search.common.files import lock, sha256_of, write_atomic
-from dacnn_search.common.interrupt import orderly_end
-from dacnn_search.data.dataset import load
+from dacnn_search.common.interrupt import Stop, orderly_end
+from dacnn_search.data.dataset import ImageData, load
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import COSTS
 from dacnn_search.search.cluster.ray_cluster import RaySession
-from dacnn_search.search.cluster.slots import Resources, Share, Slots, demand_of, most_excess
+from dacnn_search.search.cluster.slots import Resources, Share, demand_of, most_excess
 from dacnn_search.search.cluster.tasks import fix_run_precision, run_tasks, train_fully
 from dacnn_search.search.listener import Listener
 from dacnn_search.search.report import snapshot_of, write_status
@@ -41,6 +41,7 @@ class FullTraining:
 
     @property
     def key(self) -> tuple[str, int]:
+        """The network and the seed."""
         return self.record["fingerprint"], self.seed
 
 
@@ -59,10 +60,11 @@ def retrain(
 ) -> list[dict[str, Any]]:
     """Train networks of a run's front in full and score the test images once each; return the records of all of them.
 
-    They are trained on the training and validation images together, by the space's `retrain` recipe. What has been done
-    is not done again; a training whose weights are damaged is, and one that a crash cut short goes on from its last
-    checkpoint. Weights go to `retrained/`, records to `retrained.jsonl`. A training that breaks is reported to the
-    listener and left out. The listener is also told how the front fares on the test images.
+    They are trained on the training and validation images together, by the space's `retrain` recipe. If it has a share
+    of distillation, the most accurate network of the front, by seed 0, teaches all other networks and is trained first.
+    What has been done is not done again; a training whose weights are damaged is, and one that a crash cut short goes
+    on from its last checkpoint. Weights go to `retrained/`, records to `retrained.jsonl`. A training that breaks is
+    reported to the listener and left out. The listener is also told how the front fares on the test images.
 
     Args:
         run: The run directory.
@@ -117,15 +119,9 @@ def retrain_in_session(
     ):
         if trainings := _missing_trainings(run, settings, recipe, ledger.records):
             data = load(space.settings.data).with_validation_in_train()
-            networks = [Architecture.from_dict(training.record["architecture"]) for training in trainings]
-            images = (data.input_shape, data.num_classes)
-            factor = most_excess(run.records, *images, space.settings.recipe)
-            slots = session.slots(demand_of(networks, *images, recipe, data_bytes=data.nbytes, factor=factor))
-            fixed = fix_run_precision(run, recipe, networks, slots)()
-            shared = session.share(data)
-            retraining = _Retraining(run, recipe, fixed, ledger, shared, slots, listener, len(trainings))
+            retraining = _Retraining(run, session, data, recipe, ledger, listener, trainings)
             with retraining.reported():
-                run_tasks(trainings, retraining, train_fully, slots, stop)
+                retraining.run_all(stop)
                 if len(retraining.failures) == len(trainings):
                     raise DacnnSearchError(retraining.failures[0])
         if judgement := judge(run.networks):
@@ -139,35 +135,41 @@ def _missing_trainings(
 ) -> list[FullTraining]:
     """Return the trainings to do, largest network first so that the workers end together.
 
-    They are those of the front that have not been done, and all whose weights are lost.
+    They are those of the front that have not been done, all whose weights are lost, and the teacher's if others need
+    it and its weights are not there.
     """
-    done = {
-        (record["fingerprint"], record["seed"])
-        for record in records
-        if Recipe.model_validate(record["recipe"]) == recipe and run.has_weights(record)
-    }
+    done = {_key(record) for record in _done(run, recipe, records)}
     chosen = spread(run.front, settings.top, run.objective)
     wanted = [FullTraining(record, seed) for record in chosen for seed in range(settings.seeds)]
     lost = [FullTraining(r, r["seed"]) for network in run.networks for r in network.records if not run.has_weights(r)]
     missing = [*lost, *(training for training in wanted if training.key not in done)]
+    teacher = FullTraining(run.front[-1], 0)
+    if recipe.distillation and teacher.key not in done and any(t.key[0] != teacher.key[0] for t in missing):
+        missing.append(teacher)
     return sorted({training.key: training for training in missing}.values(), key=lambda t: -t.record["macs"])
+
+
+def _done(run: RunDirectory, recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the records of trainings by this recipe whose weights are there."""
+    return [r for r in records if Recipe.model_validate(r["recipe"]) == recipe and run.has_weights(r)]
+
+
+def _key(record: Mapping[str, Any]) -> tuple[str, int]:
+    """Return the network and the seed of a record of a training."""
+    return record["fingerprint"], record["seed"]
 
 
 @dataclass(eq=False)
 class _Retraining:
-    """Starts trainings as Ray tasks; keeps their checkpoints, weights and records; reports on them.
-
-    A training is known by the `recipe` on any machine; `fixed` is the recipe with the precision of this run.
-    """
+    """Starts trainings as Ray tasks; keeps their checkpoints, weights and records; reports on them."""
 
     run: RunDirectory
-    recipe: Recipe
-    fixed: Recipe
+    session: RaySession
+    data: ImageData
+    recipe: Recipe  # by which a training is known on any machine
     ledger: Ledger
-    data: Any  # in Ray's memory
-    slots: Slots
     listener: Listener
-    trainings: int
+    trainings: Sequence[FullTraining]
 
     def __post_init__(self) -> None:
         self.failures: list[str] = []
@@ -175,11 +177,45 @@ class _Retraining:
         self._search = snapshot_of(self.run, "retraining")
         self._running: dict[FullTraining, int] = {}  # epochs done
         self._done = 0
+        self._shared = self.session.share(self.data)
+        self._teacher: Mapping[str, Any] | None = None  # the record of the network that teaches what is started
+        self._lesson: Any = None  # the teacher as `train_fully` takes it, in Ray's memory
+
+    def run_all(self, stop: Stop) -> None:
+        """Do all trainings. With a share of distillation those of the teacher's network come first, by themselves."""
+        teacher = FullTraining(self.run.front[-1], 0)
+        first = [t for t in self.trainings if not self.recipe.distillation or t.key[0] == teacher.key[0]]
+        taught = [training for training in self.trainings if training not in first]
+        if first:
+            self._run(first, stop)
+        if taught:
+            self._let_teach(teacher)
+            self._run(taught, stop)
+
+    def _let_teach(self, teacher: FullTraining) -> None:
+        """Let the weights of a training teach what is started from now on. Tell the listener if there are none."""
+        records = [r for r in _done(self.run, self.recipe, self.ledger.records) if _key(r) == teacher.key]
+        if not records:
+            self.listener.say("the training of the teacher broke: the other networks are trained without one")
+            return
+        self._teacher = records[-1]
+        weights = safetensors.numpy.load(self.run.weights_file(*teacher.key).read_bytes())
+        self._lesson = self.session.share({"architecture": self._teacher["architecture"], "weights": weights})
+
+    def _run(self, trainings: Sequence[FullTraining], stop: Stop) -> None:
+        networks = [Architecture.from_dict(training.record["architecture"]) for training in trainings]
+        teacher = None if self._teacher is None else Architecture.from_dict(self._teacher["architecture"])
+        images = self.data.input_shape, self.data.num_classes
+        factor = most_excess(self.run.records, *images, self.run.space.settings.recipe)
+        demand = demand_of(networks, *images, self.recipe, data_bytes=self.data.nbytes, factor=factor, teacher=teacher)
+        self._slots = self.session.slots(demand)
+        self._fixed = fix_run_precision(self.run, self.recipe, networks, self._slots)()
+        run_tasks(trainings, self, train_fully, self._slots, stop)
 
     def arguments(self, training: FullTraining) -> tuple[Any, ...]:
+        architecture, seed = training.record["architecture"], training.seed
         checkpoint = self._checkpoints.load(self._checkpoint_key(training))
-        architecture = training.record["architecture"]
-        return self.data, architecture, self.fixed, training.seed, self.slots, checkpoint, CHECKPOINT_SECONDS
+        return self._shared, architecture, self._fixed, seed, self._slots, checkpoint, CHECKPOINT_SECONDS, self._lesson
 
     def progressed(self, training: FullTraining, message: Mapping[str, Any]) -> None:
         if message["checkpoint"]:
@@ -204,6 +240,7 @@ class _Retraining:
                     **{name: result[name] for name in scored},
                     "curve": {"train_loss": result["train_loss"]},
                     "recipe": self.recipe.model_dump(mode="json"),
+                    "teacher": self._teacher and self._teacher["fingerprint"],
                     "weights_sha256": sha256_of(path),
                     "time": now(),
                 }
@@ -243,16 +280,18 @@ class _Retraining:
             | {"epoch": epoch, "epochs": self.recipe.epochs, "accuracy": None}
             for training, epoch in self._running.items()
         ]
-        progress = {"finished": self._done, "trainings": self.trainings}
+        progress = {"finished": self._done, "trainings": len(self.trainings)}
         snapshot = replace(self._search, state=state, message=message, running=running, retraining=progress)
         with contextlib.suppress(OSError):  # the status is for others; nothing depends on it
             write_status(self.run, snapshot)
         self.listener.update(snapshot)
 
     def _checkpoint_key(self, training: FullTraining) -> str:
-        """Return the key of a training's checkpoints; it includes a hash of the recipe."""
-        recipe = json.dumps(self.recipe.model_dump(mode="json"), sort_keys=True)
-        return f"{training.record['fingerprint']}-{training.seed}-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}"
+        """Return the key of a training's checkpoints; it includes a hash of the recipe and of the teacher's weights."""
+        given = json.dumps(self.recipe.model_dump(mode="json"), sort_keys=True)
+        if self._teacher is not None:
+            given += self._teacher["weights_sha256"]
+        return f"{training.record['fingerprint']}-{training.seed}-{hashlib.sha256(given.encode()).hexdigest()[:8]}"
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """The memory that training takes: estimates before a step is run, and what processes are given."""
 
+import math
+
 from dacnn_search.common.errors import TrainingError
 from dacnn_search.common.units import format_bytes
 from dacnn_search.network.architecture import Architecture
@@ -22,30 +24,48 @@ WORKER_ENVIRONMENT = {
 
 
 def step_bytes(
-    architecture: Architecture, input_shape: InputShape, num_classes: int, recipe: Recipe, recomputes: bool = False
+    architecture: Architecture,
+    input_shape: InputShape,
+    num_classes: int,
+    recipe: Recipe,
+    recomputes: bool = False,
+    teacher: Architecture | None = None,
 ) -> int:
     """Estimate the peak memory of one training step, in bytes, without what libraries take for themselves.
 
     These are the weights, their gradients and optimizer states, the kernels mixed from them, the activations of a
     batch, and two gradients as large as the largest activation, all in float32. With `recomputes`, sections are
-    computed again in the backward pass.
+    computed again in the backward pass. A teacher adds its weights, and its forward pass if that takes more than the
+    rest of the step, before which it is done.
     """
     cost = estimate_cost(architecture, input_shape, num_classes)
     weights = (2 + STATES_PER_WEIGHT[recipe.optimizer]) * cost.parameters + cost.mixed_weights
     activations = cost.recomputed_activations if recomputes else cost.activations
-    return BYTES_PER_WEIGHT * (weights + recipe.batch_size * (activations + 2 * cost.largest_activation))
+    scalars_per_image = activations + 2 * cost.largest_activation
+    if teacher is not None:
+        taught = estimate_cost(teacher, input_shape, num_classes)
+        weights += taught.parameters + taught.mixed_weights
+        history = max(layer.history for block in teacher.blocks for layer in block.layers)
+        outputs = 4 + max(1, history)  # of layers, that are in memory at once
+        scalars_per_image = max(scalars_per_image, math.prod(input_shape) + outputs * taught.largest_activation)
+    return BYTES_PER_WEIGHT * (weights + recipe.batch_size * scalars_per_image)
 
 
 def must_recompute(
-    architecture: Architecture, input_shape: InputShape, num_classes: int, recipe: Recipe, limit: float
+    architecture: Architecture,
+    input_shape: InputShape,
+    num_classes: int,
+    recipe: Recipe,
+    limit: float,
+    teacher: Architecture | None = None,
 ) -> bool:
     """Return whether a step fits into `limit` bytes only if sections are computed again in the backward pass.
 
     Raises TrainingError if it does not fit even then.
     """
-    if step_bytes(architecture, input_shape, num_classes, recipe) <= limit:
+    if step_bytes(architecture, input_shape, num_classes, recipe, teacher=teacher) <= limit:
         return False
-    needed = step_bytes(architecture, input_shape, num_classes, recipe, recomputes=True)
+    needed = step_bytes(architecture, input_shape, num_classes, recipe, recomputes=True, teacher=teacher)
     if needed > limit:
         raise TrainingError(f"{describe_need(needed, recipe)}, but a trial may use {format_bytes(int(limit))}")
     return True

@@ -4,7 +4,7 @@ import math
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 # The values of each preset that differ from the defaults of `Recipe`, which are those of `fast`.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -23,6 +23,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "step",
         "label_smoothing": 0.0,
     },
+    # For full trainings.
+    "best": {
+        "epochs": 60,
+        "batch_size": 128,
+        "label_smoothing": 0.0,
+        "crop": 2,
+        "distillation": 0.7,
+    },
 }
 
 # One cycle: a linear rise from a share of the rate, over a share of the steps, then half a cosine to 0.
@@ -35,11 +43,15 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: Literal["fast", "paper"] = Field(
-        default="fast", description="Gives the values of all fields left out: fast, for short trials, or paper."
+    name: Literal["fast", "paper", "best"] = Field(
+        default="fast",
+        description="Gives the values of all fields left out: fast, for short trials, best, for full trainings, or "
+        "paper.",
     )
-    epochs: int = Field(default=12, ge=1, le=10_000, description="Passes over the training images (paper: 90).")
-    batch_size: int = Field(default=32, ge=2, le=65_536, description="Images per step, at most (paper: 128).")
+    epochs: int = Field(
+        default=12, ge=1, le=10_000, description="Passes over the training images (paper: 90, best: 60)."
+    )
+    batch_size: int = Field(default=32, ge=2, le=65_536, description="Images per step, at most (paper and best: 128).")
     optimizer: Literal["sgd", "adamw", "adagrad"] = Field(
         default="adamw",
         description="sgd has Nesterov's momentum (paper: adagrad). One that is not the preset's needs a learning_rate.",
@@ -66,14 +78,23 @@ class Recipe(BaseModel):
         description="For step: the shares of the training after which the rate is divided by 10.",
     )
     label_smoothing: float = Field(
-        default=0.1, ge=0, lt=1, description="Share of a label that is spread over all classes (paper: 0)."
+        default=0.1, ge=0, lt=1, description="Share of a label that is spread over all classes (paper and best: 0)."
+    )
+    distillation: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the loss that follows a teacher. In the full trainings of a front the most accurate "
+        "network teaches the others; trials have no teacher (best: 0.7).",
     )
     flip: Literal["auto", True, False] = Field(
         default="auto",
         description="Mirror half of the images; auto: for CIFAR and Fashion-MNIST, folders and .npz files. Say false "
         "where a mirror image is something else: letters, signs, left and right.",
     )
-    crop: int = Field(default=0, ge=0, le=64, description="Shift images by up to this many pixels; 0 for none.")
+    crop: int = Field(
+        default=0, ge=0, le=64, description="Shift images by up to this many pixels; 0 for none (best: 2)."
+    )
     cutout: int = Field(default=0, ge=0, le=256, description="Blank a square of this side in pixels; 0 for none.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="Of the convolutions; weights stay float32. auto: bfloat16 where it is faster."
@@ -105,6 +126,14 @@ class Recipe(BaseModel):
         if any(a >= b for a, b in pairwise(self.milestones)):
             raise ValueError(f"milestones must rise, but are {list(self.milestones)}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _dump(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a distillation of 0 where the preset has none: records of the time before it lack it too."""
+        values: dict[str, Any] = dump(self)
+        if not self.distillation and "distillation" not in PRESETS[self.name]:
+            values.pop("distillation", None)
+        return values
 
 
 def learning_rate_at(recipe: Recipe, step: int, steps: int) -> float:

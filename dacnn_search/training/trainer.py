@@ -24,6 +24,7 @@ from dacnn_search.training.recipe import Recipe, learning_rate_at
 from dacnn_search.training.speed import Precision, choose_precision, should_compile
 
 EVALUATED = 512  # images at once
+TEMPERATURE = 2.0  # at which a student follows its teacher
 
 
 def build_seeded(architecture: Architecture, num_classes: int, in_channels: int, seed: int) -> Network:
@@ -38,7 +39,9 @@ class EpochResult:
     """The figures of one epoch. Those of the validation are None if there are no validation images."""
 
     epoch: int  # from 1
-    train_loss: float  # mean over the images as trained on: augmented, labels smoothed, before each step
+    # Mean cross-entropy over the images as trained on: augmented, labels smoothed, before each step. What follows a
+    # teacher is not counted, so that it can be compared with that of a training without one.
+    train_loss: float
     validation_loss: float | None  # mean cross-entropy in nats
     validation_accuracy: float | None
     learning_rate: float  # of the last step
@@ -52,12 +55,21 @@ class Training:
     The model is moved to the data's device and trained in place. The same seed gives the same numbers on the same
     machine. The seed covers order and augmentation, not the weights that the model has (see `build_seeded`).
 
-    Raises DataError for fewer than 2 training images or data that do not suit the model, ArchitectureError for images
-    that are too small for it, TrainingError if it does not fit into memory.
+    A teacher, moved to the device too and put into eval mode, classifies the same augmented batches (Beyer et al.,
+    https://arxiv.org/abs/2106.05237). With the recipe's share d of distillation and T = `TEMPERATURE`, the loss is
+    (1 - d) * cross-entropy + d * T^2 * KL(teacher || student), the divergence of softmax(logits / T) (Hinton et al.,
+    https://arxiv.org/abs/1503.02531). Without a teacher, d is taken as 0.
+
+    Raises DataError for fewer than 2 training images or data that do not suit the model or the teacher,
+    ArchitectureError for images that are too small for one, TrainingError if it does not fit into memory.
     """
 
-    def __init__(self, model: Network, data: ResidentData, recipe: Recipe, *, seed: int = 0) -> None:
+    def __init__(
+        self, model: Network, data: ResidentData, recipe: Recipe, *, seed: int = 0, teacher: Network | None = None
+    ) -> None:
         check_suits(model, data)
+        if teacher is not None:
+            check_suits(teacher, data, "teacher")
         if len(data.train) < 2:
             raise DataError(f"a training needs at least 2 images, but got {len(data.train)}")
         self.model = model
@@ -65,10 +77,14 @@ class Training:
         self.recipe = recipe
         self.seed = seed
         self.epoch = 0  # epochs done
+        self._teacher = teacher if recipe.distillation else None
         shape, classes = data.input_shape, data.num_classes
-        self._step_bytes = step_bytes(model.architecture, shape, classes, recipe, model.recomputes)
+        taught_by = None if self._teacher is None else self._teacher.architecture
+        self._step_bytes = step_bytes(model.architecture, shape, classes, recipe, model.recomputes, taught_by)
         with self._out_of_memory_explained():
             model.to(data.device).to(memory_format=torch.channels_last)
+            if self._teacher is not None:
+                self._teacher.to(data.device).to(memory_format=torch.channels_last).eval()
         gpu = data.device.type == "cuda"
         if gpu:
             torch.backends.cudnn.deterministic = True  # the default sums gradients in varying order
@@ -161,15 +177,17 @@ class Training:
         for number, (images, labels) in enumerate(self.data.batches(train, order, self._batches)):
             images = self._augment(images, random)
             self._optimizer.zero_grad()
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                logits = self._forward(images)
-            loss = self._loss(logits.float(), labels)
+            taught = self._teach(images)
+            with self._autocast():
+                logits = self._forward(images).float()
+            labels_loss = self._loss(logits, labels)
+            loss = labels_loss if taught is None else self._taught_loss(labels_loss, logits, taught)
             loss.backward()
             step, steps = self.epoch * self._batches + number, self.recipe.epochs * self._batches
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate_at(self.recipe, step, steps)
             self._optimizer.step()
-            losses.append(loss.detach())
+            losses.append(labels_loss.detach())
             sizes.append(len(labels))
         return torch.stack(losses).double().cpu().dot(torch.tensor(sizes, dtype=torch.float64)).item() / len(train)
 
@@ -177,6 +195,27 @@ class Training:
         """Mean cross-entropy with smoothed labels, in fewer operations than `F.cross_entropy`."""
         targets = self._targets[labels] / -len(labels)
         return torch.dot(F.log_softmax(logits, 1).flatten(), targets.flatten())
+
+    def _teach(self, images: Tensor) -> Tensor | None:
+        """Return the logarithms of the teacher's softmax at `TEMPERATURE`, (n, classes); None without a teacher.
+
+        They are no part of the CUDA graphs of a compiled model, which the teacher is not.
+        """
+        if self._teacher is None:
+            return None
+        with torch.no_grad():
+            with self._autocast():
+                logits = self._teacher(images)
+            return F.log_softmax(logits.float() / TEMPERATURE, 1)
+
+    def _taught_loss(self, labels_loss: Tensor, logits: Tensor, taught: Tensor) -> Tensor:
+        """The labels' loss and the divergence from the teacher by the recipe's shares; `taught` is from `_teach`."""
+        student = F.log_softmax(logits / TEMPERATURE, 1)
+        divergence = F.kl_div(student, taught, reduction="batchmean", log_target=True)
+        return torch.lerp(labels_loss, TEMPERATURE**2 * divergence, self.recipe.distillation)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.data.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def _augment(self, images: Tensor, random: torch.Generator) -> Tensor:
         recipe = self.recipe
@@ -256,12 +295,12 @@ def evaluate(
     return Evaluation(loss.item() / len(split), correct.item() / len(split))
 
 
-def check_suits(model: Network, data: ImageData | ResidentData) -> None:
+def check_suits(model: Network, data: ImageData | ResidentData, role: str = "network") -> None:
     """Raise DataError if channels or classes differ from the model's, ArchitectureError if images are too small."""
     channels, height, width = data.input_shape
     if (model.in_channels, model.num_classes) != (channels, data.num_classes):
         raise DataError(
-            f"the network is for {model.in_channels} channels and {model.num_classes} classes, "
+            f"the {role} is for {model.in_channels} channels and {model.num_classes} classes, "
             f"but the data have {channels} and {data.num_classes}"
         )
     model.architecture.check_image_size(height, width)

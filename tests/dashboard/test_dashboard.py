@@ -1,6 +1,7 @@
 """The dashboard without a browser: what is in the pages, what is not, and the command."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -17,7 +18,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from synthetic_run import INPUT_SHAPE, write_c_metrics, write_ledger, write_run
+from synthetic_run import INPUT_SHAPE, write_c_metrics, write_ledger, write_networks, write_run
 
 from dacnn_search.common.errors import InputError, RunDirectoryError
 from dacnn_search.dashboard.__main__ import build_page, main
@@ -25,7 +26,7 @@ from dacnn_search.dashboard.importance import importance
 from dacnn_search.dashboard.page import write_comparison, write_dashboard, write_figure, write_index
 from dacnn_search.dashboard.payload import run_payload
 from dacnn_search.dashboard.server import make_server
-from dacnn_search.network.architecture import Architecture
+from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.network.cost import count_parameters, estimate_cost
 from dacnn_search.storage.front import front_of
 from dacnn_search.storage.ledger import Ledger
@@ -66,13 +67,37 @@ def test_networks_are_described_by_the_architecture(tmp_path: Path) -> None:
         architecture = Architecture.from_dict(record["architecture"])
         assert trials["network"][index] == str(architecture)
         assert sum(trials["parts"][index]) == record["parameters"]
-        free = Architecture(architecture.sections, "none", 1, architecture.decided_shortcuts)
+        free = dataclasses.replace(
+            architecture, sharing="none", anchors=1, mixing="turn", shortcuts=architecture.decided_shortcuts
+        )
         assert trials["unshared"][index] == count_parameters(free, 1, 10)
         layers = [layer for block in architecture.blocks for layer in block.layers]
         drawn = [layer for section in trials["drawing"][index] for block, _ in section for layer in block]
-        assert [regulator for _, regulator in drawn] == [layer.regulator for layer in layers]
-        kernels = ["transition" if anchor is None else f"anchor{anchor}" for anchor, _ in drawn]
-        assert kernels == [re.sub(r"transition\d*", "transition", layer.kernel) for layer in layers]
+        assert [layer[1:] for layer in drawn] == [[layer.regulator, layer.history] for layer in layers]
+        kernels = [tuple(f"anchor{anchor}" for anchor in anchors) for anchors, *_ in drawn]
+        assert kernels == [() if layer.in_width != layer.width else layer.kernels for layer in layers]
+        assert Architecture.from_dict(trials["config"][index]).fingerprint == record["fingerprint"]
+
+
+def test_parameters_of_mixes_and_history_have_parts_of_their_own(tmp_path: Path) -> None:
+    sections = (Section(3, 8), Section(4, 16))
+    write_networks(tmp_path, [Architecture(sections, anchors=2, mixing="learned", shortcuts="history", history=2)])
+    payload = run_payload(RunDirectory(tmp_path, snapshot=True))
+    parts = dict(zip(payload["parts"], payload["trials"]["parts"][0], strict=True))
+    assert parts["mixing scalars"] == 2 * 7
+    assert parts["history scalars"] == (1 + 2 + 2) + (1 + 2 + 2 + 2)  # a transition begins it anew
+
+
+def test_a_network_says_no_more_of_itself_than_it_needs(tmp_path: Path) -> None:
+    sections = (Section(3, 8),)
+    networks = [
+        Architecture(sections, mixing="learned", history=3),  # one kernel is no mix, and no shortcut uses the history
+        Architecture(sections, anchors=2, mixing="learned", shortcuts="history", history=3),
+    ]
+    write_networks(tmp_path, networks)
+    plain, other = run_payload(RunDirectory(tmp_path, snapshot=True))["trials"]["config"]
+    assert plain.keys() == {"sections", "sharing", "anchors", "shortcuts", "batch_norm"}
+    assert other.keys() - plain.keys() == {"mixing", "history"}
 
 
 def test_flash_and_ram_follow_from_architecture_and_images(tmp_path: Path) -> None:
@@ -95,24 +120,19 @@ def test_the_page_knows_what_was_searched_for(tmp_path: Path) -> None:
     assert run_payload(RunDirectory(tmp_path, snapshot=True))["run"]["objective"] == "flash"
 
 
-def test_drawing_of_a_known_network(tmp_path: Path) -> None:
-    records = write_run(tmp_path, trials=1, failing=0, retrained=False)
-    architecture = Architecture.from_dict(
-        {
-            "sections": [
-                {"depth": 3, "width": 8, "regulators": "block"},
-                {"depth": 2, "width": 16, "regulators": "layer"},
-            ],
-            "residual": True,
-        }
-    )
-    record = {**records[0], "architecture": architecture.to_dict()}
-    write_ledger(tmp_path / "trials.jsonl", [record])
+def test_drawings_of_known_networks(tmp_path: Path) -> None:
+    sections = (Section(3, 8, "block"), Section(2, 16, "layer"))
+    networks = [
+        Architecture(sections, shortcuts="block"),
+        Architecture((Section(3, 8),), anchors=2, mixing="learned", shortcuts="history", history=2),
+    ]
+    write_networks(tmp_path, networks)
     assert run_payload(RunDirectory(tmp_path, snapshot=True))["trials"]["drawing"] == [
         [
-            [[[[1, False], [1, True]], "identity"], [[[1, True]], "identity"]],
-            [[[[None, True], [2, True]], "projection"], [[[2, True]], "identity"]],
-        ]
+            [[[[[1], False, 0], [[1], True, 0]], "identity"], [[[[1], True, 0]], "identity"]],
+            [[[[[], True, 0], [[2], True, 0]], "projection"], [[[[2], True, 0]], "identity"]],
+        ],
+        [[[[[[1, 2], False, 1], [[1, 2], False, 2]], "none"], [[[[1, 2], False, 2]], "none"]]],
     ]
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
-from synthetic_run import INPUT_SHAPE, write_c_metrics, write_ledger, write_run
+from synthetic_run import INPUT_SHAPE, write_c_metrics, write_ledger, write_networks, write_run
 
 from dacnn_search.dashboard.page import write_comparison, write_dashboard, write_figure, write_index
-from dacnn_search.network.architecture import Architecture
+from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.network.cost import estimate_cost
 from dacnn_search.storage.front import best_under, front_of
 from dacnn_search.storage.ledger import read_ledger
@@ -77,7 +78,7 @@ def open_page(browser: Any) -> Iterator[Opener]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("results") / "digits"
-    records = write_run(folder, trials=120, references=REFERENCES)
+    records = write_run(folder, trials=120, seed=10, references=REFERENCES)
     return write_dashboard(folder), records
 
 
@@ -99,6 +100,104 @@ def test_answers_first(open_page: Opener, tmp_path: Path) -> None:
     expect(page.locator("#drawing svg")).to_have_attribute(
         "aria-label", re.compile("Drawing of the network: section 1")
     )
+
+
+NARROW, WIDENING = (Section(6, 8),), (Section(4, 8, "block"), Section(5, 16))
+FAMILIES = [  # a network, the letters in the boxes of its drawing, and what its legend says of them
+    (
+        Architecture(WIDENING, "second", shortcuts="block"),
+        "S - A - A T B - B - B",
+        [
+            "A shared kernel of 576 weights, used in 2 layers",
+            "B shared kernel of 2.3 k weights, used in 3 layers",
+            "4 layers with a kernel of its own",
+            "S stem",
+            "T transition to another width",
+            "◆ regulator (1×1 convolution)",
+            "shortcut",
+            "shortcut through a 1×1 convolution",
+            "2×2 max pooling",
+        ],
+    ),
+    (
+        Architecture(NARROW, anchors=2, mixing="learned", shortcuts="block"),
+        "S A+B A+B A+B A+B A+B A+B",
+        ["A+B learned mix of 2 shared kernels of 576 weights each, in 6 layers", "S stem", "shortcut"],
+    ),
+    (
+        Architecture(NARROW, anchors=4, mixing="learned"),
+        "S A–D A–D A–D A–D A–D A–D",
+        ["A–D learned mix of 4 shared kernels of 576 weights each, in 6 layers", "S stem"],
+    ),
+    (
+        Architecture(NARROW, shortcuts="history", history=3),
+        "S A A A A A A",
+        [
+            "A shared kernel of 576 weights, used in 6 layers",
+            "S stem",
+            "history: a layer adds its last inputs, 3 at most, each times a learned scalar",
+        ],
+    ),
+    (
+        Architecture(WIDENING, "second", 2, mixing="learned", shortcuts="history", history=1),
+        "S - - - - T A+B - A+B - A+B",
+        [
+            "A+B learned mix of 2 shared kernels of 2.3 k weights each, in 3 layers",
+            "6 layers with a kernel of its own",
+            "S stem",
+            "T transition to another width",
+            "◆ regulator (1×1 convolution)",
+            "history: a layer adds its input, times a learned scalar",
+            "2×2 max pooling",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize("trial", range(len(FAMILIES)), ids=["second", "mix-2", "mix-4", "history", "all"])
+def test_drawing_legend_and_text_of_each_family(open_page: Opener, tmp_path: Path, trial: int) -> None:
+    records = write_networks(tmp_path, [architecture for architecture, _, _ in FAMILIES])
+    architecture, letters, legend = FAMILIES[trial]
+    page = open_page(write_dashboard(tmp_path), fragment=f"#trial-{records[trial]['trial']}")
+    boxes = page.locator("#drawing g:has(> rect.layer)")
+    drawn = [box.locator("text").all_text_contents() for box in boxes.all()]
+    assert " ".join(text[0] if text else "-" for text in drawn) == letters
+    items = page.locator("#kernels li").all_text_contents()
+    assert [item.strip().replace("\N{NO-BREAK SPACE}", " ") for item in items] == legend
+    layers = [layer for block in architecture.blocks for layer in block.layers]
+    for title, layer in zip(boxes.locator("title").all_text_contents()[1:], layers, strict=True):  # after the stem's
+        assert ("learned mix" in title) == (len(layer.kernels) > 1)
+        added = {0: "", 1: "; adds its input"}.get(layer.history, f"; adds its last {layer.history} inputs")
+        assert title.partition("; ")[2] == added.removeprefix("; ")
+    label = page.locator("#drawing svg").get_attribute("aria-label")
+    assert ("mixes" in label) == ("mix" in " ".join(legend))
+    longest = max(layer.history for layer in layers)
+    assert ("adds" in label) == (longest > 0)
+    joints = page.locator("#drawing .joint").evaluate_all("paths => paths.map(path => path.getAttribute('d'))")
+    assert "".join(joints).count("M") == sum(layer.history for layer in layers)
+    described = yaml.safe_load(page.locator("#config").inner_text())["architecture"]
+    assert Architecture.from_dict(described).fingerprint == architecture.fingerprint
+
+
+def test_families_on_the_front(open_page: Opener, run: tuple[Path, list[dict[str, Any]]]) -> None:
+    page = open_page(run[0])
+    histories = {r["trial"] for r in run[1] if r["architecture"]["shortcuts"] == "history"}
+    button = page.locator("[data-family=history]")
+    expect(button).to_have_text(f"history {sum(r['trial'] in histories for r in front_of(run[1]))}")
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    expect(button).to_be_focused()
+    expect(page.locator("#table-count")).to_have_text(f"{len(histories)} of 120 trials, those with history")
+    rows = page.locator("#table-body tr td:first-child")
+    assert {int(trial) for trial in rows.all_text_contents()} == histories
+    front = "document.getElementById('front').data[4].marker.opacity"
+    faded = [0.08 if r["trial"] not in histories else 1 for r in front_of(run[1])]
+    page.reload()
+    page.wait_for_selector("html[data-drawn=all]", state="attached")
+    assert page.evaluate(front) == faded
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "false")
+    expect(page.locator("#table-count")).to_have_text("120 trials")
 
 
 @pytest.mark.parametrize(

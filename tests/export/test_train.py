@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from PIL import Image
+from safetensors.torch import save_file
 from strategies import architectures
 
+from dacnn_search.common.files import sha256_of
 from dacnn_search.data.dataset import DataConfig, load
 from dacnn_search.export.best import write_best
 from dacnn_search.export.classifier import load_model
@@ -166,6 +168,48 @@ def test_where_the_data_before_are_gone_the_folder_tells_the_size(best, image_fo
     (moved / "metrics.json").unlink()
     train(*arguments, "--out", tmp_path / "failed", expected=2)
     assert "gone.npz" in capsys.readouterr().err
+
+
+def test_a_network_is_taught_by_the_folder_of_another(small_run, best, tmp_path, capsys):
+    teacher = write_best(small_run)[0]
+    config = tmp_path / "config.yaml"
+    config.write_text((best / "config.yaml").read_text().replace("recipe:\n", "recipe:\n  distillation: 0.9\n"))
+    train("--config", config, "--out", tmp_path / "alone")
+    assert "the recipe's distillation of 0.9 is not used: there is no --teacher\n" in capsys.readouterr().out
+    train("--config", config, "--teacher", teacher, "--out", tmp_path / "taught")
+    assert "not used" not in capsys.readouterr().out
+    trained = [read_metrics(tmp_path / name)["training"] for name in ("alone", "taught")]
+    assert [training["teacher"] for training in trained] == [None, read_metrics(teacher)["fingerprint"]]
+    assert trained[0]["seeds"][0]["test_loss"] != trained[1]["seeds"][0]["test_loss"]
+    assert "90% of the loss" in (tmp_path / "taught" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changed", "rule"),
+    [
+        ({"classes": list("abc")}, "must have the classes ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9'), but has"),
+        ({"shape": [1, 16, 16]}, "must have the shape (1, 8, 8), but has (1, 16, 16)"),
+        ({"mean": [0.9]}, "must have the mean (0.3"),
+        ({}, "--teacher needs a recipe with a share of distillation, but the recipe's is 0"),
+    ],
+)
+def test_an_unfit_teacher_is_refused_in_one_line(small_run, best, tmp_path, capsys, changed, rule):
+    """Of other classes or images, or one that would not be asked."""
+    teacher = shutil.copytree(best, tmp_path / "teacher")
+    metrics = read_metrics(teacher)
+    metrics["input"] |= changed
+    (teacher / "metrics.json").write_text(json.dumps(metrics))
+    if "classes" in changed:
+        weights = read_weights(teacher / "weights.safetensors")
+        weights |= {f"classifier.{name}": weights[f"classifier.{name}"][:3].clone() for name in ("weight", "bias")}
+        save_file(weights, teacher / "weights.safetensors")
+        metrics["files"]["weights.safetensors"]["sha256"] = sha256_of(teacher / "weights.safetensors")
+        (teacher / "metrics.json").write_text(json.dumps(metrics))
+    recipe = ("--recipe", "best") if changed else ()
+    train("--config", best / "config.yaml", *recipe, "--teacher", teacher, "--out", tmp_path / "out", expected=2)
+    error = capsys.readouterr().err
+    assert rule in error
+    assert error.count("\n") == 1
 
 
 def test_networks_without_data_are_trained_with_data_given(tmp_path):

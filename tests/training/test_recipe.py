@@ -29,6 +29,19 @@ def test_what_is_given_goes_before_the_preset() -> None:
     assert (recipe.epochs, recipe.milestones, recipe.learning_rate) == (60, (0.25, 0.5), 0.1)
 
 
+@pytest.mark.parametrize("name", ["fast", "paper"])
+def test_a_recipe_without_distillation_is_written_as_before_there_was_any(name: str) -> None:
+    """Records and identities of older trainings lack it."""
+    assert "distillation" not in Recipe.model_validate({"name": name, "distillation": 0.0}).model_dump(mode="json")
+    assert Recipe.model_validate({"name": name, "distillation": 0.5}).model_dump(mode="json")["distillation"] == 0.5
+
+
+def test_the_best_recipe_can_be_taken_without_distillation() -> None:
+    assert Recipe(name="best").distillation > 0
+    plain = Recipe(name="best", distillation=0.0)
+    assert Recipe.model_validate(plain.model_dump(mode="json")) == plain
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -39,9 +52,10 @@ def test_what_is_given_goes_before_the_preset() -> None:
         ({"learning_rate": float("nan")}, "finite"),
         ({"momentum": 1.0}, "less than 1"),
         ({"label_smoothing": 1.0}, "less than 1"),
+        ({"distillation": 1.0}, "less than 1"),
         ({"flip": "yes"}, "'auto', True or False"),
-        ({"name": "slow"}, "'fast' or 'paper'"),
-        ({"name": ["fast"]}, "'fast' or 'paper'"),
+        ({"name": "slow"}, "'fast', 'paper' or 'best'"),
+        ({"name": ["fast"]}, "'fast', 'paper' or 'best'"),
         ({"milestones": [0.5, 1.0]}, "less than 1"),
         ({"milestones": [0.5, 0.25]}, r"milestones must rise, but are \[0.5, 0.25\]"),
         ({"rate": 0.1}, "not permitted"),

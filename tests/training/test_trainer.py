@@ -16,7 +16,7 @@ from dacnn_search.data.dataset import load as load_data
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.training.device_data import ResidentData, pick_device
 from dacnn_search.training.recipe import Recipe
-from dacnn_search.training.trainer import EpochResult, Training, build_seeded, evaluate
+from dacnn_search.training.trainer import TEMPERATURE, EpochResult, Training, build_seeded, evaluate
 
 CPU = torch.device("cpu")
 TINY = Architecture((Section(1, 4),))
@@ -335,6 +335,83 @@ def test_the_loss_is_the_cross_entropy_of_smoothed_labels(smoothing: float) -> N
     assert torch.allclose(*gradients, atol=1e-6)
 
 
+def make_taught(data: ImageData, *, teacher_seed: int = 9, device: str = "cpu", **recipe: object) -> Training:
+    """A training of TINY that SMALL teaches, which was trained for an epoch."""
+    teacher = build_seeded(SMALL, data.num_classes, data.input_shape[0], teacher_seed)
+    Training(teacher, ResidentData(data, "cpu"), Recipe(epochs=1, precision="float32")).run_epoch()
+    model = build_seeded(TINY, data.num_classes, data.input_shape[0], seed=0)
+    return Training(model, ResidentData(data, device), Recipe.model_validate(recipe), teacher=teacher)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("share", [0.25, 0.9])
+def test_a_student_follows_labels_and_teacher_by_their_shares(share: float, smoothing: float) -> None:
+    """One step of plain gradient descent, against the formula of Hinton et al. on the whole data set."""
+    data = make_data(20, shape=(3, 8, 8))
+    rate, given = 0.1, {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant"}
+    given |= {"batch_size": 20, "epochs": 1, "precision": "float32", "label_smoothing": smoothing}
+    training = make_taught(data, learning_rate=rate, distillation=share, **given)
+    teacher, model = training._teacher, build_seeded(TINY, 3, 3, seed=0)
+    assert teacher is not None
+    images, labels = training.data.batch(training.data.train, slice(None))
+    log_p, p = (f(teacher(images).detach() / TEMPERATURE, dim=1) for f in (torch.log_softmax, torch.softmax))
+    logits = model(images)
+    log_q = torch.log_softmax(logits / TEMPERATURE, dim=1)
+    label_loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    divergence = (p * (log_p - log_q)).sum(1).mean()
+    ((1 - share) * label_loss + share * TEMPERATURE**2 * divergence).backward()
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    assert training.run_epoch().train_loss == pytest.approx(label_loss.item(), rel=1e-4)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        expected = parameter - rate * parameter.grad
+        torch.testing.assert_close(training.model.get_parameter(name), expected, rtol=1e-3, atol=1e-6)
+    assert same(teacher.state_dict(), before)
+    assert not teacher.training
+
+
+def test_the_teacher_sees_the_augmented_batch_of_the_student() -> None:
+    training = make_taught(make_data(40, flip=True), distillation=0.5, crop=2, cutout=2, batch_size=16, epochs=1)
+    seen: dict[str, list[Tensor]] = {"teacher": [], "student": []}
+    assert training._teacher is not None
+    for role, model in (("teacher", training._teacher), ("student", training.model)):
+        model.register_forward_pre_hook(lambda _, given, role=role: seen[role].append(given[0].clone()))
+    training._train_epoch()
+    assert len(seen["teacher"]) == 3
+    assert all(torch.equal(*images) for images in zip(*seen.values(), strict=True))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_taught_training_is_repeatable_and_carries_on_to_the_same_last_bit(precision: str) -> None:
+    data = make_data(50, shape=(3, 8, 8), flip=True)
+    recipe = {"distillation": 0.7, "epochs": 3, "batch_size": 16, "crop": 1, "precision": precision}
+    whole = make_taught(data, **recipe)
+    expected = run(whole)
+    assert run(make_taught(data, **recipe)) == expected != run(make_taught(data, teacher_seed=8, **recipe))
+    first = make_taught(data, **recipe)
+    first.run_epoch()
+    rest = make_taught(data, **recipe)
+    rest.load_state_dict(load(save(first.state_dict())))
+    assert run(rest) == expected[1:]
+    assert same(rest.state_dict(), whole.state_dict())
+
+
+def test_without_teacher_or_share_a_training_is_what_it_was() -> None:
+    data, recipe = make_data(40), {"epochs": 2, "batch_size": 16}
+    expected = run(make_training(data, **recipe))
+    assert run(make_training(data, distillation=0.7, **recipe)) == expected
+    assert run(make_taught(data, distillation=0.0, **recipe)) == expected
+
+
+def test_a_teacher_of_other_images_is_refused() -> None:
+    data = ResidentData(make_data(), "cpu")
+    model, recipe = build_seeded(TINY, 3, 1, 0), Recipe(distillation=0.5)
+    with pytest.raises(DataError, match="the teacher is for 3 channels and 3 classes, but the data have 1 and 3"):
+        Training(model, data, recipe, teacher=build_seeded(TINY, 3, 3, 0))
+    with pytest.raises(DataError, match="the teacher is for 1 channels and 4 classes, but the data have 1 and 3"):
+        Training(model, data, recipe, teacher=build_seeded(TINY, 4, 1, 0))
+
+
 @pytest.mark.parametrize("flip", ["auto", True, False])
 @pytest.mark.parametrize("keeps_label", [True, False])
 def test_flip_is_decided_by_the_data_unless_given(flip: object, keeps_label: bool) -> None:
@@ -441,6 +518,16 @@ def test_a_gpu_trains_and_carries_on(optimizer: str, share: float, monkeypatch: 
     second = Training(build_seeded(SMALL, 3, 3, 1), data, recipe)
     second.load_state_dict(first.state_dict())
     assert run(second) == expected[1:]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_gpu_trains_with_a_teacher(compiled: bool) -> None:
+    data = make_data(200, shape=(3, 16, 16), flip=True)
+    recipe = {"distillation": 0.7, "epochs": 2, "crop": 2, "compiled": compiled}
+    results = [run(make_taught(data, device="cuda", **recipe)) for _ in range(2)]
+    assert results[0] == results[1]
+    assert all(math.isfinite(loss) for loss, *_ in results[0])
 
 
 def test_what_is_kept_and_stored_grows_with_shared_weights_not_with_depth() -> None:

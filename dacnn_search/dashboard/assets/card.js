@@ -227,22 +227,10 @@ function commandOf(trial, retrained) {
 }
 
 function architectureYaml(trial) {
-  const [sections, sharing, anchors, residual, batchNorm] = trial.config;
-  const lines = sections.flatMap(([depth, width, regulators]) => [
-    `    - depth: ${depth}`,
-    `      width: ${width}`,
-    `      regulators: ${regulators}`,
-  ]);
-  return [
-    "architecture:",
-    "  sections:",
-    ...lines,
-    `  sharing: ${sharing}`,
-    `  anchors: ${anchors}`,
-    `  residual: ${residual}`,
-    `  batch_norm: ${batchNorm}`,
-    "",
-  ].join("\n");
+  const { sections, ...rest } = trial.config;
+  const lines = (values, indent) => Object.entries(values).map(([key, value]) => `${indent}${key}: ${value}`);
+  const section = (values) => lines(values, "      ").join("\n").replace("      ", "    - ");
+  return ["architecture:", "  sections:", ...sections.map(section), ...lines(rest, "  "), ""].join("\n");
 }
 
 async function copyText(id, button) {

@@ -51,6 +51,7 @@ function renderCost() {
   byId("budget").setAttribute("aria-label", `Budget of ${name}`);
   byId("budget-number").title = `In ${unit}, such as 12000${unitBytes ? ", 12 k or 48 kB" : " or 12 k"}`;
   showIf("references", knownReferences().length);
+  renderFamilies();
 }
 
 function setUpCost() {

@@ -79,7 +79,7 @@ function drawFront() {
       { symbol: "diamond", size: 11, color: color("front"), line: { width: 1.5, color: color("panel") } },
       () => 1,
     ),
-    ...testTraces(),
+    ...testTraces(shown),
     ...referenceTraces(),
     runningTrace(),
   ];
@@ -143,9 +143,11 @@ function hoverOf(trial) {
   ]);
 }
 
-function testTraces() {
+function testTraces(shown) {
   // Test accuracy of the retrained networks, with the range of the seeds, joined to what the search had measured.
-  const tested = [...tests].filter(([, test]) => test).map(([index, test]) => ({ trial: trials[index], test }));
+  const tested = [...tests]
+    .map(([index, test]) => ({ trial: trials[index], test }))
+    .filter(({ trial, test }) => test && shown.has(trial));
   if (!tested.length) return [];
   const joins = tested.flatMap(({ trial, test }) => [
     [costOf(trial), height(trial.accuracy)],

@@ -14,7 +14,7 @@ const trials = payload.trials.trial.map((_, index) => {
   return trial;
 });
 let front = []; // by the cost chosen, from little to much; see setCost
-const mostWidth = trials.reduce((most, t) => t.config[0].reduce((m, section) => Math.max(m, section[1]), most), 1);
+const mostWidth = trials.reduce((most, t) => t.config.sections.reduce((m, section) => Math.max(m, section.width), most), 1);
 const tests = new Map(payload.retrained.map((entry) => [entry.index, testSummary(entry)]));
 const live = ["searching", "retraining"].includes(payload.status.state);
 
@@ -28,6 +28,7 @@ const state = {
   hypervolume: "trials",
   sort: { key: "accuracy", descending: true },
   filter: "",
+  family: null,
   show: "all",
   allRows: false,
   theme: null,
@@ -214,6 +215,7 @@ function onFrontKey(event) {
 // Start ----------------------------------------------------------------------------------------------------------------
 
 function start() {
+  findFamilies();
   setCost(state.cost);
   applyTheme(state.theme);
   renderHeader();

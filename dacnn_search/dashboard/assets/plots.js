@@ -1,6 +1,7 @@
 // The other plots of a run: the selected curve, the course of the search, what the choices do.
 
 const MOST_LINES = 300; // thin lines drawn in one plot; more can't be told apart
+const MOST_AXES = 11; // choices in the parallel coordinates: those that explain most
 
 function epochsOf(index, values) {
   // The epochs that the points of a (possibly thinned) curve stand for; see payload.py.
@@ -258,9 +259,10 @@ function effectItem({ value, effect, trials: count }, reach) {
 
 function drawParallel() {
   // Not Plotly's parcoords: it tells of no click on a line.
-  const names = Object.keys(payload.choices)
-    .filter((name) => new Set(payload.choices[name]).size > 1)
-    .slice(0, 10);
+  const varied = Object.keys(payload.choices).filter((name) => new Set(payload.choices[name]).size > 1);
+  const rank = (name) => payload.importance.choices.findIndex(({ choice }) => choice === name);
+  const kept = new Set([...varied].sort((a, b) => rank(a) - rank(b)).slice(0, MOST_AXES));
+  const names = varied.filter((name) => kept.has(name));
   const axes = [
     ...names.map((name) => choiceAxis(name)),
     numberAxis(

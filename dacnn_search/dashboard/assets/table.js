@@ -47,7 +47,10 @@ function shownTrials() {
   // The trials that pass the filters, in the order of the table.
   const words = state.filter.toLowerCase().split(/\s+/).filter(Boolean);
   const kept = trials.filter(
-    (trial) => SHOWN[state.show](trial) && words.every((word) => trial.searchText.includes(word)),
+    (trial) =>
+      SHOWN[state.show](trial) &&
+      (!state.family || trial.families.includes(state.family)) &&
+      words.every((word) => trial.searchText.includes(word)),
   );
   const { value } = COLUMNS.find((column) => column.key === state.sort.key);
   const sign = state.sort.descending ? -1 : 1;
@@ -67,7 +70,7 @@ function renderTable() {
     "table-count",
     shown.length === trials.length
       ? plural(trials.length, "trial")
-      : `${whole(shown.length)} of ${plural(trials.length, "trial")}`,
+      : `${whole(shown.length)} of ${plural(trials.length, "trial")}${state.family ? `, those with ${state.family}` : ""}`,
   );
   byId("all-rows").hidden = rows.length === shown.length;
   byId("all-rows").textContent = `Show all ${whole(shown.length)}`;

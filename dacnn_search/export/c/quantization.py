@@ -8,11 +8,13 @@ which come from a ReLU, have 8 bits without sign and a step for each convolution
 
 limited to 0 and 255, with multiplier = 2^shift * g * input step * kernel step / output step, a 16-bit integer, and the
 offset likewise from b. This is requantization as in section 2.2 of Jacob et al. (https://arxiv.org/abs/1712.05877), but
-batch norm stays beside a kernel that others may share, where they fold it into a copy.
+batch norm stays beside a kernel that others may share, where they fold it into a copy. For the same reason a mix of
+anchors is not one kernel: each anchor has a sum, and a multiplier with the scalar of the mix as a further factor. Each
+of the last inputs that a layer adds has a 32-bit multiplier, as a shortcut has.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -27,7 +29,6 @@ BATCH = 128
 MOST_VALUES = 2**23  # of a convolution's outputs for the images computed at once, which limits the memory they take
 AVERAGE_STEPS = 16  # averages before the classifier are finer than activations by this factor
 MOST_SHIFT, MOST_OFFSET_SHIFT = 40, 30
-NOTHING = np.zeros(0)
 
 T = TypeVar("T")
 
@@ -36,29 +37,23 @@ T = TypeVar("T")
 class Scaling:
     """Multipliers and offsets of a convolution's output channels, or of the classes."""
 
-    multipliers: np.ndarray  # (channels,) int16
+    multipliers: np.ndarray  # (sums, channels) int16: of each kernel, then of a projected shortcut
     offsets: np.ndarray  # (channels,) int16
-    projection: np.ndarray  # (channels,) int16: the multipliers of a projected shortcut; or (0,)
-    shortcut: int  # multiplier of an identity shortcut
+    added: tuple[int, ...]  # multipliers of what is added: an identity shortcut, or the last inputs
     shift: int
     offset_shift: int
 
-    def outputs(self, sums: np.ndarray, shortcut: np.ndarray, projected: np.ndarray) -> np.ndarray:
-        """Return activations (N, H, W, channels) from the sums of a convolution, and of a projection if there is one.
-
-        `shortcut` are the activations that an identity shortcut adds.
-        """
+    def outputs(self, sums: Sequence[np.ndarray], added: Sequence[np.ndarray]) -> np.ndarray:
+        """Return activations (N, H, W, channels) from the sums of each kernel and the activations that are added."""
         values = self.apply(sums)
-        if self.shortcut:
-            values += shortcut.astype(np.int64) * self.shortcut
-        if len(self.projection):
-            values += projected.astype(np.int64) * self.projection
+        for activations, multiplier in zip(added, self.added, strict=True):
+            values += activations.astype(np.int64) * multiplier
         return self.round(values, 0, 255)
 
-    def apply(self, sums: np.ndarray) -> np.ndarray:
+    def apply(self, sums: Sequence[np.ndarray]) -> np.ndarray:
         """Return 2^shift times the outputs (..., channels) int64 that sums of the same shape lead to."""
         offsets = self.offsets.astype(np.int64) << self.offset_shift
-        return sums.astype(np.int64) * self.multipliers + offsets
+        return sum((s.astype(np.int64) * m for s, m in zip(sums, self.multipliers, strict=True)), start=offsets)
 
     def round(self, values: np.ndarray, least: int, most: int) -> np.ndarray:
         """Return what `apply` gave as integers between two limits, rounded to the nearest, halves up."""
@@ -90,28 +85,39 @@ class IntegerNetwork:
     def _values(self, images: np.ndarray) -> np.ndarray:
         scalings = dict(zip(self.plan.convolutions, self.scalings, strict=True))
 
-        def convolve(c: Convolution, x: np.ndarray, entered: np.ndarray) -> np.ndarray:
-            projected = _correlate(entered, self.kernels[c.projection]) if c.projection else NOTHING
+        def convolve(c: Convolution, x: np.ndarray, added: Sequence[np.ndarray]) -> np.ndarray:
             padding = self.zero_points if c.reads_image else 0
-            return scalings[c].outputs(_correlate(x, self.kernels[c.kernel], padding), entered, projected)
+            sums = [_correlate(x, self.kernels[kernel], padding) for kernel in c.kernels]
+            if c.projection:
+                sums += [_correlate(entered, self.kernels[c.projection]) for entered in added]
+                added = ()
+            return scalings[c].outputs(sums, added)
 
         last = _run(self.plan, images.astype(np.int64), convolve, _pool)
-        return self.classifier_scaling.apply(_averages(last) @ self.classifier.T.astype(np.int64))
+        return self.classifier_scaling.apply([_averages(last) @ self.classifier.T.astype(np.int64)])
 
 
-def _run(plan: InferencePlan, pixels: T, convolve: Callable[[Convolution, T, T], T], pool: Callable[[T], T]) -> T:
+def _run(
+    plan: InferencePlan, pixels: T, convolve: Callable[[Convolution, T, Sequence[T]], T], pool: Callable[[T], T]
+) -> T:
     """Return the last activations of images.
 
-    `convolve` computes a convolution from its input and the input of its block, where a shortcut begins.
+    `convolve` computes a convolution from its input and the activations that it adds: the input of its block, where a
+    shortcut begins, or its last inputs, the newest first.
     """
-    x, entered, block = pixels, pixels, -1
+    inputs, entered, block = [pixels], pixels, -1
     for convolution in plan.convolutions:
+        if convolution.is_regulator:
+            inputs[0] = convolve(convolution, inputs[0], ())
+            continue
+        inputs = inputs[: max(1, convolution.history)]
         if convolution.pool:
-            x = pool(x)
+            inputs = [pool(x) for x in inputs]
         if convolution.block != block:
-            entered, block = x, convolution.block
-        x = convolve(convolution, x, entered)
-    return x
+            entered, block = inputs[0], convolution.block
+        added = inputs if convolution.history else [entered] * (convolution.shortcut != "none")
+        inputs = [convolve(convolution, inputs[0], added), *inputs]
+    return inputs[0]
 
 
 def _pool(x: np.ndarray) -> np.ndarray:
@@ -194,37 +200,35 @@ class _Quantizer:
         logits = last.real.mean(axis=(1, 2)) @ weights.T + bias
         unbiased = (_averages(last.whole) @ classifier.T * steps).mean(axis=0)
         score_step = float(np.abs(logits).max()) / 127 or 1.0
-        scaling = _scaling(steps / score_step, (logits.mean(axis=0) - unbiased) / score_step)
+        scaling = _scaling(steps[None] / score_step, (logits.mean(axis=0) - unbiased) / score_step)
         kernels = {name: kernel for name, (kernel, _) in self._int8.items()}
         return IntegerNetwork(
             self._plan, kernels, tuple(self._scalings), self._zero_points, classifier, scaling, score_step
         )
 
-    def _convolve(self, c: Convolution, x: _Activations, entered: _Activations) -> _Activations:
+    def _convolve(self, c: Convolution, x: _Activations, added: Sequence[_Activations]) -> _Activations:
+        layer, padding = c.norm.removesuffix(".norm"), self._zero_points if c.reads_image else 0
         scale, shift = self._weights[f"{c.norm}.weight"], self._weights[f"{c.norm}.bias"]
-        kernel, steps = self._int8[c.kernel]
-        real = _correlate(x.real, self._kernels[c.kernel]) * scale + shift
-        multipliers = scale * steps * x.step
-        sums = _correlate(x.whole, kernel, self._zero_points if c.reads_image else 0)
-        whole = sums * multipliers
-        identity, projection, projected = 0.0, NOTHING, NOTHING
-        if c.shortcut == "identity":
-            identity = entered.step
-            real += entered.real
-            whole += entered.whole * identity
-        elif c.shortcut == "projection":
-            scale, shift = self._weights[f"{c.projection_norm}.weight"], self._weights[f"{c.projection_norm}.bias"]
-            kernel, steps = self._int8[c.projection]
-            real += _correlate(entered.real, self._kernels[c.projection]) * scale + shift
-            projection = scale * steps * entered.step
-            projected = _correlate(entered.whole, kernel)
-            whole += projected * projection
+        mixing = self._weights[f"{layer}.mixing"] if len(c.kernels) > 1 else np.ones(1)
+        terms = [(name, x, scalar * scale) for name, scalar in zip(c.kernels, mixing, strict=True)]
+        if c.projection:
+            terms.append((c.projection, added[0], self._weights[f"{c.projection_norm}.weight"]))
+            shift = shift + self._weights[f"{c.projection_norm}.bias"]
+            added = ()
+        scalars = self._weights[f"{layer}.history"] if c.history else np.ones(len(added))
+        real = shift + sum(_correlate(source.real, self._kernels[name]) * factor for name, source, factor in terms)
+        real += sum(scalar * past.real for scalar, past in zip(scalars, added, strict=True))
+        sums = [_correlate(source.whole, self._int8[name][0], padding) for name, source, _ in terms]
+        multipliers = [factor * self._int8[name][1] * source.step for name, source, factor in terms]
+        of_added = [float(scalar) * past.step for scalar, past in zip(scalars, added, strict=True)]
+        whole = sum(s * m for s, m in zip(sums, multipliers, strict=True))
+        whole += sum(multiplier * past.whole for multiplier, past in zip(of_added, added, strict=True))
         offsets = (real - whole).mean(axis=(0, 1, 2))
         real = np.maximum(real, 0)
         step = float(real.max()) / 255 or 1.0
-        scaling = _scaling(multipliers / step, offsets / step, projection / step, identity / step)
+        scaling = _scaling(np.array(multipliers) / step, offsets / step, [m / step for m in of_added])
         self._scalings.append(scaling)
-        return _Activations(real, scaling.outputs(sums, entered.whole, projected), step)
+        return _Activations(real, scaling.outputs(sums, [past.whole for past in added]), step)
 
 
 def _averages(whole: np.ndarray) -> np.ndarray:
@@ -240,24 +244,21 @@ def _to_int8(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(kernel / steps.reshape(-1, *[1] * (kernel.ndim - 1))).astype(np.int8), steps
 
 
-def _scaling(
-    multipliers: np.ndarray, offsets: np.ndarray, projection: np.ndarray = NOTHING, identity: float = 0.0
-) -> Scaling:
+def _scaling(multipliers: np.ndarray, offsets: np.ndarray, added: Sequence[float] = ()) -> Scaling:
     """Return real multipliers and offsets as integers, with as many bits as these hold.
 
     Raises ExportError if one is not finite.
     """
-    if not all(np.isfinite(values).all() for values in (multipliers, offsets, projection, identity)):
+    if not all(np.isfinite(values).all() for values in (multipliers, offsets, np.array(added))):
         raise ExportError("C code needs a network with finite weights and activations, but some are not")
-    largest = float(max(np.abs(multipliers).max(), np.abs(projection).max(initial=0)))
+    largest, of_added = float(np.abs(multipliers).max()), max(map(abs, added), default=0.0)
     of_offsets = _most_shift(float(np.abs(offsets).max()), 2**15 - 1)
-    shift = min(_most_shift(largest, 2**15 - 1), _most_shift(identity, 2**31 - 1), of_offsets + MOST_OFFSET_SHIFT)
+    shift = min(_most_shift(largest, 2**15 - 1), _most_shift(of_added, 2**31 - 1), of_offsets + MOST_OFFSET_SHIFT)
     offset_shift = max(0, shift - of_offsets)
     return Scaling(
         _to_int16(multipliers * 2.0**shift),
         _to_int16(offsets * 2.0 ** (shift - offset_shift)),
-        _to_int16(projection * 2.0**shift),
-        min(round(identity * 2**shift), 2**31 - 1),
+        tuple(max(-(2**31 - 1), min(round(value * 2**shift), 2**31 - 1)) for value in added),
         shift,
         offset_shift,
     )
@@ -274,7 +275,8 @@ def _most_shift(value: float, most: int) -> int:
 
 def _most_images(plan: InferencePlan, most: int) -> int:
     """Return how many images, at most `most`, to compute at once."""
-    return max(1, min(most, MOST_VALUES // max(c.pixels * c.out_channels for c in plan.convolutions)))
+    values = max(c.pixels * c.out_channels * max(1, c.history) for c in plan.convolutions)
+    return max(1, min(most, MOST_VALUES // values))
 
 
 def _check_sizes(plan: InferencePlan) -> None:
@@ -286,6 +288,7 @@ def _check_sizes(plan: InferencePlan) -> None:
         ("pixels in an average", last.pixels, 2**32 // (AVERAGE_STEPS * 256)),
         ("pixels in a row or a column", max(stem.height, stem.width), 2**16),
         ("bytes in its arena", plan.arena, 2**31),
+        ("anchors in a mix", max(len(c.kernels) for c in plan.convolutions), 2**8),
     ):
         if size >= most:
             raise ExportError(f"C code may have fewer than {most:,} {what}, but this network has {size:,}")

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from dacnn_search.common.machine import package_versions
 from dacnn_search.common.templates import template_environment
 from dacnn_search.export.c.quantization import IntegerNetwork, Scaling
 from dacnn_search.export.folder import escape_markdown
-from dacnn_search.network.inference import CODE_BYTES, Convolution
+from dacnn_search.network.inference import Convolution
 
 TEMPLATES = Path(__file__).parent
 LINE = 116  # characters of a row of numbers
+OF_SHORTCUTS = {"projection", "shortcut", "shortcut_multiplier", "shortcut_channels"}  # fields of the C code's table
 
 
 def write_source(folder: Path, network: IntegerNetwork, name: str, facts: Mapping[str, Any]) -> list[str]:
@@ -44,28 +45,32 @@ def write_source(folder: Path, network: IntegerNetwork, name: str, facts: Mappin
 
 def _values(network: IntegerNetwork) -> dict[str, Any]:
     plan = network.plan
+    unused = (OF_SHORTCUTS if plan.adds_history else {"history"}) | (set() if plan.mixes else {"anchors"})
     stem, last = plan.convolutions[0], network.classifier_scaling
     return {
         "height": stem.height,
         "width": stem.width,
         "channels": plan.channels,
         "constants": plan.weight_bytes + plan.table_bytes,
-        "code_bytes": CODE_BYTES,
+        "code_bytes": plan.code_bytes,
         "arena": plan.arena,
         "score_step": f"{network.score_step:#.6g}f",
         "offset_type": "uint16_t" if plan.short_offsets else "uint32_t",
         "tensors": _tensors(network),
-        "convolutions": [_row(c, s) for c, s in zip(plan.convolutions, network.scalings, strict=True)],
+        "convolutions": [_row(c, s, unused) for c, s in zip(plan.convolutions, network.scalings, strict=True)],
         "scales": np.concatenate([*map(_scales, network.scalings), _scales(last)]),
         "score_shift": last.shift,
         "score_offset_shift": last.offset_shift,
         "zero_points": network.zero_points,
+        "adds_history": plan.adds_history,
+        "mixes": plan.mixes,
+        "histories": np.concatenate([*map(_histories, plan.convolutions, network.scalings)]),
     }
 
 
 def _tensors(network: IntegerNetwork) -> list[dict[str, Any]]:
     """Return the weights in the order of their first use."""
-    uses = Counter(name for c in network.plan.convolutions for name in (c.kernel, c.projection) if name)
+    uses = Counter(name for c in network.plan.convolutions for name in (*c.kernels, c.projection) if name)
     tensors = [(_identifier(name), network.kernels[name], count) for name, count in uses.items()]
     tensors.append(("classifier", network.classifier, 1))
     return [
@@ -75,12 +80,18 @@ def _tensors(network: IntegerNetwork) -> list[dict[str, Any]]:
 
 
 def _scales(scaling: Scaling) -> np.ndarray:
-    pairs = np.stack([scaling.multipliers, scaling.offsets], axis=1)
-    return np.concatenate([pairs.reshape(-1), scaling.projection])
+    pairs = np.stack([scaling.multipliers[0], scaling.offsets], axis=1)
+    return np.concatenate([pairs.reshape(-1), *scaling.multipliers[1:]])
 
 
-def _row(c: Convolution, scaling: Scaling) -> dict[str, Any]:
-    """Return what the C code's table says of a convolution, in the order of its struct."""
+def _histories(c: Convolution, scaling: Scaling) -> np.ndarray:
+    """Return the multipliers of the last inputs that a convolution adds in the order of their places in the arena."""
+    newest = c.source // (c.pixels * c.in_channels)
+    return np.array([scaling.added[(newest - place) % c.history] for place in range(c.history)], np.int32)
+
+
+def _row(c: Convolution, scaling: Scaling, unused: Set[str]) -> dict[str, Any]:
+    """Return the fields of a convolution's entry in the C code's table, in their order."""
     flags = {
         "POOL": c.pool,
         "MOVE": c.move,
@@ -88,14 +99,27 @@ def _row(c: Convolution, scaling: Scaling) -> dict[str, Any]:
         "IDENTITY": c.shortcut == "identity",
         "PROJECTION": c.shortcut == "projection",
     }
-    places = (c.source, c.target, c.shortcut_at, c.scratch)
-    sizes = (c.height, c.width, c.in_channels, c.out_channels, c.shortcut_channels, c.side)
-    return {
-        "kernel": _identifier(c.kernel),
-        "projection": _identifier(c.projection) if c.projection else None,
-        "numbers": (*places, scaling.shortcut, *sizes, scaling.shift, scaling.offset_shift),
+    fields = {
+        "kernel": f"AT({_identifier(c.kernels[0])})",
+        "projection": f"AT({_identifier(c.projection)})" if c.projection else 0,
+        "source": c.source,
+        "target": c.target,
+        "shortcut": c.shortcut_at,
+        "scratch": c.scratch,
+        "shortcut_multiplier": scaling.added[0] if c.shortcut == "identity" else 0,
+        "height": c.height,
+        "width": c.width,
+        "in_channels": c.in_channels,
+        "out_channels": c.out_channels,
+        "shortcut_channels": c.shortcut_channels,
+        "side": c.side,
+        "shift": scaling.shift,
+        "offset_shift": scaling.offset_shift,
+        "history": c.history,
+        "anchors": len(c.kernels),
         "flags": " | ".join(name for name, is_set in flags.items() if is_set) or "0",
     }
+    return {name: value for name, value in fields.items() if name not in unused}
 
 
 def _identifier(tensor: str) -> str:

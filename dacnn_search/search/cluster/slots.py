@@ -82,16 +82,20 @@ def demand_of(
     trainings: int | None = None,
     data_bytes: int = 0,
     factor: float = 1.0,
+    teacher: Architecture | None = None,
 ) -> Demand:
     """Return what networks take to be trained by a recipe, once each unless `trainings` says otherwise.
 
     data_bytes: of the images. factor: of the memory that trainings take over what is estimated.
     """
-    macs = median_high(estimate_cost(network, input_shape, num_classes).macs for network in networks)
+    steps = [step_bytes(network, input_shape, num_classes, recipe, teacher=teacher) for network in networks]
+    macs = 3.0 * median_high(estimate_cost(network, input_shape, num_classes).macs for network in networks)
+    if teacher is not None:
+        macs += estimate_cost(teacher, input_shape, num_classes).macs
     return Demand(
         trainings=len(networks) if trainings is None else trainings,
-        bytes=int(factor * max(step_bytes(network, input_shape, num_classes, recipe) for network in networks)),
-        step_macs=3.0 * macs * recipe.batch_size,
+        bytes=int(factor * max(steps)),
+        step_macs=macs * recipe.batch_size,
         layers=median_high(network.layers for network in networks),
         data_bytes=data_bytes,
     )

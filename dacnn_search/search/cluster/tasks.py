@@ -80,17 +80,25 @@ def train_fully(
     slots: Slots,
     checkpoint: bytes | None,
     checkpoint_seconds: float,
+    teacher: Mapping[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train one network in full, from a checkpoint if there is one, and score the test images.
 
+    A `teacher` has an `architecture` and `weights`, arrays by their names in its weight file.
     Yields each epoch as `run_epochs` does, then the scores and the weights as arrays.
     """
-    from dacnn_search.search.cluster.worker import WorkerProcess, run_epochs
-    from dacnn_search.training.trainer import evaluate
-    from dacnn_search.training.weights import trained_weights
+    import torch
 
-    process = WorkerProcess(data, slots)
-    training, epochs = process.start_training(Architecture.from_dict(architecture), recipe, seed, checkpoint)
+    from dacnn_search.search.cluster.worker import WorkerProcess, run_epochs
+    from dacnn_search.training.trainer import build_seeded, evaluate
+    from dacnn_search.training.weights import load_weights, trained_weights
+
+    process, taught_by = WorkerProcess(data, slots), None
+    if teacher is not None:
+        model = build_seeded(Architecture.from_dict(teacher["architecture"]), data.num_classes, data.input_shape[0], 0)
+        taught_by = load_weights(model, {name: torch.tensor(array) for name, array in teacher["weights"].items()})
+    network = Architecture.from_dict(architecture)
+    training, epochs = process.start_training(network, recipe, seed, checkpoint, taught_by)
     yield from run_epochs(training, epochs, checkpoint_seconds)
     model = training.model
     test = evaluate(model, process.data, "test", precision="float32") if len(data.test) else None

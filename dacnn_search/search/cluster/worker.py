@@ -42,14 +42,20 @@ class WorkerProcess:
         self._excess = 1.0  # largest ratio of a training's GPU memory to its estimate
 
     def start_training(
-        self, architecture: Architecture, recipe: Recipe, seed: int, checkpoint: bytes | None
+        self,
+        architecture: Architecture,
+        recipe: Recipe,
+        seed: int,
+        checkpoint: bytes | None,
+        teacher: Network | None = None,
     ) -> tuple[Training, list[dict[str, Any]]]:
-        """Start a training, or resume one; return it and its epochs so far.
+        """Start a training, or resume one, perhaps with a teacher; return it and its epochs so far.
 
         A checkpoint (made by `pack_checkpoint`) that is not of this training is not used. Raises TrainingError if a
         step does not fit into memory, even if it computes sections again in the backward pass.
         """
-        training = Training(self._build(architecture, recipe, seed), self.data, recipe, seed=seed)
+        model = self._build(architecture, recipe, seed, teacher)
+        training = Training(model, self.data, recipe, seed=seed, teacher=teacher)
         if checkpoint is None:
             return training, []
         with contextlib.suppress(Exception):  # undamaged, as the hash in its name shows, but of something else
@@ -59,7 +65,7 @@ class WorkerProcess:
             whole = all(epoch.keys() >= EPOCH_FIELDS for epoch in epochs)
             if whole and [epoch["epoch"] for epoch in epochs] == list(range(1, training.epoch + 1)):
                 return training, epochs
-        return self.start_training(architecture, recipe, seed, None)
+        return self.start_training(architecture, recipe, seed, None, teacher)
 
     def peak_bytes(self, model: Network, recipe: Recipe) -> int | None:
         """Return the GPU memory that the current training took at most, None on a CPU. If that exceeds the estimate,
@@ -80,10 +86,11 @@ class WorkerProcess:
             return True
         return False
 
-    def _build(self, architecture: Architecture, recipe: Recipe, seed: int) -> Network:
+    def _build(self, architecture: Architecture, recipe: Recipe, seed: int, teacher: Network | None) -> Network:
         """Build a network that computes sections again in the backward pass if a step does not fit otherwise."""
         shape, classes = self.data.input_shape, self.data.num_classes
-        recomputes = must_recompute(architecture, shape, classes, recipe, self._limit / self._excess)
+        limit, taught_by = self._limit / self._excess, None if teacher is None else teacher.architecture
+        recomputes = must_recompute(architecture, shape, classes, recipe, limit, taught_by)
         model = build_seeded(architecture, classes, shape[0], seed)
         model.recomputes = recomputes
         if self.data.device.type == "cuda":

@@ -1,5 +1,6 @@
 """The C code on Arm cores: its size by GCC, its scores in QEMU. `.ci/run` installs both."""
 
+import dataclasses
 import shutil
 import subprocess
 
@@ -21,6 +22,17 @@ NETWORKS = {
     "projection": (Architecture((Section(2, 6), Section(3, 10)), "section", shortcuts="block"), (3, 10, 9)),
     "shared": (Architecture((Section(3, 8), Section(2, 8)), "network", 2, shortcuts="block"), (1, 9, 8)),
     "regulators": (Architecture((Section(2, 5, "layer"), Section(2, 8, "block")), "none"), (3, 8, 8)),
+    "history": (
+        Architecture((Section(4, 6, "layer"), Section(3, 10)), "second", shortcuts="history", history=3),
+        (3, 10, 9),
+    ),
+    "mixes": (Architecture((Section(3, 6), Section(4, 8)), "section", 2, "block", mixing="learned"), (1, 9, 8)),
+}
+LARGE = {
+    "plain": PLAIN,
+    "history": dataclasses.replace(PLAIN, shortcuts="history"),
+    "mixes": dataclasses.replace(PLAIN, anchors=3, mixing="learned"),
+    "history and mixes": dataclasses.replace(PLAIN, shortcuts="history", anchors=3, mixing="learned"),
 }
 
 
@@ -43,9 +55,10 @@ def test_cores_compute_what_the_reference_computes(tmp_path, name, target):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_size_is_what_the_plan_promises(plain, target):
-    network, folder = plain
-    size = measure_size(folder, target)
+@pytest.mark.parametrize("name", LARGE)
+def test_size_is_what_the_plan_promises(tmp_path, name, target):
+    network = integer_network(LARGE[name], (3, 32, 32), 10)
+    size = measure_size(write_c(tmp_path / "c", network), target)
     assert size["flash"] == pytest.approx(network.plan.flash, rel=0.05)
     assert size["ram"] == pytest.approx(network.plan.arena, abs=8)
 

@@ -12,7 +12,7 @@ from dacnn_search.data.dataset import load
 from dacnn_search.export.best import write_best
 from dacnn_search.export.c import quantization
 from dacnn_search.export.c.quantization import Scaling, quantize
-from dacnn_search.export.classifier import as_classifier
+from dacnn_search.export.classifier import Classifier, as_classifier
 from dacnn_search.network.architecture import Section
 from dacnn_search.network.cost import tensor_shapes
 
@@ -40,14 +40,17 @@ def test_a_trained_network_answers_as_in_floats(run_copy):
     assert np.abs((scores * network.score_step - logits).mean(axis=0)).max() <= network.score_step / 2  # no bias
 
 
-def test_a_shared_kernel_is_kept_once():
-    architecture = Architecture((Section(9, 8), Section(9, 8, "block")), "network", shortcuts="block")
+@pytest.mark.parametrize("anchors", [1, 3])
+def test_a_shared_kernel_is_kept_once(anchors):
+    sections = Section(9, 8), Section(9, 8, "block")
+    architecture = Architecture(sections, "network", anchors, shortcuts="block", mixing="learned")
     network = quantize(random_classifier(architecture, (3, 8, 8)), random_images(24, (3, 8, 8)))
     weights = {name: shape for name, shape in tensor_shapes(architecture, 3, 5) if len(shape) == 4}
     assert {name: kernel.size for name, kernel in network.kernels.items()} == {
         name: np.prod(shape) for name, shape in weights.items()
     }
-    assert sum(c.kernel == "kernels.anchor1" for c in network.plan.convolutions) == 18
+    names = tuple(f"kernels.anchor{number}" for number in range(1, anchors + 1))
+    assert sum(c.kernels == names for c in network.plan.convolutions) == 18
 
 
 def test_a_channel_of_zeros_and_a_constant_image_are_no_special_case():
@@ -61,20 +64,56 @@ def test_a_channel_of_zeros_and_a_constant_image_are_no_special_case():
     assert network.scores(np.concatenate([black, white]))[0].shape == (2, 3)
 
 
+def test_scalars_of_zero_leave_out_an_anchor_and_an_earlier_input():
+    sections, shape = (Section(4, 4), Section(2, 4)), (1, 8, 8)
+    families = {"shortcuts": "history", "mixing": "learned"}
+    mixed = random_classifier(Architecture(sections, "network", 2, history=3, **families), shape)
+    with torch.no_grad():
+        for layer in (layer for block in mixed.network.blocks for layer in block.layers):
+            layer.mixing[:] = torch.tensor([1, 0])
+            layer.history[1:] = 0
+    plain = random_classifier(Architecture(sections, "network", history=1, **families), shape)
+    weights = {name: mixed.weights[name][: len(tensor)] for name, tensor in plain.weights.items()}
+    plain = Classifier(plain.architecture, weights, plain.input)
+    images = random_images(24, shape)
+    scores = [quantize(model, images).scores(images)[0] for model in (mixed, plain)]
+    np.testing.assert_array_equal(*scores)
+
+
 def test_a_block_that_is_silent_after_large_activations():
     model = random_classifier(Architecture((Section(2, 4),), shortcuts="block"), (1, 6, 6))
     with torch.no_grad():
         model.network.stem_norm.bias[:] = 1e13
         model.network.blocks[0].layers[1].norm.bias[:] = -1e16
-    assert quantize(model, random_images(24, (1, 6, 6))).scalings[-1].shortcut == 2**31 - 1
+    assert quantize(model, random_images(24, (1, 6, 6))).scalings[-1].added == (2**31 - 1,)
+
+
+def test_the_last_inputs_are_subtracted_where_their_scalars_are_negative():
+    model = random_classifier(Architecture((Section(3, 4),), shortcuts="history"), (1, 6, 6))
+    with torch.no_grad():
+        scalars = model.network.blocks[1].layers[0].history
+        scalars[:] = torch.tensor([-0.5, 2.0, -1e9])
+        model.network.blocks[0].layers[0].norm.bias[:] = 1e6
+    newest, _, oldest = quantize(model, random_images(24, (1, 6, 6))).scalings[-1].added
+    assert oldest < 0
+    assert -(2**31) < oldest <= newest <= 0
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(
-    "tensor", ["kernels.anchor1", "stem_norm.bias", "blocks.0.layers.1.norm.weight", "classifier.bias"]
+    "tensor",
+    [
+        "kernels.anchor1",
+        "stem_norm.bias",
+        "blocks.0.layers.1.norm.weight",
+        "blocks.1.layers.0.mixing",
+        "blocks.1.layers.0.history",
+        "classifier.bias",
+    ],
 )
 def test_numbers_that_are_not_finite_are_refused(tensor, value):
-    model = random_classifier(Architecture((Section(2, 4),), shortcuts="block"), (1, 6, 6))
+    architecture = Architecture((Section(3, 4),), anchors=2, shortcuts="history", mixing="learned")
+    model = random_classifier(architecture, (1, 6, 6))
     with torch.no_grad():
         model.network.get_parameter(tensor).view(-1)[0] = value
     with pytest.raises(ExportError, match="finite weights and activations"):
@@ -97,12 +136,12 @@ def test_the_number_of_images_at_once_does_not_change_scores(monkeypatch):
 
 
 def test_values_are_rounded_to_the_nearest_and_halves_up():
-    scaling = Scaling(np.array([1], np.int16), np.array([-3], np.int16), np.zeros(0), 0, shift=2, offset_shift=1)
-    values = scaling.apply(np.array([[4], [7], [8], [9], [12]]))
+    scaling = Scaling(np.array([[1]], np.int16), np.array([-3], np.int16), (), shift=2, offset_shift=1)
+    values = scaling.apply([np.array([[4], [7], [8], [9], [12]])])
     assert values.ravel().tolist() == [-2, 1, 2, 3, 6]
     assert scaling.round(values, -5, 1).ravel().tolist() == [0, 0, 1, 1, 1]  # of -0.5, 0.25, 0.5, 0.75, 1.5
-    assert scaling.outputs(np.array([[1020]]), np.zeros(1), np.zeros(0)).item() == 254
-    assert scaling.outputs(np.array([[2000]]), np.zeros(1), np.zeros(0)).item() == 255
+    assert scaling.outputs([np.array([[1020]])], []).item() == 254
+    assert scaling.outputs([np.array([[2000]])], []).item() == 255
 
 
 def test_what_can_not_be_integers():
@@ -119,5 +158,8 @@ def test_what_can_not_be_integers():
         ExportError, match="fewer than 4,144 channels before the classifier, but this network has 4,200"
     ):
         quantize(wide, random_images(24, (1, 2, 2)))
+    mixes = Architecture((Section(300, 1),), "network", 256, mixing="learned")
+    with pytest.raises(ExportError, match="fewer than 256 anchors in a mix, but this network has 256"):
+        quantize(random_classifier(mixes, (1, 2, 2)), random_images(2, (1, 2, 2)))
     with pytest.raises(ExportError, match="fewer than 65,536 pixels in a row or a column, but this network has 70,000"):
         quantize(random_classifier(plain, (1, 1, 70_000)), random_images(2, (1, 1, 70_000)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from c_networks import integer_network, random_images, write_c
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import architectures
 
@@ -20,7 +20,14 @@ from dacnn_search.network.architecture import Architecture, Section
 STRICT = ["-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 SANITIZED = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 SHAPE = (3, 9, 7)
-EVERYTHING = Architecture((Section(3, 4, "layer"), Section(2, 6, "block")), "section", 2, "block")
+SECTIONS = Section(3, 4, "layer"), Section(4, 6, "block")
+EVERYTHING = Architecture(SECTIONS, "section", 2, "block", mixing="learned")
+FAMILIES = {
+    "shortcuts": Architecture(SECTIONS, "section", 2, "block"),
+    "shortcuts and mixes": EVERYTHING,
+    "histories": Architecture(SECTIONS, "second", 2, "history"),
+    "histories and mixes": Architecture(SECTIONS, "section", 2, "history", mixing="learned", history=3),
+}
 
 NETWORKS = architectures().map(lambda architecture: dataclasses.replace(architecture, batch_norm=True))
 
@@ -49,7 +56,9 @@ def check_code(architecture, shape, images):
 
 
 @needs_compiler
-@settings(max_examples=5)
+@settings(max_examples=4)
+@example(FAMILIES["shortcuts and mixes"], *SHAPE)
+@example(FAMILIES["histories and mixes"], *SHAPE)
 @given(NETWORKS, st.sampled_from([1, 3]), st.integers(4, 12), st.integers(4, 12))
 def test_code_computes_what_the_reference_computes(architecture, channels, height, width):
     check_code(architecture, (channels, height, width), random_images(40, (channels, height, width)))
@@ -79,7 +88,8 @@ SIZES = """
 
 int main(void)
 {
-    printf("%zu %zu", sizeof weights + sizeof scales + sizeof convolutions + sizeof zero_points, sizeof arena);
+    printf("%zu ", sizeof weights + sizeof scales + HISTORIES + sizeof convolutions + sizeof zero_points);
+    printf("%zu", sizeof arena);
     return 0;
 }
 """
@@ -91,8 +101,9 @@ def test_code_declares_exactly_what_the_plan_says(architecture, channels, height
     check_sizes(integer_network(architecture, (channels, height, width)))
 
 
-def test_code_with_long_offsets_declares_what_the_plan_says():
-    network = integer_network(Architecture((Section(2, 70), Section(1, 4)), "none", shortcuts="block"), (1, 30, 30))
+@pytest.mark.parametrize("shortcuts", ["block", "history"])
+def test_code_with_long_offsets_declares_what_the_plan_says(shortcuts):
+    network = integer_network(Architecture((Section(2, 70), Section(1, 4)), "none", shortcuts=shortcuts), (1, 30, 30))
     assert not network.plan.short_offsets
     check_sizes(network)
 
@@ -101,7 +112,8 @@ def check_sizes(network):
     """Compare the bytes of constants and of the arena, by the compiler's `sizeof`, with the plan's."""
     with tempfile.TemporaryDirectory() as folder:
         code = write_c(Path(folder), network)
-        (code / "sizes.c").write_text(SIZES)
+        histories = "sizeof histories" if network.plan.adds_history else "0"
+        (code / "sizes.c").write_text(SIZES.replace("HISTORIES", histories))
         program = build_program(code, ("gcc", "-std=c99"), "sizes.c")
         printed = subprocess.run([program], capture_output=True, check=True).stdout
     plan = network.plan
@@ -116,8 +128,10 @@ def build_program(folder, compiler, *sources):
     return folder / "program"
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("compiler", [("gcc", "-std=c99"), ("clang", "-std=c99"), ("g++", "-xc++")], ids=" ".join)
-def test_compilers_take_it_without_a_warning(code, compiler):
+def test_compilers_take_it_without_a_warning(tmp_path, family, compiler):
+    code = write_c(tmp_path / "c", integer_network(FAMILIES[family], SHAPE))
     program = build_program(code, compiler, "main.c", "network.c")
     images = random_images(3, SHAPE)
     done = subprocess.run([program], input=images.tobytes(), capture_output=True, check=True)
