@@ -116,7 +116,7 @@ def test_scaled_networks_are_the_same_but_for_their_widths(name):
     assert scaled.decided_shortcuts == full.decided_shortcuts
     assert scaled.batch_norm == full.batch_norm
     for a, b in zip(scaled.blocks, full.blocks, strict=True):
-        assert [(x.kernel, x.regulator) for x in a.layers] == [(x.kernel, x.regulator) for x in b.layers]
+        assert [(x.kernels, x.regulator) for x in a.layers] == [(x.kernels, x.regulator) for x in b.layers]
         assert (a.pool, a.shortcut) == (b.pool, b.shortcut)
     assert Conditions().architecture(name).fingerprint == full.fingerprint
 
