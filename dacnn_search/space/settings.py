@@ -108,7 +108,7 @@ class Free(RootModel[Any], Generic[T]):
 
     @functools.cached_property
     def rising(self) -> list[Any]:
-        """The values of a depth or of regulators, sorted by the parameters they lead to."""
+        """The values of a history, a depth or regulators, sorted by the parameters they lead to."""
         values: tuple[Any, ...] = self.values
         return sorted(values, key=regulator_rank if isinstance(values[0], str) else None)
 
