@@ -1,7 +1,6 @@
 """Preview a search space as text: `python -m dacnn_search.space search_spaces/default.yaml`."""
 
 import json
-import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -73,7 +72,7 @@ def _sample(space: SearchSpace, number: int, generator: random.Random) -> tuple[
         fitting = [network for network, _ in space.networks()]
         return fitting, f"{len(fitting):,} of {number:,}"
     tree = space.tree
-    weights = [math.prod(map(len, tree.sections[: len(frame.sections)])) for frame, _ in tree.frames]
+    weights = [tree.count_descriptions(frame) for frame, _ in tree.frames]
     drawn = (choices for _, choices in generator.choices(tree.frames, weights, k=FEW))  # each description alike
     networks = (tree.complete(choices, lambda options: generator.choice(options.values)) for choices in drawn)
     fitting = [network for network in networks if space.meets_constraints(network)]

@@ -1,12 +1,13 @@
 """`ChoiceTree`: the choices that lead to an architecture.
 
 The choices are asked in this order, each only where it applies and where the space leaves it free: `sections`,
-`sharing`, `shortcuts`, `batch_norm`, `width`, `growth`, `anchors`, `mixing`, `history`, then `depth_1`,
-`regulators_1`, `depth_2`, ... All but depths and regulators make a frame. A function `choose` answers.
+`sharing`, `shortcuts`, `batch_norm`, `width`, `growth`, `anchors`, `mixing`, then `history`, `depth_1`, `regulators_1`,
+`depth_2`, ... All but these last make a frame: costs rise with them. A function `choose` answers.
 """
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -46,9 +47,14 @@ class ChoiceTree:
         """The smallest network of each frame, as described, with the choices that lead to the frame."""
 
         def build(choose: Choose) -> Architecture:
-            return self._describe(lambda name, o: o.rising[0] if is_of_section(name) else choose(name, o))
+            return self._describe(lambda name, o: o.rising[0] if costs_rise_with(name) else choose(name, o))
 
         return list(enumerate_answers(build))
+
+    def count_descriptions(self, frame: Architecture) -> int:
+        """Return how many descriptions have this frame."""
+        histories = len(self.options["history"].values) if frame.shortcuts == "history" else 1
+        return histories * math.prod(map(len, self.sections[: len(frame.sections)]))
 
     def build(self, choose: Choose) -> Architecture:
         """Return the canonical architecture that the answers of `choose` lead to."""
@@ -74,9 +80,9 @@ class ChoiceTree:
         return Architecture(sections, sharing, anchors, shortcuts, batch_norm, mixing, history)
 
 
-def is_of_section(name: str) -> bool:
-    """Return True for choices of the depths and regulators of sections, which are asked last."""
-    return name.startswith(("depth_", "regulators_"))
+def costs_rise_with(name: str) -> bool:
+    """Return True for the choices that are asked last: the history, and the depths and regulators of sections."""
+    return name == "history" or name.startswith(("depth_", "regulators_"))
 
 
 def widths_of(width: int, growth: float, sections: int) -> tuple[int, ...]:

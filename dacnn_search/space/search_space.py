@@ -3,8 +3,8 @@
 A sequence of choices leads to an architecture (see `ChoiceTree`). An Optuna trial (`suggest`), a random generator
 (`draw`), recorded choices (`replay`) or an enumeration (`networks`) makes them.
 
-Parameters, MACs, flash and RAM never fall when a width, a depth or a regulator placement grows. So if the smallest
-network that some first choices can still lead to breaks a constraint, all of them do.
+Parameters, MACs, flash and RAM never fall when a width, a history, a depth or a regulator placement grows. So if the
+smallest network that some first choices can still lead to breaks a constraint, all of them do.
 """
 
 import bisect
@@ -19,7 +19,7 @@ from dacnn_search.common.yaml import Document, KeyPath, dump_yaml, read_yaml
 from dacnn_search.data.dataset import DataSummary, summarise
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import UNITS, Cost, estimate_cost
-from dacnn_search.space.choices import Choices, ChoiceTree, enumerate_answers, is_of_section
+from dacnn_search.space.choices import Choices, ChoiceTree, costs_rise_with, enumerate_answers
 from dacnn_search.space.settings import Free, SpaceSettings
 from dacnn_search.space.validation import broken_rules, space_error, validate
 
@@ -176,7 +176,7 @@ class SearchSpace:
         """Return the values of the next choice that some network within the constraints has."""
         if not self.constrained:
             return options.values
-        if not is_of_section(name):
+        if not costs_rise_with(name):
             return [value for value in options.values if (*choices.items(), (name, value)) in self._first_choices]
 
         def too_large(value: Any) -> bool:

@@ -108,7 +108,7 @@ class Free(RootModel[Any], Generic[T]):
 
     @functools.cached_property
     def rising(self) -> list[Any]:
-        """The values of a depth or of regulators, sorted by the parameters they lead to."""
+        """The values of a history, a depth or regulators, sorted by the parameters they lead to."""
         values: tuple[Any, ...] = self.values
         return sorted(values, key=regulator_rank if isinstance(values[0], str) else None)
 
@@ -245,9 +245,14 @@ class RetrainSettings(Settings):
     recipe: Recipe | None = Field(default=None, description="By default the search's recipe.")
 
     def full_recipe(self, searched: Recipe) -> Recipe:
-        """Return the recipe of a full training, after a search by `searched`."""
+        """Return the recipe of a full training, after a search by `searched`.
+
+        A recipe given here that does not say whether to mirror images, which the data decide, does as the search did.
+        """
         epochs = self.epochs or (self.recipe.epochs if self.recipe else 2 * searched.epochs)
-        return (self.recipe or searched).model_copy(update={"epochs": epochs})
+        recipe = self.recipe or searched
+        flip = recipe.flip if "flip" in recipe.model_fields_set else searched.flip
+        return recipe.model_copy(update={"epochs": epochs, "flip": flip})
 
 
 class Reference(Settings):

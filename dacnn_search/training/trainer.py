@@ -24,7 +24,7 @@ from dacnn_search.training.recipe import Recipe, learning_rate_at
 from dacnn_search.training.speed import Precision, choose_precision, should_compile
 
 EVALUATED = 512  # images at once
-TEMPERATURE = 2.0  # at which a student follows its teacher
+TEMPERATURE = 4.0  # at which a student follows its teacher
 
 
 def build_seeded(architecture: Architecture, num_classes: int, in_channels: int, seed: int) -> Network:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from PIL import Image
 from synthetic_run import INPUT_SHAPE, write_c_metrics, write_ledger, write_networks, write_run
 
+from dacnn_search.common.yaml import read_yaml
 from dacnn_search.dashboard.page import write_comparison, write_dashboard, write_figure, write_index
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.network.cost import estimate_cost
@@ -110,7 +110,7 @@ FAMILIES = [  # a network, the letters in the boxes of its drawing, and what its
         [
             "A shared kernel of 576 weights, used in 2 layers",
             "B shared kernel of 2.3 k weights, used in 3 layers",
-            "4 layers with a kernel of its own",
+            "4 layers with kernels of their own",
             "S stem",
             "T transition to another width",
             "◆ regulator (1×1 convolution)",
@@ -143,7 +143,7 @@ FAMILIES = [  # a network, the letters in the boxes of its drawing, and what its
         "S - - - - T A+B - A+B - A+B",
         [
             "A+B learned mix of 2 shared kernels of 2.3 k weights each, in 3 layers",
-            "6 layers with a kernel of its own",
+            "6 layers with kernels of their own",
             "S stem",
             "T transition to another width",
             "◆ regulator (1×1 convolution)",
@@ -175,7 +175,9 @@ def test_drawing_legend_and_text_of_each_family(open_page: Opener, tmp_path: Pat
     assert ("adds" in label) == (longest > 0)
     joints = page.locator("#drawing .joint").evaluate_all("paths => paths.map(path => path.getAttribute('d'))")
     assert "".join(joints).count("M") == sum(layer.history for layer in layers)
-    described = yaml.safe_load(page.locator("#config").inner_text())["architecture"]
+    config = tmp_path / "config.yaml"
+    config.write_text(page.locator("#config").inner_text())
+    described = read_yaml(config).data["architecture"]
     assert Architecture.from_dict(described).fingerprint == architecture.fingerprint
 
 

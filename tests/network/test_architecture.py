@@ -1,11 +1,13 @@
 import dataclasses
+import itertools
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from strategies import architectures
 
 from dacnn_search.common.errors import ArchitectureError
-from dacnn_search.network.architecture import Architecture, Section, most_sections
+from dacnn_search.network.architecture import Architecture, Mixing, Section, Sharing, most_sections
 
 
 def plain(depths, width=8, regulators="none", **fields):
@@ -36,6 +38,20 @@ def test_canonical_is_the_same_network_and_settles(architecture):
 @given(architectures(most_sections=2, most_depth=2), architectures(most_sections=2, most_depth=2))
 def test_one_fingerprint_means_one_canonical_form(a, b):
     assert (a.fingerprint == b.fingerprint) == (a.canonical() == b.canonical())
+
+
+def test_one_fingerprint_means_one_canonical_form_among_all_small_architectures():
+    forms = {}
+    for depths in itertools.chain(*(itertools.product((1, 2, 3, 5), repeat=count) for count in (1, 2, 3))):
+        for widths in itertools.product((8, 9), repeat=len(depths)):
+            sections = tuple(map(Section, depths, widths))
+            for sharing, anchors in itertools.product(get_args(Sharing), (1, 2, 3)):
+                if widths[0] == 8 and (sharing != "network" or len(set(widths)) == 1):
+                    for mixing in get_args(Mixing):
+                        architecture = Architecture(sections, sharing, anchors, mixing=mixing)
+                        form = architecture.canonical()
+                        assert forms.setdefault(architecture.fingerprint, form) == form == form.canonical()
+    assert len(set(forms.values())) == len(forms)
 
 
 @pytest.mark.parametrize(

@@ -112,11 +112,11 @@ def test_conditions_change_what_they_say_and_tell_it():
 @pytest.mark.parametrize("name", names())
 def test_scaled_networks_are_the_same_but_for_their_widths(name):
     full, scaled = get(name), Conditions(scale=0.25).architecture(name)
-    assert [s.width for s in scaled.sections] == [s.width // 4 for s in full.sections]
+    assert [s.width for s in scaled.sections] == [round(s.width / 4) for s in full.sections]
     assert scaled.decided_shortcuts == full.decided_shortcuts
     assert scaled.batch_norm == full.batch_norm
     for a, b in zip(scaled.blocks, full.blocks, strict=True):
-        assert [(x.kernel, x.regulator) for x in a.layers] == [(x.kernel, x.regulator) for x in b.layers]
+        assert [(x.kernels, x.regulator) for x in a.layers] == [(x.kernels, x.regulator) for x in b.layers]
         assert (a.pool, a.shortcut) == (b.pool, b.shortcut)
     assert Conditions().architecture(name).fingerprint == full.fingerprint
 

@@ -235,3 +235,20 @@ def test_descriptions_of_one_network_are_one_point(space_file):
     shared = {"sections": 1, "sharing": "section", "width": 8, "depth_1": 1, "regulators_1": "none"}
     assert domain.read(shared).architecture == domain.read({**shared, "sharing": "none"}).architecture
     assert domain.read({**shared, "depth_1": 2}).architecture != domain.read(shared).architecture
+
+
+def test_features_tell_the_families_of_sharing_apart(space_file):
+    families = {
+        "sharing": ["section", "second"],
+        "anchors": [2, 3],
+        "mixing": ["turn", "learned"],
+        "shortcuts": ["block", "none", "history"],
+        "history": [2, 4],
+    }
+    free = "".join(f"\n  {name}: {{choice: [{', '.join(map(str, values))}]}}" for name, values in families.items())
+    space = f"data: {{name: digits}}\narchitecture:\n  sections: 1\n  depth: 8\n  width: 4{free}"
+    domain = Domain(SearchSpace.from_yaml(space_file(space)))
+    ways = [dict(zip(families, values, strict=True)) for values in itertools.product(*families.values())]
+    points = {point.architecture: point for way in ways for point in [domain.read(way)] if point}
+    assert len(points) == 2 * 2 * 2 * (2 + 2)
+    assert len({point.features.tobytes() for point in points.values()}) == len(points)

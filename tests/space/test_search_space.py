@@ -52,7 +52,7 @@ def test_only_networks_within_constraints_are_drawn_and_listed(parts, seed, name
 
 @given(architectures(), st.sampled_from([(1, 8, 8), (3, 9, 12), (1, 4, 40)]), st.integers(0, 2), st.data())
 @settings(max_examples=200)
-def test_no_cost_falls_as_a_width_a_depth_or_a_regulator_placement_grows(architecture, shape, index, data):
+def test_no_cost_falls_as_a_width_a_history_a_depth_or_a_regulator_placement_grows(architecture, shape, index, data):
     sections = list(architecture.sections)
     section = sections[index % len(sections)]
     bigger = [dataclasses.replace(section, depth=section.depth + data.draw(st.integers(1, 2)))]
@@ -61,8 +61,9 @@ def test_no_cost_falls_as_a_width_a_depth_or_a_regulator_placement_grows(archite
     factor = data.draw(st.integers(2, 3))
     grown.append([dataclasses.replace(s, width=factor * s.width) for s in sections])
     before = estimate_cost(architecture, shape, 10)
-    for changed in grown:
-        after = estimate_cost(dataclasses.replace(architecture, sections=tuple(changed)), shape, 10)
+    networks = [dataclasses.replace(architecture, sections=tuple(changed)) for changed in grown]
+    for network in [*networks, dataclasses.replace(architecture, history=architecture.history + 1)]:
+        after = estimate_cost(network, shape, 10)
         assert all(getattr(before, name) <= getattr(after, name) for name in COSTS)
 
 
@@ -98,6 +99,18 @@ def test_a_fixed_space_has_one_network_and_asks_nothing():
 def test_growth_is_not_asked_where_it_does_not_apply():
     parts = {"sections": 2, "depth": 1, "width": 4, "growth": {"choice": [1, 2]}, "sharing": "network"}
     assert all(choices == {} for _, choices in make_space(parts).networks())
+
+
+def test_mixing_and_history_are_asked_where_they_apply():
+    free = {"anchors": {"choice": [1, 2]}, "mixing": {"choice": ["turn", "learned"]}, "history": {"choice": [1, 3]}}
+    shared = {"sharing": {"choice": ["none", "second"]}, "shortcuts": {"choice": ["block", "history"]}}
+    space = make_space({"sections": 1, "depth": 6, "width": 4, **shared, **free})
+    asked = {tuple(choices.values()) for _, choices in enumerate_answers(space.tree.build)}
+    shortcuts = [("block",), ("history", 1), ("history", 3)]
+    anchors = [(1,), (2, "turn"), (2, "learned")]
+    assert asked == {("none", *s) for s in shortcuts} | {
+        ("second", first, *a, *history) for first, *history in shortcuts for a in anchors
+    }
 
 
 @pytest.mark.parametrize("sampler", [optuna.samplers.RandomSampler(0), optuna.samplers.TPESampler(seed=0)])

@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from dacnn_search.space.search_space import SearchSpace
-from dacnn_search.space.settings import ArchitectureSettings
+from dacnn_search.space.settings import ArchitectureSettings, RetrainSettings
+from dacnn_search.training.recipe import Recipe
 
 
 def test_settings_of_a_file_can_be_written_and_read_again():
@@ -37,3 +38,10 @@ def test_residual_is_the_old_name_of_shortcuts(residual, shortcuts):
     least = {"sections": 2, "depth": 2, "width": 8}
     old = ArchitectureSettings.model_validate({**least, "residual": residual})
     assert old == ArchitectureSettings.model_validate({**least, "shortcuts": shortcuts})
+
+
+@pytest.mark.parametrize(("given", "flip"), [({"name": "best"}, False), ({"name": "best", "flip": True}, True)])
+def test_another_recipe_for_retraining_mirrors_as_the_search_did_unless_it_says_so(given, flip):
+    settings = RetrainSettings.model_validate({"recipe": given})
+    full = settings.full_recipe(Recipe(flip=False, epochs=3))
+    assert (full.name, full.epochs, full.flip) == ("best", Recipe(name="best").epochs, flip)

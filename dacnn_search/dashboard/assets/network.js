@@ -106,7 +106,7 @@ function drawNetwork(trial, mostWidth) {
     svg("defs", {}, [...looks.mixes].map(gradient)),
     back,
     line,
-    rails.height && drawHistory(places, rails),
+    rails.height > 0 && drawHistory(places, rails),
     boxes,
   );
 }
@@ -174,16 +174,15 @@ function drawBlock(boxes, places, block, x, looks, height, width) {
 }
 
 function lookOf(layer, { kernels, mixes }, width) {
-  // Letter and fill of a layer's box, and what its kernel is in words.
-  if (isTransition(layer))
-    return { letter: "T", what: `transition to ${width} channels, with a kernel of its own` };
+  // The letter and, of shared kernels, the fill of a layer's box, and what its kernel is in words.
+  if (isTransition(layer)) return { letter: "T", what: `transition to ${width} channels, with a kernel of its own` };
   if (isMixed(layer)) {
     const anchors = layer.anchors.join("-");
     const { letter, letters } = mixes.get(anchors);
     return { letter, fill: `url(#mix-${anchors})`, what: `learned mix of the kernels ${listed(letters)}` };
   }
   const { letter, color, uses } = kernels.get(layer.anchors[0]);
-  const what = color ? `shared kernel ${letter}, used ${uses} times` : "a kernel of its own";
+  const what = color ? `shared kernel ${letter}, used in ${uses} layers` : "a kernel of its own";
   return { letter, fill: color, what };
 }
 
@@ -236,7 +235,7 @@ function railsOf(history) {
 
 function drawHistory(places, { count, step, height }) {
   // An input rises to a rail, runs along it to the last layer that adds it, and comes down behind each, with the others.
-  const top = 70 - height;
+  const top = AXIS - 44 - height; // clear of the highest box
   const rails = [],
     drops = [],
     joints = [];
@@ -333,7 +332,7 @@ function kernelLegend(trial) {
   if (mixes.length > 12) items.push(el("li", {}, `and ${mixes.length - 12} more learned mixes`));
   if (own)
     items.push(
-      el("li", {}, el("span", { class: "chip plain" }, " "), ` ${plural(own, "layer")} with a kernel of its own`),
+      el("li", {}, el("span", { class: "chip plain" }, " "), ` ${plural(own, "layer with a kernel of its own", "layers with kernels of their own")}`),
     );
   items.push(el("li", {}, el("span", { class: "chip plain" }, "S"), " stem"));
   if (layers.some(isTransition))

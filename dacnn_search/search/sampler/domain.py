@@ -5,13 +5,13 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from dacnn_search.common.errors import SpaceError
-from dacnn_search.network.architecture import Architecture
+from dacnn_search.network.architecture import Architecture, Sharing
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import Free, regulator_rank
 
@@ -91,16 +91,19 @@ class Domain:
         return Point({name: choices[name] for name in asked}, architecture, features, cost)
 
     def _encode(self, architecture: Architecture) -> np.ndarray:
-        """Return section count, widths, sharing, depths and regulators (0 for sections that are not there), anchors,
-        parameters and MACs, on scales on which equal steps matter about equally."""
+        """Return section count, widths, sharing, depths and regulators (0 for sections that are not there), anchors and
+        their mixing, shortcuts and history (0 without), parameters and MACs, on scales on which equal steps matter
+        about equally."""
         sections, missing = architecture.sections, self._most_sections - len(architecture.sections)
         cost = self._space.cost(architecture)
         first, last = math.log2(sections[0].width), math.log2(sections[-1].width)
-        scopes = [float(architecture.sharing == scope) for scope in ("network", "section", "none")]
+        scopes = [float(architecture.sharing == scope) for scope in get_args(Sharing)]
         depths = [math.sqrt(s.depth) for s in sections] + [0.0] * missing
         regulators = [float(regulator_rank(s.regulators)) for s in sections] + [0.0] * missing
-        around_blocks = float(architecture.decided_shortcuts == "block")
-        rest = [math.log2(architecture.anchors), math.sqrt(architecture.depth), around_blocks]
+        around = [float(architecture.decided_shortcuts == shortcuts) for shortcuts in ("block", "history")]
+        history = around[1] * math.log2(architecture.history)
+        mixed = float(architecture.mixing == "learned")
+        rest = [math.log2(architecture.anchors), mixed, math.sqrt(architecture.depth), *around, history]
         costs = [math.log10(cost.parameters), math.log10(cost.macs), float(architecture.batch_norm)]
         return np.array([len(sections), first, last, *scopes, *depths, *regulators, *rest, *costs])
 
