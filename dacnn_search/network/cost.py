@@ -36,7 +36,8 @@ class Cost:
     parameters: int  # trainable scalars, a shared kernel counted once
     # Multiply-accumulates of one forward pass of one image. Every application of a shared kernel counts, and every
     # product with a scalar of the history. Batch norm, ReLU and pooling, below 1% of those of the convolutions, do not,
-    # nor does the mixing of anchors, which is done once for any number of images.
+    # nor does the mixing of anchors, which is done once for any number of images. (The C code mixes sums instead, so it
+    # does the products of each anchor.)
     macs: int
     activations: int  # scalars that one image keeps in memory between forward and backward pass
     largest_activation: int  # scalars of one image in the largest output of a layer
