@@ -110,7 +110,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--subset", type=int, help="use only so many training images")
-    parser.add_argument("--work", type=Path, required=True, help="file to which each training is appended")
+    work = "file to which each training is appended; one per --data and --subset"
+    parser.add_argument("--work", type=Path, required=True, help=work)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     options = parser.parse_args()
     done = [json.loads(line) for line in options.work.read_text().splitlines()] if options.work.exists() else []

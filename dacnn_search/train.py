@@ -42,7 +42,7 @@ the number of classes differs. With --teacher, a recipe's share of distillation 
 
 @command(epilog=EPILOG)
 @click.option("--config", type=PATH, metavar="FILE", help="config.yaml of an exported network, or one like it")
-@click.option("--network", metavar="NAME", help="a network of the paper, such as dacnn18-mix (docs/paper.md)")
+@click.option("--network", metavar="NAME", help="a network of a paper, such as dacnn18-mix or thriftynet")
 @click.option("--run", type=PATH, metavar="FOLDER", help="run directory of a search, together with --trial")
 @click.option("--trial", type=at_least(0), help="train the network of this trial of the run")
 @click.option("--data", help="other data: a data set's name, an .npz file or a folder of images")

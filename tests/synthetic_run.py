@@ -13,6 +13,7 @@ from typing import Any
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.network.cost import estimate_cost
 from dacnn_search.storage.front import Scale, front_of, spread
+from dacnn_search.storage.ledger import read_ledger
 
 INPUT_SHAPE = (1, 8, 8)
 EPOCHS = 12
@@ -246,6 +247,14 @@ def _curve(rng: random.Random, final: float, epochs: int) -> dict[str, list[floa
         loss.append(round(2.3 * (1 - value) ** 0.8 + 0.02, 6))
         train_loss.append(round(2.3 * (1 - value) ** 0.95 * 0.9 + 0.005, 6))
     return {"accuracy": accuracy, "loss": loss, "train_loss": train_loss}
+
+
+def teach(folder: Path) -> None:
+    """Let the largest retrained network be the teacher of the others."""
+    file = folder / "retrained.jsonl"
+    lines = read_ledger(file)
+    teacher = lines[-1]["fingerprint"]
+    write_ledger(file, [{**line, "teacher": None if line["fingerprint"] == teacher else teacher} for line in lines])
 
 
 def _retrained(folder: Path, records: Sequence[Mapping[str, Any]], seed: int) -> list[dict[str, Any]]:

@@ -162,15 +162,18 @@ def _thinned(values: Sequence[float | None], most: int) -> list[int | None]:
 
 def _retrained(run: RunDirectory, indices: Mapping[int, int]) -> list[dict[str, Any]]:
     """Return one entry per retrained network with its seeds, from few parameters to many."""
+    networks = run.networks
+    folders = {n.records[0]["fingerprint"]: n.folder.relative_to(run.folder).as_posix() for n in networks}
     return [
         {
             "index": indices[network.trial],
-            "folder": network.folder.relative_to(run.folder).as_posix(),
+            "folder": folders[network.records[0]["fingerprint"]],
+            "teacher": folders.get(network.records[0].get("teacher")),
             "config": _shown_config(network.folder / "config.yaml"),
             "int8": _int8(network.folder / "metrics.json"),
             "seeds": [{key: r[key] for key in ("seed", "epochs", "test_accuracy")} for r in network.records],
         }
-        for network in run.networks
+        for network in networks
         if network.trial in indices  # else the ledger lost the trial: it is to be trained again
     ]
 

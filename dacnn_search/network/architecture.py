@@ -8,7 +8,7 @@ last block of a section may have one layer.
 
 `sharing`, `anchors` and `mixing` determine which layers share a kernel, the "anchor":
 
-- `network`, `section`: all layers W * x, or those of a section (Huang, Dwivedi and Roig, 2019, equations 2, 3 and 6);
+- `network`, `section`: all layers, or those of a section (Huang, Dwivedi and Roig, 2019, equations 2, 3 and 6);
 - `second`: the second layers of a section's blocks; the first ones have kernels of their own (Boulch, "ShaResNet",
   2017, https://arxiv.org/abs/1702.08782, section 3);
 - several anchors take turns, or, with `mixing: learned`, each layer t has the kernel W(t) = sum_j m(t, j) A(j), with

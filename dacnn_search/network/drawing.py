@@ -52,8 +52,10 @@ def _draw_block(block: Block, letters: Mapping[str, str]) -> str:
 def _history(architecture: Architecture) -> str:
     """Say what the layers add of their last inputs; nothing of a network without shortcuts to the history."""
     lengths = [layer.history for block in architecture.blocks for layer in block.layers]
-    if max(lengths) < 2:
-        return "each layer adds its input" * max(lengths)
+    if not any(lengths):
+        return ""
+    if max(lengths) == 1:
+        return f"each layer{' but T' * (0 in lengths)} adds its input"
     return f"each layer adds its last {max(lengths)} inputs" + ", which T begins anew" * (0 in lengths)
 
 

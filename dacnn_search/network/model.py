@@ -136,7 +136,7 @@ class LayerModule(nn.Module):
         if shortcut is not None:
             x = x + shortcut
         if self.history is not None:
-            for scalar, earlier in zip(self.history, inputs, strict=False):
+            for scalar, earlier in zip(self.history, inputs, strict=True):
                 x = torch.addcmul(x, scalar, earlier)
         x = torch.relu_(x)
         return x if self.regulator is None else torch.relu_(self.regulator(x))

@@ -1,8 +1,8 @@
 """The networks of the DACNN paper, and of other papers on sharing weights, by name.
 
-Huang, Dwivedi and Roig, "Deep Anchored Convolutional Neural Networks", 2019; the others are told beside their networks.
-Every network is an `Architecture` for images of 32x32 pixels. `docs/paper.md` lists what the paper leaves open and our
-choices.
+Huang, Dwivedi and Roig, "Deep Anchored Convolutional Neural Networks", 2019; the other papers are named beside their
+networks. Every network is an `Architecture` for images of 32x32 pixels. `docs/paper.md` lists what the paper leaves
+open and our choices.
 """
 
 import difflib
@@ -41,7 +41,8 @@ MIXED_DEPTHS = {14: (1, 1, 2, 5), 18: (4, 3, 3, 3), 34: (6, 7, 11, 5)}
 # scalar before each convolution, which our batch norm makes needless, and scalars for a history that is not there yet.
 THRIFTY_DEPTHS, THRIFTY_LONG_DEPTHS = (3, 3, 3, 3, 2), (6, 6, 6, 6, 6)
 # Shared Wide ResNets (Savarese and Maire, https://arxiv.org/abs/1902.09701): WRN-28-10 with one or two anchors for each
-# section. Theirs has kernels of their own in both layers of a section's first block, ours in the transition.
+# section. Theirs has a stem of 16 channels and kernels of their own in both layers of a section's first block; ours has
+# a stem of 160 channels and a kernel of its own in the transition alone.
 WIDE_WIDTHS, WIDE_DEPTHS = (160, 320, 640), (8, 7, 7)
 # ResNet-20 (He et al., https://arxiv.org/abs/1512.03385) and MLPerf Tiny's ResNet-8 (Banbury et al.,
 # https://arxiv.org/abs/2106.07597) for CIFAR-10. We project shortcuts by a 1x1 convolution with batch norm, where

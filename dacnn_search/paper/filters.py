@@ -139,7 +139,7 @@ def _layers(classifier: Classifier) -> list[tuple[str, nn.Module, int]]:
     found: list[tuple[str, nn.Module, int]] = [("stem", network.stem_norm, architecture.sections[0].width)]
     for block, module in zip(architecture.blocks, network.blocks, strict=True):
         for layer, part in zip(block.layers, module.layers, strict=True):  # type: ignore[arg-type]
-            kernel = " * ".join(layer.kernels)
+            kernel = " + ".join(layer.kernels)
             found.append((f"layer {len(found)}, section {block.section + 1}, {kernel}", part.norm, layer.width))
     return found
 

@@ -58,7 +58,7 @@ def preview(space: SearchSpace, seed: int = 0) -> str:
         lines.append(f"meet constraints    {share}")
     lines += _ranges(space, costs, "" if number <= FEW else f" (of {len(costs):,} drawn)")
     lines += ["", *_histogram(UNITS[objective], sizes), "", *_histogram("MACs", macs), ""]
-    example = generator.choice(networks)
+    example = generator.choice(networks).canonical()
     cost = space.cost(example)
     told = f"{cost.parameters:,} parameters, {format_count(cost.macs)} MACs, {format_bytes(cost.flash)} of flash"
     lines += [f"for example, {told}, {format_bytes(cost.ram)} of RAM: {example}", ""]

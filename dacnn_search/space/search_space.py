@@ -3,12 +3,14 @@
 A sequence of choices leads to an architecture (see `ChoiceTree`). An Optuna trial (`suggest`), a random generator
 (`draw`), recorded choices (`replay`) or an enumeration (`networks`) makes them.
 
-Parameters, MACs, flash and RAM never fall when a width, a history, a depth or a regulator placement grows. So if the
-smallest network that some first choices can still lead to breaks a constraint, all of them do.
+Parameters, MACs, flash and RAM never fall when a history, a depth or a regulator placement grows, or a width that
+leaves the transitions as they are. So if the smallest network that some first choices can still lead to breaks a
+constraint, all of them do.
 """
 
 import bisect
 import functools
+import itertools
 import random
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
@@ -155,12 +157,14 @@ class SearchSpace:
     def _groups(self) -> list[list[tuple[Architecture, dict[str, Any]]]]:
         """The frames of some network within the constraints, in groups of equal choices but the width, which rises.
 
-        Costs rise with the width, so bisection finds the first frame that is too wide.
+        Costs rise with the width among networks with the same transitions, so bisection finds the first frame that is
+        too wide. (A width that adds a transition can shorten the history: where growth is near 1, rounding decides.)
         """
         groups: dict[tuple[Any, ...], list[tuple[Architecture, dict[str, Any]]]] = {}
         for smallest, choices in self.tree.frames:
+            transitions = tuple(a.width != b.width for a, b in itertools.pairwise(smallest.sections))
             others = tuple(pair for pair in choices.items() if pair[0] != "width")
-            groups.setdefault(others, []).append((smallest, choices))
+            groups.setdefault((transitions, others), []).append((smallest, choices))
         for group in groups.values():
             group.sort(key=lambda pair: pair[0].sections[0].width)
             del group[bisect.bisect_left(group, True, key=lambda pair: not self.meets_constraints(pair[0])) :]

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from synthetic_run import INPUT_SHAPE, write_c_metrics, write_ledger, write_networks, write_run
+from synthetic_run import INPUT_SHAPE, teach, write_c_metrics, write_ledger, write_networks, write_run
 
 from dacnn_search.common.errors import InputError, RunDirectoryError
 from dacnn_search.dashboard.__main__ import build_page, main
@@ -210,6 +210,14 @@ def test_retrained_networks_come_with_their_seeds_and_config(tmp_path: Path) -> 
     assert next(records[entry["index"]]["trial"] for entry in retrained) == front[0]["trial"]
     assert [entry["folder"][:8] for entry in retrained] == ["best/01-", "best/02-", "best/03-"]
     assert all(len(entry["seeds"]) == 2 and "digits" in entry["config"] for entry in retrained)
+    assert {entry["teacher"] for entry in retrained} == {None}
+
+
+def test_a_taught_network_comes_with_the_folder_of_its_teacher(tmp_path: Path) -> None:
+    write_run(tmp_path, trials=30)
+    teach(tmp_path)
+    first, second, third = payload_of(write_dashboard(tmp_path))["retrained"]
+    assert [first["teacher"], second["teacher"], third["teacher"]] == [third["folder"], third["folder"], None]
 
 
 def test_the_accuracy_of_exported_c_code_is_told(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from synthetic_run import INPUT_SHAPE, write_c_metrics, write_ledger, write_networks, write_run
+from synthetic_run import INPUT_SHAPE, teach, write_c_metrics, write_ledger, write_networks, write_run
 
 from dacnn_search.common.yaml import read_yaml
 from dacnn_search.dashboard.page import write_comparison, write_dashboard, write_figure, write_index
@@ -200,6 +200,20 @@ def test_families_on_the_front(open_page: Opener, run: tuple[Path, list[dict[str
     button.click()
     expect(button).to_have_attribute("aria-pressed", "false")
     expect(page.locator("#table-count")).to_have_text("120 trials")
+
+
+def test_the_command_of_a_taught_network_names_its_teacher(open_page: Opener, tmp_path: Path) -> None:
+    write_run(tmp_path, trials=30)
+    teach(tmp_path)
+    page = open_page(write_dashboard(tmp_path))
+    page.fill("#budget-number", "1")
+    page.press("#budget-number", "Enter")
+    expect(page.locator("#command")).to_contain_text(
+        re.compile(r"--config \S+/best/01-\d+/config.yaml --teacher \S+/best/03-\d+$")
+    )
+    page.fill("#budget-number", "1000000")
+    page.press("#budget-number", "Enter")
+    expect(page.locator("#command")).to_contain_text(re.compile(r"--config \S+/best/03-\d+/config.yaml$"))
 
 
 @pytest.mark.parametrize(

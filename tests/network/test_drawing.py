@@ -50,8 +50,17 @@ section 1  8 wide, 32x32      A A
 history                       each layer adds its input
 """,
         ),
+        (
+            Architecture((Section(2, 8), Section(1, 16)), shortcuts="history", history=1),
+            """
+image      3 channels, 32x32  stem
+section 1  8 wide, 32x32      A A
+section 2  16 wide, 16x16     T o
+history                       each layer but T adds its input
+""",
+        ),
     ],
-    ids=["block", "second", "learned", "history", "short-history"],
+    ids=["block", "second", "learned", "history", "short-history", "short-history-and-transition"],
 )
 def test_each_family(architecture: Architecture, drawing: str) -> None:
     assert draw(architecture, (3, 32, 32)) == drawing.strip()

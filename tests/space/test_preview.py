@@ -37,6 +37,15 @@ def test_preview_states_the_exact_number_and_share(space_file):
     assert "section 1" in text
 
 
+def test_the_example_of_a_large_space_is_told_as_what_it_is():
+    """Anchors that are as many as the layers are free weights, and no layer has more inputs than there are layers."""
+    parts = {"sections": 1, "depth": 4, "width": {"range": {"low": 1, "high": 900}}, "sharing": "second", "anchors": 2}
+    three = {"regulators": {"choice": ["none", "block", "layer"]}}
+    text = preview(make_space({**parts, **three, "shortcuts": "history"}))
+    assert " wide, 4 deep, free weights" in text
+    assert ", history of 4\n" in text
+
+
 def test_preview_shows_the_range_of_each_cost_within_the_limits(space_file):
     parts = {"sections": {"choice": [1, 2]}, "depth": {"choice": [1, 4]}, "width": {"choice": [4, 8, 16]}}
     space = make_space(parts, {"ram": {"max": "1kB"}})

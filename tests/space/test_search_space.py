@@ -87,6 +87,14 @@ def test_optuna_suggests_what_replay_reads(parts, seed):
     assert set(asked) == set(trial.params)
 
 
+def test_a_width_that_adds_a_transition_can_need_less_ram():
+    """Widths 4+4 and 5+5 have histories of 7 inputs, widths 6+5 and 7+6 of 6."""
+    parts = {"sections": 2, "depth": [1, 6], "width": {"choice": [4, 5, 6, 7]}, "growth": 0.9}
+    space = make_space({**parts, "shortcuts": "history", "history": 16}, {"ram": {"max": 548}})
+    assert [[s.width for s in architecture.sections] for architecture, _ in space.networks()] == [[4, 4], [6, 5]]
+    assert space.extremes("ram") == (525, 548)
+
+
 def test_a_fixed_space_has_one_network_and_asks_nothing():
     space = make_space({"sections": 4, "depth": 8, "width": 12, "growth": 1.5, "sharing": "section"})
     assert count_networks(space.tree) == 1

@@ -217,13 +217,11 @@ function quoteForShell(path) {
 }
 
 function commandOf(trial, retrained) {
-  const folder = payload.run.folder;
-  return (
-    "python -m dacnn_search.train " +
-    (retrained
-      ? `--config ${quoteForShell(`${folder}/${retrained.folder}/config.yaml`)}`
-      : `--run ${quoteForShell(folder)} --trial ${trial.trial}`)
-  );
+  const command = "python -m dacnn_search.train";
+  const at = (path) => quoteForShell(`${payload.run.folder}/${path}`);
+  if (!retrained) return `${command} --run ${quoteForShell(payload.run.folder)} --trial ${trial.trial}`;
+  const teacher = retrained.teacher ? ` --teacher ${at(retrained.teacher)}` : "";
+  return `${command} --config ${at(`${retrained.folder}/config.yaml`)}${teacher}`;
 }
 
 function architectureYaml(trial) {
