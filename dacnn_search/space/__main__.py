@@ -121,7 +121,7 @@ def _duration_line(space: SearchSpace, networks: Sequence[Architecture], number:
     times = [training_seconds(network, shape, classes, images, batch_size, rate) for network in networks]
     each, cores = float(np.mean(times)), count_cores()
     return (
-        f"{trials} trials of {recipe.epochs} epochs: about {format_duration(trials * each / cores)} on the {cores} CPU "
+        f"{trials} trials of {recipe.epochs} epoch{'s' * (recipe.epochs > 1)}: about {format_duration(trials * each / cores)} on the {cores} CPU "
         f"cores here, {format_duration(each)} each (a rough estimate; a GPU is faster)"
     )
 
