@@ -120,9 +120,10 @@ def _duration_line(space: SearchSpace, networks: Sequence[Architecture], number:
     rate = speed_for(networks, shape, classes, batch_size, remembered=True).rate(recipe.precision)
     times = [training_seconds(network, shape, classes, images, batch_size, rate) for network in networks]
     each, cores = float(np.mean(times)), count_cores()
+    length = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
     return (
-        f"{trials} trials of {recipe.epochs} epoch{'s' * (recipe.epochs > 1)}: about {format_duration(trials * each / cores)} on the {cores} CPU "
-        f"cores here, {format_duration(each)} each (a rough estimate; a GPU is faster)"
+        f"{trials} trials of {length}: about {format_duration(trials * each / cores)} on the {cores} CPU cores here, "
+        f"{format_duration(each)} each (a rough estimate; a GPU is faster)"
     )
 
 
