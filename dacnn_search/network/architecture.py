@@ -17,10 +17,10 @@ last block of a section may have one layer.
 `shortcuts` lead around layers, to be added before a ReLU:
 
 - `block`: around each block, through a 1x1 convolution where the width changes (Huang, Dwivedi and Roig, Figure 2);
-- `history`: each layer adds its last h inputs x with learned scalars, x(t+1) = relu(norm(W * x(t)) + sum_{i=0}^{h-1}
-  a(t, i) x(t-i)), as in ThriftyNet (Coiffier, Boukli Hacene and Gripon, 2020, https://arxiv.org/abs/2007.10106), which
-  has the ReLU before the sum and the norm behind it. Max pooling applies to all of them; a transition layer begins a
-  new history.
+- `history`: each layer adds its last h inputs x with learned scalars before its norm, x(t+1) = relu(norm(W * x(t) +
+  sum_{i=0}^{h-1} a(t, i) x(t-i))), as in ThriftyNet (Coiffier, Boukli Hacene and Gripon, 2020,
+  https://arxiv.org/abs/2007.10106), which has the ReLU before the sum. Max pooling applies to all of them; a transition
+  layer begins a new history.
 
 A regulator (1x1 convolution, batch norm, ReLU) follows each block or each layer of a section.
 

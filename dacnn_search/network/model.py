@@ -132,13 +132,12 @@ class LayerModule(nn.Module):
         kernel = kernels[self.kernels[0]]
         if self.mixing is not None:
             kernel = sum(scalar * kernels[name] for scalar, name in zip(self.mixing, self.kernels, strict=True))
-        x = self.norm(F.conv2d(inputs[0], kernel, padding=1))
-        if shortcut is not None:
-            x = x + shortcut
+        x = F.conv2d(inputs[0], kernel, padding=1)
         if self.history is not None:
             for scalar, earlier in zip(self.history, inputs, strict=True):
                 x = torch.addcmul(x, scalar, earlier)
-        x = torch.relu_(x)
+        x = self.norm(x)
+        x = torch.relu_(x if shortcut is None else x + shortcut)
         return x if self.regulator is None else torch.relu_(self.regulator(x))
 
 

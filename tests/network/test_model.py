@@ -54,7 +54,7 @@ def test_plain_network_is_equation_3():
 
 
 def test_history_adds_the_last_inputs_with_scalars_and_begins_anew_where_the_width_changes():
-    """x_{t+1} = ReLU(BN_t(W * x_t) + sum_i a_{t,i} x_{t-i}), with max pooling of all x_{t-i} between sections."""
+    """x_{t+1} = ReLU(BN_t(W * x_t + sum_i a_{t,i} x_{t-i})), with max pooling of all x_{t-i} between sections."""
     sections = (Section(2, 4), Section(2, 4), Section(2, 6))
     model = randomised(Architecture(sections, "section", shortcuts="history", history=2))
     layers = [layer for block in model.blocks for layer in block.layers]
@@ -68,10 +68,10 @@ def test_history_adds_the_last_inputs_with_scalars_and_begins_anew_where_the_wid
     for number, layer in enumerate(layers):
         if number in (2, 4):
             inputs = [F.max_pool2d(x, 2) for x in inputs]
-        x = layer.norm(F.conv2d(inputs[0], model.kernels[layer.kernels[0]], padding=1))
+        x = F.conv2d(inputs[0], model.kernels[layer.kernels[0]], padding=1)
         for i in range(lengths[number]):
             x = x + layer.history[i] * inputs[i]
-        inputs = [F.relu(x), *inputs]
+        inputs = [F.relu(layer.norm(x)), *inputs]
     torch.testing.assert_close(model(images), model.classifier(inputs[0].mean((2, 3))))
 
 
