@@ -3,7 +3,8 @@
 The C code of `export.c` follows this plan, so flash and RAM are known before a network is trained. Weights take one
 byte each, a shared kernel once. Each use of it has a multiplier and an offset of its own for every channel, two bytes
 each, which hold its batch norm. Activations take one byte. A layer that mixes k anchors stores no kernel: it has
-multipliers of its own for each, computes the sums of each and adds them, so it takes k times the multiplications.
+multipliers of its own for each, computes the sums of each and adds them, so it takes k times the multiplications. The
+last inputs that a layer adds are one more sum.
 
 Each block finds its input at the start of the arena and leaves its output there. Each convolution gathers the pixels
 under its kernel in scratch, for one pixel after the other:
@@ -30,8 +31,8 @@ from dacnn_search.network.architecture import Architecture, Block, Shortcut
 
 # Bytes of the generated code on a Cortex-M4 beside its constants, by GCC 12.2 with -O2.
 CODE_BYTES = 1550
-# What mixing adds to them. Adding the last inputs takes as many as the shortcuts around blocks, in whose place it is.
-MIXING_BYTES = 90
+# What further sums add to them: of mixed anchors, of the last inputs in place of shortcuts around blocks, or both.
+SUMS_BYTES = 90
 # Bytes of an entry in the C code's table of convolutions, by whether two bytes hold all offsets: with what it says of
 # shortcuts around blocks, and without.
 ENTRY_BYTES = {True: 32, False: 44}
@@ -136,7 +137,7 @@ class InferencePlan:
     @property
     def code_bytes(self) -> int:
         """Bytes of code, by GCC 12.2 with -O2 on a Cortex-M4."""
-        return CODE_BYTES + MIXING_BYTES * self.mixes
+        return CODE_BYTES + SUMS_BYTES * (self.mixes or self.adds_history)
 
     @property
     def flash(self) -> int:
@@ -162,10 +163,10 @@ def plan_inference(architecture: Architecture, input_shape: tuple[int, int, int]
     scales = 4 * classes
     for c in convolutions:
         kernels |= dict.fromkeys(c.kernels, c.side**2 * c.in_channels * c.out_channels)
-        scales += 2 * (len(c.kernels) + 1) * c.out_channels + 4 * c.history
+        sums = len(c.kernels) + (c.projection != "") + (c.history > 0)
+        scales += 2 * (sums + 1) * c.out_channels + 4 * c.history
         if c.projection:
             kernels[c.projection] = c.shortcut_channels * c.out_channels
-            scales += 2 * c.out_channels
     weights = sum(kernels.values()) + classes * convolutions[-1].out_channels
     return InferencePlan(tuple(convolutions), weights, scales, channels)
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from dacnn_search.network.architecture import Architecture, Section
-from dacnn_search.network.inference import MIXING_BYTES, plan_inference
+from dacnn_search.network.inference import SUMS_BYTES, plan_inference
 
 SHAPE = (3, 10, 8)
 PIXELS, WIDTH, CHANNELS = 80, 8, 6
@@ -44,17 +44,17 @@ def test_a_transition_begins_a_new_history():
     assert [c.history for c in new] == [0, 1, 2, 3, 3, 3, 3, 0, 1, 2, 3, 3, 3, 3]
 
 
-def test_an_earlier_input_takes_four_bytes_of_flash_and_no_layer_those_of_its_shortcut():
+def test_a_history_takes_four_bytes_of_flash_for_each_input_and_two_for_each_channel_but_none_for_shortcuts():
     shortest, longer = (plan(6, shortcuts="history", history=history) for history in (1, 3))
     assert longer.flash - shortest.flash == 4 * (1 + 2 * 4)
     layers = 1 + 6
-    assert plan(6).flash - shortest.flash == layers * 10 - 6 * 4
+    assert shortest.flash - plan(6).flash == 6 * (4 + 2 * CHANNELS) - layers * 10 + SUMS_BYTES
 
 
 def test_a_mix_stores_its_anchors_once_and_two_bytes_for_each_further_one_and_channel():
     one, mixed = (plan(7, 7, sharing="network", anchors=k, mixing="learned") for k in (1, 3))
     assert mixed.weight_bytes - one.weight_bytes == 2 * 9 * CHANNELS**2
-    assert mixed.flash - one.flash == 2 * 9 * CHANNELS**2 + 14 * 2 * 2 * CHANNELS + MIXING_BYTES
+    assert mixed.flash - one.flash == 2 * 9 * CHANNELS**2 + 14 * 2 * 2 * CHANNELS + SUMS_BYTES
     assert mixed.arena == one.arena
 
 

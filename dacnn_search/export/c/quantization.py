@@ -9,8 +9,8 @@ which come from a ReLU, have 8 bits without sign and a step for each convolution
 limited to 0 and 255, with multiplier = 2^shift * g * input step * kernel step / output step, a 16-bit integer, and the
 offset likewise from b. This is requantization as in section 2.2 of Jacob et al. (https://arxiv.org/abs/1712.05877), but
 batch norm stays beside a kernel that others may share, where they fold it into a copy. For the same reason a mix of
-anchors is not one kernel: each anchor has a sum, and a multiplier with the scalar of the mix as a further factor. Each
-of the last inputs that a layer adds has a 32-bit multiplier, as a shortcut has.
+anchors is not one kernel: each anchor has a sum, and a multiplier with the scalar of the mix as a further factor. The
+last inputs that a layer adds before its batch norm are one more sum: of each times a 32-bit multiplier, its scalar.
 """
 
 import math
@@ -37,17 +37,18 @@ T = TypeVar("T")
 class Scaling:
     """Multipliers and offsets of a convolution's output channels, or of the classes."""
 
-    multipliers: np.ndarray  # (sums, channels) int16: of each kernel, then of a projected shortcut
+    multipliers: np.ndarray  # (sums, channels) int16: of each kernel, then of a projected shortcut or the last inputs
     offsets: np.ndarray  # (channels,) int16
-    added: tuple[int, ...]  # multipliers of what is added: an identity shortcut, or the last inputs
     shift: int
     offset_shift: int
+    identity: int = 0  # the multiplier of an identity shortcut
+    history: tuple[int, ...] = ()  # those of the last inputs in their sum, the newest first
 
     def outputs(self, sums: Sequence[np.ndarray], added: Sequence[np.ndarray]) -> np.ndarray:
-        """Return activations (N, H, W, channels) from the sums of each kernel and the activations that are added."""
+        """Return activations (N, H, W, channels) from all sums and the activations of an identity shortcut."""
         values = self.apply(sums)
-        for activations, multiplier in zip(added, self.added, strict=True):
-            values += activations.astype(np.int64) * multiplier
+        for activations in added:
+            values += activations.astype(np.int64) * self.identity
         return self.round(values, 0, 255)
 
     def apply(self, sums: Sequence[np.ndarray]) -> np.ndarray:
@@ -91,6 +92,9 @@ class IntegerNetwork:
             if c.projection:
                 sums += [_correlate(entered, self.kernels[c.projection]) for entered in added]
                 added = ()
+            if c.history:
+                sums.append(_weigh(added, scalings[c].history))
+                added = ()
             return scalings[c].outputs(sums, added)
 
         last = _run(self.plan, images.astype(np.int64), convolve, _pool)
@@ -118,6 +122,11 @@ def _run(
         added = inputs if convolution.history else [entered] * (convolution.shortcut != "none")
         inputs = [convolve(convolution, inputs[0], added), *inputs]
     return inputs[0]
+
+
+def _weigh(inputs: Sequence[np.ndarray], factors: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return the sum of the last inputs of a layer, each times its factor."""
+    return sum((x * factor for x, factor in zip(inputs, factors, strict=True)), start=np.zeros(1, inputs[0].dtype))
 
 
 def _pool(x: np.ndarray) -> np.ndarray:
@@ -211,24 +220,44 @@ class _Quantizer:
         scale, shift = self._weights[f"{c.norm}.weight"], self._weights[f"{c.norm}.bias"]
         mixing = self._weights[f"{layer}.mixing"] if len(c.kernels) > 1 else np.ones(1)
         terms = [(name, x, scalar * scale) for name, scalar in zip(c.kernels, mixing, strict=True)]
+        identity = added[0].step if c.shortcut == "identity" else 0.0
         if c.projection:
             terms.append((c.projection, added[0], self._weights[f"{c.projection_norm}.weight"]))
             shift = shift + self._weights[f"{c.projection_norm}.bias"]
             added = ()
-        scalars = self._weights[f"{layer}.history"] if c.history else np.ones(len(added))
         real = shift + sum(_correlate(source.real, self._kernels[name]) * factor for name, source, factor in terms)
-        real += sum(scalar * past.real for scalar, past in zip(scalars, added, strict=True))
         sums = [_correlate(source.whole, self._int8[name][0], padding) for name, source, _ in terms]
         multipliers = [factor * self._int8[name][1] * source.step for name, source, factor in terms]
-        of_added = [float(scalar) * past.step for scalar, past in zip(scalars, added, strict=True)]
+        history: tuple[int, ...] = ()
+        if c.history:
+            scalars = self._weights[f"{layer}.history"]
+            real += _weigh([past.real for past in added], scalars) * scale
+            of_inputs = scalars * [past.step for past in added]
+            unit = _unit(of_inputs, scale, multipliers)
+            history = tuple(np.rint(of_inputs / unit).astype(np.int64).tolist())
+            sums.append(_weigh([past.whole for past in added], history))
+            multipliers.append(unit * scale)
+            added = ()
+        real += sum(past.real for past in added)
         whole = sum(s * m for s, m in zip(sums, multipliers, strict=True))
-        whole += sum(multiplier * past.whole for multiplier, past in zip(of_added, added, strict=True))
+        whole += sum(identity * past.whole for past in added)
         offsets = (real - whole).mean(axis=(0, 1, 2))
         real = np.maximum(real, 0)
         step = float(real.max()) / 255 or 1.0
-        scaling = _scaling(np.array(multipliers) / step, offsets / step, [m / step for m in of_added])
+        scaling = _scaling(np.array(multipliers) / step, offsets / step, identity / step, history)
         self._scalings.append(scaling)
         return _Activations(real, scaling.outputs(sums, [past.whole for past in added]), step)
+
+
+def _unit(of_inputs: np.ndarray, scale: np.ndarray, multipliers: Sequence[np.ndarray]) -> float:
+    """Return what an integer 1 stands for in the sum of a layer's last inputs, whose real multipliers `of_inputs` are.
+
+    The largest of these then takes as many bits as that of the sum, which is the unit times the norm's `scale`, if the
+    largest of the kernels' `multipliers` takes 15 bits. The sum itself must have no more than 32.
+    """
+    norm, kernel = float(np.abs(scale).max()), float(np.abs(multipliers).max())
+    even = math.sqrt(float(np.abs(of_inputs).max()) * kernel / norm / 2**15) if norm else 0.0
+    return max(even, float(np.abs(of_inputs).sum()) / 2**23) or 1.0
 
 
 def _averages(whole: np.ndarray) -> np.ndarray:
@@ -244,23 +273,26 @@ def _to_int8(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(kernel / steps.reshape(-1, *[1] * (kernel.ndim - 1))).astype(np.int8), steps
 
 
-def _scaling(multipliers: np.ndarray, offsets: np.ndarray, added: Sequence[float] = ()) -> Scaling:
-    """Return real multipliers and offsets as integers, with as many bits as these hold.
+def _scaling(
+    multipliers: np.ndarray, offsets: np.ndarray, identity: float = 0.0, history: tuple[int, ...] = ()
+) -> Scaling:
+    """Return real multipliers and offsets as integers, with as many bits as these hold; `history` are integers.
 
     Raises ExportError if one is not finite.
     """
-    if not all(np.isfinite(values).all() for values in (multipliers, offsets, np.array(added))):
+    if not all(np.isfinite(values).all() for values in (multipliers, offsets)):
         raise ExportError("C code needs a network with finite weights and activations, but some are not")
-    largest, of_added = float(np.abs(multipliers).max()), max(map(abs, added), default=0.0)
+    largest = float(np.abs(multipliers).max())
     of_offsets = _most_shift(float(np.abs(offsets).max()), 2**15 - 1)
-    shift = min(_most_shift(largest, 2**15 - 1), _most_shift(of_added, 2**31 - 1), of_offsets + MOST_OFFSET_SHIFT)
+    shift = min(_most_shift(largest, 2**15 - 1), _most_shift(identity, 2**31 - 1), of_offsets + MOST_OFFSET_SHIFT)
     offset_shift = max(0, shift - of_offsets)
     return Scaling(
         _to_int16(multipliers * 2.0**shift),
         _to_int16(offsets * 2.0 ** (shift - offset_shift)),
-        tuple(max(-(2**31 - 1), min(round(value * 2**shift), 2**31 - 1)) for value in added),
         shift,
         offset_shift,
+        min(round(identity * 2**shift), 2**31 - 1),
+        history,
     )
 
 

@@ -87,7 +87,7 @@ def _scales(scaling: Scaling) -> np.ndarray:
 def _histories(c: Convolution, scaling: Scaling) -> np.ndarray:
     """Return the multipliers of the last inputs that a convolution adds in the order of their places in the arena."""
     newest = c.source // (c.pixels * c.in_channels)
-    return np.array([scaling.added[(newest - place) % c.history] for place in range(c.history)], np.int32)
+    return np.array([scaling.history[(newest - place) % c.history] for place in range(c.history)], np.int32)
 
 
 def _row(c: Convolution, scaling: Scaling, unused: Set[str]) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _row(c: Convolution, scaling: Scaling, unused: Set[str]) -> dict[str, Any]:
         "target": c.target,
         "shortcut": c.shortcut_at,
         "scratch": c.scratch,
-        "shortcut_multiplier": scaling.added[0] if c.shortcut == "identity" else 0,
+        "shortcut_multiplier": scaling.identity,
         "height": c.height,
         "width": c.width,
         "in_channels": c.in_channels,

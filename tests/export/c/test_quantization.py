@@ -85,7 +85,7 @@ def test_a_block_that_is_silent_after_large_activations():
     with torch.no_grad():
         model.network.stem_norm.bias[:] = 1e13
         model.network.blocks[0].layers[1].norm.bias[:] = -1e16
-    assert quantize(model, random_images(24, (1, 6, 6))).scalings[-1].added == (2**31 - 1,)
+    assert quantize(model, random_images(24, (1, 6, 6))).scalings[-1].identity == 2**31 - 1
 
 
 def test_the_last_inputs_are_subtracted_where_their_scalars_are_negative():
@@ -94,8 +94,16 @@ def test_the_last_inputs_are_subtracted_where_their_scalars_are_negative():
         scalars = model.network.blocks[1].layers[0].history
         scalars[:] = torch.tensor([-0.5, 2.0, -1e9])
         model.network.blocks[0].layers[0].norm.bias[:] = 1e6
-    newest, middle, oldest = quantize(model, random_images(24, (1, 6, 6))).scalings[-1].added
-    assert -(2**31) < oldest < newest <= 0 <= middle
+    newest, middle, oldest = quantize(model, random_images(24, (1, 6, 6))).scalings[-1].history
+    assert oldest < newest <= 0 <= middle
+    assert 255 * (abs(oldest) + abs(newest) + middle) < 2**31
+
+
+def test_the_sum_of_the_last_inputs_keeps_nine_bits_of_both_its_multipliers():
+    model = random_classifier(Architecture((Section(6, 8), Section(6, 8)), shortcuts="history"), (1, 12, 12))
+    scalings = [s for s in quantize(model, random_images(24, (1, 12, 12))).scalings if s.history]
+    assert min(max(map(abs, s.history)) for s in scalings) >= 2**9
+    assert min(np.abs(s.multipliers[-1].astype(int)).max() for s in scalings) >= 2**9
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -135,7 +143,7 @@ def test_the_number_of_images_at_once_does_not_change_scores(monkeypatch):
 
 
 def test_values_are_rounded_to_the_nearest_and_halves_up():
-    scaling = Scaling(np.array([[1]], np.int16), np.array([-3], np.int16), (), shift=2, offset_shift=1)
+    scaling = Scaling(np.array([[1]], np.int16), np.array([-3], np.int16), shift=2, offset_shift=1)
     values = scaling.apply([np.array([[4], [7], [8], [9], [12]])])
     assert values.ravel().tolist() == [-2, 1, 2, 3, 6]
     assert scaling.round(values, -5, 1).ravel().tolist() == [0, 0, 1, 1, 1]  # of -0.5, 0.25, 0.5, 0.75, 1.5
