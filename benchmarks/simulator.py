@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 
-from dacnn_search.search.sampler.proposals import Proposal, Proposals, SamplerFactory
-from dacnn_search.search.stopping import Progress, StoppingRule
+from dacnn_search.search.sampler.prior import Prior
+from dacnn_search.search.sampler.proposals import Proposal, Proposals, SamplerFactory, SamplerOptions
+from dacnn_search.search.stopping import Progress, StoppingRule, Verdict
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.front import Scale, front_of
 
@@ -25,19 +26,39 @@ class Training:
     test_accuracy: tuple[float, ...]
     seconds: tuple[float, ...]
 
+    def followed_by(self, full: "Training") -> "Training":
+        """Return a training whose first epochs are these, and whose others are those of a full training."""
+        pairs = zip(vars(self).values(), vars(full).values(), strict=True)
+        return Training(*(own + other[len(own) :] for own, other in pairs))
+
 
 class Table:
-    """The trainings of a benchmark, by fingerprint."""
+    """The trainings of a benchmark, by fingerprint.
 
-    def __init__(self, path: Path) -> None:
+    With `first_cycle`, that many epochs, they are trainings in two cycles: the first is a training of its own, from the
+    table for so many epochs, and the second the rest of the full training. (A full training that goes on from the
+    weights of the first cycle ends as accurate as one in a single cycle, which benchmarks/notes-search.md measures.)
+    """
+
+    def __init__(self, path: Path, first_cycle: int = 0) -> None:
+        self.parameters: dict[str, int] = {}
+        self.trainings = self._read(path)
+        self.epochs = len(next(iter(self.trainings.values()))[0].accuracy)
+        if first_cycle:
+            short = self._read(path.with_name(f"{path.stem}-{first_cycle}.parquet"))
+            for fingerprint, of in self.trainings.items():
+                pairs = zip(short[fingerprint], of, strict=True)
+                self.trainings[fingerprint] = [first.followed_by(full) for first, full in pairs]
+
+    def _read(self, path: Path) -> dict[str, list[Training]]:
         columns: Mapping[str, Any] = pyarrow.parquet.read_table(path).to_pydict()
         names = ("validation_accuracy", "validation_loss", "test_accuracy", "seconds")
-        self.parameters: dict[str, int] = {}
-        self.trainings: dict[str, list[Training]] = {}
+        trainings: dict[str, list[Training]] = {}
         for row, fingerprint in enumerate(columns["fingerprint"]):
             self.parameters[fingerprint] = columns["parameters"][row]
             training = Training(*(tuple(columns[name][row]) for name in names))
-            self.trainings.setdefault(fingerprint, []).append(training)
+            trainings.setdefault(fingerprint, []).append(training)
+        return trainings
 
     def training(self, fingerprint: str, seed: int) -> Training:
         """Return the training of a network that a search of that seed sees."""
@@ -90,9 +111,14 @@ def simulate(
     seed: int,
     trials: int,
     workers: int,
+    prior: str | Prior = "auto",
+    first_cycle: int = 0,
 ) -> list[Event]:
-    """Simulate one search and return its trials as they ended. Proposing takes no virtual time."""
-    proposals = Proposals(space, sampler, seed)
+    """Simulate one search and return its trials as they ended. Proposing takes no virtual time.
+
+    With `first_cycle`, the epochs of the table's, the sampler decides after it whether a trial goes on.
+    """
+    proposals = Proposals(space, sampler, seed, options=SamplerOptions("parameters", prior, first_cycle / table.epochs))
     order = itertools.count()
     running: list[tuple[float, int, Proposal, Training, int]] = []  # when the next epoch ends, ..., epochs done
     events: list[Event] = []
@@ -112,7 +138,10 @@ def simulate(
         cost, depth = proposal.cost, proposal.architecture.depth
         progress = Progress(proposal.trial, cost.parameters, cost.macs, depth, accuracy, training.loss[:done])
         verdict = stopping.judge(progress)
-        full = done == len(training.accuracy)
+        if done == first_cycle:
+            proposals.tell_short(proposal.trial, accuracy[-1])
+            verdict = Verdict(proposals.is_worth_finishing(proposal.trial))
+        full = done == table.epochs
         if verdict.go_on and not full:
             heapq.heappush(running, (now + training.seconds[done], next(order), proposal, training, done))
             continue

@@ -20,7 +20,7 @@ def main(run: Path) -> int:
     confirmed, unknown, departure = replay(RunDirectory(run))
     print(f"{confirmed} proposals confirmed")
     if unknown:
-        print(f"{unknown} proposals were not recorded, or made in a space that the run no longer has")
+        print(f"{unknown} proposals were not recorded, or made in a space or by a sampler that are no longer there")
     if departure:
         print(f"departs at {departure}")
     return 1 if departure else 0
@@ -30,7 +30,8 @@ def replay(run: RunDirectory) -> tuple[int, int, str | None]:
     """Ask again for every proposal of a run. Takes as long as the sampler took in the search.
 
     Returns how many proposals were confirmed, how many could not be asked for (made in a space that the run no longer
-    has, or before proposals were recorded), and the first departure in words, at which it ends.
+    has, by a sampler that an older version had, or before proposals were recorded), and the first departure in words,
+    at which it ends.
     """
     from dacnn_search.storage.resume import check_nothing_lost, space_id
 
@@ -40,7 +41,7 @@ def replay(run: RunDirectory) -> tuple[int, int, str | None]:
     confirmed = unknown = 0
     for first, group in itertools.groupby(lines, key=lambda line: line["first_trial"]):
         session = list(group)
-        if any(line["space"] != current for line in session):
+        if any(line["space"] != current or _is_of_older_sampler(line) for line in session):
             unknown += len(session)
             continue
         earlier = [line for line in lines if line["trial"] < first]
@@ -53,6 +54,11 @@ def replay(run: RunDirectory) -> tuple[int, int, str | None]:
     return confirmed, unknown + len({r["trial"] for r in records} - {line["trial"] for line in lines}), None
 
 
+def _is_of_older_sampler(line: Mapping[str, Any]) -> bool:
+    """Return whether a proposal was made by the sampler `surrogate` when it had no prior."""
+    return line["sampler"] in ("auto", "surrogate") and "prior" not in line
+
+
 def _ask_again(
     space: Any,
     objective: str,
@@ -62,12 +68,19 @@ def _ask_again(
 ) -> Iterator[str]:
     """Yield the fingerprint (or "none") of each proposal of a session, reporting the ends of trials in between as the
     search did."""
-    from dacnn_search.search.sampler.proposals import Proposals
+    from dacnn_search.search.sampler.proposals import Proposals, SamplerOptions
 
     settings = session[0]
     reported = settings["session"]
     proposals = Proposals(
-        space, settings["sampler"], settings["seed"], records[:reported], earlier, objective=objective
+        space,
+        settings["sampler"],
+        settings["seed"],
+        records[:reported],
+        earlier,
+        SamplerOptions(
+            objective, settings.get("prior", "none"), settings.get("first_cycle", 0) / space.settings.recipe.epochs
+        ),
     )
     open_trials = {proposal.trial: proposal for proposal in proposals.reopened}
     for line in session:
@@ -78,7 +91,11 @@ def _ask_again(
                     f"a ledger must have a line for every trial, but trial {trial} ends in it before it is "
                     "proposed: lines are missing"
                 )
+            if record.get("short") is not None:
+                proposals.tell_short(trial, record["short"])
             proposals.tell(open_trials.pop(trial), record["state"], record["accuracy"], record.get("estimate"))
+        for trial, accuracy in line.get("shorts", ()):
+            proposals.tell_short(trial, accuracy)
         reported = line["finished"]
         asked = proposals.propose()
         yield asked.architecture.fingerprint if asked else "none"

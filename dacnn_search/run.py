@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dacnn_search.common.command import DURATION, GPUS, PATH, at_least, command, option_group
+from dacnn_search.common.command import DURATION, EPOCHS, GPUS, PATH, at_least, command, option_group
 from dacnn_search.common.interrupt import orderly_end
 from dacnn_search.search.cluster.slots import Resources
 from dacnn_search.search.request import SearchRequest, prepare
@@ -40,6 +40,8 @@ trackers = option_group("Tracking")
 @search("--trials", type=at_least(1), help="end after this many trials, those stopped early or failed counted")
 @search("--time-budget", type=DURATION, help="start no trial after 90s, 30m, 2h, ...")
 @search("--sampler", help="auto, tpe, nsga2, nsga3, gp, random, qmc or surrogate")
+@search("--prior", help="auto or none: what the sampler surrogate knows before the first trial")
+@search("--fidelity", type=EPOCHS, help="epochs of a first cycle, after which the sampler judges each trial")
 @search("--stopping", help="auto, none, front or halving: which trials end early")
 @search("--confirm", type=at_least(0), help="train what reaches the front by so many further seeds; the mean counts")
 @search("--seed", type=at_least(0), help="seed of proposals, weights and shuffling")

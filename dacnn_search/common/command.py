@@ -44,11 +44,21 @@ def _parse_gpus(text: str) -> float | str:
     raise ValueError(f"must be auto or a number of at least 0, but is {text!r}")
 
 
+def _parse_epochs(text: str) -> int | str:
+    """Return epochs, auto or none. Raises ValueError for anything else."""
+    if text in ("auto", "none"):
+        return text
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise ValueError(f"must be auto, none or a number of at least 1, but is {text!r}")
+
+
 PATH = click.Path(path_type=Path)
 COUNT = Parsed(parse_count, "count")
 BYTES = Parsed(parse_bytes, "size")
 DURATION = Parsed(parse_duration, "time")
 GPUS = Parsed(_parse_gpus, "share")  # a number of GPUs, such as 0.5, or auto
+EPOCHS = Parsed(_parse_epochs, "epochs")  # a number, auto or none
 
 
 def at_least(least: int) -> click.IntRange:

@@ -14,7 +14,7 @@ from dacnn_search.search.listener import Listener, Snapshot
 from dacnn_search.search.remaining import RemainingTime
 from dacnn_search.search.report import ReportWriter
 from dacnn_search.search.sampler.proposals import Proposal, Proposer
-from dacnn_search.search.stopping import RULES
+from dacnn_search.search.stopping import RULES, Progress, Verdict
 from dacnn_search.search.trial import Trial, progress_in, training_seed, what_is_missing
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SearchSettings
@@ -55,7 +55,9 @@ class Search:
         self._report = ReportWriter(self.run, self.space, self.listener)
         self._epochs = self.recipe.epochs
         self._objective = self.settings.objective
-        self._rule = RULES[self.settings.stopping](self._epochs)
+        self.first_cycle = self.settings.first_cycle(self._epochs)
+        self._sampler_stops = self.settings.stopping == "auto" and self.first_cycle > 0
+        self._rule = RULES["none" if self._sampler_stops else self.settings.stopping](self._epochs)
         for record in self.ledger.records:
             self._rule.learn(progress_in(record, self._objective))
         self._scale = self.run.scale
@@ -182,9 +184,18 @@ class Search:
             trial.epochs.append(epoch)
             progress = trial.progress(self._objective)
             if not trial.confirmed and len(progress.accuracy) == len(trial.epochs):  # all of them finite
-                verdict = self._rule.judge(progress)
+                verdict = self._judge(trial, progress)
                 trial.stopped, trial.estimate = not verdict.go_on, verdict.estimate
         return not trial.stopped
+
+    def _judge(self, trial: Trial, progress: Progress) -> Verdict:
+        """Return whether a trial goes on, by the stopping rule or, after the first cycle, by the sampler."""
+        verdict = self._rule.judge(progress)
+        if len(progress.accuracy) != self.first_cycle:
+            return verdict
+        trial.short = progress.accuracy[-1]
+        promising = self._proposer.first_cycle_over(trial.proposal, trial.short, asks=self._sampler_stops)
+        return Verdict(promising) if self._sampler_stops else verdict
 
     def progress(self, key: str, result: Mapping[str, Any], checkpoint: bytes | None = None) -> None:
         """Take note of what a worker reports of a running trial."""

@@ -55,7 +55,7 @@ def prepare(
         assert given is not None
         check_name(name)
         _check_writable(results)
-        wanted = validate({**given.settings.search.model_dump(mode="json"), **asked}, SearchSettings)
+        wanted = _checked({**given.settings.search.model_dump(mode="json"), **asked}, given)
         if wanted.objective != given.settings.search.objective:  # its networks must have that size
             SearchSpace(given.settings.model_copy(update={"search": wanted}), given.summary, given.document)
         return SearchRequest(given, wanted, results, name)
@@ -85,18 +85,31 @@ def _settings_of_resumed(
     """
     in_file = (space or own).settings.search.model_dump(mode="json")
     environment = run.environment
-    last = {"objective": run.objective} | {name: environment[name] for name in in_file if name in environment}
+    # Runs of older versions trained in one cycle, and for parameters.
+    last = {"objective": run.objective, "fidelity": "none"} | {
+        name: environment[name] for name in in_file if name in environment
+    }
     before = run.given_settings and run.given_settings.search
     edited = {name: value for name, value in in_file.items() if before and value != getattr(before, name)}
     if space is not None:
         edited = {name: value for name, value in edited.items() if name in space.settings.search.model_fields_set}
     merged = {**in_file, **last, **edited, **asked}
-    for name in ("seed", "objective"):
+    for name in ("seed", "objective", "fidelity"):
         if name in last and merged[name] != last[name]:
             raise RunDirectoryError(
                 f"{run.folder}: a resumed search keeps its {name} {last[name]}, but got {merged[name]}"
             )
-    return validate(merged, SearchSettings)
+    return _checked(merged, space or own)
+
+
+def _checked(values: dict[str, Any], space: SearchSpace) -> SearchSettings:
+    """Return settings of a search of that space. Raises InputError."""
+    settings = validate(values, SearchSettings)
+    try:
+        settings.first_cycle(space.settings.recipe.epochs)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return settings
 
 
 def _check_writable(folder: Path) -> None:

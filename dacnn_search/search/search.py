@@ -49,8 +49,8 @@ def run_search(
         address: The address of a running Ray cluster. By default Ray is started on this machine.
         listener: Is told what happens.
         verbose: Show what Ray prints.
-        settings: `objective`, `trials`, `time_budget`, `sampler`, `stopping`, `confirm`, `seed`, `concurrency`,
-            `gpus_per_trial` instead of the space's.
+        settings: `objective`, `trials`, `time_budget`, `sampler`, `prior`, `fidelity`, `stopping`, `confirm`, `seed`,
+            `concurrency`, `gpus_per_trial` instead of the space's.
 
     Raises InputError for anything wrong with space, data or folder, before any training; Interrupted after SIGINT or
     SIGTERM; DacnnSearchError if trials fail one after the other for one reason.

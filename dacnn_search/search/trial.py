@@ -27,6 +27,7 @@ class Trial:
     epochs: list[dict[str, Any]] = field(default_factory=list)  # of the current training
     confirmed: list[list[dict[str, Any]]] = field(default_factory=list)  # the epochs of each full training before it
     attempts: int = 1  # at the current training, as workers died
+    short: float | None = None  # the accuracy after the first cycle
     stopped: bool = False  # by the stopping rule
     estimate: float | None = None  # the final accuracy expected when it was stopped
     result: Mapping[str, Any] = field(default_factory=dict)  # what the worker last reported of the first training
@@ -57,7 +58,7 @@ class Trial:
     def begin_again(self) -> None:
         """Forget the current training."""
         self.attempts += 1
-        self.epochs, self.stopped, self.estimate = [], False, None
+        self.epochs, self.short, self.stopped, self.estimate = [], None, False, None
 
     def record(self, reason: str | None, *, full: int, seed: int, elapsed: float) -> dict[str, Any]:
         """Return the ledger's record of the ended trial, with the `reason` if it failed.
@@ -78,6 +79,7 @@ class Trial:
             "accuracies": [_rounded(training[-1]["validation_accuracy"]) for training in self.trainings if training],
             "loss": _finite(last.get("validation_loss")),
             "estimate": self.estimate if state == "PRUNED" else None,
+            "short": self.short,
             "epochs": len(epochs),
             "seconds": round(sum(epoch["seconds"] for training in self.trainings for epoch in training), 4),
             "reason": reason or ("stopped early" if state == "PRUNED" else None),

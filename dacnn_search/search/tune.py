@@ -74,6 +74,7 @@ def drive(
             trainable,
             data=data,
             recipe=search.recipe,
+            first_cycle=search.first_cycle,
             slots=slots,
             checkpoint_seconds=CHECKPOINT_SECONDS,
             report_seconds=IDLE_REPORT_SECONDS if search.settings.stopping == "none" else REPORT_SECONDS,
@@ -247,7 +248,7 @@ class TrialWorker(tune.Trainable):
     """Train the network of a `Search.propose` config, one trial after the other.
 
     A step trains one or more epochs, for at least `report_seconds` and a fifth of the training so far, since the worker
-    waits between steps. Its result has
+    waits between steps; one ends with the first cycle. Its result has
 
     - `epochs`: an `EpochResult` as a dict for each so far, those before a checkpoint included
     - `done`, and `failure`: why the training can't go on, else None
@@ -267,11 +268,13 @@ class TrialWorker(tune.Trainable):
         config: dict[str, Any],
         data: ImageData,
         recipe: Recipe,
+        first_cycle: int,
         slots: Slots,
         checkpoint_seconds: float,
         report_seconds: float,
     ) -> None:
         self._recipe = recipe
+        self._first_cycle = first_cycle
         self._images = data
         self._slots = slots
         self._checkpoint_seconds = checkpoint_seconds
@@ -321,7 +324,8 @@ class TrialWorker(tune.Trainable):
             self._start_training()
         enough = max(self._report_seconds, REPORT_SHARE * sum(epoch["seconds"] for epoch in self._epochs))
         for epoch in self._running:
-            if epoch["checkpoint"] or time.perf_counter() - start >= enough:
+            is_judged = epoch["epoch"] == self._first_cycle
+            if epoch["checkpoint"] or is_judged or time.perf_counter() - start >= enough:
                 return epoch["checkpoint"]
         return None
 
@@ -334,7 +338,11 @@ class TrialWorker(tune.Trainable):
         architecture = Architecture.from_dict(self._config["architecture"])
         checkpoint: CheckpointBytes | None = self._config["checkpoint"]
         self._training, self._epochs = self._process.start_training(
-            architecture, self._recipe, self._config["seed"], checkpoint.data if checkpoint else None
+            architecture,
+            self._recipe,
+            self._config["seed"],
+            checkpoint.data if checkpoint else None,
+            first_cycle=self._first_cycle,
         )
         self._running = run_epochs(self._training, self._epochs, self._checkpoint_seconds)
 

@@ -30,6 +30,7 @@ from dacnn_search.training.recipe import Recipe
 
 T = TypeVar("T")
 MOST_OPTIONS = 1000
+CYCLES = 4  # the first cycle takes one of so many parts of the epochs, by default
 
 
 class Settings(BaseModel):
@@ -222,8 +223,13 @@ class SearchSettings(Settings, use_attribute_docstrings=True):
     """Start no trial after this time: 90s, 30m, 2h."""
     sampler: Literal["auto", "tpe", "nsga2", "nsga3", "gp", "random", "qmc", "surrogate"] = "auto"
     """Which Optuna sampler proposes networks."""
+    prior: Literal["auto", "none"] = "auto"
+    """What the sampler surrogate knows before the first trial: what trainings of other spaces and data taught, or nothing."""
+    fidelity: Annotated[int, Field(ge=1)] | Literal["auto", "none"] = "auto"
+    """Epochs of a first, complete cycle of each trial, after which the sampler decides whether it is trained in full;
+    auto: a quarter of them; none: one cycle for all. Only the sampler surrogate has it."""
     stopping: Literal["auto", "none", "front", "halving"] = "auto"
-    """Which rule stops trials early that won't reach the front."""
+    """Which rule stops trials early that won't reach the front; auto: the sampler, after the first cycle."""
     confirm: int = Field(default=0, ge=0, le=100)
     """Trainings by further seeds of a trial that would be on the front; their mean is what counts."""
     seed: Seed = 0
@@ -232,6 +238,22 @@ class SearchSettings(Settings, use_attribute_docstrings=True):
     """Trials at once; by default one per CPU core, or as many as memory or the GPUs hold."""
     gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] | None = "auto"
     """Share of a GPU that one trial takes; auto: as many trials on each as fit."""
+
+    def first_cycle(self, epochs: int) -> int:
+        """Return the epochs of the first cycle of trials of so many epochs; 0 for none.
+
+        Raises ValueError if `fidelity` leaves no epoch for a second, or the sampler has none.
+        """
+        has_cycles = self.sampler in ("auto", "surrogate")
+        if isinstance(self.fidelity, int):
+            if not has_cycles:
+                raise ValueError(
+                    f"fidelity must be none or auto with the sampler {self.sampler}, but is {self.fidelity}"
+                )
+            if self.fidelity >= epochs:
+                raise ValueError(f"fidelity must be below the {epochs} epochs of a trial, but is {self.fidelity}")
+            return self.fidelity
+        return epochs // CYCLES if has_cycles and self.fidelity == "auto" else 0
 
 
 class RetrainSettings(Settings):
@@ -284,6 +306,11 @@ class SpaceSettings(Settings):
     search: SearchSettings = Field(default=SearchSettings(), description="How the search is run.")
     retrain: RetrainSettings = Field(default=RetrainSettings(), description="What happens to the front afterwards.")
     references: list[Reference] = Field(default=[], description="Known networks, shown in the dashboard.")
+
+    @model_validator(mode="after")
+    def _check_fidelity(self) -> "SpaceSettings":
+        self.search.first_cycle(self.recipe.epochs)
+        return self
 
 
 def _read_network(given: Any) -> Architecture:

@@ -137,9 +137,15 @@ class Recipe(BaseModel):
         return values
 
 
-def learning_rate_at(recipe: Recipe, step: int, steps: int) -> float:
-    """Return the learning rate of a step, counted from 0, in a training of `steps` steps."""
-    progress = step / steps
+def learning_rate_at(recipe: Recipe, step: int, steps: int, first_cycle: int = 0) -> float:
+    """Return the learning rate of a step, counted from 0, in a training of `steps` steps.
+
+    The first `first_cycle` steps have a complete schedule of their own, and the others another.
+    """
+    if step < first_cycle:
+        progress = step / first_cycle
+    else:
+        progress = (step - first_cycle) / (steps - first_cycle)
     if recipe.schedule == "constant":
         return recipe.learning_rate
     if recipe.schedule == "step":

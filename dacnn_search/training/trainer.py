@@ -60,12 +60,23 @@ class Training:
     (1 - d) * cross-entropy + d * T^2 * KL(teacher || student), the divergence of softmax(logits / T) (Hinton et al.,
     https://arxiv.org/abs/1503.02531). Without a teacher, d is taken as 0.
 
+    With `first_cycle`, the schedule of the learning rate runs once over so many epochs, then again over the others
+    ("warm restart", Loshchilov and Hutter, https://arxiv.org/abs/1608.03983): after the first cycle the model is as good
+    as after a short training of its own.
+
     Raises DataError for fewer than 2 training images or data that do not suit the model or the teacher,
     ArchitectureError for images that are too small for one, TrainingError if it does not fit into memory.
     """
 
     def __init__(
-        self, model: Network, data: ResidentData, recipe: Recipe, *, seed: int = 0, teacher: Network | None = None
+        self,
+        model: Network,
+        data: ResidentData,
+        recipe: Recipe,
+        *,
+        seed: int = 0,
+        teacher: Network | None = None,
+        first_cycle: int = 0,
     ) -> None:
         check_suits(model, data)
         if teacher is not None:
@@ -77,6 +88,7 @@ class Training:
         self.recipe = recipe
         self.seed = seed
         self.epoch = 0  # epochs done
+        self._first_cycle = first_cycle
         self._teacher = teacher if recipe.distillation else None
         shape, classes = data.input_shape, data.num_classes
         taught_by = None if self._teacher is None else self._teacher.architecture
@@ -185,7 +197,7 @@ class Training:
             loss.backward()
             step, steps = self.epoch * self._batches + number, self.recipe.epochs * self._batches
             for group in self._optimizer.param_groups:
-                group["lr"] = learning_rate_at(self.recipe, step, steps)
+                group["lr"] = learning_rate_at(self.recipe, step, steps, self._first_cycle * self._batches)
             self._optimizer.step()
             losses.append(labels_loss.detach())
             sizes.append(len(labels))

@@ -48,14 +48,15 @@ class WorkerProcess:
         seed: int,
         checkpoint: bytes | None,
         teacher: Network | None = None,
+        first_cycle: int = 0,
     ) -> tuple[Training, list[dict[str, Any]]]:
-        """Start a training, or resume one, perhaps with a teacher; return it and its epochs so far.
+        """Start a training, or resume one, perhaps with a teacher or a first cycle; return it and its epochs so far.
 
         A checkpoint (made by `pack_checkpoint`) that is not of this training is not used. Raises TrainingError if a
         step does not fit into memory, even if it computes sections again in the backward pass.
         """
         model = self._build(architecture, recipe, seed, teacher)
-        training = Training(model, self.data, recipe, seed=seed, teacher=teacher)
+        training = Training(model, self.data, recipe, seed=seed, teacher=teacher, first_cycle=first_cycle)
         if checkpoint is None:
             return training, []
         with contextlib.suppress(Exception):  # undamaged, as the hash in its name shows, but of something else
@@ -65,7 +66,7 @@ class WorkerProcess:
             whole = all(epoch.keys() >= EPOCH_FIELDS for epoch in epochs)
             if whole and [epoch["epoch"] for epoch in epochs] == list(range(1, training.epoch + 1)):
                 return training, epochs
-        return self.start_training(architecture, recipe, seed, None, teacher)
+        return self.start_training(architecture, recipe, seed, None, teacher, first_cycle)
 
     def peak_bytes(self, model: Network, recipe: Recipe) -> int | None:
         """Return the GPU memory that the current training took at most, None on a CPU. If that exceeds the estimate,

@@ -12,6 +12,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 
 from dacnn_search.common.errors import SpaceError
 from dacnn_search.network.architecture import Architecture, Sharing
+from dacnn_search.network.cost import training_work
+from dacnn_search.search.sampler.prior import structure_of
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import Free, regulator_rank
 
@@ -28,7 +30,9 @@ class Point:
     choices: dict[str, Any]
     architecture: Architecture
     features: np.ndarray  # (d,) float64, of about zero mean and unit spread
+    structure: np.ndarray  # (f,) float64, what the prior knows something of, less its mean in the space
     cost: float  # log10 of the size, by the objective of the search
+    work: float  # of a training step, as `training_work` counts it
 
 
 class Domain:
@@ -40,16 +44,21 @@ class Domain:
     def __init__(self, space: SearchSpace, objective: str = "parameters") -> None:
         choices = space.tree.options.items()
         self.distributions = {name: distribution_of(options) for name, options in choices if len(options.values) > 1}
+        self.chance = 1 - 1 / space.num_classes  # the error of guessing
         self.least_error = 0.5 / max(space.summary.validation_size, 1)  # validation can't tell smaller errors apart
+        self.costs = tuple(map(math.log10, space.extremes(objective)))  # log10 of the least and the largest size
         self._space = space
         self._objective = objective
         self._most_sections = max(space.tree.options["sections"].values)
         self._cached_point = functools.lru_cache(CACHED_POINTS)(self._make_point)
         generator = random.Random(0)
-        sample = np.array([self._encode(space.draw(generator)[0]) for _ in range(SCALING_DRAWS)])
+        networks = [space.draw(generator)[0] for _ in range(SCALING_DRAWS)]
+        self._mean_structure = np.mean([structure_of(network, space.cost(network)) for network in networks], axis=0)
+        sample = np.array([self._encode(network) for network in networks])
         spread = sample.std(axis=0)
         self._varying = spread > 1e-9
         self._centre, self._spread = sample.mean(axis=0)[self._varying], spread[self._varying]
+        self.dimensions = int(self._varying.sum())  # d
 
     def read(self, choices: Mapping[str, Any]) -> Point | None:
         """Return the point of these choices, or None if they are incomplete or break a constraint."""
@@ -87,8 +96,11 @@ class Domain:
         if not self._space.meets_constraints(architecture):
             return None
         features = (self._encode(architecture)[self._varying] - self._centre) / self._spread
-        cost = math.log10(getattr(self._space.cost(architecture), self._objective))
-        return Point({name: choices[name] for name in asked}, architecture, features, cost)
+        space, cost = self._space, self._space.cost(architecture)
+        structure = structure_of(architecture, cost) - self._mean_structure
+        size = math.log10(getattr(cost, self._objective))
+        work = training_work(architecture, space.input_shape, space.num_classes, space.settings.recipe.batch_size)
+        return Point({name: choices[name] for name in asked}, architecture, features, structure, size, work)
 
     def _encode(self, architecture: Architecture) -> np.ndarray:
         """Return section count, widths, sharing, depths and regulators (0 for sections that are not there), anchors and

@@ -18,26 +18,43 @@ from dacnn_search.common.errors import RunDirectoryError, SpaceError
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import COSTS, Cost
 from dacnn_search.search.sampler.domain import distribution_of
-from dacnn_search.search.sampler.surrogate import DIRECTIONS, ESTIMATE, SurrogateSampler
+from dacnn_search.search.sampler.prior import Prior
+from dacnn_search.search.sampler.surrogate import DIRECTIONS, ESTIMATE, SHORT, SurrogateSampler
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SearchSettings
 from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.resume import space_id
 
-ATTRIBUTES = ("trial", "fingerprint", *COSTS, "accuracy", "epochs", "seconds", "reason", ESTIMATE)
+ATTRIBUTES = ("trial", "fingerprint", *COSTS, "accuracy", "epochs", "seconds", "reason", ESTIMATE, SHORT)
 MOST_ASKED = 16  # proposals turned away in a row, before we stop asking the sampler and draw by ourselves
 MOST_DRAWN = 64  # known networks drawn in a row, before we go through the space in its order
 
-SamplerFactory = Callable[[int, SearchSpace, str], BaseSampler]  # called with a seed, the space and the objective
+
+@dataclass(frozen=True)
+class SamplerOptions:
+    """What a sampler is made with, beside a seed and the space."""
+
+    objective: str = "parameters"
+    prior: str | Prior = "auto"
+    first_share: float = 0.0  # of the epochs of a trial, that its first cycle takes; 0 without one
+
+
+SamplerFactory = Callable[[int, SearchSpace, SamplerOptions], BaseSampler]
+
+
+def _surrogate(seed: int, space: SearchSpace, options: SamplerOptions) -> SurrogateSampler:
+    return SurrogateSampler(seed, space, options.objective, options.prior, options.first_share)
+
+
 SAMPLERS: dict[str, SamplerFactory] = {
-    "auto": SurrogateSampler,
+    "auto": _surrogate,
     # Choices that are asked together are modelled together. Running trials count as bad ones: workers do not flock.
     "tpe": lambda seed, *_: optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True),
     "nsga2": lambda seed, *_: optuna.samplers.NSGAIISampler(seed=seed),
     "nsga3": lambda seed, *_: optuna.samplers.NSGAIIISampler(seed=seed),
     "gp": lambda seed, *_: optuna.samplers.GPSampler(seed=seed, warn_independent_sampling=False),
     "random": lambda seed, *_: optuna.samplers.RandomSampler(seed=seed),
-    "surrogate": SurrogateSampler,
+    "surrogate": _surrogate,
     "qmc": lambda seed, *_: optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False),
 }
 
@@ -61,9 +78,9 @@ class Proposer:
     """
 
     def __init__(self, space: SearchSpace, settings: SearchSettings, ledger: Ledger, proposed: Ledger) -> None:
-        self._proposals = Proposals(
-            space, settings.sampler, settings.seed, ledger.records, proposed.records, objective=settings.objective
-        )
+        first_cycle, epochs = settings.first_cycle(space.settings.recipe.epochs), space.settings.recipe.epochs
+        options = SamplerOptions(settings.objective, settings.prior, first_cycle / epochs)
+        self._proposals = Proposals(space, settings.sampler, settings.seed, ledger.records, proposed.records, options)
         self.reopened = self._proposals.reopened  # what earlier sessions proposed and did not finish
         self._proposed = proposed
         self._facts = {
@@ -71,6 +88,8 @@ class Proposer:
             "session": len(ledger.records),
             "sampler": settings.sampler,
             "seed": settings.seed,
+            "prior": settings.prior,
+            "first_cycle": first_cycle,
             "space": space_id(space.settings),
         }
         self._ended: list[tuple[Proposal, Mapping[str, Any]]] = []  # trials whose end the sampler has not heard of
@@ -80,6 +99,19 @@ class Proposer:
     def tell(self, proposal: Proposal, record: Mapping[str, Any]) -> None:
         """Report how a trial ended, as the ledger records it."""
         self._ended.append((proposal, record))
+
+    def first_cycle_over(self, proposal: Proposal, accuracy: float, *, asks: bool) -> bool:
+        """Report the accuracy of a running trial after its first cycle; return whether it is to be trained in full, if
+        the sampler is asked for that."""
+
+        def judge(ended: list[tuple[Proposal, Mapping[str, Any]]]) -> bool:
+            self._tell(ended)
+            self._proposals.tell_short(proposal.trial, accuracy)
+            return not asks or self._proposals.is_worth_finishing(proposal.trial)
+
+        judged = self._thread.submit(judge, self._ended)  # after a proposal that is being made
+        self._ended = []
+        return judged.result()
 
     def look_ahead(self, finished: int) -> "Future[Proposal | None]":
         """Start making the next proposal, unless that has been started."""
@@ -100,13 +132,18 @@ class Proposer:
         return ahead.result() if ahead is not None and ahead.exception() is None else None
 
     def _ask(self, finished: int, ended: list[tuple[Proposal, Mapping[str, Any]]]) -> Proposal | None:
-        for proposal, record in ended:
-            self._proposals.tell(proposal, record["state"], record["accuracy"], record["estimate"])
+        self._tell(ended)
+        shorts = list(self._proposals.shorts.items())
         asked = self._proposals.propose()
         if asked is not None:
             line = {"trial": asked.trial, "fingerprint": asked.architecture.fingerprint, "choices": asked.choices}
-            self._proposed.append({**line, "duplicates": asked.duplicates, "finished": finished, **self._facts})
+            told = {"finished": finished, "shorts": shorts}
+            self._proposed.append({**line, "duplicates": asked.duplicates, **told, **self._facts})
         return asked
+
+    def _tell(self, ended: list[tuple[Proposal, Mapping[str, Any]]]) -> None:
+        for proposal, record in ended:
+            self._proposals.tell(proposal, record["state"], record["accuracy"], record["estimate"])
 
 
 class Proposals:
@@ -126,20 +163,19 @@ class Proposals:
         seed: int,
         records: Sequence[Mapping[str, Any]] = (),
         proposed: Sequence[Mapping[str, Any]] = (),
-        *,
-        objective: str = "parameters",
+        options: SamplerOptions = SamplerOptions(),
     ) -> None:
         self.space = space
-        self._objective = objective
+        self._objective = options.objective
         self.first_trial = max((line["trial"] + 1 for line in (*records, *proposed)), default=0)
         self._open: dict[int, optuna.Trial] = {}
         self._numbers = itertools.count(self.first_trial)
         self._generator = random.Random(f"{seed} {self.first_trial}")
         make = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
         with quiet_optuna():
-            optuna_sampler = make(self._generator.getrandbits(32), space, objective)
-            self._study = optuna.create_study(directions=DIRECTIONS, sampler=optuna_sampler)
-        self._study.add_trials(frozen_trial(space, record, objective) for record in records)
+            self._sampler = make(self._generator.getrandbits(32), space, options)
+            self._study = optuna.create_study(directions=DIRECTIONS, sampler=self._sampler)
+        self._study.add_trials(frozen_trial(space, record, options.objective) for record in records)
         self._known = {record["fingerprint"] for record in records}
         finished = {record["trial"] for record in records}
         self.reopened = [self._reopen(line) for line in proposed if line["trial"] not in finished]
@@ -160,6 +196,22 @@ class Proposals:
             if architecture.fingerprint not in self._known:
                 return self._accept(next(self._numbers), self._ask_for(choices), duplicates)
         return None
+
+    def tell_short(self, trial: int, accuracy: float) -> None:
+        """Report the accuracy of a running trial after its first cycle."""
+        self._open[trial].set_user_attr(SHORT, accuracy)
+
+    @property
+    def shorts(self) -> dict[int, float]:
+        """The accuracies after the first cycle of the trials that run, by trial."""
+        attributes = {number: trial.user_attrs for number, trial in self._open.items()}
+        return {number: of[SHORT] for number, of in attributes.items() if SHORT in of}
+
+    def is_worth_finishing(self, trial: int) -> bool:
+        """Return whether a running trial whose first cycle is over is to be trained in full."""
+        assert isinstance(self._sampler, SurrogateSampler)
+        frozen = self._study.get_trials(deepcopy=False)[self._open[trial].number]
+        return self._sampler.is_worth_finishing(self._study, frozen)
 
     def tell(
         self, proposal: Proposal, state: str, accuracy: float | None = None, estimate: float | None = None

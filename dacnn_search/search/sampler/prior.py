@@ -1,0 +1,104 @@
+"""What is known of the errors of networks before any is trained, from trainings of other spaces and data."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+
+from dacnn_search.network.architecture import Architecture
+from dacnn_search.network.cost import Cost
+from dacnn_search.search.sampler.gaussian_process import Weights
+from dacnn_search.space.settings import regulator_rank
+
+FILE = "prior.json"
+# The weights of the trend, see `Prior`; the last two are of short trainings alone.
+WEIGHTS = ("level", "slope", "structure", "short_level", "short_slope")
+# Without a prior: means and standard deviations, wide enough for any data, and nothing about structure.
+UNKNOWN = Weights(np.array([-0.5, -0.3, 0.0, 0.3, 0.0]), np.diag(np.square([0.4, 0.3, 1e-6, 0.3, 0.3])))
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The log10 of a network's error, as a share of that of guessing, is about
+
+        level + slope * size + structure * s,
+
+    after a short training `short_level + short_slope * size` more. `size` is the log10 of its size less the middle of
+    the space's; s is the weighted sum of the features that `structure_of` gives, less its mean in the space. The
+    weights of features are known, those of the trend uncertain: a search learns them with the first trials.
+    """
+
+    structure: np.ndarray  # weights of features, (f,)
+    weights: Weights
+
+    @classmethod
+    def load(cls, name: str) -> "Prior":
+        """Return the prior of that name: `auto`, which `benchmarks/fit_prior.py` fitted, or `none`."""
+        if name == "none":
+            return cls(np.zeros(len(FEATURES)), UNKNOWN)
+        return cls.from_dict(json.loads(resources.files(__package__).joinpath(FILE).read_text("utf-8")))
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Prior":
+        """Return the prior of a file like `prior.json`."""
+        structure = np.array([values["structure"][name] for name in FEATURES])
+        return cls(structure, Weights(np.array(values["mean"]), np.array(values["covariance"])))
+
+
+FEATURES = (
+    "sections",
+    "first width",  # widths as log2
+    "last width",
+    "squared first width",
+    "depth",  # depths as square roots
+    "depth without shortcuts",
+    "first depth",
+    "last depth",
+    "multiply-accumulates",  # log10
+    "network sharing",
+    "section sharing",
+    "second sharing",
+    "anchors",  # log2
+    "learned mixing",
+    "block shortcuts",
+    "history",  # log2 of its length and 1, 0 without
+    "regulators",  # mean over sections of 0 for none, 1 for block, 2 for layer
+)
+
+
+def structure_of(architecture: Architecture, cost: Cost) -> np.ndarray:
+    """Return the features of a network that tell, at equal size, of its error: (f,), in the order of `FEATURES`."""
+    sections = architecture.sections
+    first, last = math.log2(sections[0].width), math.log2(sections[-1].width)
+    depth, shortcuts = math.sqrt(architecture.depth), architecture.decided_shortcuts
+    return np.array(
+        [
+            len(sections),
+            first,
+            last,
+            first**2,
+            depth,
+            depth * (shortcuts == "none"),
+            math.sqrt(sections[0].depth),
+            math.sqrt(sections[-1].depth),
+            math.log10(cost.macs),
+            architecture.sharing == "network",
+            architecture.sharing == "section",
+            architecture.sharing == "second",
+            math.log2(architecture.anchors),
+            architecture.mixing == "learned",
+            shortcuts == "block",
+            math.log2(1 + architecture.history) if shortcuts == "history" else 0.0,
+            float(np.mean([regulator_rank(section.regulators) for section in sections])),
+        ],
+        dtype=float,
+    )
+
+
+def trend_of(sizes: np.ndarray, structures: np.ndarray, short: Sequence[bool] | np.ndarray) -> np.ndarray:
+    """Return the trend (n, p) that the weights apply to, of centred sizes (n,) and weighted sums of features (n,)."""
+    ones, short = np.ones(len(sizes)), np.asarray(short, dtype=float)
+    return np.stack([ones, sizes, structures, short, short * sizes], axis=1)
