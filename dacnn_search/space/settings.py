@@ -224,7 +224,7 @@ class SearchSettings(Settings, use_attribute_docstrings=True):
     sampler: Literal["auto", "tpe", "nsga2", "nsga3", "gp", "random", "qmc", "surrogate"] = "auto"
     """Which Optuna sampler proposes networks."""
     prior: Literal["auto", "none"] = "auto"
-    """What the sampler surrogate knows before the first trial: what trainings of other spaces and data taught, or nothing."""
+    """What the sampler surrogate knows before the first trial; auto: what trainings on other data taught."""
     fidelity: Annotated[int, Field(ge=1)] | Literal["auto", "none"] = "auto"
     """Epochs of a first, complete cycle of each trial, after which the sampler decides whether it is trained in full;
     auto: a quarter of them; none: one cycle for all. Only the sampler surrogate has it."""
@@ -247,9 +247,7 @@ class SearchSettings(Settings, use_attribute_docstrings=True):
         has_cycles = self.sampler in ("auto", "surrogate")
         if isinstance(self.fidelity, int):
             if not has_cycles:
-                raise ValueError(
-                    f"fidelity must be none or auto with the sampler {self.sampler}, but is {self.fidelity}"
-                )
+                raise ValueError(f"fidelity needs the sampler surrogate, but got {self.fidelity} and {self.sampler}")
             if self.fidelity >= epochs:
                 raise ValueError(f"fidelity must be below the {epochs} epochs of a trial, but is {self.fidelity}")
             return self.fidelity

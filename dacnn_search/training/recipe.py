@@ -142,10 +142,7 @@ def learning_rate_at(recipe: Recipe, step: int, steps: int, first_cycle: int = 0
 
     The first `first_cycle` steps have a complete schedule of their own, and the others another.
     """
-    if step < first_cycle:
-        progress = step / first_cycle
-    else:
-        progress = (step - first_cycle) / (steps - first_cycle)
+    progress = step / first_cycle if step < first_cycle else (step - first_cycle) / (steps - first_cycle)
     if recipe.schedule == "constant":
         return recipe.learning_rate
     if recipe.schedule == "step":

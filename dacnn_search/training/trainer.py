@@ -61,8 +61,8 @@ class Training:
     https://arxiv.org/abs/1503.02531). Without a teacher, d is taken as 0.
 
     With `first_cycle`, the schedule of the learning rate runs once over so many epochs, then again over the others
-    ("warm restart", Loshchilov and Hutter, https://arxiv.org/abs/1608.03983): after the first cycle the model is as good
-    as after a short training of its own.
+    ("warm restart", Loshchilov and Hutter, https://arxiv.org/abs/1608.03983). After the first cycle the model is as
+    good as after a short training of its own.
 
     Raises DataError for fewer than 2 training images or data that do not suit the model or the teacher,
     ArchitectureError for images that are too small for one, TrainingError if it does not fit into memory.

@@ -7,9 +7,9 @@ The value of a network with features x and trend h is, after a full training and
 
 f and g are independent Gaussian processes with one Matern 5/2 kernel, a length per feature, and variances of their own;
 h' has, beside the entries of h, some that are 0 in h, so that short trainings have a trend of their own. The weights w
-are Gaussian (Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, section 2.7), and a short training
-tells of a full one as in Kennedy and O'Hagan, "Predicting the output from a complex computer code when fast
-approximations are available" (2000). Libraries in reach have one of the two, or bring a framework with them.
+are Gaussian (Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, section 2.7), and a short
+training tells of a full one as in Kennedy and O'Hagan, "Predicting the output from a complex computer code when fast
+approximations are available" (2000). scikit-learn has neither; libraries that have both bring a framework with them.
 """
 
 import math
@@ -164,7 +164,8 @@ class GaussianProcess:
 def _expected(dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the expected logarithms of a kernel's parameters and their standard deviations, each (4 + d,)."""
     length = math.log(dimensions) / 2, LENGTH_SPREAD
-    return tuple(np.array([VARIANCE, SHORT_SHARE, NOISE, SHORT_NOISE, *[length] * dimensions]).T)  # type: ignore[return-value]
+    both = np.array([VARIANCE, SHORT_SHARE, NOISE, SHORT_NOISE, *[length] * dimensions])
+    return both[:, 0], both[:, 1]
 
 
 def _objective(
