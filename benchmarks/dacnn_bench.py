@@ -150,7 +150,9 @@ def pack(options: argparse.Namespace) -> None:
         columns[name] = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(curves.ravel()), curves.shape[1])
     suffix = "" if options.epochs is None else f"-{options.epochs}"
     output = options.space.with_name(f"{options.space.stem}{suffix}.parquet")
-    pyarrow.parquet.write_table(pyarrow.table(columns), output, compression="zstd", compression_level=19)
+    images = {"input_shape": json.dumps(space.input_shape), "num_classes": str(space.num_classes)}
+    table = pyarrow.table(columns).replace_schema_metadata(images)
+    pyarrow.parquet.write_table(table, output, compression="zstd", compression_level=19)
     missing = len(jobs_of(networks)) - len(jobs)
     print(f"{output}: {len(jobs)} trainings of {len(networks)} networks, {missing} missing, {output.stat().st_size} B")
 

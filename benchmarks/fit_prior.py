@@ -5,7 +5,7 @@
 
 The weights of structure are those that explain, in all tables alike, which of two networks of equal size has the lower
 error: ridge regression of log10 errors on the features, both less a cubic of log10 size, each table of unit variance
-and equal weight. Then each table has a level, a slope by size and a scale of structure, whose means and covariances
+and equal weight. Then each table has a level, a slope by size and a scale of structure, whose means and deviations
 over the tables are what a search on other data starts from. Errors are means over seeds, validation and test images.
 
 Printed is, for each table, the rank correlation at equal size of its errors with what the other tables predict.
@@ -26,16 +26,15 @@ from scipy.stats import spearmanr
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import estimate_cost
 from dacnn_search.search.sampler import prior
-from dacnn_search.search.sampler.prior import FEATURES, WEIGHTS, structure_of, trend_of
-from dacnn_search.space.search_space import SearchSpace
+from dacnn_search.search.sampler.prior import FEATURES, WEIGHTS, structure_of
 
 FOLDER = Path(__file__).parent / "dacnn_bench"
 SOURCES = ("digits", "fashion", "tops", "shoes", "noisy", "cifar100-0", "cifar100-1", "cifar10")
 SHORT = {"digits": 3, "fashion": 3, "cifar100-0": 2, "tops": 2}  # epochs of tables of short trainings
-RIDGE = 0.1  # in shares of a table's weight
+RIDGE = 0.3  # in shares of a table's weight
 LEAST_ERROR = 1e-3
-WIDEST, LEAST_DEVIATION = 1.5, 0.02  # deviations over the tables are widened, as the tables are few
-Values = dict[str, np.ndarray]  # by fingerprint
+LEAST_STRUCTURE = 0.01  # of the scale of structure in a table
+LEAST_DEVIATION = 0.2  # of other weights, as the tables are few
 
 
 @dataclass(frozen=True)
@@ -57,33 +56,21 @@ class Source:
 
 def read(name: str) -> Source:
     """Read a table and, if there is one, that of short trainings."""
-    space = SearchSpace.from_yaml(FOLDER / f"{name}.yaml") if name == "digits" else None
     path = FOLDER / f"{name}.parquet"
-    columns = pyarrow.parquet.read_table(path).to_pydict()
-    shape, classes = IMAGES[name]
-    assert space is None or (space.input_shape, space.num_classes) == (shape, classes)
-    networks = dict(zip(columns["fingerprint"], columns["architecture"], strict=True))
-    costs = {f: estimate_cost(Architecture.from_dict(json.loads(text)), shape, classes) for f, text in networks.items()}
+    table = pyarrow.parquet.read_table(path)
+    images = {key.decode(): json.loads(value) for key, value in table.schema.metadata.items()}
+    shape, classes = tuple(images["input_shape"]), images["num_classes"]
+    texts = dict(zip(*(table[key].to_pylist() for key in ("fingerprint", "architecture")), strict=True))
+    networks = {f: Architecture.from_dict(json.loads(text)) for f, text in texts.items()}
+    costs = {f: estimate_cost(network, shape, classes) for f, network in networks.items()}
     errors = errors_of(path, classes)
     short = errors_of(path.with_name(f"{name}-{SHORT[name]}.parquet"), classes) if name in SHORT else {}
     return Source(
         np.array([np.log10(cost.parameters) for cost in costs.values()]),
-        np.array([structure_of(cost.network[0], cost) for cost in costs.values()]),
+        np.array([structure_of(networks[f], cost) for f, cost in costs.items()]),
         np.array([errors[f] for f in costs]),
         np.array([short.get(f, np.nan) - errors[f] for f in costs]),
     )
-
-
-IMAGES = {
-    "digits": ((1, 8, 8), 10),
-    "fashion": ((1, 28, 28), 10),
-    "tops": ((1, 14, 14), 5),
-    "shoes": ((1, 14, 14), 5),
-    "noisy": ((1, 8, 8), 10),
-    "cifar100-0": ((3, 16, 16), 10),
-    "cifar100-1": ((3, 16, 16), 10),
-    "cifar10": ((3, 16, 16), 10),
-}
 
 
 def errors_of(path: Path, classes: int) -> dict[str, float]:
@@ -92,8 +79,8 @@ def errors_of(path: Path, classes: int) -> dict[str, float]:
     accuracies = defaultdict(list)
     for row, fingerprint in enumerate(columns["fingerprint"]):
         accuracies[fingerprint] += [columns[f"{part}_accuracy"][row][-1] for part in ("validation", "test")]
-    least = LEAST_ERROR
-    return {f: np.log10(max(1 - np.mean(of), least) / (1 - 1 / classes)) for f, of in accuracies.items()}
+    guessing = 1 - 1 / classes
+    return {f: float(np.log10(max(1 - np.mean(of), LEAST_ERROR) / guessing)) for f, of in accuracies.items()}
 
 
 def at_equal_size(sizes: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -111,30 +98,33 @@ def fit_structure(sources: list[Source]) -> np.ndarray:
     return np.linalg.solve(squares + RIDGE * np.eye(len(spread)), products) / spread
 
 
-def fit_weights(sources: list[Source], structure: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return means (p,) and covariances (p, p) of the trend's weights over the tables."""
-    rows = []
+def fit_weights(sources: list[Source], structure: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Return means and standard deviations of the trend's weights over the tables.
+
+    Structure matters much more in some tables than in others: its mean is geometric, and its deviation as large.
+    """
+    rows = defaultdict(list)
     for source in sources:
         sizes = source.sizes - (source.sizes.min() + source.sizes.max()) / 2
-        sums = source.features @ structure
-        trend = trend_of(sizes, sums - sums.mean(), [True] * len(sizes))
-        full = np.linalg.lstsq(trend[:, :3], source.errors, rcond=None)[0]
-        known = np.isfinite(source.added)
-        short = np.linalg.lstsq(trend[known, 3:], source.added[known], rcond=None)[0] if known.any() else [np.nan] * 2
-        rows.append([*full, *short])
-    table = np.array(rows)
-    covariances = np.zeros((len(WEIGHTS), len(WEIGHTS)))
-    covariances[:3, :3] = np.cov(table[:, :3].T)
-    short = table[np.isfinite(table[:, 3]), 3:]
-    covariances[3:, 3:] = np.cov(short.T) if len(short) > 2 else np.diag(prior.UNKNOWN.covariance)[3:] * np.eye(2)
-    covariances = WIDEST**2 * covariances + LEAST_DEVIATION**2 * np.eye(len(WEIGHTS))
-    return np.nanmean(table, axis=0), covariances
+        line = np.stack([np.ones(len(sizes)), sizes], axis=1)
+        features, errors = (at_equal_size(source.sizes, values) for values in (source.features, source.errors))
+        sums = features @ structure
+        rows["structure"].append(max(sums @ errors / (sums @ sums), LEAST_STRUCTURE))
+        for names, values in ((("level", "slope"), source.errors), (("short_level", "short_slope"), source.added)):
+            known = np.isfinite(values)
+            if known.any():
+                fitted = np.linalg.lstsq(line[known], values[known], rcond=None)[0]
+                for name, value in zip(names, fitted, strict=True):
+                    rows[name].append(value)
+    weights = {name: (float(np.mean(rows[name])), max(float(np.std(rows[name])), LEAST_DEVIATION)) for name in WEIGHTS}
+    scale = float(np.exp(np.mean(np.log(rows["structure"]))))
+    return weights | {"structure": (scale, scale)}
 
 
 def fit(sources: dict[str, Source]) -> dict[str, Any]:
     """Return the contents of `prior.json`."""
     structure = fit_structure(list(sources.values()))
-    mean, covariance = fit_weights(list(sources.values()), structure)
+    weights = fit_weights(list(sources.values()), structure)
     return {
         "made": {
             "by": "benchmarks/fit_prior.py",
@@ -142,9 +132,7 @@ def fit(sources: dict[str, Source]) -> dict[str, Any]:
             "tables": {name: len(source.sizes) for name, source in sources.items()},
         },
         "structure": {name: round(float(weight), 5) for name, weight in zip(FEATURES, structure, strict=True)},
-        "weights": list(WEIGHTS),
-        "mean": [round(float(value), 5) for value in mean],
-        "covariance": [[round(float(value), 6) for value in row] for row in covariance],
+        "weights": {name: [round(value, 5) for value in both] for name, both in weights.items()},
     }
 
 

@@ -1,4 +1,4 @@
-"""What a training promises: the hypervolume that it is expected to add to a front, in all or per work."""
+"""What a training promises: the hypervolume that it is expected to add to a front, in all or per epoch."""
 
 import math
 
@@ -54,34 +54,32 @@ def rate_of_gain(
     deviations: np.ndarray,
     moves: np.ndarray,
     costs: np.ndarray,
-    work: np.ndarray,
     first_share: float,
 ) -> np.ndarray:
-    """Return the expected improvement per work of candidates that are trained for a first cycle and, if it is worth it
-    then, for the rest: (m,).
+    """Return the expected improvement, per training, of candidates that are trained for a first cycle and, if it is
+    worth it then, for the rest: (m,).
 
-    A candidate with the rate r is worth as much as its work w elsewhere, if r is what work brings elsewhere. With a
-    first cycle, a share s of the work, after which the improvement expected is I, its rate solves
+    If training brings the rate r elsewhere, a candidate of that rate is worth just as much. With a first cycle, a share
+    s of a training, after which the improvement expected is I, its rate solves
 
-        E[(I - r (1 - s) w)+] = r s w
+        E[(I - r (1 - s))+] = r s
 
-    This is the reservation value of Weitzman, "Optimal search for the best alternative" (1979), with the costs of a
-    box before and after it is opened in units of what else they bring. Without a first cycle it is E[I] / w.
+    This is the reservation value of Weitzman, "Optimal search for the best alternative" (1979), of a box whose opening
+    and whose contents both have a price, in units of what else it buys. Without a first cycle it is E[I].
 
     Args:
         front, reference, means, deviations, costs: As in `expected_improvement`.
         moves: Standard deviations of the move of each mean by a first cycle, (m,).
-        work: Of a training, of any unit, (m,).
         first_share: s, in [0, 1).
     """
     if not first_share:
-        return expected_improvement(front, reference, means, deviations, costs) / work
+        return expected_improvement(front, reference, means, deviations, costs)
     left = np.sqrt(np.maximum(deviations**2 - moves**2, 0.0))
-    gains = [expected_improvement(front, reference, means + node * moves, left, costs) for node in NODES]
-    per_work = np.stack(gains, axis=1) / work[:, None]
-    low, high = np.zeros(len(means)), per_work.max(axis=1) / first_share
+    after = [expected_improvement(front, reference, means + node * moves, left, costs) for node in NODES]
+    gains = np.stack(after, axis=1)
+    low, high = np.zeros(len(means)), gains.max(axis=1) / first_share
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        worth = np.maximum(per_work - middle[:, None] * (1 - first_share), 0.0) @ SHARES > middle * first_share
+        worth = np.maximum(gains - middle[:, None] * (1 - first_share), 0.0) @ SHARES > middle * first_share
         low, high = np.where(worth, middle, low), np.where(worth, high, middle)
     return low

@@ -12,7 +12,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 
 from dacnn_search.common.errors import SpaceError
 from dacnn_search.network.architecture import Architecture, Sharing
-from dacnn_search.network.cost import training_work
 from dacnn_search.search.sampler.prior import structure_of
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import Free, regulator_rank
@@ -30,9 +29,8 @@ class Point:
     choices: dict[str, Any]
     architecture: Architecture
     features: np.ndarray  # (d,) float64, of about zero mean and unit spread
-    structure: np.ndarray  # (f,) float64, what the prior knows something of, less its mean in the space
+    structure: np.ndarray  # (f,) float64, what a prior knows something of, less what is usual at this size in the space
     cost: float  # log10 of the size, by the objective of the search
-    work: float  # of a training step, as `training_work` counts it
 
 
 class Domain:
@@ -53,7 +51,9 @@ class Domain:
         self._cached_point = functools.lru_cache(CACHED_POINTS)(self._make_point)
         generator = random.Random(0)
         networks = [space.draw(generator)[0] for _ in range(SCALING_DRAWS)]
-        self._mean_structure = np.mean([structure_of(network, space.cost(network)) for network in networks], axis=0)
+        sizes = np.array([self._size(network) for network in networks])
+        structures = np.array([structure_of(network, space.cost(network)) for network in networks])
+        self._usual = np.polynomial.polynomial.polyfit(sizes, structures, 1 if np.ptp(sizes) else 0)  # (2, f) or (1, f)
         sample = np.array([self._encode(network) for network in networks])
         spread = sample.std(axis=0)
         self._varying = spread > 1e-9
@@ -96,11 +96,13 @@ class Domain:
         if not self._space.meets_constraints(architecture):
             return None
         features = (self._encode(architecture)[self._varying] - self._centre) / self._spread
-        space, cost = self._space, self._space.cost(architecture)
-        structure = structure_of(architecture, cost) - self._mean_structure
-        size = math.log10(getattr(cost, self._objective))
-        work = training_work(architecture, space.input_shape, space.num_classes, space.settings.recipe.batch_size)
-        return Point({name: choices[name] for name in asked}, architecture, features, structure, size, work)
+        size = self._size(architecture)
+        usual = np.polynomial.polynomial.polyval(size, self._usual)
+        structure = structure_of(architecture, self._space.cost(architecture)) - usual
+        return Point({name: choices[name] for name in asked}, architecture, features, structure, size)
+
+    def _size(self, architecture: Architecture) -> float:
+        return math.log10(getattr(self._space.cost(architecture), self._objective))
 
     def _encode(self, architecture: Architecture) -> np.ndarray:
         """Return section count, widths, sharing, depths and regulators (0 for sections that are not there), anchors and

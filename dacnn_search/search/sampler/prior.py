@@ -16,8 +16,6 @@ from dacnn_search.space.settings import regulator_rank
 FILE = "prior.json"
 # The weights of the trend, see `Prior`; the last two are of short trainings alone.
 WEIGHTS = ("level", "slope", "structure", "short_level", "short_slope")
-# Without a prior: means and standard deviations, wide enough for any data, and nothing about structure.
-UNKNOWN = Weights(np.array([-0.5, -0.3, 0.0, 0.3, 0.0]), np.diag(np.square([0.4, 0.3, 1e-6, 0.3, 0.3])))
 
 
 @dataclass(frozen=True)
@@ -27,8 +25,8 @@ class Prior:
         level + slope * size + structure * s,
 
     after a short training `short_level + short_slope * size` more. `size` is the log10 of its size less the middle of
-    the space's; s is the weighted sum of the features that `structure_of` gives, less its mean in the space. The
-    weights of features are known, those of the trend uncertain: a search learns them with the first trials.
+    the space's; s is the weighted sum of the features that `structure_of` gives, less what is usual at that size in the
+    space. The weights of features are known, those of the trend uncertain: a search learns them with the first trials.
     """
 
     structure: np.ndarray  # weights of features, (f,)
@@ -36,16 +34,17 @@ class Prior:
 
     @classmethod
     def load(cls, name: str) -> "Prior":
-        """Return the prior of that name: `auto`, which `benchmarks/fit_prior.py` fitted, or `none`."""
-        if name == "none":
-            return cls(np.zeros(len(FEATURES)), UNKNOWN)
-        return cls.from_dict(json.loads(resources.files(__package__).joinpath(FILE).read_text("utf-8")))
+        """Return the prior of that name: `auto`, which `benchmarks/fit_prior.py` fitted, or `none`, which knows as much
+        of errors in general, but nothing of structure."""
+        prior = cls.from_dict(json.loads(resources.files(__package__).joinpath(FILE).read_text("utf-8")))
+        return prior if name == "auto" else cls(np.zeros(len(FEATURES)), prior.weights)
 
     @classmethod
     def from_dict(cls, values: dict) -> "Prior":
         """Return the prior of a file like `prior.json`."""
         structure = np.array([values["structure"][name] for name in FEATURES])
-        return cls(structure, Weights(np.array(values["mean"]), np.array(values["covariance"])))
+        means, deviations = np.array([values["weights"][name] for name in WEIGHTS]).T
+        return cls(structure, Weights(means, np.diag(deviations**2)))
 
 
 FEATURES = (

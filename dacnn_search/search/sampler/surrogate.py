@@ -36,10 +36,10 @@ LIBRARIES = ThreadpoolController()  # numpy and scipy get one thread: the other 
 class SurrogateSampler(BaseSampler):
     """Sampler of studies that maximise accuracy and minimise size over the networks of `space`.
 
-    It models the error of networks by a Gaussian process, which starts from a `prior`; their size and the work of their
-    training it knows exactly. Of random networks and mutations of the front it proposes, and none twice, the one that
-    promises most hypervolume per work, if it is trained for a first cycle (a share `first_share` of the epochs, 0 for
-    none) and then, if it still promises most, for the rest.
+    It models the error of networks by a Gaussian process, which starts from a `prior`; their size it knows exactly. Of
+    random networks and mutations of the front it proposes, and none twice, the one that promises most hypervolume per
+    epoch, if it is trained for a first cycle (a share `first_share` of the epochs, 0 for none) and then, if it still
+    promises most, for the rest.
 
     A trial that still runs counts with the error expected of it, a PRUNED one by its user attribute `estimate`; the
     attribute `short` of any trial tells of its first cycle. Raises ValueError in a study of other directions.
@@ -62,7 +62,6 @@ class SurrogateSampler(BaseSampler):
         self._reserve: list[Point] = []
         self._kernel: Kernel | None = None
         self._fitted_to = 0  # observations that there were when the kernel was fitted
-        self._rate = 0.0  # of gain, of the last proposal
 
     @functools.cached_property
     def _domain(self) -> Domain:
@@ -94,20 +93,21 @@ class SurrogateSampler(BaseSampler):
 
     @LIBRARIES.wrap(limits=1)
     def is_worth_finishing(self, study: Study, trial: FrozenTrial) -> bool:
-        """Return whether a running trial, whose first cycle is over, promises as much per work as the last proposal
-        did. The sampler stays as it was."""
+        """Return whether a running trial, whose first cycle is over, promises as much per epoch as any new network.
+        The sampler stays as it was."""
         history = History(self._domain, study, trial)
+        candidates = history.unknown(self._reserve)
         point = self._domain.read(trial.params)
-        if point is None:
+        if point is None or not candidates:
             return True
         model = self._model(history, fit=False)
         front, reference = self._expected_front(model, history.trained)
         inputs = self._inputs([point], [False])
         gain = expected_improvement(front, reference, *model.predict(inputs), _costs([point]))[0]
-        return bool(gain / (point.work * (1 - self._first_share)) >= self._rate)
+        return bool(gain / (1 - self._first_share) >= self._rates(model, history, candidates).max())
 
     def _most_promising(self, history: "History") -> Point | None:
-        """Return the candidate that is expected to improve the front of expected values most for its work. (A front of
+        """Return the candidate that is expected to improve the front of expected values most per epoch. (A front of
         observed values would be one of lucky ones.)"""
         model = self._model(history)
         free = history.unknown(self._reserve)
@@ -120,15 +120,15 @@ class SurrogateSampler(BaseSampler):
         candidates = history.unknown(free + [mutant for mutant in mutants if mutant])
         if not candidates:
             return None
+        return candidates[int(self._rates(model, history, candidates).argmax())]
+
+    def _rates(self, model: GaussianProcess, history: "History", candidates: Sequence[Point]) -> np.ndarray:
+        """Return what each candidate promises per epoch, (m,)."""
         front, reference = self._expected_front(model, history.trained)
         full, short = (self._inputs(candidates, [is_short] * len(candidates)) for is_short in (False, True))
         means, deviations = model.predict(full)
         moves = model.foretell(full, short) if self._first_share else np.zeros(len(candidates))
-        work = np.array([point.work for point in candidates])
-        rates = rate_of_gain(front, reference, means, deviations, moves, _costs(candidates), work, self._first_share)
-        chosen = int(rates.argmax())
-        self._rate = float(rates[chosen])
-        return candidates[chosen]
+        return rate_of_gain(front, reference, means, deviations, moves, _costs(candidates), self._first_share)
 
     def _expected_front(self, model: GaussianProcess, trained: Sequence[Point]) -> tuple[np.ndarray, np.ndarray]:
         """Return the front of expected errors, as shares of that of guessing, and costs (n, 2), and the reference point
