@@ -22,6 +22,7 @@ from scipy.spatial.distance import cdist
 
 STEPS = 20  # of the optimisation of the kernel
 FEWEST_TO_FIT = 3  # values; for fewer the kernel is the one expected before any
+BOUND = 5.0  # of the logarithms of its parameters, in standard deviations: a first step can be large
 JITTER = 1e-9
 # Logarithms of the kernel's parameters that are expected, for values of log10 errors, and their standard deviations.
 VARIANCE, SHORT_SHARE = (math.log(0.01), 1.2), (math.log(0.3), 1.0)
@@ -101,7 +102,11 @@ def fit_kernel(inputs: Inputs, residuals: np.ndarray, weights: Weights, start: K
         return start
     trend = inputs.trend @ weights.covariance @ inputs.trend.T
     arguments = (inputs, residuals, trend)
-    found = minimize(_objective, start.logarithms, arguments, "L-BFGS-B", jac=True, options={"maxiter": STEPS})
+    means, spreads = _expected(inputs.features.shape[1])
+    bounds = np.stack([means - BOUND * spreads, means + BOUND * spreads], axis=1)
+    found = minimize(
+        _objective, start.logarithms, arguments, "L-BFGS-B", jac=True, bounds=bounds, options={"maxiter": STEPS}
+    )
     return Kernel(found.x)
 
 

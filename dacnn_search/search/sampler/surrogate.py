@@ -96,12 +96,14 @@ class SurrogateSampler(BaseSampler):
         """Return whether a running trial, whose first cycle is over, promises as much per epoch as any new network.
         The sampler stays as it was."""
         history = History(self._domain, study, trial)
-        candidates = history.unknown(self._reserve)
         point = self._domain.read(trial.params)
+        candidates = [
+            other for other in history.unknown(self._reserve) if point and other.architecture != point.architecture
+        ]
         if point is None or not candidates:
             return True
         model = self._model(history, fit=False)
-        front, reference = self._expected_front(model, history.trained)
+        front, reference = self._expected_front(model, history.committed)
         inputs = self._inputs([point], [False])
         gain = expected_improvement(front, reference, *model.predict(inputs), _costs([point]))[0]
         return bool(gain / (1 - self._first_share) >= self._rates(model, history, candidates).max())
@@ -184,6 +186,7 @@ class History:
         self.pending: list[Point] = []  # running
         self.known: set[Architecture] = set()  # networks of all trials
         self.trained: list[Point] = []  # observed in full, or running
+        self.committed: list[Point] = []  # of these, the ones that are not in their first cycle
         accuracies: list[float] = []
         short: list[bool] = []
         for other in study.get_trials(deepcopy=False):
@@ -209,6 +212,8 @@ class History:
             else:
                 continue
             self.trained.append(point)
+            if other.state is not TrialState.RUNNING or after_first is not None:
+                self.committed.append(point)
         self.short = np.array(short, dtype=bool)
         errors = np.maximum(1 - np.array(accuracies, dtype=float), domain.least_error)
         self.errors = np.log10(errors / domain.chance)  # as shares of that of guessing
