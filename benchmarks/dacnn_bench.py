@@ -42,7 +42,7 @@ def jobs_of(networks: dict[str, Architecture]) -> list[Job]:
     return [(f, 0) for f in ordered] + [(f, 1) for f in ordered if int(f[:8], 16) % 4 == 0]
 
 
-def networks_of(space: SearchSpace, count: int | None) -> dict[str, Architecture]:
+def networks_of(space: SearchSpace, count: int | None = None) -> dict[str, Architecture]:
     """Return all networks of a space by fingerprint, or `count` random ones, always the same."""
     if count is None:
         return {architecture.fingerprint: architecture for architecture, _ in space.networks()}
@@ -127,15 +127,15 @@ def train_all(options: argparse.Namespace) -> None:
     print(f"{len(jobs)} trained in {time.monotonic() - begun:.0f} s", flush=True)
 
 
-def pack(options: argparse.Namespace) -> None:
+def pack(path: Path, folder: Path, output: Path, count: int | None = None) -> None:
     """Write the table: a row per training, in the order of `jobs_of`."""
     import numpy as np
     import pyarrow
     import pyarrow.parquet
 
-    space = SearchSpace.from_yaml(options.space)
-    networks = networks_of(space, options.networks)
-    results = {(result["fingerprint"], result["seed"]): result for result in read_results(options.work)}
+    space = SearchSpace.from_yaml(path)
+    networks = networks_of(space, count)
+    results = {(result["fingerprint"], result["seed"]): result for result in read_results(folder)}
     jobs = [job for job in jobs_of(networks) if job in results]
     costs = [space.cost(networks[fingerprint]) for fingerprint, _ in jobs]
     columns: dict[str, Any] = {
@@ -148,8 +148,6 @@ def pack(options: argparse.Namespace) -> None:
     for name in CURVES:
         curves = np.array([results[job][name] for job in jobs], np.float32)
         columns[name] = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(curves.ravel()), curves.shape[1])
-    suffix = "" if options.epochs is None else f"-{options.epochs}"
-    output = options.space.with_name(f"{options.space.stem}{suffix}.parquet")
     images = {"input_shape": json.dumps(space.input_shape), "num_classes": str(space.num_classes)}
     table = pyarrow.table(columns).replace_schema_metadata(images)
     pyarrow.parquet.write_table(table, output, compression="zstd", compression_level=19)
@@ -167,7 +165,9 @@ def main() -> None:
     parser.add_argument("--pack", action="store_true", help="train nothing, write the Parquet file")
     options = parser.parse_args()
     if options.pack:
-        pack(options)
+        suffix = "" if options.epochs is None else f"-{options.epochs}"
+        output = options.space.with_name(f"{options.space.stem}{suffix}.parquet")
+        pack(options.space, options.work, output, options.networks)
     else:
         train_all(options)
 

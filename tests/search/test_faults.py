@@ -124,6 +124,7 @@ def make_worker(space: SearchSpace, config: dict, seconds: float = 0.0) -> Trial
         config,
         data=load(space.settings.data).without_test(),
         recipe=space.settings.recipe.model_copy(update={"epochs": 6}),
+        first_cycle=2,
         slots=Slots(2, 1.0, 0.0),
         checkpoint_seconds=seconds,
         report_seconds=0.0001,  # an epoch per step

@@ -13,7 +13,7 @@ from dacnn_search.replay import replay
 from dacnn_search.search.report import snapshot_of
 from dacnn_search.search.request import prepare
 from dacnn_search.search.sampler.domain import Domain
-from dacnn_search.search.sampler.proposals import Proposals
+from dacnn_search.search.sampler.proposals import Proposals, SamplerOptions
 from dacnn_search.search.trial import Trial
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.front import front_of, hypervolumes
@@ -76,7 +76,7 @@ def test_the_sampler_and_the_stopping_rule_go_by_flash(space):
     domain = Domain(space, "flash")
     for architecture, choices in space.networks():
         assert domain.read(choices).cost == math.log10(space.cost(architecture).flash)
-    proposal = Proposals(space, "random", 0, objective="flash").propose()
+    proposal = Proposals(space, "random", 0, options=SamplerOptions("flash")).propose()
     assert Trial(proposal).progress("flash").size == proposal.cost.flash
 
 

@@ -9,10 +9,12 @@ import optuna
 import pytest
 
 from dacnn_search.search.sampler import surrogate
+from dacnn_search.search.sampler.acquisition import expected_improvement, rate_of_gain
 from dacnn_search.search.sampler.domain import Domain
-from dacnn_search.search.sampler.gaussian_process import GaussianProcess, fit_kernel
-from dacnn_search.search.sampler.proposals import Proposals
-from dacnn_search.search.sampler.surrogate import SurrogateSampler, expected_improvement
+from dacnn_search.search.sampler.gaussian_process import GaussianProcess
+from dacnn_search.search.sampler.prior import Prior
+from dacnn_search.search.sampler.proposals import Proposals, SamplerOptions
+from dacnn_search.search.sampler.surrogate import SurrogateSampler
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.front import Scale, front_of
 
@@ -66,17 +68,28 @@ def test_expected_improvement_of_certain_points_is_the_area_they_add():
     assert values == pytest.approx([0.1, 0.0, 0.045, 0.0], abs=1e-9)
 
 
-def test_a_pending_trial_counts_with_the_value_expected_of_it():
-    """Nothing is to be gained beside it as long as it runs."""
-    features = np.linspace(0, 1, 6)[:, None]
-    values = np.sin(5 * features[:, 0])
-    pending, far = np.array([[0.5]]), np.array([[1.5]])
-    kernel = fit_kernel(features, (values - values.mean()) / values.std())
-    before = GaussianProcess(kernel, features, values)
-    after = GaussianProcess(kernel, np.concatenate([features, far]), values)
-    assert after.predict(far)[0] == pytest.approx(before.predict(far)[0], rel=0.05)
-    assert after.predict(far)[1] < 0.5 * before.predict(far)[1]
-    assert after.predict(pending)[1] == pytest.approx(before.predict(pending)[1], rel=0.1)
+FRONT, REFERENCE = np.array([[0.1, 2.0], [0.4, 1.0]]), np.array([0.9, 3.0])
+
+
+def test_without_a_first_cycle_or_news_from_it_the_rate_is_the_expected_improvement():
+    means, deviations, costs = np.array([-0.5, -1.2, 0.5]), np.array([0.1, 0.3, 0.1]), np.array([1.5, 2.5, 0.5])
+    expected = expected_improvement(FRONT, REFERENCE, means, deviations, costs)
+    for share in (0.0, 0.25):
+        rates = rate_of_gain(FRONT, REFERENCE, means, deviations, np.zeros(3), costs, share)
+        assert rates == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("move", [0.1, 0.25, 0.3])
+def test_the_rate_is_that_at_which_training_is_worth_its_epochs(move):
+    """By Monte Carlo: what the first cycle tells moves the mean, then the rest is trained if it is worth it."""
+    mean, deviation, cost, share = -0.5, 0.3, 1.5, 0.25
+    rate = rate_of_gain(FRONT, REFERENCE, *(np.array([v]) for v in (mean, deviation, move, cost)), share)[0]
+    moved = mean + move * np.random.default_rng(0).standard_normal(20_000)
+    left = np.full(len(moved), math.sqrt(max(deviation**2 - move**2, 0)))
+    gains = expected_improvement(FRONT, REFERENCE, moved, left, np.full(len(moved), cost))
+    worth = np.maximum(gains - rate * (1 - share), 0.0).mean()
+    assert worth == pytest.approx(rate * share, rel=0.05)
+    assert rate > expected_improvement(FRONT, REFERENCE, *(np.array([v]) for v in (mean, deviation, cost)))[0]
 
 
 @pytest.fixture
@@ -85,9 +98,9 @@ def observations(monkeypatch):
     seen = []
 
     class Watched(GaussianProcess):
-        def __init__(self, kernel, features, values):
-            seen.append((len(values), len(features) - len(values)))
-            super().__init__(kernel, features, values)
+        def __init__(self, kernel, weights, inputs, values):
+            seen.append((len(values), len(inputs) - len(values)))
+            super().__init__(kernel, weights, inputs, values)
 
     monkeypatch.setattr(surrogate, "GaussianProcess", Watched)
     return seen
@@ -173,13 +186,68 @@ def test_first_trials_spread_over_the_parameter_range(space_file):
     assert max(np.diff([least, *logs, most])) < 0.3 * (most - least)
 
 
-def test_the_first_trials_are_typical_networks_of_their_size(space_file):
+def test_the_first_trials_have_the_structure_that_the_prior_prefers(space_file):
     space = SearchSpace.from_yaml(space_file(SPACE))
     domain, generator = Domain(space), random.Random(1)
-    drawn = [np.linalg.norm(domain.draw(generator).features) for _ in range(200)]
-    proposals = Proposals(space, "surrogate", 0)
-    first = [np.linalg.norm(domain.read(proposals.propose().choices).features) for _ in range(5)]
-    assert np.mean(first) < np.quantile(drawn, 0.3)
+    drawn = [domain.draw(generator).structure for _ in range(200)]
+
+    def expected(prior):
+        weights = Prior.load("auto").structure
+        proposals = Proposals(space, "surrogate", 0, options=SamplerOptions(prior=prior))
+        first = [domain.read(proposals.propose().choices).structure @ weights for _ in range(5)]
+        return np.mean(first), np.quantile(np.array(drawn) @ weights, 0.2)
+
+    known, good = expected("auto")
+    assert known < good < expected("none")[0]
+
+
+def test_a_wrong_prior_is_outgrown(space_file):
+    """With all signs turned the front is, after some trials, as good as without a prior."""
+    space = SearchSpace.from_yaml(space_file(SPACE))
+    scale = Scale(*space.extremes(), 0.1)
+    right = Prior.load("auto")
+
+    def hypervolume(prior):
+        done = finish(Proposals(space, "surrogate", 0, options=SamplerOptions(prior=prior)), 30)
+        records = [
+            {"sequence": p.trial, "state": "COMPLETE", "parameters": p.cost.parameters, "accuracy": accuracy_of(p)}
+            for p in done
+        ]
+        return scale.hypervolume(front_of(records))
+
+    assert hypervolume(Prior(-right.structure, right.weights)) > 0.99 * hypervolume("none")
+
+
+def test_after_the_first_cycle_promising_trials_go_on_and_others_do_not(space_file):
+    space = SearchSpace.from_yaml(space_file(SPACE))
+    proposals = Proposals(space, "surrogate", 0, options=SamplerOptions(first_share=0.25))
+    for _ in range(12):
+        proposal = proposals.propose()
+        proposals.tell_short(proposal.trial, accuracy_of(proposal) - 0.1)
+        proposals.tell(proposal, "COMPLETE", accuracy_of(proposal))
+    good, bad = proposals.propose(), proposals.propose()
+    shorts = {good.trial: accuracy_of(good), bad.trial: accuracy_of(bad) - 0.25}  # better and worse than expected
+    for trial, accuracy in shorts.items():
+        proposals.tell_short(trial, accuracy)
+    assert proposals.shorts == shorts
+    assert proposals.is_worth_finishing(good.trial)
+    assert not proposals.is_worth_finishing(bad.trial)
+
+
+def test_judging_a_trial_does_not_change_what_is_proposed(space_file):
+    space = SearchSpace.from_yaml(space_file(SPACE))
+
+    def run(judged):
+        proposals = Proposals(space, "surrogate", 3, options=SamplerOptions(first_share=0.25))
+        for number in range(8):
+            proposal = proposals.propose()
+            proposals.tell_short(proposal.trial, accuracy_of(proposal) - 0.1)
+            if judged and number > 2:
+                proposals.is_worth_finishing(proposal.trial)
+            proposals.tell(proposal, "COMPLETE", accuracy_of(proposal))
+            yield proposal.architecture.fingerprint
+
+    assert list(run(True)) == list(run(False))
 
 
 def test_a_space_of_twelve_networks_ends_by_itself(space_file):
