@@ -148,8 +148,8 @@ def pack(path: Path, folder: Path, output: Path, count: int | None = None) -> No
     for name in CURVES:
         curves = np.array([results[job][name] for job in jobs], np.float32)
         columns[name] = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(curves.ravel()), curves.shape[1])
-    images = {"input_shape": json.dumps(space.input_shape), "num_classes": str(space.num_classes)}
-    table = pyarrow.table(columns).replace_schema_metadata(images)
+    summary = json.dumps(dataclasses.asdict(space.summary))
+    table = pyarrow.table(columns).replace_schema_metadata({"summary": summary})  # so that nobody needs the images
     pyarrow.parquet.write_table(table, output, compression="zstd", compression_level=19)
     missing = len(jobs_of(networks)) - len(jobs)
     print(f"{output}: {len(jobs)} trainings of {len(networks)} networks, {missing} missing, {output.stat().st_size} B")

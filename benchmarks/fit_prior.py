@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow.parquet
 from results_file import make_parser
 from scipy.stats import spearmanr
+from simulator import read_summary
 
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.cost import estimate_cost
@@ -58,8 +59,8 @@ def read(name: str) -> Source:
     """Read a table and, if there is one, that of short trainings."""
     path = FOLDER / f"{name}.parquet"
     table = pyarrow.parquet.read_table(path)
-    images = {key.decode(): json.loads(value) for key, value in table.schema.metadata.items()}
-    shape, classes = tuple(images["input_shape"]), images["num_classes"]
+    summary = read_summary(path)
+    shape, classes = summary.input_shape, summary.num_classes
     texts = dict(zip(*(table[key].to_pylist() for key in ("fingerprint", "architecture")), strict=True))
     networks = {f: Architecture.from_dict(json.loads(text)) for f, text in texts.items()}
     costs = {f: estimate_cost(network, shape, classes) for f, network in networks.items()}

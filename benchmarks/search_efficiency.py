@@ -1,24 +1,38 @@
 """Count the trials and epochs that searches take to find the front: samplers and stopping rules on DACNN-Bench.
 
     python benchmarks/search_efficiency.py --quick
-    python benchmarks/search_efficiency.py --table fashion --seeds 20 --output results/efficiency
-    python benchmarks/search_efficiency.py --searches surrogate/front tpe/none --first-seed 100
+    python benchmarks/search_efficiency.py --tables fashion --seeds 20 --output results/efficiency
+    python benchmarks/search_efficiency.py --searches surrogate/cycle tpe/none --first-seed 100
 
 Each search is simulated (`simulator.py`): real learning curves from the table, the product's own samplers and rules,
 workers in virtual time. The hypervolume is that of the test accuracies of the networks on the search's front of
 validation accuracies, against log10 parameters, with the reference point of the product (`front.Scale`). Duplicates
-are turned away before they cost anything, for all samplers alike. The last line printed is a JSON object; a figure is
-null where the searches are too few or too short to tell it:
+are turned away before they cost anything, for all samplers alike. Every epoch of every trial counts, also of those that
+still run. Tables A, B and C are `digits`, `fashion` and `held-out`. On A and B our sampler has a prior from the tables
+of other images alone; on C, which nobody tuned on, that of the package.
+
+A search is SAMPLER/RULE. `surrogate`, `surrogate-plain` and `surrogate-flipped` are ours with a prior, without one and
+with all signs of its structure turned. The rule `cycle` is a first cycle (3 of 12, 3 of 9 and 2 of 8 epochs) after
+which the sampler decides. `tpe/short` and others search by trainings of the first cycle alone and then train all of
+their front in full: those epochs count.
+
+The last line printed is a JSON object; a figure is null where the searches are too few or too short to tell it. Those
+of table A have these names, those of others end in the table's letter, as in `hv_ours_30_B`:
 
 - `hv_*_N`: median hypervolume after N trials without stopping; `hv_best`: of all networks of the space;
 - `duplicates_ours`: known networks proposed by our sampler, in all its searches together;
-- `epochs_ratio_same_hv`: epochs at which our sampler with our rule is within 0.5% of the final hypervolume of our
-  sampler without stopping, over the epochs that takes;
-- `epochs_ratio_95_vs_default`: epochs at which our sampler with our rule has 95% of `hv_best`, over the same for
-  Optuna's default sampler without stopping.
+- `flipped_prior_ratio`: epochs to 95% of `hv_best` with the signs of the prior turned, over those without a prior.
+
+And of each table
+
+- `epochs_ratio_95_*`: epochs at which our sampler has 95% of `hv_best`, over the same for Optuna's default sampler,
+  both without stopping; `epochs_ratio_95_*_cycle`: ours with the rule `cycle`;
+- `epochs_ratio_95_*_with_retraining`: the same if each side also trains `RETRAINED` networks of its front anew, by
+  twice the epochs of a trial, as a run does by default.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import multiprocessing
@@ -34,25 +48,41 @@ import numpy as np
 import optuna
 import pandas as pd
 import plotly.colors
+from fit_prior import SOURCES, fit, read
 from results_file import RESULTS, make_parser, write_figures
-from simulator import Table, best_hypervolume, hypervolumes, scale_of, simulate
+from simulator import Table, best_hypervolume, hypervolumes, read_space, scale_of, simulate
 
+from dacnn_search.search.sampler.prior import Prior
 from dacnn_search.search.sampler.proposals import SamplerFactory
 from dacnn_search.search.stopping import RULES as PRODUCT_RULES
 from dacnn_search.search.stopping import Progress, StoppingRule, Verdict
-from dacnn_search.space.search_space import SearchSpace
+from dacnn_search.storage.front import front_of
 
 FOLDER = Path(__file__).parent / "dacnn_bench"
 MARKS = (10, 30, 50, 100, 200)  # numbers of trials after which tables tell the hypervolume
-OURS, DEFAULT = "surrogate", "optuna_default"
+TABLES = {"digits": "A", "fashion": "B", "held-out": "C"}
+RELATED = {"digits": ("digits", "noisy"), "fashion": ("fashion", "tops", "shoes")}  # tables of the same images
+FIRST_CYCLE = {"digits": 3, "fashion": 3, "held-out": 2}  # epochs
+RETRAINED = 3  # networks of the front, by twice the epochs of a trial
+OURS, PLAIN, FLIPPED, DEFAULT = "surrogate", "surrogate-plain", "surrogate-flipped", "optuna_default"
 PEER = "syne_tune"  # its sampler, and its rule; only where it is installed
-SAMPLERS = ("random", "nsga2", DEFAULT, "tpe", "gp", OURS, PEER)
+SAMPLERS = ("random", "nsga2", DEFAULT, "tpe", "gp", OURS, PLAIN, FLIPPED, PEER)
+CYCLE, SHORT = "cycle", "short"
 COLOURS = plotly.colors.qualitative.Dark24
-DASHES = {"none": "solid", "front": "dash", "halving": "dot", "accuracy": "dashdot", PEER: "longdash"}
+DASHES = {
+    "none": "solid",
+    "front": "dash",
+    "halving": "dot",
+    "accuracy": "dashdot",
+    PEER: "longdash",
+    CYCLE: "longdashdot",
+    SHORT: "dot",
+}
 QUARTILES = ("low", "median", "high")
-RULES = ("none", "accuracy", "halving", "front", PEER)
+SHARES = (95, 97, 98)  # of the best hypervolume, in percent
+RULES = ("none", "accuracy", "halving", "front", CYCLE, SHORT, PEER)
 SEARCHES = [f"{sampler}/{rule}" for sampler, rule in itertools.product(SAMPLERS, RULES)]
-QUICK = [f"{OURS}/none", f"{OURS}/front", "tpe/none", f"{DEFAULT}/none", "random/none"]
+QUICK = [f"{OURS}/none", f"{OURS}/{CYCLE}", f"{PLAIN}/none", f"{FLIPPED}/none", "tpe/none", f"{DEFAULT}/none"]
 
 
 @dataclass(frozen=True)
@@ -85,17 +115,22 @@ class AccuracyHalving(StoppingRule):
 
 def run_search(search: Search) -> pd.DataFrame:
     """Simulate a search and return one row per trial that ended, in the order of virtual time."""
-    space = SearchSpace.from_yaml(FOLDER / f"{search.table}.yaml")
-    table = Table(FOLDER / f"{search.table}.parquet")
+    path = FOLDER / f"{search.table}.parquet"
+    space, first_cycle = read_space(path), FIRST_CYCLE[search.table]
+    epochs = space.settings.recipe.epochs
+    table = Table(path, first_cycle if search.stopping == CYCLE else 0)
+    trained = Table(path.with_name(f"{path.stem}-{first_cycle}.parquet")) if search.stopping == SHORT else table
     begun = time.process_time()
     events = simulate(
         space,
-        table,
+        trained,
         sampler=_sampler(search.sampler),
-        stopping=_rule(search.stopping, space.settings.recipe.epochs),
+        stopping=_rule(search.stopping, epochs),
         seed=search.seed,
         trials=search.trials,
         workers=search.workers,
+        prior=_prior(search.sampler, search.table),
+        first_cycle=first_cycle if search.stopping == CYCLE else 0,
     )
     spent = time.process_time() - begun
     rows = [
@@ -113,7 +148,11 @@ def run_search(search: Search) -> pd.DataFrame:
         }
         for number, event in enumerate(events, start=1)
     ]
-    return pd.DataFrame(rows).assign(hypervolume=hypervolumes(events, table, scale_of(space)))
+    result = pd.DataFrame(rows).assign(hypervolume=hypervolumes(events, table, scale_of(space)))
+    if search.stopping == SHORT:
+        fronts = [front_of(event.record for event in events[:count]) for count in result["trials"]]
+        result["epochs"] += epochs * np.array([len(front) for front in fronts])
+    return result
 
 
 def _sampler(name: str) -> str | SamplerFactory:
@@ -121,7 +160,22 @@ def _sampler(name: str) -> str | SamplerFactory:
         from syne_tune_peer import Evolution
 
         return lambda seed, space, _: Evolution(seed, space)
+    if name in (PLAIN, FLIPPED):
+        return OURS
     return (lambda seed, *_: optuna.samplers.TPESampler(seed=seed)) if name == DEFAULT else name
+
+
+def _prior(sampler: str, table: str) -> str | Prior:
+    """Return the prior of our sampler in searches of a table, which has not seen its images."""
+    if sampler == PLAIN:
+        return "none"
+    prior = _prior_without(RELATED[table]) if table in RELATED else Prior.load("auto")
+    return Prior(-prior.structure, prior.weights) if sampler == FLIPPED else prior
+
+
+@functools.cache
+def _prior_without(tables: tuple[str, ...]) -> Prior:
+    return Prior.from_dict(fit({name: read(name) for name in SOURCES if name not in tables}))
 
 
 def _rule(name: str, epochs: int) -> StoppingRule:
@@ -129,7 +183,9 @@ def _rule(name: str, epochs: int) -> StoppingRule:
         from syne_tune_peer import MOAsha
 
         return MOAsha(epochs)
-    return AccuracyHalving(epochs) if name == "accuracy" else PRODUCT_RULES[name](epochs)
+    if name == "accuracy":
+        return AccuracyHalving(epochs)
+    return PRODUCT_RULES["none" if name in (CYCLE, SHORT) else name](epochs)
 
 
 def over(rows: pd.DataFrame, unit: str, places: np.ndarray) -> np.ndarray:
@@ -149,8 +205,8 @@ def epochs_to(rows: pd.DataFrame, target: float) -> int | None:
     return int(reached[0]) if len(reached) else None
 
 
-def summarise(rows: pd.DataFrame, best: float) -> dict[str, Any]:
-    """Return the figures of the last line."""
+def summarise(rows: pd.DataFrame, best: float, epochs: int, letter: str) -> dict[str, Any]:
+    """Return the figures of the last line for one table, whose trials have so many epochs."""
 
     def of(sampler: str, stopping: str = "none") -> pd.DataFrame:
         return rows[(rows["sampler"] == sampler) & (rows["stopping"] == stopping)]
@@ -159,21 +215,27 @@ def summarise(rows: pd.DataFrame, best: float) -> dict[str, Any]:
         volumes = of(sampler).query(f"trials == {trials}")["hypervolume"]
         return round(float(volumes.median()), 5) if len(volumes) else None
 
-    def ratio(epochs: int | None, other: int | None) -> float | None:
-        return round(epochs / other, 3) if epochs and other else None
+    def ratio(some: int | None, others: int | None, further: int = 0) -> float | None:
+        return round((some + further) / (others + further), 3) if some and others else None
 
-    full = of(OURS)
-    final = float(full[full["trials"] == full["trials"].max()]["hypervolume"].median())
-    return {
+    target, suffix = 0.95 * best, "" if letter == "A" else f"_{letter}"
+    retraining = RETRAINED * 2 * epochs
+    default, ours, cycle = (epochs_to(of(*search), target) for search in ((DEFAULT,), (OURS,), (OURS, CYCLE)))
+    own = rows[rows["sampler"].isin([OURS, PLAIN, FLIPPED])]
+    figures = {
         "hv_ours_30": after(OURS, 30),
         "hv_ours_100": after(OURS, 100),
         "hv_tpe_multivariate_100": after("tpe", 100),
         "hv_best": round(best, 5),
-        "duplicates_ours": int(rows[rows["sampler"] == OURS]["duplicates"].sum()),
-        "epochs_ratio_same_hv": ratio(epochs_to(of(OURS, "front"), 0.995 * final), full["epochs"].max()),
-        "epochs_ratio_95_vs_default": ratio(
-            epochs_to(of(OURS, "front"), 0.95 * best), epochs_to(of(DEFAULT), 0.95 * best)
-        ),
+        "duplicates_ours": int(own["duplicates"].sum()),
+        "flipped_prior_ratio": ratio(epochs_to(of(FLIPPED), target), epochs_to(of(PLAIN), target)),
+    }
+    name = f"epochs_ratio_95_{letter}"
+    return {key + suffix: value for key, value in figures.items()} | {
+        name: ratio(ours, default),
+        f"{name}_cycle": ratio(cycle, default),
+        f"{name}_with_retraining": ratio(ours, default, retraining),
+        f"{name}_cycle_with_retraining": ratio(cycle, default, retraining),
     }
 
 
@@ -191,7 +253,8 @@ def tabulate(rows: pd.DataFrame, best: float) -> pd.DataFrame:
             "epochs": of.groupby("seed")["epochs"].max().median(),
             "sampler_seconds": of["sampler_seconds"].median(),
             "duplicates": of.groupby("seed")["duplicates"].sum().median(),
-            "epochs_to_95": epochs_to(of, 0.95 * best),
+            **{f"epochs_to_{share}": epochs_to(of, share / 100 * best) for share in SHARES},
+            "quartiles_to_95": [epochs_to(search, 0.95 * best) for _, search in of.groupby("seed")],
         }
         for mark in MARKS:
             volumes = of[of["trials"] == mark]["hypervolume"] / best
@@ -214,14 +277,18 @@ def show(table: pd.DataFrame) -> None:
 
 
 def write(
-    rows: pd.DataFrame, table: pd.DataFrame, best: float, figures: dict[str, Any], options: argparse.Namespace
+    name: str,
+    rows: pd.DataFrame,
+    table: pd.DataFrame,
+    best: float,
+    figures: dict[str, Any],
+    options: argparse.Namespace,
 ) -> None:
     """Write figures and table as JSON, rows as CSV, the curves over trials, epochs and virtual seconds as a page."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    name = f"search_efficiency-{options.table}" + ("-quick" if options.quick else "")
-    path = options.output / f"{name}.json"
+    path = options.output / f"search_efficiency-{name}{'-quick' if options.quick else ''}.json"
     searches = table.round(5).astype(object).where(table.notna(), None).to_dict("records")
     write_figures(path, figures, first_seed=options.first_seed, workers=options.workers, searches=searches)
     rows.to_csv(path.with_suffix(".csv"), index=False)
@@ -248,7 +315,7 @@ def write(
 
 def main() -> None:
     parser = make_parser(__doc__, "few seeds and the combinations that the last line needs")
-    parser.add_argument("--table", default="digits", help="name of a YAML and a Parquet file in dacnn_bench/")
+    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES), help="(default: all)")
     parser.add_argument("--seeds", type=int, help="searches of each combination (default 20, quick 5)")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=100)
@@ -261,19 +328,23 @@ def main() -> None:
     options = parser.parse_args()
     combinations = options.searches or (QUICK if options.quick else SEARCHES)
     seeds = range(options.first_seed, options.first_seed + (options.seeds or (5 if options.quick else 20)))
-    searches = [
-        Search(options.table, sampler, stopping, seed, options.trials, options.workers)
-        for seed in seeds
-        for sampler, stopping in (combination.split("/") for combination in combinations)
-    ]
-    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-        rows = pd.concat(pool.imap(run_search, searches), ignore_index=True)
-    space = SearchSpace.from_yaml(FOLDER / f"{options.table}.yaml")
-    best = best_hypervolume(Table(FOLDER / f"{options.table}.parquet"), scale_of(space))
-    table, figures = tabulate(rows, best), summarise(rows, best)
-    show(table)
-    write(rows, table, best, figures, options)
-    print(json.dumps(figures))
+    all_figures: dict[str, Any] = {}
+    for name in options.tables:
+        searches = [
+            Search(name, sampler, stopping, seed, options.trials, options.workers)
+            for seed in seeds
+            for sampler, stopping in (combination.split("/") for combination in combinations)
+        ]
+        with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+            rows = pd.concat(pool.imap(run_search, searches), ignore_index=True)
+        space = read_space(FOLDER / f"{name}.parquet")
+        best = best_hypervolume(Table(FOLDER / f"{name}.parquet"), scale_of(space))
+        table, figures = tabulate(rows, best), summarise(rows, best, space.settings.recipe.epochs, TABLES[name])
+        print(f"table {TABLES[name]}, {name}")
+        show(table)
+        write(name, rows, table, best, figures, options)
+        all_figures |= figures
+    print(json.dumps(all_figures))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 
+from dacnn_search.data.dataset import DataSummary
 from dacnn_search.search.sampler.prior import Prior
 from dacnn_search.search.sampler.proposals import Proposal, Proposals, SamplerFactory, SamplerOptions
 from dacnn_search.search.stopping import Progress, StoppingRule, Verdict
 from dacnn_search.space.search_space import SearchSpace
+from dacnn_search.space.settings import SpaceSettings
+from dacnn_search.space.validation import read_settings
 from dacnn_search.storage.front import Scale, front_of
 
 
@@ -170,6 +174,17 @@ def hypervolumes(events: list[Event], table: Table, scale: Scale) -> list[float]
 def best_hypervolume(table: Table, scale: Scale) -> float:
     """Return the hypervolume of the test accuracies of all networks."""
     return table.hypervolume(list(table.trainings), scale)
+
+
+def read_summary(path: Path) -> DataSummary:
+    """Return what is known of the images of a table."""
+    values = json.loads(pyarrow.parquet.read_schema(path).metadata[b"summary"])
+    return DataSummary(**values | {"input_shape": tuple(values["input_shape"])})
+
+
+def read_space(path: Path) -> SearchSpace:
+    """Return the search space of a table, by the YAML file beside it. The images need not be there."""
+    return SearchSpace(read_settings(path.with_suffix(".yaml"), SpaceSettings), read_summary(path))
 
 
 def scale_of(space: SearchSpace) -> Scale:

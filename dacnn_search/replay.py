@@ -20,7 +20,7 @@ def main(run: Path) -> int:
     confirmed, unknown, departure = replay(RunDirectory(run))
     print(f"{confirmed} proposals confirmed")
     if unknown:
-        print(f"{unknown} proposals were not recorded, or made in a space or by a sampler that are no longer there")
+        print(f"{unknown} proposals can't be asked for: they were not recorded, or are of another space or version")
     if departure:
         print(f"departs at {departure}")
     return 1 if departure else 0
