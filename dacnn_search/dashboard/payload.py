@@ -39,7 +39,7 @@ PART_OF = {
 }
 NETWORK = ("network", "config", "drawing", "unshared", "parts")
 INT8 = ("accuracy", "float_accuracy", "part")  # of the C code of a network, in its metrics.json
-SETTINGS = ("sampler", "stopping", "seed", "epochs", "recipe")
+SETTINGS = ("sampler", "prior", "fidelity", "stopping", "seed", "epochs", "recipe")
 ORIGIN = ("description", "started", "machine", "versions", "git_commit")
 MOST_CURVE_POINTS = 240_000  # of all trials together, about 1.2 MB
 

@@ -313,6 +313,8 @@ function renderAbout() {
   const rows = [
     ["Command", run.command],
     ["Sampler", run.sampler],
+    ["Prior", run.prior],
+    ["First cycle", run.fidelity],
     ["Stopping", run.stopping],
     ["Seed", run.seed],
     ["Retrained", payload.judgement],
