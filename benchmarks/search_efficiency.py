@@ -66,7 +66,9 @@ FIRST_CYCLE = {"digits": 3, "fashion": 3, "held-out": 2}  # epochs
 RETRAINED = 3  # networks of the front, by twice the epochs of a trial
 OURS, PLAIN, FLIPPED, DEFAULT = "surrogate", "surrogate-plain", "surrogate-flipped", "optuna_default"
 PEER = "syne_tune"  # its sampler, and its rule; only where it is installed
-SAMPLERS = ("random", "nsga2", DEFAULT, "tpe", "gp", OURS, PLAIN, FLIPPED, PEER)
+AUTO = "optunahub_auto"  # what OptunaHub's AutoSampler takes for conditional spaces and less than 250 trials
+EXPERT = "botorch"  # only where it is installed
+SAMPLERS = ("random", "nsga2", DEFAULT, "tpe", AUTO, "gp", EXPERT, OURS, PLAIN, FLIPPED, PEER)
 CYCLE, SHORT = "cycle", "short"
 COLOURS = plotly.colors.qualitative.Dark24
 DASHES = {
@@ -160,9 +162,15 @@ def _sampler(name: str) -> str | SamplerFactory:
         from syne_tune_peer import Evolution
 
         return lambda seed, space, _: Evolution(seed, space)
-    if name in (PLAIN, FLIPPED):
-        return OURS
-    return (lambda seed, *_: optuna.samplers.TPESampler(seed=seed)) if name == DEFAULT else name
+    if name == EXPERT:
+        from botorch_peer import LogEHVI
+
+        return lambda seed, space, _: LogEHVI(seed, space)
+    if name == AUTO:
+        return lambda seed, *_: optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+    if name == DEFAULT:
+        return lambda seed, *_: optuna.samplers.TPESampler(seed=seed)
+    return OURS if name in (PLAIN, FLIPPED) else name
 
 
 def _prior(sampler: str, table: str) -> str | Prior:

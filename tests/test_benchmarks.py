@@ -8,6 +8,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 SCRIPTS = sorted(path for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text(encoding="utf-8"))
+PEERS = {"syne_tune_peer": "syne_tune", "botorch_peer": "botorch"}  # which are not among our dependencies
 MODULES = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path not in SCRIPTS)
 
 
@@ -22,6 +23,6 @@ def test_help_is_given(script, monkeypatch, capsys):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_what_they_share_can_be_imported(module):
-    if module == "syne_tune_peer":
-        pytest.importorskip("syne_tune")
+    if module in PEERS:
+        pytest.importorskip(PEERS[module])
     assert importlib.import_module(module).__doc__
