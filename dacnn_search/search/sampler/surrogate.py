@@ -24,8 +24,8 @@ from dacnn_search.space.search_space import SearchSpace
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)  # accuracy, size
 ESTIMATE = "estimate"  # user attribute of a PRUNED trial: the accuracy it would have reached
 SHORT = "short"  # user attribute of a trial: its accuracy after the first cycle
-RESERVE, RENEWED = 512, 64  # random points at hand, and how many of them are drawn anew for each proposal
-MUTANTS = 256  # mutations of the front for each proposal
+RESERVE, RENEWED = 512, 24  # random points at hand, and how many of them are drawn anew for each proposal
+MUTANTS = 192  # mutations of the front for each proposal
 BEYOND = 0.05  # the reference point lies by that share of the range beyond the largest size
 MOST_TO_FIT = 128  # observations that the kernel is fitted to
 MOST_OBSERVED = 256  # observations that predictions are made from: the front's, and random ones of all others
