@@ -122,11 +122,12 @@ def finish(proposals, count):
 
 
 def test_its_front_is_better_than_that_of_random_search(space_file):
+    """Here depth helps, which the prior does not expect."""
     space = SearchSpace.from_yaml(space_file(SPACE))
     scale = Scale(*space.extremes(), 0.1)
 
     def hypervolume(sampler, seed):
-        done = finish(Proposals(space, sampler, seed), 16)
+        done = finish(Proposals(space, sampler, seed), 24)
         records = [
             {"sequence": p.trial, "state": "COMPLETE", "parameters": p.cost.parameters, "accuracy": accuracy_of(p)}
             for p in done
