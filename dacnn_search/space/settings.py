@@ -225,7 +225,7 @@ class SearchSettings(Settings, use_attribute_docstrings=True):
     """Which Optuna sampler proposes networks."""
     prior: Literal["auto", "none"] = "auto"
     """What the sampler surrogate knows before the first trial; auto: what trainings on other data taught."""
-    fidelity: Annotated[int, Field(ge=1)] | Literal["auto", "none"] = "auto"
+    fidelity: Annotated[int, Field(ge=1)] | Literal["auto", "none"] = "none"
     """Epochs of a first, complete cycle of each trial, after which the sampler decides whether it is trained in full;
     auto: a quarter of them; none: one cycle for all. Only the sampler surrogate has it."""
     stopping: Literal["auto", "none", "front", "halving"] = "auto"

@@ -20,7 +20,9 @@ from dacnn_search.training.recipe import Recipe, learning_rate_at
 from dacnn_search.training.trainer import Training, build_seeded
 
 EPOCHS, FIRST = 8, 2
-TWO_CYCLES = TINY.replace("{epochs: 2}", f"{{epochs: {EPOCHS}}}").replace("sampler: tpe", "sampler: surrogate")
+TWO_CYCLES = TINY.replace("{epochs: 2}", f"{{epochs: {EPOCHS}}}").replace(
+    "sampler: tpe", "sampler: surrogate, fidelity: auto"
+)
 
 
 @pytest.fixture
@@ -38,15 +40,15 @@ def space(path):
 @pytest.mark.parametrize(
     ("settings", "epochs", "expected"),
     [
-        ({}, 12, 3),
-        ({}, 5, 1),
-        ({}, 3, 0),
-        ({"fidelity": "none"}, 12, 0),
+        ({}, 12, 0),
+        ({"fidelity": "auto"}, 12, 3),
+        ({"fidelity": "auto"}, 5, 1),
+        ({"fidelity": "auto"}, 3, 0),
         ({"fidelity": 5}, 12, 5),
-        ({"sampler": "tpe"}, 12, 0),
+        ({"fidelity": "auto", "sampler": "tpe"}, 12, 0),
     ],
 )
-def test_the_first_cycle_takes_a_quarter_of_the_epochs_or_what_is_asked_for(settings, epochs, expected):
+def test_the_first_cycle_takes_what_is_asked_for_or_a_quarter_of_the_epochs(settings, epochs, expected):
     assert SearchSettings(**settings).first_cycle(epochs) == expected
 
 
