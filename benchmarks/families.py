@@ -58,7 +58,7 @@ def network_of(family: str, size: int, data: ImageData) -> Architecture | int:
 
     def parameters(network: Architecture | int) -> int:
         if isinstance(network, int):
-            return Separable(network, data.input_shape[0], data.num_classes).parameters_count
+            return Separable(network, data.input_shape[0], data.num_classes).parameter_count
         return estimate_cost(network, data.input_shape, data.num_classes).parameters
 
     widths = (step * STEP for step in range(int(MOST_WIDTH / STEP), int(1 / STEP) - 1, -1))

@@ -35,7 +35,7 @@ class Separable(nn.Module):
         return self.classifier(self.layers(images).mean(dim=(2, 3)))
 
     @property
-    def parameters_count(self) -> int:
+    def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
     def macs(self, input_shape: tuple[int, int, int]) -> int:

@@ -67,7 +67,7 @@ def train(job: Job) -> dict[str, Any]:
     if isinstance(job.network, int):
         torch.manual_seed(job.seed)
         model: Any = Separable(job.network, shape[0], classes)
-        parameters, macs = model.parameters_count, model.macs(shape)
+        parameters, macs = model.parameter_count, model.macs(shape)
     else:
         model = build_seeded(job.network, classes, shape[0], job.seed)
         cost = estimate_cost(job.network, shape, classes)

@@ -3,6 +3,7 @@
 import json
 from importlib import resources
 
+import fit_prior
 import numpy as np
 import pytest
 
@@ -28,6 +29,16 @@ def test_the_file_tells_where_it_comes_from_and_has_all_weights():
     assert sum(values["made"]["tables"].values()) > 1000
     assert set(values["structure"]) == set(FEATURES)
     assert set(values["weights"]) == set(WEIGHTS)
+
+
+def test_the_file_is_what_the_tables_give():
+    values = json.loads(resources.files(prior.__package__).joinpath(prior.FILE).read_text("utf-8"))
+    fitted = fit_prior.fit({name: fit_prior.read(name) for name in fit_prior.SOURCES})
+    assert fitted["made"]["tables"] == values["made"]["tables"]
+    for part in ("structure", "weights"):
+        assert list(fitted[part]) == list(values[part])
+        for name, value in fitted[part].items():
+            assert value == pytest.approx(values[part][name], abs=1e-3)
 
 
 def test_none_knows_errors_but_no_structure():

@@ -97,10 +97,10 @@ class SurrogateSampler(BaseSampler):
         The sampler stays as it was."""
         history = History(self._domain, study, trial)
         point = self._domain.read(trial.params)
-        candidates = [
-            other for other in history.unknown(self._reserve) if point and other.architecture != point.architecture
-        ]
-        if point is None or not candidates:
+        if point is None:
+            return True
+        candidates = [other for other in history.unknown(self._reserve) if other.architecture != point.architecture]
+        if not candidates:
             return True
         model = self._model(history, fit=False)
         front, reference = self._expected_front(model, history.committed)
@@ -165,8 +165,9 @@ class SurrogateSampler(BaseSampler):
         structures = np.array([point.structure @ self._prior.structure for point in points])
         return Inputs(features, trend_of(sizes, structures, short), np.array(short, dtype=bool))
 
-    def _observations_to_use(self, history: "History", at_random: bool) -> list[int]:
-        """Return which observations the model is made from: so many that proposals stay fast."""
+    def _observations_to_use(self, history: "History", fit: bool) -> list[int]:
+        """Return which observations the model is made from: so many that proposals stay fast. Without `fit` the
+        sampler's random numbers stay as they are."""
         every = list(range(len(history.points)))
         if len(every) <= MOST_OBSERVED:
             return every
@@ -174,7 +175,7 @@ class SurrogateSampler(BaseSampler):
         losses[history.short] += 1.0  # no part of the front
         front = _front(losses).tolist()[:MOST_OBSERVED]
         others = sorted(set(every) - set(front))
-        generator = self._generator if at_random else random.Random(len(every))
+        generator = self._generator if fit else random.Random(len(every))
         return front + generator.sample(others, MOST_OBSERVED - len(front))
 
 
