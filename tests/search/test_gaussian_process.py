@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import multivariate_normal
 
 from dacnn_search.search.sampler import gaussian_process
 from dacnn_search.search.sampler.gaussian_process import GaussianProcess, Inputs, Kernel, Weights, fit_kernel
@@ -69,6 +70,15 @@ def test_a_training_that_runs_counts_with_the_value_expected_of_it():
     assert after.predict(far)[0] == pytest.approx(before.predict(far)[0], abs=0.05)
     assert after.predict(far)[1] < 0.5 * before.predict(far)[1]
     assert after.predict(inputs([0.5]))[1] == pytest.approx(before.predict(inputs([0.5]))[1], rel=0.1)
+
+
+def test_the_evidence_is_the_density_of_the_values_known():
+    points, values = inputs([-1.0, 0.0, 0.3], [True, False, False]), np.array([-0.1, -0.6, -0.4])
+    kernel = Kernel.expected(1)
+    process = GaussianProcess(kernel, WEIGHTS, joined(points, inputs([2.0])), values)
+    covariance = kernel.between(points, points) + points.trend @ WEIGHTS.covariance @ points.trend.T
+    density = multivariate_normal(points.trend @ WEIGHTS.mean, covariance + np.diag(kernel.noise(points.short)))
+    assert process.evidence == pytest.approx(density.logpdf(values) + 3 * np.log(2 * np.pi) / 2, rel=1e-4)
 
 
 def test_the_gradient_of_the_posterior_is_that_of_differences():

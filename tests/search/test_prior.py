@@ -48,6 +48,18 @@ def test_none_knows_errors_but_no_structure():
     assert not unknown.structure.any()
 
 
+def test_the_second_belief_takes_structure_for_better_or_worse():
+    known = Prior.load("auto")
+    first, second = known.beliefs
+    assert first is known.weights
+    place = WEIGHTS.index("structure")
+    assert (first.mean[place] > 0, second.mean[place]) == (True, 0)
+    assert second.covariance[place, place] == 4 * first.mean[place] ** 2
+    others = np.arange(len(WEIGHTS)) != place
+    assert np.array_equal(first.mean[others], second.mean[others])
+    assert len(Prior.load("none").beliefs) == 1
+
+
 def test_features_tell_networks_apart():
     plain = structure((2, 8), (2, 16), sharing="section", shortcuts="none")
     assert (plain["sections"], plain["first width"], plain["last width"]) == (2, 3, 4)

@@ -153,7 +153,8 @@ def test_a_model_is_made_from_the_front_and_some_of_many_observations(space_file
 
 
 def test_running_trials_are_pending_for_the_model_and_estimates_count(space_file, observations):
-    proposals = Proposals(SearchSpace.from_yaml(space_file(SPACE)), "surrogate", 0)
+    space, options = SearchSpace.from_yaml(space_file(SPACE)), SamplerOptions(prior="none")
+    proposals = Proposals(space, "surrogate", 0, options=options)
     finish(proposals, 6)
     observations.clear()
     first, second, third = (proposals.propose() for _ in range(3))

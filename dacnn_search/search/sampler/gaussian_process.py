@@ -121,6 +121,9 @@ class GaussianProcess:
         weights: Of the trend.
         inputs: n trainings; there may be none.
         values: Of the first of them, (at most n,).
+
+    Attributes:
+        evidence: The logarithm of the probability density of the values, up to a constant of their number.
     """
 
     def __init__(self, kernel: Kernel, weights: Weights, inputs: Inputs, values: np.ndarray) -> None:
@@ -128,6 +131,8 @@ class GaussianProcess:
         self._weights = weights
         observed = len(values)
         self._condition(inputs[:observed], values)
+        misfits = values - inputs[:observed].trend @ weights.mean
+        self.evidence = float(-misfits @ self._coefficients / 2 - np.log(np.diag(self._factor[0])).sum())
         if len(inputs) > observed:
             expected = self.predict(inputs[observed:])[0]
             self._condition(inputs, np.concatenate([values, expected]))

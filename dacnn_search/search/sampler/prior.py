@@ -16,6 +16,8 @@ from dacnn_search.space.settings import regulator_rank
 FILE = "prior.json"
 # The weights of the trend, see `Prior`; the last two are of short trainings alone.
 WEIGHTS = ("level", "slope", "structure", "short_level", "short_slope")
+STRUCTURE = WEIGHTS.index("structure")
+DOUBT = 2.0  # the deviation of the weight of structure in the second belief, in weights of the first
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,16 @@ class Prior:
 
     structure: np.ndarray  # weights of features, (f,)
     weights: Weights
+
+    @property
+    def beliefs(self) -> tuple[Weights, ...]:
+        """What may be true of the weights, all as likely: that they are as known, or that structure has a weight of
+        any sign, which may be larger. So a search on data where structure has another effect finds out soon."""
+        if not self.structure.any():
+            return (self.weights,)
+        mean, covariance = self.weights.mean.copy(), self.weights.covariance.copy()
+        mean[STRUCTURE], covariance[STRUCTURE, STRUCTURE] = 0.0, (DOUBT * mean[STRUCTURE]) ** 2
+        return (self.weights, Weights(mean, covariance))
 
     @classmethod
     def load(cls, name: str) -> "Prior":

@@ -36,10 +36,10 @@ LIBRARIES = ThreadpoolController()  # numpy and scipy get one thread: the other 
 class SurrogateSampler(BaseSampler):
     """Sampler of studies that maximise accuracy and minimise size over the networks of `space`.
 
-    It models the error of networks by a Gaussian process, which starts from a `prior`; their size it knows exactly. Of
-    random networks and mutations of the front it proposes, and none twice, the one that promises most hypervolume per
-    epoch, if it is trained for a first cycle (a share `first_share` of the epochs, 0 for none) and then, if it still
-    promises most, for the rest.
+    It models the error of networks by a Gaussian process, which starts from the belief of a `prior` that has most
+    evidence; their size it knows exactly. Of random networks and mutations of the front it proposes, and none twice,
+    the one that promises most hypervolume per epoch, if it is trained for a first cycle (a share `first_share` of the
+    epochs, 0 for none) and then, if it still promises most, for the rest.
 
     A trial that still runs counts with the error expected of it, a PRUNED one by its user attribute `estimate`; the
     attribute `short` of any trial tells of its first cycle. Raises ValueError in a study of other directions.
@@ -60,8 +60,9 @@ class SurrogateSampler(BaseSampler):
         self._prior = prior if isinstance(prior, Prior) else Prior.load(prior)
         self._first_share = first_share
         self._reserve: list[Point] = []
-        self._kernel: Kernel | None = None
-        self._fitted_to = 0  # observations that there were when the kernel was fitted
+        self._beliefs = self._prior.beliefs
+        self._kernels: list[Kernel | None] = [None] * len(self._beliefs)
+        self._fitted_to = 0  # observations that there were when the kernels were fitted
 
     @functools.cached_property
     def _domain(self) -> Domain:
@@ -144,18 +145,25 @@ class SurrogateSampler(BaseSampler):
         return losses[_front(losses)], reference
 
     def _model(self, history: "History", fit: bool = True) -> GaussianProcess:
-        """Return the process of log10 errors; its kernel is fitted anew if observations have grown enough."""
+        """Return the process of log10 errors, by the belief of most evidence; the kernels are fitted anew if
+        observations have grown enough."""
         used = self._observations_to_use(history, fit)
         pending = history.pending
         points = [*(history.points[i] for i in used), *pending]
         inputs = self._inputs(points, [*(history.short[i] for i in used), *([False] * len(pending))])
-        errors, weights = history.errors[np.array(used, dtype=int)], self._prior.weights
-        if fit and (self._kernel is None or len(history.points) >= GROWTH * self._fitted_to):
+        errors = history.errors[np.array(used, dtype=int)]
+        if fit and len(history.points) >= GROWTH * self._fitted_to:
             chosen = np.array(self._generator.sample(range(len(used)), min(len(used), MOST_TO_FIT)), dtype=int)
-            residuals = errors[chosen] - inputs[chosen].trend @ weights.mean
-            self._kernel = fit_kernel(inputs[chosen], residuals, weights, self._kernel)
+            for index, (weights, kernel) in enumerate(zip(self._beliefs, self._kernels, strict=True)):
+                residuals = errors[chosen] - inputs[chosen].trend @ weights.mean
+                self._kernels[index] = fit_kernel(inputs[chosen], residuals, weights, kernel)
             self._fitted_to = len(history.points)
-        return GaussianProcess(self._kernel or Kernel.expected(inputs.features.shape[1]), weights, inputs, errors)
+        expected = Kernel.expected(inputs.features.shape[1])
+        processes = [
+            GaussianProcess(kernel or expected, weights, inputs, errors)
+            for weights, kernel in zip(self._beliefs, self._kernels, strict=True)
+        ]
+        return max(processes, key=lambda process: process.evidence)
 
     def _inputs(self, points: Sequence[Point], short: Sequence[bool]) -> Inputs:
         """Return trainings of points as the process takes them."""
