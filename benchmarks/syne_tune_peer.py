@@ -79,7 +79,7 @@ class MOAsha(StoppingRule):
         result = {
             "training_iteration": done,
             "error": 1 - progress.accuracy[-1],
-            "size": math.log10(progress.parameters),
+            "size": math.log10(progress.size),
         }
         decision = self._scheduler.on_trial_result(self._trials[progress.trial], result)
         return Verdict(done == self.epochs or decision == SchedulerDecision.CONTINUE)
