@@ -268,10 +268,8 @@ def summarise(rows: pd.DataFrame, best: float, epochs: int, letter: str) -> dict
 
 
 def tabulate(rows: pd.DataFrame, best: float) -> pd.DataFrame:
-    """Return a row per sampler and rule: epochs of a search, seconds per proposal, quartiles of the hypervolume.
-
-    The quartiles are shares of the best one, after each number of trials in `MARKS`.
-    """
+    """Return a row per sampler and rule: epochs of a search, seconds per proposal, epochs to `SHARES` of the best
+    hypervolume, and quartiles of the hypervolume, as shares of the best one, after each number of trials in `MARKS`."""
     table = []
     for (sampler, stopping), of in rows.groupby(["sampler", "stopping"], sort=False):
         row = {
@@ -283,10 +281,11 @@ def tabulate(rows: pd.DataFrame, best: float) -> pd.DataFrame:
             "duplicates": of.groupby("seed")["duplicates"].sum().median(),
             **{f"epochs_to_{share}": epochs_to(of, share / 100 * best) for share in SHARES},
         }
-        reached = pd.Series([epochs_to(search, 0.95 * best) or math.inf for _, search in of.groupby("seed")])
-        for name, q in (("low", 0.25), ("high", 0.75)):
-            quartile = reached.quantile(q, interpolation="nearest")
-            row[f"epochs_to_95_{name}"] = quartile if math.isfinite(quartile) else None
+        for share in SHARES:
+            reached = [epochs_to(search, share / 100 * best) or math.inf for _, search in of.groupby("seed")]
+            for name, q in (("low", 0.25), ("high", 0.75)):
+                quartile = pd.Series(reached).quantile(q, interpolation="nearest")
+                row[f"epochs_to_{share}_{name}"] = quartile if math.isfinite(quartile) else None
         for mark in MARKS:
             volumes = of[of["trials"] == mark]["hypervolume"] / best
             if len(volumes):
@@ -307,6 +306,11 @@ def show(table: pd.DataFrame) -> None:
         print(start + "".join(f"{cell:>23}" for cell in cells))
 
 
+def path_of(name: str, options: argparse.Namespace) -> Path:
+    """Return the file of the figures of a table."""
+    return options.output / f"search_efficiency-{name}{'-quick' if options.quick else ''}.json"
+
+
 def write(
     name: str,
     rows: pd.DataFrame,
@@ -319,7 +323,7 @@ def write(
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    path = options.output / f"search_efficiency-{name}{'-quick' if options.quick else ''}.json"
+    path = path_of(name, options)
     searches = table.round(5).astype(object).where(table.notna(), None).to_dict("records")
     write_figures(path, figures, first_seed=options.first_seed, workers=options.workers, searches=searches)
     rows.to_csv(path.with_suffix(".csv"), index=False)
@@ -355,6 +359,7 @@ def main() -> None:
         "--searches", nargs="+", choices=SEARCHES, metavar="SAMPLER/RULE", help="such as tpe/none (default all)"
     )
     parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--again", action="store_true", help="make all figures anew from the rows in --output")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for all figures (benchmarks/results)")
     options = parser.parse_args()
     combinations = options.searches or (QUICK if options.quick else SEARCHES)
@@ -366,8 +371,11 @@ def main() -> None:
             for seed in seeds
             for sampler, stopping in (combination.split("/") for combination in combinations)
         ]
-        with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-            rows = pd.concat(pool.imap(run_search, searches), ignore_index=True)
+        if options.again:
+            rows = pd.read_csv(path_of(name, options).with_suffix(".csv"))
+        else:
+            with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+                rows = pd.concat(pool.imap(run_search, searches), ignore_index=True)
         space = read_space(FOLDER / f"{name}.parquet")
         best = best_hypervolume(Table(FOLDER / f"{name}.parquet"), scale_of(space))
         table, figures = tabulate(rows, best), summarise(rows, best, space.settings.recipe.epochs, TABLES[name])

@@ -6,11 +6,13 @@ import dacnn_bench
 import numpy as np
 import pandas as pd
 import pytest
+import real_searches
 import search_efficiency
 import simulator
 
 from dacnn_search.search.stopping import FrontStopping, StoppingRule
 from dacnn_search.space.search_space import SearchSpace
+from dacnn_search.storage.front import Scale
 
 SPACE = """
 data: {name: digits}
@@ -101,3 +103,18 @@ def test_epochs_to_a_target_are_counted_on_the_median_curve():
     assert search_efficiency.epochs_to(rows, 0.5) == 4
     assert search_efficiency.epochs_to(rows, 0.7) == 8
     assert search_efficiency.epochs_to(rows, 0.8) is None
+
+
+def test_real_searches_tell_when_a_hypervolume_was_reached():
+    scale = Scale(100, 10_000, 0.1)
+    records = [
+        {"sequence": n, "state": "COMPLETE", "fingerprint": str(n), "parameters": p, "accuracy": a, "after": after}
+        for n, (p, a, after) in enumerate([(1000, 0.5, 10.0), (2000, 0.4, 20.0), (1000, 0.9, 30.0)])
+    ]
+    volumes = real_searches.hypervolumes(records, scale)
+    assert volumes[0] == volumes[1] < volumes[2]
+    assert real_searches.seconds_to(volumes[0], records, volumes) == 10.0
+    assert real_searches.seconds_to(volumes[2], records, volumes) == 30.0
+    assert real_searches.seconds_to(volumes[2] + 0.01, records, volumes) is None
+    assert real_searches.volume_at(29.0, records, volumes) == volumes[0]
+    assert real_searches.volume_at(9.0, records, volumes) == 0.0
