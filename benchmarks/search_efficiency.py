@@ -170,7 +170,8 @@ def run_search(search: Search) -> pd.DataFrame:
     result = pd.DataFrame(rows).assign(hypervolume=hypervolumes(events, table, scale_of(space)))
     if search.stopping == SHORT:
         fronts = [front_of(event.record for event in events[:count]) for count in result["trials"]]
-        result["epochs"] += epochs * np.array([len(front) for front in fronts])
+        needed = result["epochs"].to_numpy() + epochs * np.array([len(front) for front in fronts])
+        result["epochs"] = np.minimum.accumulate(needed[::-1])[::-1]  # of the most trials that so many epochs allow
     return result
 
 
@@ -341,6 +342,8 @@ def write(
         spread = {"type": "data", "array": trials[0.75] - trials[0.5], "arrayminus": trials[0.5] - trials[0.25]}
         figure.add_trace(go.Scatter(x=trials.index, y=trials[0.5], error_y=spread | {"thickness": 0.3}, **look), 1, 1)
         for column, unit in ((2, "epochs"), (3, "seconds")):
+            if (stopping, unit) == (SHORT, "seconds"):
+                continue  # those of the full trainings are not simulated
             places = np.linspace(0, of[unit].max(), 300)
             values = over(of, unit, places) / best
             figure.add_trace(go.Scatter(x=places, y=values, showlegend=False, **look), 1, column)

@@ -118,3 +118,12 @@ def test_real_searches_tell_when_a_hypervolume_was_reached():
     assert real_searches.seconds_to(volumes[2] + 0.01, records, volumes) is None
     assert real_searches.volume_at(29.0, records, volumes) == volumes[0]
     assert real_searches.volume_at(9.0, records, volumes) == 0.0
+
+
+def test_a_search_by_short_trainings_pays_for_the_full_ones_of_its_front():
+    search = search_efficiency.Search("held-out", "random", "short", seed=0, trials=12, workers=4)
+    rows = search_efficiency.run_search(search)
+    own = rows["trials"] * 2
+    assert (rows["epochs"] >= own + 8).all()  # two epochs of each trial, eight of each network of the front
+    assert (rows["epochs"].iloc[-1] - 24) % 8 == 0
+    assert rows["epochs"].is_monotonic_increasing
