@@ -149,7 +149,8 @@ def main() -> None:
         for stack, runs in found.items()
     }
     output = options.output or RESULTS / f"real_searches-{options.space.stem}.json"
-    write_figures(output, figures, space=given, seeds=options.seeds, searches=searches)
+    about = {"space": options.space.name, "data": options.data and options.data.name, "seeds": options.seeds}
+    write_figures(output, figures, **about, searches=searches)
     print(json.dumps(figures))
 
 
