@@ -5,8 +5,8 @@
 Each stack searches the space for so many seconds with each seed, two trials at once, one search after the other. Ours
 have their default sampler, stopping rule and recipe; the other is `naive_search.py`. A trial counts from when the
 command has reported it, start of the interpreter and of Ray included. The hypervolume is that of validation accuracies
-against log10 parameters, as a share of the largest that any of the searches reached; of networks that one search
-trained twice the last counts. A time that a search did not reach is null; a median is null if most are.
+against log10 parameters, as a share of the largest that any of the searches reached. A median time is null if most
+searches did not get there. Our ledger tells whole seconds, so that our times may be up to a second too short.
 
 `--earlier` is the folder of another checkout of this package. A space whose images lie elsewhere has them by `--data`.
 """
