@@ -88,6 +88,11 @@ def add_options(parser: argparse.ArgumentParser, epochs: int) -> None:
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--subset", type=int, help="use only so many training images")
+    add_work_options(parser)
+
+
+def add_work_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where trainings are kept, and how many run at once."""
     parser.add_argument("--work", type=Path, required=True, help="file to which each training is appended")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
 
