@@ -23,7 +23,7 @@ from dacnn_search.search.listener import Listener
 from dacnn_search.search.report import snapshot_of, write_status
 from dacnn_search.space.settings import RetrainSettings
 from dacnn_search.storage.checkpoint import Checkpoints
-from dacnn_search.storage.front import spread
+from dacnn_search.storage.front import best_under, spread
 from dacnn_search.storage.ledger import Ledger, now
 from dacnn_search.storage.run_directory import RETRAINED, RunDirectory
 from dacnn_search.storage.trained import judge
@@ -68,7 +68,7 @@ def retrain(
 
     Args:
         run: The run directory.
-        top: How many networks, spread over the front by size.
+        top: How many networks, spread over the front by size; the space's budgets do not count then.
         epochs: The length of a training.
         seeds: How often each network is trained.
         address: The address of a running Ray cluster. By default Ray is started on this machine.
@@ -109,6 +109,8 @@ def retrain_in_session(
     space = run.space
     given = {"top": top, "epochs": epochs, "seeds": seeds}
     settings = space.settings.retrain.model_copy(update={k: v for k, v in given.items() if v is not None})
+    if top is not None:
+        settings = settings.model_copy(update={"budgets": ()})
     recipe = settings.full_recipe(space.settings.recipe)
     if not run.front:
         raise InputError(f"{run.folder}: retraining needs a finished trial, but there is none")
@@ -126,8 +128,16 @@ def retrain_in_session(
                     raise DacnnSearchError(retraining.failures[0])
         if judgement := judge(run.networks):
             listener.say(judgement)
-        chosen = {record["fingerprint"] for record in spread(run.front, settings.top, run.objective)}
+        chosen = {record["fingerprint"] for record in _chosen(run, settings)}
         return [dict(record) for record in ledger.records if record["fingerprint"] in chosen]
+
+
+def _chosen(run: RunDirectory, settings: RetrainSettings) -> Sequence[Mapping[str, Any]]:
+    """Return the networks of the front to train, smallest first."""
+    if not settings.budgets:
+        return spread(run.front, settings.top, run.objective)
+    fitting = [best_under(run.front, budget, run.objective) for budget in sorted(settings.budgets)]
+    return list({record["fingerprint"]: record for record in fitting if record}.values())
 
 
 def _missing_trainings(
@@ -139,8 +149,7 @@ def _missing_trainings(
     it and its weights are not there.
     """
     done = {_key(record) for record in _done(run, recipe, records)}
-    chosen = spread(run.front, settings.top, run.objective)
-    wanted = [FullTraining(record, seed) for record in chosen for seed in range(settings.seeds)]
+    wanted = [FullTraining(record, seed) for record in _chosen(run, settings) for seed in range(settings.seeds)]
     lost = [FullTraining(r, r["seed"]) for network in run.networks for r in network.records if not run.has_weights(r)]
     missing = [*lost, *(training for training in wanted if training.key not in done)]
     teacher = FullTraining(run.front[-1], 0)

@@ -258,6 +258,12 @@ class RetrainSettings(Settings):
     """The full training of chosen networks of the front, on the training and validation images together."""
 
     top: int = Field(default=3, ge=0, description="How many, spread over the front by size.")
+    budgets: tuple[Count, ...] = Field(
+        default=(),
+        strict=False,  # a list too
+        description="Instead of `top`: the most accurate network within each of these sizes, such as [10k, 20k]; in "
+        "parameters, or in bytes with the objective flash.",
+    )
     epochs: int | None = Field(
         default=None, ge=1, description="By default twice the trials', or those of a recipe given here."
     )

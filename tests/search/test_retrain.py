@@ -210,6 +210,15 @@ def test_a_teacher_that_is_not_chosen_is_trained_if_it_is_needed(taught_copy, mo
     assert retrain_here(taught_copy, monkeypatch, top=0).trained == [(TEACHER, 0), (SMALL, 0)]
 
 
+def test_budgets_choose_the_most_accurate_network_within_each(run, monkeypatch):
+    """Two budgets that hold the same network count once, one that holds none not at all; `top` goes before them."""
+    middle = run.space.cost(NETWORKS[1]).parameters
+    text = run.space_file.read_text().replace("top: 4", f"top: 0, budgets: [{middle + 1}, {middle}, 1]")
+    run.space_file.write_text(text)
+    assert retrain_here(run, monkeypatch).trained == [(TEACHER, 0), (MIDDLE, 0)]
+    assert set(retrain_here(run, monkeypatch, top=3).trained) == {(SMALL, 0)}
+
+
 def test_what_is_done_stays_where_the_front_has_another_most_accurate_network(taught_copy, monkeypatch):
     before = taught_copy.retrained
     new = [Architecture((Section(depth, 6),)) for depth in (2, 3)]
