@@ -107,7 +107,8 @@ def _problem(data: Any, model: type[Settings], error: Any) -> tuple[KeyPath, str
         message = error["msg"].removeprefix("Value error, ")
     else:
         message = f"{error['msg'][0].lower()}{error['msg'][1:]}, but is {_short(value)}"
-    return path, f"{_dotted(path)}: {message.replace('input should be', 'must be')}"
+    in_our_words = message.replace("input should be", "must be").replace("valid array", "list")
+    return path, f"{_dotted(path)}: {in_our_words}"
 
 
 def _path_in(data: Any, location: Sequence[str | int]) -> KeyPath:

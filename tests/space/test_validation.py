@@ -120,6 +120,7 @@ def test_one_mistake(space_file, text, line, message):
             "constraints: {parameters: 50k}",
             'constraints.parameters: must be {max: ...}, such as {max: 50k}, but is "50k"',
         ),
+        ("retrain: {budgets: 20k}", 'retrain.budgets: must be a list, but is "20k"'),
         ("constraints: {flash: 32kB}", 'constraints.flash: must be {max: ...}, such as {max: 32kB}, but is "32kB"'),
         (
             "constraints: {flash: {max: 32k}}",
