@@ -1,11 +1,11 @@
 """What sharing and search are worth: free weights and hand-made networks, trained as the front of a run was.
 
-    python benchmarks/beside_front.py results/cifar10_50k --work beside.jsonl
+    python benchmarks/beside_front.py results/cifar10_50k --free results/cifar10_50k_free --work beside.jsonl
 
-The networks of the run that were trained in full are compared with the best networks of free weights among its trials,
-MLPerf Tiny's ResNet-8, and the widest network of some families of `families.py` at each of their sizes. All are trained
-by the run's recipe, taught by its teacher, with as many seeds, and scored on the test images once.
-Trainings run one per core; what the work file has is not done again.
+The networks of the run that were trained in full are compared with MLPerf Tiny's ResNet-8 and, at each of their sizes,
+with the best network of free weights that a search of its own found in the same space, and the widest network of some
+families of `families.py`. All are trained by the run's recipe, taught by its teacher, with as many seeds, and scored on
+the test images once. Trainings run one per core; what the work file has is not done again.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from trainings import Job, add_work_options, read_data, tabulate, train_all
 from dacnn_search.common.units import parse_count
 from dacnn_search.network.architecture import Architecture
 from dacnn_search.network.zoo import get
-from dacnn_search.storage.front import front_of, spread
+from dacnn_search.storage.front import best_under
 from dacnn_search.storage.run_directory import RunDirectory
 from dacnn_search.storage.trained import deviation_of
 
@@ -32,8 +32,9 @@ def main() -> None:
     """Train what is missing, then print and write a table."""
     parser = make_parser(__doc__)
     parser.add_argument("run", type=Path, metavar="FOLDER", help="run directory whose front was trained in full")
+    parser.add_argument("--free", type=Path, metavar="FOLDER", help="run of the same space with `sharing: none`")
     parser.add_argument("--families", nargs="*", choices=list(FAMILIES), default=HAND_MADE, metavar="NAME")
-    parser.add_argument("--sizes", nargs="+", type=parse_count, help="of hand-made networks (default: the front's)")
+    parser.add_argument("--sizes", nargs="+", type=parse_count, help="parameters at most (default: the front's)")
     parser.add_argument("--output", type=Path, help="(default: results/beside-<name of the run>.json)")
     add_work_options(parser)
     options = parser.parse_args()
@@ -52,16 +53,14 @@ def rivals(run: RunDirectory, options: argparse.Namespace) -> Iterator[Job]:
     recipe = run.space.settings.retrain.full_recipe(run.space.settings.recipe)
     teacher = next(n for n in run.networks if n.architecture.fingerprint == run.front[-1]["fingerprint"])
     images = read_data(str(data.root))
-    found = {network.architecture.fingerprint for network in run.networks}
-    free = front_of(record for record in run.records if record["architecture"]["sharing"] == "none")
-    networks: list[tuple[str, Architecture | int]] = [(RESNET, get("resnet8"))]
-    for record in spread(free, len(run.networks)):
-        if record["fingerprint"] not in found:
-            networks.append((SEARCHED_FREE, Architecture.from_dict(record["architecture"])))
+    free = RunDirectory(options.free).front if options.free else []
+    networks: dict[Architecture | int, str] = {get("resnet8"): RESNET}
     for size in options.sizes or [network.parameters for network in run.networks]:
-        networks += [(family, network_of(family, size, images)) for family in options.families]
+        networks |= {network_of(family, size, images): family for family in options.families}
+        if record := best_under(free, size):
+            networks[Architecture.from_dict(record["architecture"])] = SEARCHED_FREE
     for seed in range(run.space.settings.retrain.seeds):
-        for name, network in networks:
+        for network, name in networks.items():
             yield Job(name, network, recipe, seed, str(data.root), teacher=teacher.folder)
 
 
@@ -70,7 +69,7 @@ def retrained(run: RunDirectory) -> Iterator[dict[str, Any]]:
     for network in run.networks:
         first, deviation = network.records[0], deviation_of(network.tested)
         yield {
-            "name": SEARCHED_FREE if network.architecture.sharing == "none" else SEARCHED,
+            "name": SEARCHED,
             "network": str(network.architecture),
             "parameters": network.parameters,
             "macs": network.macs,
