@@ -1,6 +1,6 @@
 """What the recipe `best` is worth, beside `paper` and `fast`, at equal epochs, and what each part of it gives.
 
-    python benchmarks/recipes.py --data cifar10.npz --subset 20000 --epochs 20 --seeds 3 --work recipes.jsonl
+    python benchmarks/recipes.py --data cifar10.npz --subset 15000 --epochs 15 --seeds 3 --work recipes.jsonl
 
 Three networks of 5,000 to 50,000 parameters are trained by each recipe, the middle one also by the steps from `fast` to
 `best`, and scored on the test images once. Their teacher, the largest of them, is trained first, unless the work folder
@@ -26,7 +26,7 @@ def of(*sections: tuple[int, int], **fields: Any) -> Architecture:
 
 NETWORKS = {
     "small": of((2, 10), (3, 15), (3, 20), sharing="section", shortcuts="block"),
-    "middle": of((2, 32), (3, 32), (3, 32), sharing="network", shortcuts="history", history=5),
+    "middle": of((1, 32), (1, 32), (2, 32), (6, 32), sharing="network", anchors=2, shortcuts="block"),
     "large": of((2, 20), (3, 30), (3, 40), sharing="section", shortcuts="block"),
 }
 TEACHER = of((2, 24), (2, 36), (2, 54), sharing="none", shortcuts="block")
@@ -45,7 +45,7 @@ FOR_ALL = ("paper", "best")  # the others train the middle network alone
 def main() -> None:
     """Train what is missing, then print and write a table."""
     parser = make_parser(__doc__, output=RESULTS / "recipes.json")
-    add_options(parser, epochs=20)
+    add_options(parser, epochs=15)
     options = parser.parse_args()
     teacher: Path = options.work.with_suffix(".teacher")
     if not teacher.exists():
