@@ -54,7 +54,7 @@ FAMILIES: dict[str, Build] = {
 
 
 def network_of(family: str, size: int, data: ImageData) -> Architecture | int:
-    """Return a family's widest network with at most `size` parameters."""
+    """Return a family's widest network with at most `size` parameters. Ends the program if none is as small."""
 
     def parameters(network: Architecture | int) -> int:
         if isinstance(network, int):
@@ -62,7 +62,10 @@ def network_of(family: str, size: int, data: ImageData) -> Architecture | int:
         return estimate_cost(network, data.input_shape, data.num_classes).parameters
 
     widths = (step * STEP for step in range(int(MOST_WIDTH / STEP), int(1 / STEP) - 1, -1))
-    return next(network for network in map(FAMILIES[family], widths) if parameters(network) <= size)
+    fitting = (network for network in map(FAMILIES[family], widths) if parameters(network) <= size)
+    if network := next(fitting, None):
+        return network
+    raise SystemExit(f"{family}: no network has at most {size} parameters")
 
 
 def main() -> None:

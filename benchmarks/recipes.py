@@ -3,8 +3,8 @@
     python benchmarks/recipes.py --data cifar10.npz --subset 15000 --epochs 15 --seeds 3 --work recipes.jsonl
 
 Three networks of 5,000 to 50,000 parameters are trained by each recipe, the middle one also by the steps from `fast` to
-`best`, and scored on the test images once. Their teacher, the largest of them, is trained first, unless the work folder
-beside the work file has it.
+`best`, and scored on the test images once. Their teacher, a larger network with free weights, is trained first, unless
+it lies beside the work file.
 """
 
 from pathlib import Path

@@ -104,8 +104,8 @@ def run_job(request: SearchRequest, resources: Resources, tracking: "Tracking | 
 
         terminal = to_end.enter_context(Terminal())
         run = search_in_session(request, session, listener=terminal, tracking=tracking)
-        chosen = run.space.settings.retrain
-        if run.front and (chosen.top or chosen.budgets or run.networks):
+        settings = run.space.settings.retrain
+        if run.front and (settings.top or settings.budgets or run.networks):
             retrain_in_session(run, session, repair=request.repair, listener=terminal)
         with orderly_end(run.folder):
             best = write_best(run)

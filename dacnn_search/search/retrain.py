@@ -107,10 +107,8 @@ def retrain_in_session(
 ) -> list[dict[str, Any]]:
     """Do what `retrain` does, on Ray that may have been started before."""
     space = run.space
-    given = {"top": top, "epochs": epochs, "seeds": seeds}
+    given = {"top": top, "budgets": None if top is None else (), "epochs": epochs, "seeds": seeds}
     settings = space.settings.retrain.model_copy(update={k: v for k, v in given.items() if v is not None})
-    if top is not None:
-        settings = settings.model_copy(update={"budgets": ()})
     recipe = settings.full_recipe(space.settings.recipe)
     if not run.front:
         raise InputError(f"{run.folder}: retraining needs a finished trial, but there is none")
