@@ -34,8 +34,8 @@ trackers = option_group("Tracking")
     "--extend", is_flag=True, help="with --resume and --space: go on in the new space with the trials that fit it"
 )
 @click.option("--repair", is_flag=True, help="with --resume: leave out damaged lines of the ledger")
-@click.option("--name", help="name of the run directory (default: the space's, numbered if taken)")
-@click.option("--results", type=PATH, metavar="FOLDER", default=Path("results"), help="folder of the run directories")
+@click.option("--name", help="name of a new run directory (default: the space's, numbered if taken)")
+@click.option("--results", type=PATH, metavar="FOLDER", help="folder of a new run directory (default: results)")
 @search("--objective", help="parameters or flash: what is kept small, beside the error")
 @search("--trials", type=at_least(1), help="end after this many trials, those stopped early or failed counted")
 @search("--time-budget", type=DURATION, help="start no trial after 90s, 30m, 2h, ...")
@@ -58,7 +58,7 @@ def main(
     extend: bool,
     repair: bool,
     name: str | None,
-    results: Path,
+    results: Path | None,
     address: str | None,
     verbose: bool,
     tensorboard: bool,

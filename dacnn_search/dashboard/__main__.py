@@ -36,6 +36,8 @@ def main(
 ) -> None:
     """Rebuild the dashboard of a run from its ledger; of several runs, write a page that compares them; of a folder of
     runs, its index. RUN is a run directory, such as results/digits."""
+    if out and (len(runs) == 1 or image or tensorboard):
+        raise InputError(f"--out is only used for a page that compares several runs, but got {out}")
     if image or tensorboard:
         if serve is not None or open_page:
             raise InputError("--image and --tensorboard write files, show none: --serve and --open can't go with them")
@@ -46,8 +48,6 @@ def main(
         if tensorboard:
             print(write_tensorboard(runs[0], RunDirectory(runs[0], snapshot=True).records, anew=True))
         return
-    if out and len(runs) == 1:
-        raise InputError("--out is only used with several runs, which are compared")
     page = build_page(runs, out)
     assert page is not None  # there is always a page at /
     print(page)

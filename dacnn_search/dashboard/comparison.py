@@ -69,12 +69,12 @@ def _common_scale(runs: Sequence[RunDirectory]) -> Scale:
 
 
 def _group_key(run: RunDirectory) -> str:
-    """Return what repeated seeds of a search share: space, data, objective, sampler, stopping rule, confirmation."""
+    """Return what repeated seeds of a search share: space, data, objective and the settings of how it searches."""
     if given := run.given_settings:
         space = space_id(given)
     else:  # an old run, known by its file or else by its folder
         space = run.space_file.read_text(encoding="utf-8") if run.space_file.is_file() else str(run.folder.resolve())
-    settings = [run.environment.get(name) for name in ("sampler", "stopping", "confirm")]
+    settings = [run.environment.get(name) for name in ("sampler", "prior", "fidelity", "stopping", "confirm")]
     return json.dumps([space, settings, run.objective, run.data], sort_keys=True)
 
 

@@ -61,7 +61,7 @@ def run_payload(run: RunDirectory) -> dict[str, Any]:
         "curves": _curves(records),
         "front": [indices[record["trial"]] for record in run.front],
         "hypervolume": hypervolumes(records, run.scale),
-        "retrained": _retrained(run, indices),
+        "retrained": _retrained(run),
         "judgement": judge(run.networks),
         "choices": {name: [r["choices"].get(name) for r in records] for name in choices},
         "importance": {"choices": shares, "note": note},
@@ -160,21 +160,22 @@ def _thinned(values: Sequence[float | None], most: int) -> list[int | None]:
     return [None if value is None else round(1e4 * value) for value in values]
 
 
-def _retrained(run: RunDirectory, indices: Mapping[int, int]) -> list[dict[str, Any]]:
+def _retrained(run: RunDirectory) -> list[dict[str, Any]]:
     """Return one entry per retrained network with its seeds, from few parameters to many."""
     networks = run.networks
-    folders = {n.records[0]["fingerprint"]: n.folder.relative_to(run.folder).as_posix() for n in networks}
+    indices = {record["fingerprint"]: index for index, record in enumerate(run.records)}
+    folders = {network.fingerprint: network.folder.relative_to(run.folder).as_posix() for network in networks}
     return [
         {
-            "index": indices[network.trial],
-            "folder": folders[network.records[0]["fingerprint"]],
-            "teacher": folders.get(network.records[0].get("teacher")),
+            "index": indices[network.fingerprint],
+            "folder": folders[network.fingerprint],
+            "teacher": folders.get(str(network.records[0].get("teacher"))),
             "config": _shown_config(network.folder / "config.yaml"),
             "int8": _int8(network.folder / "metrics.json"),
             "seeds": [{key: r[key] for key in ("seed", "epochs", "test_accuracy")} for r in network.records],
         }
         for network in networks
-        if network.trial in indices  # else the ledger lost the trial: it is to be trained again
+        if network.fingerprint in indices  # else the ledger lost the trial: it is to be trained again
     ]
 
 

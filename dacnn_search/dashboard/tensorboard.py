@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from dacnn_search.common.files import new_folder
 from dacnn_search.network.cost import COSTS
 from dacnn_search.storage.front import Record
 
@@ -23,7 +24,8 @@ def write_tensorboard(run: Path, records: Sequence[Record], *, anew: bool = Fals
     for record in records:
         trial = folder / f"trial-{record['trial']:04d}"
         if not trial.exists():
-            _write_trial(trial, record)
+            with new_folder(trial) as new:
+                _write_trial(new, record)
     return folder
 
 

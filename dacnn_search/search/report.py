@@ -137,7 +137,7 @@ def write_tables(
     mean and standard deviation of their test accuracies, the number of seeds, and whether another network beats it."""
     beaten = beaten_on_test(networks)
     scores = {
-        network.trial: {
+        network.fingerprint: {
             "test_accuracy": network.accuracy,
             "test_deviation": deviation_of(network.tested),
             "seeds": len(network.tested),
@@ -146,7 +146,7 @@ def write_tables(
         for network in networks
         if network.tested
     }
-    front = [{**record, **scores.get(record["trial"], {})} for record in front_of(records, objective)]
+    front = [{**record, **scores.get(record["fingerprint"], {})} for record in front_of(records, objective)]
     write_atomic(folder / "trials.csv", _table(records, TRIAL_COLUMNS))
     write_atomic(folder / "front.csv", _table(front, TEST_COLUMNS if scores else ()))
 

@@ -35,7 +35,7 @@ def prepare(
     space: SearchSpace | Path | str | None = None,
     *,
     resume: Path | str | None = None,
-    results: Path | str = "results",
+    results: Path | str | None = None,
     name: str | None = None,
     extend: bool = False,
     repair: bool = False,
@@ -45,11 +45,14 @@ def prepare(
     if space is None and resume is None:
         raise InputError("a search needs a space or a run directory to resume")
     if (extend or repair) and resume is None:
-        raise InputError("only a run directory that is resumed can be extended or repaired")
+        raise InputError("only a run directory that is resumed (--resume FOLDER) can be extended or repaired")
     if extend and space is None:
-        raise InputError("an extension needs the space that the run directory is to get")
+        raise InputError("an extension needs the space that the run directory is to get (--space FILE)")
+    for option, value in (("name", name), ("results", results)):
+        if resume is not None and value is not None:
+            raise InputError(f"a run that is resumed keeps its folder {resume}, but got --{option} {value}")
     given = space if space is None or isinstance(space, SearchSpace) else SearchSpace.from_yaml(space)
-    results = Path(results)
+    results = Path(results or "results")
     asked = {name: value for name, value in settings.items() if value is not None}
     if resume is None:
         assert given is not None
@@ -81,7 +84,7 @@ def _settings_of_resumed(
 
     Another file than the run's own counts as edited only in what it states, the run's own also where a line was
     deleted.
-    Raises RunDirectoryError for another seed or objective.
+    Raises RunDirectoryError for another seed, objective or fidelity.
     """
     in_file = (space or own).settings.search.model_dump(mode="json")
     environment = run.environment
@@ -108,7 +111,7 @@ def _checked(values: dict[str, Any], space: SearchSpace) -> SearchSettings:
     try:
         settings.first_cycle(space.settings.recipe.epochs)
     except ValueError as error:
-        raise InputError(str(error)) from None
+        raise InputError(f"fidelity {error}") from None
     return settings
 
 

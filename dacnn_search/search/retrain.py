@@ -15,7 +15,7 @@ from dacnn_search.common.files import lock, sha256_of, write_atomic
 from dacnn_search.common.interrupt import Stop, orderly_end
 from dacnn_search.data.dataset import ImageData, load
 from dacnn_search.network.architecture import Architecture
-from dacnn_search.network.cost import COSTS
+from dacnn_search.network.cost import COSTS, UNITS
 from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.cluster.slots import Resources, Share, demand_of, most_excess
 from dacnn_search.search.cluster.tasks import fix_run_precision, run_tasks, train_fully
@@ -64,7 +64,8 @@ def retrain(
     of distillation, the most accurate network of the front, by seed 0, teaches all other networks and is trained first.
     What has been done is not done again; a training whose weights are damaged is, and one that a crash cut short goes
     on from its last checkpoint. Weights go to `retrained/`, records to `retrained.jsonl`. A training that breaks is
-    reported to the listener and left out. The listener is also told how the front fares on the test images.
+    reported to the listener and left out. The listener is also told of budgets that no network fits, and how the front
+    fares on the test images.
 
     Args:
         run: The run directory.
@@ -79,7 +80,7 @@ def retrain(
         verbose: Show what Ray prints.
 
     Raises InputError for a run without finished trials, Interrupted after SIGINT or SIGTERM, DacnnSearchError if every
-    training breaks.
+    training breaks, or that of the teacher.
     """
     run = run if isinstance(run, RunDirectory) else RunDirectory(run)
     searched = run.environment
@@ -112,12 +113,13 @@ def retrain_in_session(
     recipe = settings.full_recipe(space.settings.recipe)
     if not run.front:
         raise InputError(f"{run.folder}: retraining needs a finished trial, but there is none")
+    chosen = _chosen(run, settings, listener)
     with (
         lock(run.folder),
         orderly_end(run.folder) as stop,
         Ledger.open(run.retrained_file, RETRAINED, repair=repair) as ledger,
     ):
-        if trainings := _missing_trainings(run, settings, recipe, ledger.records):
+        if trainings := _missing_trainings(run, chosen, settings.seeds, recipe):
             data = load(space.settings.data).with_validation_in_train()
             retraining = _Retraining(run, session, data, recipe, ledger, listener, trainings)
             with retraining.reported():
@@ -126,28 +128,35 @@ def retrain_in_session(
                     raise DacnnSearchError(retraining.failures[0])
         if judgement := judge(run.networks):
             listener.say(judgement)
-        chosen = {record["fingerprint"] for record in _chosen(run, settings)}
-        return [dict(record) for record in ledger.records if record["fingerprint"] in chosen]
+        fingerprints = {record["fingerprint"] for record in chosen}
+        return [dict(record) for record in ledger.records if record["fingerprint"] in fingerprints]
 
 
-def _chosen(run: RunDirectory, settings: RetrainSettings) -> Sequence[Mapping[str, Any]]:
-    """Return the networks of the front to train, smallest first."""
+def _chosen(run: RunDirectory, settings: RetrainSettings, listener: Listener) -> Sequence[Mapping[str, Any]]:
+    """Return the networks of the front to train, smallest first. Tell the listener of budgets that no network fits."""
+    front, size = run.front, run.objective
     if not settings.budgets:
-        return spread(run.front, settings.top, run.objective)
-    fitting = [best_under(run.front, budget, run.objective) for budget in sorted(settings.budgets)]
-    return list({record["fingerprint"]: record for record in fitting if record}.values())
+        return spread(front, settings.top, size)
+    fitting = {}
+    for budget in settings.sizes(size):
+        if record := best_under(front, budget, size):
+            fitting[record["fingerprint"]] = record
+        else:
+            least = f"the smallest has {front[0][size]:,}"
+            listener.say(f"no network of the front has at most {budget:,} {UNITS[size]}: {least}")
+    return list(fitting.values())
 
 
 def _missing_trainings(
-    run: RunDirectory, settings: RetrainSettings, recipe: Recipe, records: Sequence[Mapping[str, Any]]
+    run: RunDirectory, chosen: Sequence[Mapping[str, Any]], seeds: int, recipe: Recipe
 ) -> list[FullTraining]:
     """Return the trainings to do, largest network first so that the workers end together.
 
     They are those of the front that have not been done, all whose weights are lost, and the teacher's if others need
     it and its weights are not there.
     """
-    done = {_key(record) for record in _done(run, recipe, records)}
-    wanted = [FullTraining(record, seed) for record in _chosen(run, settings) for seed in range(settings.seeds)]
+    done = {_key(record) for record in _done(run, recipe)}
+    wanted = [FullTraining(record, seed) for record in chosen for seed in range(seeds)]
     lost = [FullTraining(r, r["seed"]) for network in run.networks for r in network.records if not run.has_weights(r)]
     missing = [*lost, *(training for training in wanted if training.key not in done)]
     teacher = FullTraining(run.front[-1], 0)
@@ -156,8 +165,9 @@ def _missing_trainings(
     return sorted({training.key: training for training in missing}.values(), key=lambda t: -t.record["macs"])
 
 
-def _done(run: RunDirectory, recipe: Recipe, records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the records of trainings by this recipe whose weights are there."""
+def _done(run: RunDirectory, recipe: Recipe) -> list[Mapping[str, Any]]:
+    """Return the records of the trainings by this recipe that count and whose weights are there."""
+    records = (record for network in run.networks for record in network.records)
     return [r for r in records if Recipe.model_validate(r["recipe"]) == recipe and run.has_weights(r)]
 
 
@@ -200,12 +210,11 @@ class _Retraining:
             self._run(taught, stop)
 
     def _let_teach(self, teacher: FullTraining) -> None:
-        """Let the weights of a training teach what is started from now on. Tell the listener if there are none."""
-        records = [r for r in _done(self.run, self.recipe, self.ledger.records) if _key(r) == teacher.key]
-        if not records:
-            self.listener.say("the training of the teacher broke: the other networks are trained without one")
-            return
-        self._teacher = records[-1]
+        """Let the weights of a training teach what is started from now on. Raises DacnnSearchError if it broke."""
+        self._teacher = next((r for r in _done(self.run, self.recipe) if _key(r) == teacher.key), None)
+        if self._teacher is None:
+            alone = "to train the others without it, set retrain: {recipe: {distillation: 0}}"
+            raise DacnnSearchError(f"{self.failures[0]}; it is the teacher of the others: {alone}")
         weights = safetensors.numpy.load(self.run.weights_file(*teacher.key).read_bytes())
         self._lesson = self.session.share({"architecture": self._teacher["architecture"], "weights": weights})
 
@@ -252,7 +261,7 @@ class _Retraining:
                     "time": now(),
                 }
             )
-        self._checkpoints.drop(self._checkpoint_key(training))
+        self._checkpoints.drop("{}-{}-*".format(*training.key))  # also those of other recipes and teachers
         self._running.pop(training, None)
         self._done += 1
         self.listener.retrained(record)

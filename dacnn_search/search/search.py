@@ -8,6 +8,7 @@ from typing import Any
 from dacnn_search.common.files import lock, sweep
 from dacnn_search.common.interrupt import orderly_end
 from dacnn_search.common.units import format_duration
+from dacnn_search.dashboard.tensorboard import write_tensorboard
 from dacnn_search.data.dataset import load
 from dacnn_search.search.cluster.ray_cluster import RaySession
 from dacnn_search.search.cluster.slots import demand_of_space, draw_networks
@@ -28,7 +29,7 @@ def run_search(
     space: SearchSpace | Path | str | None = None,
     *,
     resume: Path | str | None = None,
-    results: Path | str = "results",
+    results: Path | str | None = None,
     name: str | None = None,
     extend: bool = False,
     repair: bool = False,
@@ -42,8 +43,8 @@ def run_search(
     Args:
         space: The search space or its YAML file.
         resume: The run directory of a search to go on with. If `space` is given too, the run must be of that space.
-        results: The folder of run directories.
-        name: The run directory's name. By default the space's, numbered if it is taken.
+        results: The folder of a new run directory. By default `results`.
+        name: The name of a new run directory. By default the space's, numbered if it is taken.
         extend: Give the resumed run the networks and constraints of `space`, and keep the trials that fit.
         repair: Leave out damaged lines of the resumed run's ledger, which otherwise are an error.
         address: The address of a running Ray cluster. By default Ray is started on this machine.
@@ -78,7 +79,8 @@ def search_in_session(
                 request.results, request.name, space, data.class_names, settings.model_dump(mode="json")
             )
     with lock(run.folder), orderly_end(run.folder) as stop:
-        sweep(run.folder)
+        for folder in (run.folder, run.checkpoints, run.folder / "retrained", run.folder / "tensorboard"):
+            sweep(folder)
         listener.began(run.folder)
         with _opened_search(request, run, listener) as search:
             if search.over:
@@ -116,8 +118,10 @@ def _opened_search(request: SearchRequest, run: RunDirectory, listener: Listener
         else:
             check_nothing_lost(run, ledger.records, proposed.records)
         if request.replaced is not None:
-            kept, dropped = extend_run(run, request.replaced, request.space, ledger, proposed)
+            kept, dropped = extend_run(run, request.replaced, request.space, ledger, proposed, repair=request.repair)
             _keep_settings(request, run)
+            if (run.folder / "tensorboard").is_dir():  # it names trials by their numbers, which may be given out again
+                write_tensorboard(run.folder, ledger.records, anew=True)
             listener.say(f"extended: {kept} trials fit the new space, {dropped} do not and are left out")
         search = Search(run, request.space, request.settings, ledger, proposed, listener)
         try:

@@ -78,7 +78,7 @@ class Terminal(Listener):
 
     def retrained(self, record: Mapping[str, Any]) -> None:
         score = "" if record["test_accuracy"] is None else f", test accuracy {record['test_accuracy']:.2%}"
-        self.say(f"retrained trial {record['trial']} ({self._exact_size(record)}){score}")
+        self.say(f"retrained trial {record['trial']} by seed {record['seed']} ({self._exact_size(record)}){score}")
 
     def _exact_size(self, record: Mapping[str, Any]) -> str:
         objective = self._snapshot.objective if self._snapshot else "parameters"
@@ -141,7 +141,7 @@ def _grid(columns: int) -> Table:
 def front_table(front: Sequence[Record], networks: Sequence[TrainedNetwork]) -> Table:
     """Return the front as a table, smallest network first, with the test accuracies of retrained networks: the mean
     over the seeds and, if there are several, the standard deviation."""
-    tested = {network.trial: _test_accuracy(network) for network in networks if network.tested}
+    tested = {network.fingerprint: _test_accuracy(network) for network in networks if network.tested}
     names = ("trial", "parameters", "float32", "flash", "RAM", "MACs", "validation", "test")
     figures = [Column(name, justify="right", no_wrap=True) for name in names]
     table = Table(*figures, "network", title="Pareto front", title_justify="left", box=None, padding=(0, 2, 0, 0))
@@ -154,7 +154,7 @@ def front_table(front: Sequence[Record], networks: Sequence[TrainedNetwork]) -> 
             format_bytes(record["ram"]),
             format_count(record["macs"]),
             f"{record['accuracy']:.2%}",
-            tested.get(record["trial"], ""),
+            tested.get(record["fingerprint"], ""),
             Text(str(Architecture.from_dict(record["architecture"])), no_wrap=True, overflow="ellipsis"),
         )
     return table
@@ -182,7 +182,7 @@ def _line(snapshot: Snapshot) -> str:
 def _counts(snapshot: Snapshot) -> tuple[int, int, str]:
     """Return how much is done, of how much, and of what."""
     if snapshot.retraining:
-        return snapshot.retraining["finished"], snapshot.retraining["trainings"], "networks"
+        return snapshot.retraining["finished"], snapshot.retraining["trainings"], "full trainings"
     return snapshot.finished, snapshot.trials, "trials"
 
 

@@ -198,8 +198,24 @@ class SearchSpace:
             yield ("data", "validation"), f"a search needs validation images, but a share of {share} gives none"
         problems = list(broken_rules(self.settings, self.input_shape))
         yield from problems
-        if not any(path[0] == "architecture" for path, _ in problems) and not self._groups:
+        if any(path[0] == "architecture" for path, _ in problems):
+            return
+        if self._groups:
+            yield from self._broken_budgets()
+        else:
             yield from self._unmet_constraints()
+
+    def _broken_budgets(self) -> Iterator[tuple[KeyPath, str]]:
+        objective = self.settings.search.objective
+        try:
+            sizes = self.settings.retrain.sizes(objective)
+        except ValueError as error:
+            yield ("retrain", "budgets"), str(error)
+            return
+        least, _ = self.extremes(objective)
+        if sizes and sizes[0] < least:
+            rule = f"the smallest has {least:,} {UNITS[objective]} and the least budget is {sizes[0]:,}"
+            yield ("retrain", "budgets"), f"some network must fit each budget, but {rule}"
 
     def _unmet_constraints(self) -> Iterator[tuple[KeyPath, str]]:
         costs = [self.cost(smallest) for smallest, _ in self.tree.frames]

@@ -141,6 +141,7 @@ PerSection = Annotated[
 Count = Annotated[int, BeforeValidator(parse_count, json_schema_input_type=int | str), Field(ge=1)]
 Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str), Field(ge=1)]
 Objective = Literal["parameters", "flash"]  # names of costs
+Budget = Annotated[str, BeforeValidator(str, json_schema_input_type=int | str)]  # read once the objective is known
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Seconds = Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=float | str), Field(gt=0)]
 SectionCount = Annotated[int, Field(ge=1, le=MOST_SECTIONS)]
@@ -229,7 +230,8 @@ class SearchSettings(Settings, use_attribute_docstrings=True):
     """Epochs of a first, complete cycle of each trial, after which the sampler decides whether it is trained in full;
     auto: a quarter of them; none: one cycle for all. Only the sampler surrogate has it."""
     stopping: Literal["auto", "none", "front", "halving"] = "auto"
-    """Which rule stops trials early that won't reach the front; auto: the sampler, after the first cycle."""
+    """Which rule stops trials early that won't reach the front; auto: front or, where trials have a first cycle, the
+    sampler after it."""
     confirm: int = Field(default=0, ge=0, le=100)
     """Trainings by further seeds of a trial that would be on the front; their mean is what counts."""
     seed: Seed = 0
@@ -242,14 +244,14 @@ class SearchSettings(Settings, use_attribute_docstrings=True):
     def first_cycle(self, epochs: int) -> int:
         """Return the epochs of the first cycle of trials of so many epochs; 0 for none.
 
-        Raises ValueError if `fidelity` leaves no epoch for a second, or the sampler has none.
+        Raises ValueError if `fidelity` leaves no epoch for a second one, or the sampler has none.
         """
         has_cycles = self.sampler in ("auto", "surrogate")
         if isinstance(self.fidelity, int):
             if not has_cycles:
-                raise ValueError(f"fidelity needs the sampler surrogate, but got {self.fidelity} and {self.sampler}")
+                raise ValueError(f"needs the sampler surrogate, but got {self.fidelity} and {self.sampler}")
             if self.fidelity >= epochs:
-                raise ValueError(f"fidelity must be below the {epochs} epochs of a trial, but is {self.fidelity}")
+                raise ValueError(f"must be below the {epochs} epochs of a trial, but is {self.fidelity}")
             return self.fidelity
         return epochs // CYCLES if has_cycles and self.fidelity == "auto" else 0
 
@@ -258,17 +260,21 @@ class RetrainSettings(Settings):
     """The full training of chosen networks of the front, on the training and validation images together."""
 
     top: int = Field(default=3, ge=0, description="How many, spread over the front by size.")
-    budgets: tuple[Count, ...] = Field(
+    budgets: tuple[Budget, ...] = Field(
         default=(),
         strict=False,  # a list too
-        description="Instead of `top`: the most accurate network within each of these sizes, such as [10k, 20k]; in "
-        "parameters, or in bytes with the objective flash.",
+        description="Instead of `top`: the most accurate network within each of these sizes, such as [10k, 20k] "
+        "parameters or, with the objective flash, [16kB, 32kB].",
     )
     epochs: int | None = Field(
         default=None, ge=1, description="By default twice the trials', or those of a recipe given here."
     )
     seeds: int = Field(default=1, ge=1, le=100, description="Trainings of each, averaged.")
     recipe: Recipe | None = Field(default=None, description="By default the search's recipe.")
+
+    def sizes(self, objective: str) -> list[int]:
+        """Return the budgets as numbers that rise. Raises ValueError for one that is no size of that objective."""
+        return sorted(map(parse_bytes if objective == "flash" else parse_count, self.budgets))
 
     def full_recipe(self, searched: Recipe) -> Recipe:
         """Return the recipe of a full training, after a search by `searched`.
@@ -310,11 +316,6 @@ class SpaceSettings(Settings):
     search: SearchSettings = Field(default=SearchSettings(), description="How the search is run.")
     retrain: RetrainSettings = Field(default=RetrainSettings(), description="What happens to the front afterwards.")
     references: list[Reference] = Field(default=[], description="Known networks, shown in the dashboard.")
-
-    @model_validator(mode="after")
-    def _check_fidelity(self) -> "SpaceSettings":
-        self.search.first_cycle(self.recipe.epochs)
-        return self
 
 
 def _read_network(given: Any) -> Architecture:

@@ -68,6 +68,10 @@ def broken_rules(settings: SpaceSettings, input_shape: InputShape) -> Iterator[t
             pixels, side = getattr(recipe, name, 0), min(height, width)
             if pixels >= side:
                 yield (*path, name), f"must be less than the {side} pixels of an image's side, but is {pixels}"
+    try:
+        settings.search.first_cycle(settings.recipe.epochs)
+    except ValueError as error:
+        yield ("search", "fidelity"), str(error)
     parts, limits = settings.architecture, settings.constraints
     if False in parts.batch_norm.values and (limits.flash or limits.ram or settings.search.objective == "flash"):
         rule = "flash and RAM are those of C code, which needs batch norm"

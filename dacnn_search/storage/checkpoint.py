@@ -38,7 +38,7 @@ class Checkpoints:
         return None
 
     def drop(self, key: str) -> None:
-        """Delete the checkpoints of a training, and the folder if it is empty then."""
+        """Delete the checkpoints of a training; a `*` in the key stands for anything. The folder goes with the last."""
         with suppress(OSError):  # not empty, not there, or on a disk that is gone
             for path in self._paths(key):
                 path.unlink(missing_ok=True)

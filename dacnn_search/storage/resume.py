@@ -13,7 +13,7 @@ from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.space.settings import SpaceSettings
 from dacnn_search.storage.front import Record
 from dacnn_search.storage.ledger import Ledger
-from dacnn_search.storage.run_directory import RunDirectory
+from dacnn_search.storage.run_directory import RETRAINED, RunDirectory
 
 FREE = {"name", "description", "search", "retrain", "references"}  # parts of a space that its trials don't depend on
 EXTENSIBLE = ("architecture", "constraints")  # parts that --extend may change
@@ -76,18 +76,23 @@ def forget_lost(proposals: Ledger, lines: Sequence[Record], finished: int) -> No
 
 
 def extend_run(
-    run: RunDirectory, old: SearchSpace, new: SearchSpace, ledger: Ledger, proposals: Ledger
+    run: RunDirectory, old: SearchSpace, new: SearchSpace, ledger: Ledger, proposals: Ledger, *, repair: bool = False
 ) -> tuple[int, int]:
     """Give a run of the space `old` another one, `new`; return how many trials fit it and how many do not.
 
-    Those that do not fit leave the ledger, which is kept as `trials.jsonl.before-<n>`. A crash meanwhile leaves a run
-    of the old space with the trials that fit both; the extension can then be asked for again.
+    Those that do not fit leave the ledger, which is kept as `trials.jsonl.before-<n>`; so do their full trainings
+    (`retrained.jsonl.before-<n>`). A crash meanwhile leaves a run of the old space with the trials that fit both; the
+    extension can then be asked for again.
     """
     before = len(ledger.records)
     trials, proposed = (
         [fitting for record in records if (fitting := _translated(record, old, new)) is not None]
         for records in (ledger.records, proposals.records)
     )
+    kept = {trial["fingerprint"] for trial in trials}
+    if run.retrained_file.exists():
+        with Ledger.open(run.retrained_file, RETRAINED, repair=repair) as retrained:
+            retrained.rewrite([record for record in retrained.records if record["fingerprint"] in kept])
     forget_lost(proposals, proposed, len(trials))
     ledger.rewrite(trials)
     write_atomic(run.folder / f"space.yaml.before-{space_id(old.settings)}", run.space_file.read_bytes())

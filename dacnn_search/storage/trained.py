@@ -25,6 +25,10 @@ class TrainedNetwork:
     objective: str = "parameters"  # of the search: what size is
 
     @property
+    def fingerprint(self) -> str:
+        return str(self.records[0]["fingerprint"])
+
+    @property
     def size(self) -> int:
         """The parameters, or the bytes of flash if the search kept these small."""
         return int(getattr(self, self.objective))

@@ -424,6 +424,18 @@ def test_runs_that_differ_in_more_than_the_seed_are_no_repeated_seeds(tmp_path: 
     assert payload_of(write_comparison(folders[:3], tmp_path / "comparison.html"))["comparable"]
 
 
+@pytest.mark.parametrize("setting", [{"prior": "none"}, {"fidelity": "auto"}, {"stopping": "none"}])
+def test_runs_that_search_in_another_way_are_no_repeated_seeds(tmp_path: Path, setting: dict[str, str]) -> None:
+    folders = [tmp_path / name for name in ("a", "b")]
+    given = {"data": {"name": "digits"}, "architecture": {"sections": 1, "depth": 1, "width": 4}}
+    for folder in folders:
+        write_run(folder, trials=8)
+        space = json.loads((folder / "environment.json").read_text())["space"]
+        change_environment(folder, space=space | {"given": given}, **(setting if folder.name == "b" else {}))
+    payload = payload_of(write_comparison(folders, tmp_path / "comparison.html"))
+    assert [run["group"] for run in payload["runs"]] == [0, 1]
+
+
 def test_comparison_of_a_run_with_itself_and_an_empty_one(tmp_path: Path) -> None:
     write_run(tmp_path / "a", trials=8)
     write_run(tmp_path / "empty", trials=0, retrained=False)
@@ -452,7 +464,7 @@ def test_figure_shows_each_retrained_network_once(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["nothing"], "a run directory must hold environment.json"),
-        (["run", "--out", "page.html"], "--out is only used with several runs"),
+        (["run", "--out", "page.html"], "--out is only used for a page that compares several runs, but got page.html"),
         (["run", "--image", "front.svg", "--open"], "--serve and --open can't go with them"),
         (["run", "--image", "front.pdf"], "--image must end in .svg or .png, but is front.pdf"),
         (["run", "--image", "front.png"], "a PNG is drawn by Chromium or Chrome"),

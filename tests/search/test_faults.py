@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import optuna
+import pandas as pd
 import pytest
 import safetensors.torch
 import torch
@@ -21,6 +22,7 @@ from dacnn_search.common.errors import InputError, RunDirectoryError
 from dacnn_search.common.files import lock
 from dacnn_search.dashboard.__main__ import main as dashboard_command
 from dacnn_search.dashboard.page import write_dashboard
+from dacnn_search.dashboard.tensorboard import write_tensorboard
 from dacnn_search.data.dataset import load
 from dacnn_search.export.__main__ import main as export_command
 from dacnn_search.replay import main as replay_command
@@ -30,7 +32,7 @@ from dacnn_search.search import trial
 from dacnn_search.search.cluster import worker as processes
 from dacnn_search.search.cluster.slots import Slots
 from dacnn_search.search.cluster.tasks import train_fully
-from dacnn_search.search.report import write_study
+from dacnn_search.search.report import write_study, write_tables
 from dacnn_search.search.request import prepare
 from dacnn_search.search.retrain import retrain
 from dacnn_search.search.search import run_search
@@ -38,7 +40,7 @@ from dacnn_search.search.tune import CheckpointBytes, TrialWorker
 from dacnn_search.space.search_space import SearchSpace
 from dacnn_search.storage.checkpoint import Checkpoints
 from dacnn_search.storage.front import front_of
-from dacnn_search.storage.ledger import Ledger, LedgerWarning
+from dacnn_search.storage.ledger import Ledger, LedgerWarning, read_ledger
 from dacnn_search.storage.run_directory import RunDirectory
 from dacnn_search.training.memory import GIB, GPU_PROCESS_BYTES, GPU_WORKSPACE_BYTES, step_bytes
 
@@ -632,6 +634,27 @@ def test_trials_that_do_not_fit_leave_and_are_kept_aside(space, run, space_file)
     assert all(narrower.meets_constraints(narrower.replay(r["choices"])[0]) for r in run.records)
     records = Pretended(narrower, run, trials=9).run()
     assert [r["trial"] for r in front_of(records)]
+
+
+def test_an_extension_leaves_out_full_trainings_too(space, run, space_file):
+    """Numbers of trials that left are given out again: what is known of a network goes by its fingerprint."""
+    before = Pretended(space, run, trials=8).run()
+    with Ledger.open(run.retrained_file) as ledger:
+        for record in before:
+            network = {name: record[name] for name in record if name not in ("sequence", "check", "state", "choices")}
+            ledger.append({**network, "seed": 0, "test_accuracy": 0.5 + record["trial"] / 100, "recipe": {}})
+    write_tensorboard(run.folder, run.records)
+    extended(run, other_space(space_file, "{choice: [3, 4, 6]}", "{choice: [4, 5]}"), trials=1)
+    kept = {r["fingerprint"]: r["trial"] for r in run.records}
+    assert {network.fingerprint for network in run.networks} == set(kept)
+    assert len(read_ledger(run.folder / "retrained.jsonl.before-1")) == 8
+    assert len(list((run.folder / "tensorboard").iterdir())) == len(kept)
+    Pretended(run.space, run, trials=9).run()
+    assert len({r["trial"] for r in run.records}) == 9
+    write_tables(run.folder, run.records, run.networks)
+    rows = pd.read_csv(run.folder / "front.csv").set_index("fingerprint")
+    tested = {fingerprint: 0.5 + kept[fingerprint] / 100 for fingerprint in kept if fingerprint in rows.index}
+    assert rows["test_accuracy"].dropna().to_dict() == pytest.approx(tested)
 
 
 @pytest.mark.parametrize("arguments", [{"extend": True}, {"repair": True}])

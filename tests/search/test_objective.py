@@ -104,6 +104,14 @@ def test_another_objective_in_the_file_is_refused_when_resuming(space, tmp_path)
         prepare(resume=run.folder, settings={})
 
 
+def test_budgets_are_sizes_of_the_objective(space_file, tmp_path):
+    text = SPACE.replace("objective: flash, ", "").replace("top: 2", "budgets: [5k]")
+    with pytest.raises(SpaceError, match=r"retrain.budgets: must be a size such as 100kB"):
+        prepare(space_file(text), results=tmp_path, settings={"objective": "flash"})
+    space = SearchSpace.from_yaml(space_file(SPACE.replace("top: 2", "budgets: [32kB, 8KiB]")))
+    assert space.settings.retrain.sizes("flash") == [8_192, 32_000]
+
+
 def test_an_objective_that_is_none_is_refused(run_copy):
     run_copy.set_environment(objective="speed")
     with pytest.raises(RunDirectoryError, match="objective must be parameters or flash, but is 'speed'"):

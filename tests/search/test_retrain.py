@@ -1,5 +1,6 @@
 """Full trainings with a teacher: who teaches, in which order, and what is done again. Mostly without Ray."""
 
+import json
 import math
 import shutil
 import sys
@@ -9,6 +10,7 @@ import pytest
 import safetensors.numpy
 import torch
 
+from dacnn_search.common.errors import DacnnSearchError
 from dacnn_search.common.files import sha256_of
 from dacnn_search.common.interrupt import Interrupted
 from dacnn_search.data.dataset import load
@@ -211,11 +213,14 @@ def test_a_teacher_that_is_not_chosen_is_trained_if_it_is_needed(taught_copy, mo
 
 
 def test_budgets_choose_the_most_accurate_network_within_each(run, monkeypatch):
-    """Two budgets that hold the same network count once, one that holds none not at all; `top` goes before them."""
-    middle = run.space.cost(NETWORKS[1]).parameters
-    text = run.space_file.read_text().replace("top: 4", f"top: 0, budgets: [{middle + 1}, {middle}, 1]")
-    run.space_file.write_text(text)
-    assert retrain_here(run, monkeypatch).trained == [(TEACHER, 0), (MIDDLE, 0)]
+    """Two budgets that hold the same network count once, one that holds none is told; `top` goes before them."""
+    small, middle = (run.space.cost(network).parameters for network in NETWORKS[:2])
+    text = run.space_file.read_text().replace("top: 4", f"top: 0, budgets: [{middle + 1}, {middle}, {small - 1}]")
+    run.space_file.write_text(text.replace("choice: [3", "choice: [2, 3"))
+    diary = retrain_here(run, monkeypatch)
+    assert diary.trained == [(TEACHER, 0), (MIDDLE, 0)]
+    told = f"no network of the front has at most {small - 1:,} parameters: the smallest has {small:,}"
+    assert diary.said[0] == told
     assert set(retrain_here(run, monkeypatch, top=3).trained) == {(SMALL, 0)}
 
 
@@ -232,13 +237,22 @@ def test_what_is_done_stays_where_the_front_has_another_most_accurate_network(ta
     assert teachers(taught_copy)[other, 0] == last
 
 
-def test_if_the_teacher_breaks_the_others_are_trained_without(run, monkeypatch):
-    diary = retrain_here(run, monkeypatch, broken=[TEACHER])
-    assert teachers(run) == {(SMALL, 0): None, (MIDDLE, 0): None}
-    assert diary.said[:2] == [
-        "retraining of trial 2 broke: the loss is nan",
-        "the training of the teacher broke: the other networks are trained without one",
-    ]
+def test_if_the_teacher_breaks_the_others_wait_for_another_attempt(run, monkeypatch):
+    """They are not trained without it, or they would count as done and never be taught."""
+    with pytest.raises(DacnnSearchError, match="trial 2 broke: the loss is nan; it is the teacher of the others: to"):
+        retrain_here(run, monkeypatch, broken=[TEACHER])
+    assert json.loads(run.status_file.read_text())["state"] == "failed"
+    retrain_here(run, monkeypatch)
+    assert teachers(run) == {(TEACHER, 0): None, (SMALL, 0): TEACHER, (MIDDLE, 0): TEACHER}
+
+
+def test_a_recipe_that_comes_back_trains_what_another_replaced(run, monkeypatch):
+    """The weights of a network are of one recipe: a seed whose record counts no more is trained again."""
+    retrain_here(run, monkeypatch, top=1, seeds=2)
+    retrain_here(run, monkeypatch, top=1, epochs=1)
+    retrain_here(run, monkeypatch, top=1, seeds=2)
+    (network,) = run.networks
+    assert [(record["seed"], record["epochs"]) for record in network.records] == [(0, 3), (1, 3)]
 
 
 def test_a_retraining_goes_on_where_it_was_interrupted(run, taught, monkeypatch):
@@ -267,6 +281,7 @@ def test_a_checkpoint_is_of_one_teacher(run, monkeypatch):
     retrain_here(run, monkeypatch)
     assert begun
     assert not any(begun)
+    assert not run.checkpoints.exists()
 
 
 def test_metrics_and_card_say_who_taught(taught_copy):

@@ -59,20 +59,20 @@ def test_the_log_tells_what_the_search_keeps_small(tmp_path):
         terminal.began(tmp_path)
         terminal.update(dataclasses.replace(SNAPSHOT, objective="flash"))
         terminal.finished(FRONT[0])
-        terminal.retrained({**FRONT[0], "test_accuracy": 0.91})
+        terminal.retrained({**FRONT[0], "seed": 1, "test_accuracy": 0.91})
     log = (tmp_path / "log.txt").read_text()
     assert "trial 3 COMPLETE: 3,000 bytes of flash, validation accuracy 90.00%" in log
-    assert "retrained trial 3 (3,000 bytes of flash), test accuracy 91.00%" in log
+    assert "retrained trial 3 by seed 1 (3,000 bytes of flash), test accuracy 91.00%" in log
 
 
-def test_a_retraining_counts_networks(tmp_path):
+def test_a_retraining_counts_full_trainings(tmp_path):
     stream = io.StringIO()
     with Terminal(stream) as terminal:
         for state in ("retraining", "interrupted"):
             terminal.update(dataclasses.replace(SNAPSHOT, state=state, retraining={"finished": 1, "trainings": 4}))
     assert [line.partition(",")[0] for line in stream.getvalue().splitlines()] == [
-        "retraining: 1/4 networks",
-        "interrupted: 1/4 networks",
+        "retraining: 1/4 full trainings",
+        "interrupted: 1/4 full trainings",
     ]
 
 

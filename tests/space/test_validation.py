@@ -121,6 +121,13 @@ def test_one_mistake(space_file, text, line, message):
             'constraints.parameters: must be {max: ...}, such as {max: 50k}, but is "50k"',
         ),
         ("retrain: {budgets: 20k}", 'retrain.budgets: must be a list, but is "20k"'),
+        ("retrain: {budgets: [16kB]}", "retrain.budgets: must be a count such as 50000, 50k or 1.5M, but is '16kB'"),
+        (
+            "retrain: {budgets: [20k, 100]}",
+            "retrain.budgets: some network must fit each budget, but the smallest has 246 parameters and the least "
+            "budget is 100",
+        ),
+        ("search: {fidelity: 12}", "search.fidelity: must be below the 12 epochs of a trial, but is 12"),
         ("constraints: {flash: 32kB}", 'constraints.flash: must be {max: ...}, such as {max: 32kB}, but is "32kB"'),
         (
             "constraints: {flash: {max: 32k}}",

@@ -11,10 +11,8 @@ from dacnn_search.storage.trained import TrainedNetwork, beaten_on_test, judge
 
 
 def network(trial, parameters, searched, *tested):
-    records = [
-        {"trial": trial, "parameters": parameters, "accuracy": searched, "seed": seed, "test_accuracy": accuracy}
-        for seed, accuracy in enumerate(tested)
-    ]
+    common = {"trial": trial, "fingerprint": f"{trial:016x}", "parameters": parameters, "accuracy": searched}
+    records = [{**common, "seed": seed, "test_accuracy": accuracy} for seed, accuracy in enumerate(tested)]
     sizes = (parameters, 10 * parameters, 4 * parameters, 2 * parameters, 500)
     return TrainedNetwork(Path(f"best/{trial}"), tuple(records), Architecture((Section(1, 8),)), trial, *sizes)
 
