@@ -48,7 +48,7 @@ PEAKS = {
 }
 WHOLE_EPOCHS, WHOLE_IMAGES = 90, 50_000
 QUICK_COMPILED = ("dacnn18-mix-reg",)  # and the second network of CIFAR-10's size
-QUICK_ZOO = ("dacnn18", "dacnn18-reg", "dacnn18-mix", "dacnn18-mix-reg", "vgg", "resnet18")
+QUICK_ZOO = ("dacnn18", "dacnn18-reg", "dacnn18-mix", "dacnn18-mix-reg", "vgg", "resnet18", "thriftynet-h5")
 PACKED_NETWORK = Architecture(tuple(Section(2, width) for width in (16, 32, 64)))  # 73k parameters
 FLOOR_STEPS = 50  # between two synchronisations
 GPU = torch.device("cuda", 0)

@@ -8,21 +8,26 @@ last block of a section may have one layer.
 
 `sharing`, `anchors` and `mixing` determine which layers share a kernel, the "anchor":
 
-- `network`, `section`: all layers, or those of a section (Huang, Dwivedi and Roig, 2019, equations 2, 3 and 6);
-- `second`: the second layers of a section's blocks; the first ones have kernels of their own (Boulch, "ShaResNet",
-  2017, https://arxiv.org/abs/1702.08782, section 3);
-- several anchors take turns, or, with `mixing: learned`, each layer t has the kernel W(t) = sum_j m(t, j) A(j), with
-  scalars m of its own (Savarese and Maire, 2019, https://arxiv.org/abs/1902.09701, equation 2).
+- `network`, `section`: all layers t, or those of a section, apply one kernel W: x(t+1) = relu(norm_t(W * x(t))) (Huang,
+  Dwivedi and Roig, 2019, equations 2, 3 and 6);
+- `second`: the second layers of a section's blocks apply one kernel W, the first ones kernels V_t of their own:
+  x(t+1) = relu(norm_t(V_t * x(t))), x(t+2) = relu(norm_{t+1}(W * x(t+1))) (Boulch, "ShaResNet", 2017,
+  https://arxiv.org/abs/1702.08782, section 3);
+- k anchors A take turns (ours), W_t = A(t mod k), or, with `mixing: learned`, each layer has a mix of them, W_t = sum_j
+  m(t, j) A(j), with scalars m of its own (Savarese and Maire, 2019, https://arxiv.org/abs/1902.09701, equation 2).
 
 `shortcuts` lead around layers, to be added before a ReLU:
 
-- `block`: around each block, through a 1x1 convolution where the width changes (Huang, Dwivedi and Roig, Figure 2);
-- `history`: each layer adds its last h inputs x with learned scalars before its norm, x(t+1) = relu(norm(W * x(t) +
+- `block`: around each block of layers t and t+1, x(t+2) = relu(norm_{t+1}(W * x(t+1)) + P x(t)), where P is a 1x1
+  convolution with batch norm if the width changes, otherwise nothing (He et al., 2015,
+  https://arxiv.org/abs/1512.03385, equations 1 and 2; Huang, Dwivedi and Roig, Figure 2);
+- `history`: each layer adds its last h inputs with learned scalars before its norm, x(t+1) = relu(norm_t(W * x(t) +
   sum_{i=0}^{h-1} a(t, i) x(t-i))), as in ThriftyNet (Coiffier, Boukli Hacene and Gripon, 2020,
-  https://arxiv.org/abs/2007.10106), which has the ReLU before the sum. Max pooling applies to all of them; a transition
-  layer begins a new history.
+  https://arxiv.org/abs/2007.10106), which has the ReLU before the sum. i = 0 is its own input. There are fewer inputs
+  at first and after a transition layer, which begins a new history; max pooling applies to all of them.
 
-A regulator (1x1 convolution, batch norm, ReLU) follows each block or each layer of a section.
+A regulator, y = relu(norm(R x)) with a 1x1 convolution R, follows each block or each layer of a section (Huang, Dwivedi
+and Roig, Figure 3).
 
 Cost, model, drawing and identity are all derived from `Architecture.blocks`, the unfolded network.
 """
@@ -56,7 +61,7 @@ SHORTCUTS_OF_RESIDUAL: dict[Any, str] = {"auto": "auto", True: "block", False: "
 class Section:
     """The layers between two poolings."""
 
-    depth: int  # applications of shared kernels: the stem and the transition layer are not counted
+    depth: int  # layers, the stem and the transition not counted
     width: int  # channels of every layer
     regulators: Regulators = "none"  # or one per block, or one per layer
 
@@ -115,7 +120,7 @@ class Architecture:
 
     @property
     def depth(self) -> int:
-        """Applications of shared kernels in all sections."""
+        """The depths of all sections together."""
         return sum(section.depth for section in self.sections)
 
     @property

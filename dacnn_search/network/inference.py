@@ -33,8 +33,8 @@ from dacnn_search.network.architecture import Architecture, Block, Shortcut
 CODE_BYTES = 1550
 # What further sums add to them: of mixed anchors, of the last inputs in place of shortcuts around blocks, or both.
 SUMS_BYTES = 90
-# Bytes of an entry in the C code's table of convolutions, by whether two bytes hold all offsets: with what it says of
-# shortcuts around blocks, and without.
+# Bytes of an entry in the C code's table of convolutions, by whether two bytes hold each offset: with the fields for
+# shortcuts around blocks or, in networks with a history, without them.
 ENTRY_BYTES = {True: 32, False: 44}
 HISTORY_ENTRY_BYTES = {True: 22, False: 32}
 

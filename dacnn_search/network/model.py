@@ -135,7 +135,7 @@ class LayerModule(nn.Module):
         x = F.conv2d(inputs[0], kernel, padding=1)
         if self.history is not None:
             for scalar, earlier in zip(self.history, inputs, strict=True):
-                x = torch.addcmul(x, scalar, earlier)
+                x = torch.addcmul(x, scalar.to(x.dtype), earlier)  # CUDA's autocast would make x as wide as the scalar
         x = self.norm(x)
         x = torch.relu_(x if shortcut is None else x + shortcut)
         return x if self.regulator is None else torch.relu_(self.regulator(x))

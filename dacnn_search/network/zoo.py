@@ -37,8 +37,9 @@ MIXED_WIDTHS = (64, 128, 256, 512)
 MIXED_DEPTHS = {14: (1, 1, 2, 5), 18: (4, 3, 3, 3), 34: (6, 7, 11, 5)}
 # ThriftyNet (https://arxiv.org/abs/2007.10106, code at github.com/GCoiffier/ThriftyNets) as two of its runs on CIFAR-10
 # had it, with a full 3x3 kernel: 14 iterations of 64 channels that pool after every third, history 1, and 30 iterations
-# that pool after every sixth, history 5. Theirs pads the image with zeros to the width where we have a stem, and has a
-# scalar before each convolution, which our batch norm makes needless, and scalars for a history that is not there yet.
+# that pool after every sixth, history 5. Theirs pads the image with zeros to the width where we have a stem; has a ReLU
+# between convolution and sum, and a scalar there, which our batch norm makes needless; has scalars for a history that
+# is not there yet; and ends in a global maximum, before which the longer one pools once more, where we average.
 THRIFTY_DEPTHS, THRIFTY_LONG_DEPTHS = (3, 3, 3, 3, 2), (6, 6, 6, 6, 6)
 # Shared Wide ResNets (Savarese and Maire, https://arxiv.org/abs/1902.09701): WRN-28-10 with one or two anchors for each
 # section. Theirs has a stem of 16 channels and kernels of their own in both layers of a section's first block; ours has

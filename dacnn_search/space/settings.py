@@ -164,7 +164,7 @@ class ArchitectureSettings(Settings, use_attribute_docstrings=True):
     sections: FreeNumber[SectionCount]
     """How many sections; 2x2 max pooling stands between them."""
     depth: PerSection[FreeNumber[Depth]]
-    """How often a shared kernel is applied in a section."""
+    """Layers of a section, not counting the stem and the transition that widens it."""
     width: FreeNumber[Width]
     """Channels of the first section."""
     growth: FreeNumber[Growth] = FreeNumber[Growth](1.0)

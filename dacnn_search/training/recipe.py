@@ -67,7 +67,8 @@ class Recipe(BaseModel):
         default=0.01,
         ge=0,
         le=1,
-        description="Decoupled from the gradient in adamw. Norms and biases do not decay (paper: 0).",
+        description="Decoupled from the gradient in adamw. Norms, biases and the scalars of mixes and histories do not "
+        "decay (paper: 0).",
     )
     schedule: Literal["one_cycle", "step", "constant"] = Field(
         default="one_cycle",

@@ -251,7 +251,7 @@ class Training:
 
 
 def _build_optimizer(model: Network, recipe: Recipe) -> torch.optim.Optimizer:
-    """Build the recipe's optimizer. Kernels and the classifier's weights decay, norms and biases do not."""
+    """Build the recipe's optimizer. Kernels and the classifier's weights decay, norms, biases and scalars do not."""
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},

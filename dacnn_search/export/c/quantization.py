@@ -250,12 +250,14 @@ class _Quantizer:
 
 
 def _unit(of_inputs: np.ndarray, scale: np.ndarray, multipliers: Sequence[np.ndarray]) -> float:
-    """Return what an integer 1 stands for in the sum of a layer's last inputs, whose real multipliers `of_inputs` are.
+    """Return the step of the sum of a layer's last inputs as an integer; `of_inputs` are their real factors in it.
 
-    The largest of these then takes as many bits as that of the sum, which is the unit times the norm's `scale`, if the
-    largest of the kernels' `multipliers` takes 15 bits. The sum itself must have no more than 32.
+    The largest factor then takes about as many bits as the 16-bit multiplier of the sum, which is the step times the
+    norm's `scale`, if the largest of the kernels' `multipliers` takes 15. The sum itself must have no more than 32.
     """
     norm, kernel = float(np.abs(scale).max()), float(np.abs(multipliers).max())
+    if norm and not of_inputs.any():
+        return kernel / norm or 1.0
     even = math.sqrt(float(np.abs(of_inputs).max()) * kernel / norm / 2**15) if norm else 0.0
     return max(even, float(np.abs(of_inputs).sum()) / 2**23) or 1.0
 

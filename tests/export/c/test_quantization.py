@@ -106,6 +106,16 @@ def test_the_sum_of_the_last_inputs_keeps_nine_bits_of_both_its_multipliers():
     assert min(np.abs(s.multipliers[-1].astype(int)).max() for s in scalings) >= 2**9
 
 
+def test_last_inputs_with_scalars_of_0_take_no_bits_of_the_kernels_multipliers():
+    model = random_classifier(Architecture((Section(3, 4),), shortcuts="history"), (1, 6, 6))
+    with torch.no_grad():
+        for block in model.network.blocks:
+            for layer in block.layers:
+                layer.history[:] = 0
+    scalings = [s for s in quantize(model, random_images(24, (1, 6, 6))).scalings if s.history]
+    assert min(np.abs(s.multipliers[0].astype(int)).max() for s in scalings) >= 2**9
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(
     "tensor",
