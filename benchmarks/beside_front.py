@@ -51,8 +51,10 @@ def rivals(run: RunDirectory, options: argparse.Namespace) -> Iterator[Job]:
     """Yield the trainings of all networks but the retrained ones."""
     data = run.space.settings.data
     recipe = run.space.settings.retrain.full_recipe(run.space.settings.recipe)
-    teacher = next(n for n in run.networks if n.architecture.fingerprint == run.front[-1]["fingerprint"])
-    images = read_data(str(data.root))
+    teacher = next((n for n in run.networks if n.fingerprint == run.front[-1]["fingerprint"]), None)
+    if teacher is None:
+        raise SystemExit(f"{run.folder}: the most accurate network of the front must be trained in full, but is not")
+    images = read_data(data)
     free = RunDirectory(options.free).front if options.free else []
     networks: dict[Architecture | int, str] = {get("resnet8"): RESNET}
     for size in options.sizes or [network.parameters for network in run.networks]:
@@ -61,7 +63,7 @@ def rivals(run: RunDirectory, options: argparse.Namespace) -> Iterator[Job]:
             networks[Architecture.from_dict(record["architecture"])] = SEARCHED_FREE
     for seed in range(run.space.settings.retrain.seeds):
         for network, name in networks.items():
-            yield Job(name, network, recipe, seed, str(data.root), teacher=teacher.folder)
+            yield Job(name, network, recipe, seed, data, teacher.folder)
 
 
 def retrained(run: RunDirectory) -> Iterator[dict[str, Any]]:

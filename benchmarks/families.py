@@ -13,7 +13,7 @@ from typing import Any
 
 from results_file import RESULTS, make_parser, write_figures
 from separable import Separable
-from trainings import Job, add_options, read_data, tabulate, train_all
+from trainings import Job, add_options, chosen_data, read_data, tabulate, train_all
 
 from dacnn_search.common.units import parse_count
 from dacnn_search.data.dataset import ImageData
@@ -77,12 +77,13 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=0, help="shift images by up to so many pixels")
     parser.add_argument("--teacher", type=Path, metavar="FOLDER", help="exported network that teaches all of them")
     options = parser.parse_args()
-    data = read_data(options.data)
+    data = chosen_data(options)
+    images = read_data(data)
     recipe = Recipe(name="best", epochs=options.epochs, crop=options.crop)
     figures = {}
     jobs = {
         size: [
-            Job(family, network_of(family, size, data), recipe, seed, options.data, options.subset, options.teacher)
+            Job(family, network_of(family, size, images), recipe, seed, data, options.teacher)
             for seed in range(options.seeds)
             for family in options.families
         ]

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from results_file import RESULTS, make_parser, write_figures
-from trainings import Job, add_options, tabulate, train_all
+from trainings import Job, add_options, chosen_data, tabulate, train_all
 
-from dacnn_search.data.dataset import DataConfig
 from dacnn_search.network.architecture import Architecture, Section
 from dacnn_search.space.settings import TrainSettings
 from dacnn_search.train import train_one
@@ -49,12 +48,9 @@ def main() -> None:
     options = parser.parse_args()
     teacher: Path = options.work.with_suffix(".teacher")
     if not teacher.exists():
-        data = {"name": "npz", "root": options.data} if options.data.endswith(".npz") else None
-        data = data or {"name": "fashion_mnist", "root": options.data}
-        recipe = Recipe(name="best", epochs=options.epochs, crop=CROP)
-        config = DataConfig(**data, validation=0.1, subset=options.subset)
+        recipe, data = Recipe(name="best", epochs=options.epochs, crop=CROP), chosen_data(options, validation=0.1)
         train_one(
-            TrainSettings(architecture=TEACHER.to_dict(), data=config, recipe=recipe, seed=0, name="teacher"), teacher
+            TrainSettings(architecture=TEACHER.to_dict(), data=data, recipe=recipe, seed=0, name="teacher"), teacher
         )
     jobs = [
         Job(
@@ -62,8 +58,7 @@ def main() -> None:
             network,
             Recipe(**given, epochs=options.epochs),
             seed,
-            options.data,
-            options.subset,
+            chosen_data(options),
             teacher if name == "best" else None,
         )
         for seed in range(options.seeds)

@@ -21,14 +21,13 @@ from dacnn_search.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Job:
-    """One training on all training images of `data`, or a subset of them, and its score on the test images."""
+    """One training on all training images of `data`, those of the validation too, and its score on the test images."""
 
     name: str  # what is compared
     network: Architecture | int  # or the width of a `Separable`
     recipe: Recipe
     seed: int
-    data: str  # an .npz file, or the folder of Fashion-MNIST
-    subset: int | None = None
+    data: DataConfig
     teacher: Path | None = None  # the folder of an exported network
 
     @property
@@ -39,17 +38,15 @@ class Job:
             "network": f"separable {self.network}" if isinstance(self.network, int) else str(self.network),
             "recipe": self.recipe.model_dump(mode="json"),
             "seed": self.seed,
-            "data": Path(self.data).name,
-            "subset": self.subset,
+            "data": self.data.model_dump(mode="json"),
             "teacher": self.teacher and self.teacher.name,
         }
 
 
 @functools.cache
-def read_data(path: str, subset: int | None = None) -> ImageData:
+def read_data(data: DataConfig) -> ImageData:
     """Return the images, those of the validation among those to train on."""
-    known = {"root": path, "name": "npz"} if path.endswith(".npz") else {"root": path, "name": "fashion_mnist"}
-    return load(DataConfig(**known, validation=0.0, subset=subset)).with_validation_in_train()
+    return load(data).with_validation_in_train()
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -62,7 +59,7 @@ def train(job: Job) -> dict[str, Any]:
     from dacnn_search.training.trainer import Training, build_seeded, evaluate
 
     torch.set_num_threads(1)
-    data = read_data(job.data, job.subset)
+    data = read_data(job.data)
     shape, classes = data.input_shape, data.num_classes
     if isinstance(job.network, int):
         torch.manual_seed(job.seed)
@@ -89,6 +86,12 @@ def add_options(parser: argparse.ArgumentParser, epochs: int) -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--subset", type=int, help="use only so many training images")
     add_work_options(parser)
+
+
+def chosen_data(options: argparse.Namespace, validation: float = 0.0) -> DataConfig:
+    """Return the data set that the options of a comparison name."""
+    name = "npz" if options.data.endswith(".npz") else "fashion_mnist"
+    return DataConfig(name=name, root=options.data, validation=validation, subset=options.subset)
 
 
 def add_work_options(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,10 @@ COMMANDS = {  # command -> module, what it does
     "run": ("dacnn_search.run", "search a space, retrain the front, export it"),
     "space": ("dacnn_search.space.__main__", "check a search space and preview it"),
     "train": ("dacnn_search.train", "train one network alone"),
-    "export": ("dacnn_search.export.__main__", "export trained networks as safetensors, ONNX and torch.export files"),
+    "export": (
+        "dacnn_search.export.__main__",
+        "export trained networks as safetensors, ONNX, torch.export files or C code",
+    ),
     "predict": ("dacnn_search.predict", "classify images"),
     "dashboard": ("dacnn_search.dashboard.__main__", "show a run in the browser"),
     "replay": ("dacnn_search.replay", "ask the sampler of a search again"),

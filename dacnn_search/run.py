@@ -39,9 +39,11 @@ trackers = option_group("Tracking")
 @search("--objective", help="parameters or flash: what is kept small, beside the error")
 @search("--trials", type=at_least(1), help="end after this many trials, those stopped early or failed counted")
 @search("--time-budget", type=DURATION, help="start no trial after 90s, 30m, 2h, ...")
-@search("--sampler", help="auto, tpe, nsga2, nsga3, gp, random, qmc or surrogate")
+@search("--sampler", help="surrogate (auto), tpe, nsga2, nsga3, gp, random or qmc")
 @search("--prior", help="auto or none: what the sampler surrogate knows before the first trial")
-@search("--fidelity", type=EPOCHS, help="epochs of a first cycle, after which the sampler judges each trial")
+@search(
+    "--fidelity", type=EPOCHS, help="auto, none, or epochs of a first cycle, after which the sampler judges each trial"
+)
 @search("--stopping", help="auto, none, front or halving: which trials end early")
 @search("--confirm", type=at_least(0), help="train what reaches the front by so many further seeds; the mean counts")
 @search("--seed", type=at_least(0), help="seed of proposals, weights and shuffling")

@@ -3,7 +3,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir(), "dacnn_search_tests"))  # measured speeds, not the user's
+# A training's speed is measured once for all tests, and kept apart from what the user's own cache has.
+os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir(), "dacnn_search_tests"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two cores are shared by all workers of the tests
 
 import pytest
@@ -11,6 +12,12 @@ from hypothesis import settings
 
 settings.register_profile("default", deadline=None, derandomize=True)
 settings.load_profile("default")
+
+
+def pytest_configure(config):
+    """Let tests run on the CPU where there is a GPU too, but for those that `-m gpu` chooses."""
+    if config.getoption("markexpr") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture

@@ -78,6 +78,10 @@ class Run:
         self._seen |= {p: table[p][1:] for p in known if p in table}
         return {p: table[p][2] for p in known if p in table}
 
+    def training(self) -> list[int]:
+        """The workers that train."""
+        return [p for p, name in self.processes().items() if "Trial" in name or "Trainable" in name]
+
     def workers(self) -> list[int]:
         """The processes that train, or wait to; Ray's agents, which have names like theirs, are none of them."""
         named = [(process, name) for process, name in self.processes().items() if name.startswith("ray::")]

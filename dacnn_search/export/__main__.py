@@ -40,7 +40,9 @@ code = option_group("C code with 8-bit integers")
 @what("--formats", metavar="LIST", help=f"some of {','.join(ALL_FORMATS)} (default: {','.join(FORMATS)})")
 @what("--float16", is_flag=True, help="weights in half precision too")
 @what("--int8", is_flag=True, help="a quantised ONNX file too")
-@code("--c", is_flag=True, help="C99 code for microcontrollers; other formats only if --formats names them")
+@code(
+    "--c", is_flag=True, help="C99 code for microcontrollers; other formats only if --formats or --int8 asks for them"
+)
 @code("--c-name", default=NAME, metavar="NAME", help="begins the names of its files, functions and macros")
 @code("--arena", type=BYTES, metavar="SIZE", help="RAM that it may use, such as 16kB; more is an error")
 @code("--target", multiple=True, metavar="CORE", help=f"measure its flash and RAM for {', '.join(TARGETS)}")

@@ -19,7 +19,7 @@ last block of a section may have one layer.
 `shortcuts` lead around layers, to be added before a ReLU:
 
 - `block`: around each block of layers t and t+1, x(t+2) = relu(norm_{t+1}(W * x(t+1)) + P x(t)), where P is a 1x1
-  convolution with batch norm if the width changes, otherwise nothing (He et al., 2015,
+  convolution with batch norm if the width changes, otherwise the identity (He et al., 2015,
   https://arxiv.org/abs/1512.03385, equations 1 and 2; Huang, Dwivedi and Roig, Figure 2);
 - `history`: each layer adds its last h inputs with learned scalars before its norm, x(t+1) = relu(norm_t(W * x(t) +
   sum_{i=0}^{h-1} a(t, i) x(t-i))), as in ThriftyNet (Coiffier, Boukli Hacene and Gripon, 2020,

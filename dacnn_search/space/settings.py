@@ -223,9 +223,10 @@ class SearchSettings(Settings, use_attribute_docstrings=True):
     time_budget: Seconds | None = None
     """Start no trial after this time: 90s, 30m, 2h."""
     sampler: Literal["auto", "tpe", "nsga2", "nsga3", "gp", "random", "qmc", "surrogate"] = "auto"
-    """Which Optuna sampler proposes networks."""
+    """Which sampler proposes networks: our surrogate (auto), or one of Optuna's."""
     prior: Literal["auto", "none"] = "auto"
-    """What the sampler surrogate knows before the first trial; auto: what trainings on other data taught."""
+    """What the sampler surrogate knows before the first trial; auto: what trainings on other data taught; none: of that
+    only how the error falls with size."""
     fidelity: Annotated[int, Field(ge=1)] | Literal["auto", "none"] = "none"
     """Epochs of a first, complete cycle of each trial, after which the sampler decides whether it is trained in full;
     auto: a quarter of them; none: one cycle for all. Only the sampler surrogate has it."""

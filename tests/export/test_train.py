@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -69,11 +70,17 @@ def test_config_gives_the_same_network_again(small_run, best, tmp_path, capsys):
 
 
 def test_trial_of_a_run_is_trained_by_the_recipe_for_full_trainings(small_run, tmp_path):
-    train("--run", small_run.folder, "--trial", 5, "--epochs", 1, "--out", tmp_path / "five")
+    run = shutil.copytree(small_run.folder, tmp_path / "run")
+    text = (run / "space.yaml").read_text()
+    full = "retrain: {epochs: 3, recipe: {name: best, batch_size: 64}}"
+    (run / "space.yaml").write_text(re.sub("^retrain:.*", "", text, flags=re.MULTILINE) + full)
+    train("--run", run, "--trial", 5, "--out", tmp_path / "five")
     metrics = read_metrics(tmp_path / "five")
-    assert metrics["parameters"] == 254
-    assert metrics["training"]["epochs"] == 1
-    assert metrics["name"] == "tiny, trial 5"
+    assert (metrics["name"], metrics["parameters"]) == ("tiny, trial 5", 254)
+    training = metrics["training"]
+    assert (training["epochs"], training["recipe"]["name"], training["recipe"]["batch_size"]) == (3, "best", 64)
+    train("--run", run, "--trial", 5, "--epochs", 1, "--out", tmp_path / "short")
+    assert read_metrics(tmp_path / "short")["training"]["epochs"] == 1
 
 
 def test_trained_network_goes_on_with_other_data_and_classes(best, image_folder, tmp_path):

@@ -101,6 +101,8 @@ def test_tensorboard_has_every_epoch_of_every_trial(tmp_path: Path) -> None:
         assert found.get("accuracy/validation", {}) == pytest.approx(curve)
         for cost in ("parameters", "flash"):
             assert found[f"trial/{cost}"] == {record["epochs"]: record[cost]}
+        (file,) = (folder / f"trial-{record['trial']:04d}").iterdir()
+        assert all(choice.encode() in file.read_bytes() for choice in record["choices"])  # as hyperparameters
 
 
 def test_tensorboard_grows_with_the_ledger_or_is_written_anew(tmp_path: Path) -> None:
@@ -190,22 +192,34 @@ def test_a_password_in_the_uri_of_mlflow_is_not_printed(monkeypatch: pytest.Monk
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_a_search_reports_to_mlflow_and_wandb(tmp_path: Path, space_file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    mlflow = pytest.importorskip("mlflow")
-    pytest.importorskip("wandb")
+def search_with(tracking: Tracking, space: Path, results: Path) -> RunDirectory:
     from dacnn_search.search.cluster.ray_cluster import RaySession
     from dacnn_search.search.listener import Listener
     from dacnn_search.search.request import prepare
     from dacnn_search.search.search import search_in_session
 
+    with RaySession() as session:
+        request = prepare(space, results=results, settings={})
+        return search_in_session(request, session, listener=Listener(), tracking=tracking)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_search_writes_tensorboard_files_of_its_trials(tmp_path: Path, space_file: Any) -> None:
+    run = search_with(Tracking(tensorboard=True), space_file(SPACE), tmp_path / "results")
+    for record in run.records:
+        found = scalars(run.folder / "tensorboard" / f"trial-{record['trial']:04d}")
+        assert found["accuracy/validation"][record["epochs"]] == pytest.approx(record["accuracy"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_search_reports_to_mlflow_and_wandb(tmp_path: Path, space_file: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    request = prepare(space_file(SPACE), results=tmp_path / "results", settings={})
-    tracking = Tracking(tensorboard=True, wandb="tests", mlflow=uri)
-    with RaySession() as session:
-        run = search_in_session(request, session, listener=Listener(), tracking=tracking)
+    run = search_with(Tracking(wandb="tests", mlflow=uri), space_file(SPACE), tmp_path / "results")
     client = mlflow.MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(run.folder.name)
     found = {entry.info.run_name: entry.data for entry in client.search_runs([experiment.experiment_id])}
@@ -215,5 +229,4 @@ def test_a_search_reports_to_mlflow_and_wandb(tmp_path: Path, space_file: Any, m
         assert data.metrics["parameters"] == record["parameters"]
         assert data.metrics["flash"] == record["flash"]
         assert data.params["choices/depth_1"] == str(record["choices"]["depth_1"])
-        assert scalars(run.folder / "tensorboard" / f"trial-{record['trial']:04d}")
     assert len(list((run.folder / "wandb").glob("offline-run-*/*.wandb"))) == len(run.records)

@@ -44,7 +44,7 @@ def test_hypervolumes_are_those_of_the_fronts_so_far(drawn):
     assert np.allclose(hypervolumes(records, scale), expected, atol=1e-5)
 
 
-def test_two_thousand_improvements_take_no_square_of_steps():
+def test_two_thousand_records_that_improve_nothing_take_no_square_of_steps():
     class Counted(dict):
         reads = 0
 
