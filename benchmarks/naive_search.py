@@ -72,7 +72,7 @@ def flat_space(space: SearchSpace) -> dict[str, optuna.distributions.BaseDistrib
 
 
 def search_with_tune(
-    path: Path, trials: int, output: Path, seed: int, networks: list[dict[str, Any]], budget: float | None, tuned: bool
+    path: Path, trials: int, output: Path, seed: int, networks: list[dict[str, Any]], tuned: bool
 ) -> None:
     """Ray Tune with OptunaSearch."""
     space = SearchSpace.from_yaml(path)
@@ -101,7 +101,6 @@ def search_with_tune(
                 search_alg=search,
                 num_samples=trials,
                 max_concurrent_trials=CONCURRENCY,
-                time_budget_s=budget,
                 reuse_actors=tuned,
             ),
             run_config=tune.RunConfig(storage_path=folder),
@@ -152,7 +151,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--networks", type=Path, help="JSON list of choices to train first")
-    parser.add_argument("--budget", type=float, help="seconds after which the search ends")
     options = parser.parse_args()
     path, output = options.space.absolute(), options.output.absolute()
     networks = json.loads(options.networks.read_text(encoding="utf-8")) if options.networks else []
@@ -161,7 +159,7 @@ def main() -> None:
         search_with_optuna(path, options.trials, output, options.seed, networks)
     else:
         tuned = options.stack == "tuned"
-        search_with_tune(path, options.trials, output, options.seed, networks, options.budget, tuned)
+        search_with_tune(path, options.trials, output, options.seed, networks, tuned)
 
 
 if __name__ == "__main__":

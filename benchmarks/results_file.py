@@ -27,7 +27,10 @@ def make_parser(
 
 
 def write_figures(path: Path, figures: dict[str, Any], **about: Any) -> None:
-    """Write figures with what they depend on: the date, this machine, versions, and `about`."""
+    """Write figures with what they depend on: the date, this machine, versions, and `about`. Those of a `quick` run go
+    beside the file."""
+    if about.get("quick"):
+        path = path.with_stem(f"{path.stem}-quick")
     report = {
         "date": datetime.date.today().isoformat(),
         "machine": {"cpu": processor_name(), "cpus": os.cpu_count(), "load_at_end": os.getloadavg()[0]},

@@ -22,7 +22,7 @@ of table A have these names, those of others end in the table's letter, as in `h
 - `hv_*_N`: median hypervolume after N trials without stopping; `hv_best`: of all networks of the space;
 - `duplicates_ours`: known networks proposed by our sampler, in all its searches together;
 - `epochs_ratio_same_hv`: epochs at which our sampler with the rule `front` is within 0.5% of the final hypervolume of
-  our sampler without stopping, over the epochs that takes;
+  our sampler without stopping, over the epochs at which that sampler is there without stopping;
 - `epochs_ratio_95_vs_default`: epochs at which our sampler with the rule `front` has 95% of `hv_best`, over the same
   for Optuna's default sampler without stopping;
 - `flipped_prior_ratio`: epochs to 95% of `hv_best` with the signs of the prior turned, over those without a prior.
@@ -37,6 +37,7 @@ And of each table
 
 import argparse
 import functools
+import importlib.util
 import itertools
 import json
 import math
@@ -68,7 +69,7 @@ MARKS = (10, 30, 50, 100, 200)  # numbers of trials after which tables tell the 
 TABLES = {"digits": "A", "fashion": "B", "held-out": "C"}
 RELATED = {"digits": ("digits", "noisy"), "fashion": ("fashion", "tops", "shoes")}  # tables of the same images
 FIRST_CYCLE = {"digits": 3, "fashion": 3, "held-out": 2}  # epochs
-RETRAINED = 3  # networks of the front, by twice the epochs of a trial
+RETRAINED = 3  # networks of the front, for twice as many epochs as a trial
 OURS, PLAIN, FLIPPED, DEFAULT = "surrogate", "surrogate-plain", "surrogate-flipped", "optuna_default"
 PEER = "syne_tune"  # its sampler, and its rule; only where it is installed
 AUTO = "optunahub_auto"  # what OptunaHub's AutoSampler takes for conditional spaces and less than 250 trials
@@ -365,7 +366,12 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="make all figures anew from the rows in --output")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for all figures (benchmarks/results)")
     options = parser.parse_args()
-    combinations = options.searches or (QUICK if options.quick else SEARCHES)
+    missing = {name for name in (PEER, EXPERT) if importlib.util.find_spec(name) is None}
+    combinations = options.searches or [
+        name for name in (QUICK if options.quick else SEARCHES) if missing.isdisjoint(name.split("/"))
+    ]
+    if missing and not options.searches:
+        print(f"not installed and left out: {', '.join(sorted(missing))}")
     seeds = range(options.first_seed, options.first_seed + (options.seeds or (5 if options.quick else 20)))
     all_figures: dict[str, Any] = {}
     for name in options.tables:

@@ -1,5 +1,6 @@
 """Runs of the main command in a process of their own, to be killed, interrupted and looked after."""
 
+import errno
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from dacnn_search.storage.ledger import read_ledger
 
@@ -40,6 +42,10 @@ search: {trials: 5000, seed: 1}
 retrain: {top: 0}
 """  # thousands of networks, each trained for about a second
 PATIENCE = 900.0  # seconds; the machine may be busy
+
+
+def no_space(*_: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 class Run:

@@ -34,11 +34,11 @@ def architectures(draw, most_sections=3, most_depth=4):
     )
 
 
-def one_or_many(values, least=1):
-    """A fixed value, a choice, or, for whole numbers, a range, as in the YAML."""
+def one_or_many(values):
+    """A fixed value or a choice, as in the YAML."""
     forms = [
         st.sampled_from(values),
-        st.lists(st.sampled_from(values), min_size=least, unique=True).map(lambda v: {"choice": v}),
+        st.lists(st.sampled_from(values), min_size=1, unique=True).map(lambda v: {"choice": v}),
     ]
     return st.one_of(*forms)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import exit_code
 
 from dacnn_search import load_model, load_run
 from dacnn_search.cli import main
@@ -36,12 +37,6 @@ def folder(tmp_path):
 @pytest.fixture
 def residual(tmp_path):
     return shutil.copytree(RESIDUAL, tmp_path / "results" / "residual")
-
-
-def run_command(*arguments):
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    return ended.value.code
 
 
 def predicted_classes(folder, data):
@@ -72,18 +67,18 @@ def test_its_network_scores_the_test_images_as_it_did(folder):
 
 
 def test_its_dashboard_is_written(folder):
-    assert run_command("dashboard", folder) == 0
+    assert exit_code(main, "dashboard", folder) == 0
     page = (folder / "dashboard.html").read_text(encoding="utf-8")
     assert all(record["fingerprint"] in page for record in load_run(folder).front)
 
 
 def test_its_proposals_are_those_of_an_older_sampler(folder, capsys):
-    assert run_command("replay", folder) == 0
+    assert exit_code(main, "replay", folder) == 0
     assert "24 proposals can't be asked for" in capsys.readouterr().out
 
 
 def test_it_is_exported(folder, tmp_path):
-    assert run_command("export", folder, "--formats", "safetensors", "--to", tmp_path / "exported") == 0
+    assert exit_code(main, "export", folder, "--formats", "safetensors", "--to", tmp_path / "exported") == 0
     (exported,) = (tmp_path / "exported").iterdir()
     assert json.loads((exported / "metrics.json").read_text())["parameters"] == 3858
     data = load(load_run(folder).space.settings.data)
@@ -94,7 +89,7 @@ def test_it_is_exported(folder, tmp_path):
 def test_best_is_written_anew(folder):
     before = (folder / "best" / "01-3858" / "weights.safetensors").read_bytes()
     shutil.rmtree(folder / "best")
-    assert run_command("export", folder, "--formats", "safetensors") == 0
+    assert exit_code(main, "export", folder, "--formats", "safetensors") == 0
     assert (folder / "best" / "01-3858" / "weights.safetensors").read_bytes() == before
 
 
@@ -109,7 +104,9 @@ def test_residual_is_read_as_shortcuts(residual):
 
 
 def test_a_run_that_says_residual_is_shown_and_exported(residual):
-    assert run_command("dashboard", residual) == run_command("export", residual, "--formats", "safetensors") == 0
+    assert (
+        exit_code(main, "dashboard", residual) == exit_code(main, "export", residual, "--formats", "safetensors") == 0
+    )
     config = (residual / "best" / "01-702" / "config.yaml").read_text()
     assert "shortcuts: block" in config
     assert "residual:" not in config

@@ -7,6 +7,7 @@ import sys
 
 import click
 import pytest
+from commands import exit_code
 
 from dacnn_search.common.command import (
     BYTES,
@@ -36,12 +37,6 @@ def show(**given):
     print({name: value for name, value in sorted(given.items()) if value not in (None, ())})
 
 
-def call(main, *arguments):
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    return ended.value.code
-
-
 def failing(error):
     @command()
     def main():
@@ -52,7 +47,7 @@ def failing(error):
 
 def test_values_are_parsed(capsys):
     arguments = ["--trials", "3", "--gpus", "0.5", "--count", "50k", "--size", "100kB", "--time", "2h"]
-    assert call(show, *arguments) == 0
+    assert exit_code(show, *arguments) == 0
     expected = {"count": 50_000, "gpus": 0.5, "size": 100_000, "time": 7200.0, "trials": 3}
     assert capsys.readouterr().out == f"{expected}\n"
 
@@ -62,7 +57,7 @@ def test_values_are_parsed(capsys):
     ["--layers 1 2 --layers 3 --trials 5", "--layers 1 --layers 2 3 --trials 5", "--trials 5 --layers 1 2 3"],
 )
 def test_an_option_takes_several_values(arguments, capsys):
-    assert call(show, *arguments.split()) == 0
+    assert exit_code(show, *arguments.split()) == 0
     assert capsys.readouterr().out == "{'layers': (1, 2, 3), 'trials': 5}\n"
 
 
@@ -80,14 +75,14 @@ def test_an_option_takes_several_values(arguments, capsys):
     ],
 )
 def test_wrong_values_are_one_line(arguments, message, capsys):
-    assert call(show, *arguments) == 2
+    assert exit_code(show, *arguments) == 2
     printed = capsys.readouterr()
     assert message in printed.err
     assert (printed.out, printed.err.count("\n")) == ("", 1)
 
 
 def test_help_lists_groups(capsys):
-    assert call(show, "-h") == 0
+    assert exit_code(show, "-h") == 0
     text = capsys.readouterr().out
     assert text.startswith("Usage:")
     assert "\nNumbers:\n  --layers N" in text
@@ -108,20 +103,20 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "results/x")
     ],
 )
 def test_errors_are_one_line(error, code, message, capsys):
-    assert call(failing(error)) == code
+    assert exit_code(failing(error)) == code
     assert capsys.readouterr().err == f"{message}\n"
 
 
 @pytest.mark.parametrize("error", [DataError("no images"), FULL])
 def test_traceback_is_shown_on_demand(error, capsys, monkeypatch):
-    code = call(failing(error))
+    code = exit_code(failing(error))
     *_, last = capsys.readouterr().err.splitlines()
-    assert call(failing(error), "--traceback") == code
+    assert exit_code(failing(error), "--traceback") == code
     by_option = capsys.readouterr().err
     assert "in main\n    raise error" in by_option
     assert by_option.splitlines()[-1] == last
     monkeypatch.setenv("DACNN_SEARCH_TRACEBACK", "1")
-    assert call(failing(error)) == code
+    assert exit_code(failing(error)) == code
     assert "in main\n    raise error" in capsys.readouterr().err
 
 
@@ -133,7 +128,7 @@ def test_traceback_shows_the_error_behind_the_message(capsys):
         except KeyError:
             raise DataError("no images") from None
 
-    assert call(main, "--traceback") == 2
+    assert exit_code(main, "--traceback") == 2
     assert "KeyError: 'missing'" in capsys.readouterr().err
 
 
@@ -143,13 +138,13 @@ def test_faults_of_the_program_keep_their_traceback():
 
 
 def test_a_returned_number_is_the_exit_code():
-    assert call(command()(lambda: 3)) == 3
+    assert exit_code(command()(lambda: 3)) == 3
 
 
 @pytest.mark.parametrize("given", [[], ["--help"]])
 def test_a_group_lists_its_commands_without_importing_them(given, capsys):
     group = CommandGroup({"run": ("no.such.module", "search"), "replay": ("none", "ask again")}, name="x")
-    assert call(group, *given) == (0 if given else 2)
+    assert exit_code(group, *given) == (0 if given else 2)
     assert "\n  run     search\n  replay  ask again\n" in capsys.readouterr().out
 
 

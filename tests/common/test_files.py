@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
+from faulty import no_space
 
 from dacnn_search.common import files
 from dacnn_search.common.errors import RunDirectoryError
@@ -39,10 +39,6 @@ def running(body: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
 def first_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
-
-
-def no_space(*_: object) -> NoReturn:
-    raise OSError(28, "No space left on device")
 
 
 def test_write_creates_and_replaces(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from commands import exit_code
 from safetensors.torch import save_file
 from small_run import NETWORKS
 
@@ -43,9 +44,7 @@ def kernels_of(path):
 
 
 def run_command(*arguments, expected=0):
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    assert ended.value.code == expected
+    assert exit_code(main, *arguments) == expected
 
 
 # ---- the folders of the networks trained in full
@@ -335,6 +334,10 @@ def test_trainings_by_an_earlier_recipe_do_not_count():
             ["--max-flash", "1kB"],
             "must keep --max-flash 1000, but none of 2 does; the best of each are 1,955 bytes of flash",
         ),
+        (
+            ["--max-macs", "1k", "--max-ram", "100B", "--max-bytes", "1kB", "--min-accuracy", "1"],
+            "must keep --max-macs 1000, --max-ram 100, --max-bytes 1000, --min-accuracy 1.0, but none of 2",
+        ),
         (["--trial", "7"], "the trial must be one of 2 that have ended, but is 7"),
         (["--formats", "tflite"], "formats must be some of safetensors, onnx, pt2"),
         (["--formats", "pt2", "--int8"], "int8 needs the format onnx"),
@@ -345,6 +348,27 @@ def test_wrong_choices_are_told_in_one_line(small_run, capsys, arguments, messag
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_one_network_is_exported_by_its_folder(run_copy, tmp_path, capsys):
+    folder = write_best(run_copy)[0]
+    run_command(folder, "--formats", "safetensors", "--float16", "--to", tmp_path / "out")
+    written = tmp_path / "out" / folder.name
+    assert f"{written}\n" in capsys.readouterr().out
+    assert {"weights.safetensors", "weights-float16.safetensors"} <= {path.name for path in written.iterdir()}
+    run_command(folder, "--top", "1", expected=2)
+    assert f"{folder} is one network: there is nothing to choose" in capsys.readouterr().err
+
+
+def test_a_run_without_full_trainings_exports_nothing(run_copy, capsys):
+    run_copy.retrained_file.unlink()
+    run_command(run_copy.folder, expected=2)
+    assert "an export needs networks that were trained in full, but there are none yet" in capsys.readouterr().err
+    run_command(run_copy.folder, "--trial", "5", expected=2)
+    again = f"python -m dacnn_search.train --run {run_copy.folder} --trial 5"
+    assert (
+        f"trial 5 was not trained in full; to do that, and then export its folder: {again}" in capsys.readouterr().err
+    )
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from commands import exit_code
 from PIL import Image
 
 from dacnn_search.data.dataset import load
@@ -26,10 +27,8 @@ def images(small_run, tmp_path):
 
 
 def predict(capsys, *arguments, expected=0):
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    printed = capsys.readouterr()
-    assert ended.value.code == expected, printed.err
+    code, printed = exit_code(main, *arguments), capsys.readouterr()
+    assert code == expected, printed.err
     return printed
 
 

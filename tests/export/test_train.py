@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import exit_code
 from hypothesis import given, settings
 from PIL import Image
 from safetensors.torch import save_file
@@ -44,9 +45,7 @@ def image_folder(tmp_path):
 
 
 def train(*arguments, expected=0):
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    assert ended.value.code == expected
+    assert exit_code(main, *arguments) == expected
 
 
 def test_metrics_and_card_tell_the_precision_that_auto_became(best, tmp_path, monkeypatch):
@@ -127,6 +126,8 @@ def test_an_interrupted_training_leaves_nothing(best, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ([], "give one of --config, --network and --run, but not none"),
+        (["--network", "dacnn18", "--data", "."], "a folder of images needs --image-size beside it, but . has none"),
         (["--config", "none.yaml"], "none.yaml: no such file"),
         (["--config", "{best}/config.yaml", "--data", "imagenet"], "data must be one of cifar10, cifar100, digits"),
         (["--config", "{best}/config.yaml", "--init", "none"], "none: no such file"),

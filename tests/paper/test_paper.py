@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
+from commands import exit_code
 
 from dacnn_search.common.errors import InputError, RunDirectoryError, TrainingError
 from dacnn_search.data.dataset import DataConfig, ImageData, Split, load
@@ -66,7 +67,7 @@ def record(accuracy, seed=0, reason=None, curve=(0.1,)):
     }
 
 
-def results(experiment, found, tmp_path, **conditions):
+def results(experiment, found, **conditions):
     records = {member: found.get(member.network, []) for member in experiment.members}
     data = {name: published_data(name) for name in ("cifar100", "cifar10", "svhn")}
     return Results(Conditions(**conditions), records, data)
@@ -135,7 +136,7 @@ def test_rows_compare_with_the_published(tmp_path):
         "dacnn14": [record(0.60, 0, curve=(0.5, 0.7)), record(0.58, 1)],
         "dacnn18-no-bn": [record(None, 0, "training loss is <nan> in epoch 2")],
     }
-    table = results(experiment, found, tmp_path)
+    table = results(experiment, found)
     first, second, _, last = rows_of(experiment, table)
     assert first["error"] == pytest.approx(41)
     assert first["standard deviation"] == pytest.approx(2**0.5)
@@ -161,7 +162,7 @@ def test_rows_compare_with_the_published(tmp_path):
 def test_difference_is_left_out_where_it_would_compare_unlike_trainings(tmp_path, unlike):
     experiment = EXPERIMENTS["table-1"]
     found = {"dacnn14": [record(0.60)], "dacnn14-no-bn": [record(0.03)]}
-    table = results(experiment, found, tmp_path, **unlike)
+    table = results(experiment, found, **unlike)
     if not unlike:  # not the whole data set
         fewer = PaperData("cifar100", DataConfig(name="cifar100"), images_of("cifar100", 49_999, 10_000), "digest")
         table = dataclasses.replace(table, data={"cifar100": fewer})
@@ -186,14 +187,14 @@ def test_difference_is_left_out_where_it_would_compare_unlike_trainings(tmp_path
     ],
 )
 def test_networks_are_compared_with_their_counterparts(tmp_path, name, pairs):
-    rows = rows_of(EXPERIMENTS[name], results(EXPERIMENTS[name], {}, tmp_path))
+    rows = rows_of(EXPERIMENTS[name], results(EXPERIMENTS[name], {}))
     assert {row["network"]: row["against"] for row in rows if row["against"]} == pairs
 
 
 def test_change_is_that_of_the_error_between_counterparts(tmp_path):
     experiment = EXPERIMENTS["table-4"]
     found = {"dacnn18-reg-none": [record(0.5), record(0.6)], "dacnn18-reg-section3": [record(0.57)]}
-    rows = {row["network"]: row for row in rows_of(experiment, results(experiment, found, tmp_path))}
+    rows = {row["network"]: row for row in rows_of(experiment, results(experiment, found))}
     assert rows["dacnn18-reg-section3"]["change"] == pytest.approx(-2)
     assert rows["dacnn18-reg-section3"]["published change"] == pytest.approx(37.46 - 38.63)
     assert rows["dacnn18-reg-all"]["change"] is None
@@ -202,28 +203,28 @@ def test_change_is_that_of_the_error_between_counterparts(tmp_path):
 def test_order_of_the_networks_is_compared(tmp_path):
     experiment = EXPERIMENTS["table-3"]
     found = {row.zoo_name: [record(1 - row.top1_error / 200)] for row in experiment.rows}
-    text = (write_report(experiment, results(experiment, found, tmp_path), tmp_path) / "comparison.md").read_text()
+    text = (write_report(experiment, results(experiment, found), tmp_path) / "comparison.md").read_text()
     assert "Rank correlation of our errors with the published ones, cifar100: 1.00 (6 rows)." in text
 
 
 def test_extra_parameters_are_counted_as_the_table_does(tmp_path):
     experiment = EXPERIMENTS["table-4"]
-    rows = rows_of(experiment, results(experiment, {}, tmp_path))
+    rows = rows_of(experiment, results(experiment, {}))
     assert [row["extra parameters"] for row in rows] == [0, 33_280, 33_280, 33_280, 33_280, 133_120]
-    folder = write_report(experiment, results(experiment, {}, tmp_path), tmp_path)
+    folder = write_report(experiment, results(experiment, {}), tmp_path)
     assert "| 301,284 | 133,120 | 131,072 |" in (folder / "comparison.md").read_text()
 
 
 def test_table_8_is_derived_from_the_networks_on_cifar_10(tmp_path):
     experiment = EXPERIMENTS["table-8"]
     found = {"resnet18": [record(0.93)], "dacnn18": [record(0.83)]}
-    plain, mixed, *others = rows_of(experiment, results(experiment, found, tmp_path))
+    plain, mixed, *others = rows_of(experiment, results(experiment, found))
     assert [row["network"] for row in others] == [None] * 6
     assert mixed["accuracy drop"] is None
     assert mixed["prune ratio"] == pytest.approx(49.6, abs=1)
     assert plain["accuracy drop"] == pytest.approx(10)
     assert plain["prune ratio"] == pytest.approx(98.5, abs=0.3)
-    text = (write_report(experiment, results(experiment, found, tmp_path), tmp_path) / "comparison.md").read_text()
+    text = (write_report(experiment, results(experiment, found), tmp_path) / "comparison.md").read_text()
     assert "Compared with resnet18 here: 11,173,962 parameters, " in text
     assert "bytes of weights, test error 7.00%." in text
 
@@ -300,16 +301,14 @@ def test_running_out_of_memory_is_none(digits, monkeypatch):
 
 
 def run(*arguments, expected=0):
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    assert ended.value.code == expected
+    assert exit_code(main, *arguments) == expected
 
 
 @pytest.mark.parametrize("program", ["paper.py", "__main__.py"])  # the first is what older ledgers have
 def test_tables_name_the_command_that_made_them(program, tmp_path):
     experiment = EXPERIMENTS["table-1"]
     found = {"dacnn14": [record(0.6) | {"command": [program, "--table", "1", "--data", "my file.npz"]}]}
-    table = results(experiment, found, tmp_path)
+    table = results(experiment, found)
     notes = notes_of(experiment, table, rows_of(experiment, table))
     assert "Command: `python -m dacnn_search.paper --table 1 --data 'my file.npz'`" in notes
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+from faulty import no_space
 from pretended import TINY, Pretended, new_run
 
 from dacnn_search.common.errors import InputError, RunDirectoryError
@@ -398,9 +400,6 @@ def test_a_full_disk_stops_the_search_and_room_lets_it_go_on(space, run, monkeyp
     configs = [first.search.propose(str(n)) for n in range(3)]
     first.train("0", configs[0])
 
-    def no_space(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patched:
         patched.setattr(Ledger, "append", no_space)
         first.train("1", configs[1])
@@ -414,9 +413,6 @@ def test_a_full_disk_stops_the_search_and_room_lets_it_go_on(space, run, monkeyp
 
 def test_a_full_disk_at_a_proposal_stops_the_search(space, run, monkeypatch):
     first = Pretended(space, run, trials=8)
-
-    def no_space(*_: object) -> None:
-        raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
         patched.setattr(first.proposed, "append", no_space)
@@ -653,6 +649,9 @@ def test_an_extension_leaves_out_full_trainings_too(space, run, space_file):
     assert len({r["trial"] for r in run.records}) == 9
     write_tables(run.folder, run.records, run.networks)
     rows = pd.read_csv(run.folder / "front.csv").set_index("fingerprint")
+    page = (Path(__file__).parents[2] / "results" / "README.md").read_text()
+    described = [re.sub("<.*>", "*", name.strip("/")) for name in re.findall(r"`([\w.*<>/-]+)`", page)]
+    assert all(any(path.match(name) for name in described) for path in run.folder.iterdir())
     tested = {fingerprint: 0.5 + kept[fingerprint] / 100 for fingerprint in kept if fingerprint in rows.index}
     assert rows["test_accuracy"].dropna().to_dict() == pytest.approx(tested)
 

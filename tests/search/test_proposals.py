@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 
 import pytest
+from faulty import no_space
 from pretended import TINY, Pretended, new_run
 
 from dacnn_search.common.errors import RunDirectoryError
@@ -122,9 +123,6 @@ def test_a_small_space_is_exhausted(space_file, tmp_path):
 
 def test_a_full_disk_is_told_when_the_proposal_is_needed(space, run: RunDirectory, monkeypatch: pytest.MonkeyPatch):
     pretended = ahead(space, run, trials=8)
-
-    def no_space(*_: object) -> None:
-        raise OSError(28, "No space left on device")
 
     pretended.search.propose("a")
     pretended.search._proposer._thread.submit(int).result()  # the second is on disk

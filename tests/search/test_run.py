@@ -161,6 +161,41 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("option", "given", "key", "setting"),
+    [
+        ("--objective", "flash", "objective", "flash"),
+        ("--trials", "9", "trials", 9),
+        ("--time-budget", "2m", "time_budget", 120),
+        ("--sampler", "random", "sampler", "random"),
+        ("--prior", "none", "prior", "none"),
+        ("--fidelity", "auto", "fidelity", "auto"),
+        ("--stopping", "halving", "stopping", "halving"),
+        ("--confirm", "2", "confirm", 2),
+        ("--seed", "4", "seed", 4),
+        ("--concurrency", "1", "concurrency", 1),
+        ("--gpus-per-trial", "0.5", "gpus_per_trial", 0.5),
+    ],
+)
+def test_an_option_overrides_the_file(folder, monkeypatch, option, given, key, setting):
+    asked = []
+    monkeypatch.setattr("dacnn_search.run.run_job", lambda request, *_: asked.append(request.settings))
+    with pytest.raises(SystemExit) as ended:
+        main(["--space", str(folder / "three networks.yaml"), option, given])
+    assert ended.value.code == 0
+    assert getattr(asked[0], key) == setting
+
+
+def test_trackers_are_asked_for_by_options(folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr("dacnn_search.run.run_job", lambda *given: asked.append(given[-1]))
+    for options in ([], ["--tensorboard"]):
+        with pytest.raises(SystemExit):
+            main(["--space", str(folder / "three networks.yaml"), *options])
+    assert asked[0] is None
+    assert (asked[1].tensorboard, asked[1].wandb, asked[1].mlflow) == (True, None, None)
+
+
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES)
 def test_mistakes_are_told_before_anything_is_made(mistakes, capsys, arguments, message):
     before = sorted(mistakes.parent.rglob("*"))

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 from small_space import make_space
 
@@ -76,7 +77,7 @@ def test_preview_of_a_space_that_is_listed_in_full_shows_the_largest_networks_th
 
 
 def test_command_previews_or_tells_the_mistakes(space_file):
-    good = run_command("search_spaces/default.yaml")
+    good = run_command(Path(__file__).parents[2] / "search_spaces" / "default.yaml")
     assert good.returncode == 0
     assert "distinct networks" in good.stdout
     bad = run_command(space_file("data: {name: digits, colour: red}\nspeed: fast\n"))

@@ -1,6 +1,5 @@
 """The ledger: what was appended is read back, and damage is never taken for a record."""
 
-import errno
 import json
 import os
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from faulty import no_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -242,10 +242,6 @@ def test_missing_ledger_and_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Ledger.open(tmp_path / "none" / "trials.jsonl")
     assert names(tmp_path) == []
-
-
-def no_space(*_: object) -> NoReturn:
-    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def half_then_no_space() -> Callable[[int, bytes], int]:

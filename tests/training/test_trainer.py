@@ -2,6 +2,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -518,6 +519,19 @@ def test_a_gpu_trains_and_carries_on(optimizer: str, share: float, monkeypatch: 
     second = Training(build_seeded(SMALL, 3, 3, 1), data, recipe)
     second.load_state_dict(first.state_dict())
     assert run(second) == expected[1:]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mixing", ["turn", "learned"])
+def test_a_gpu_keeps_layers_with_a_history_in_bfloat16(mixing: Any) -> None:
+    architecture = Architecture((Section(4, 8),), anchors=2, shortcuts="history", mixing=mixing)
+    network, kinds = build_seeded(architecture, 3, 3, 0).to("cuda"), []
+    for block in network.blocks:
+        for layer in block.layers:
+            layer.register_forward_hook(lambda *given: kinds.append(given[-1].dtype))
+    with torch.autocast("cuda", torch.bfloat16):
+        network(torch.zeros(2, 3, 16, 16, device="cuda"))
+    assert kinds == [torch.bfloat16] * 4
 
 
 @pytest.mark.gpu

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import exit_code
 
 from dacnn_search import Architecture, build, export_network
 from dacnn_search.common.errors import DataError, ExportError, InputError
@@ -24,9 +25,7 @@ C = Formats(("c",))
 
 
 def export(*arguments, expected=0):
-    with pytest.raises(SystemExit) as ended:
-        main([str(argument) for argument in arguments])
-    assert ended.value.code == expected
+    assert exit_code(main, *arguments) == expected
 
 
 def test_code_is_written_measured_and_told(run_copy, capsys):
