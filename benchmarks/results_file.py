@@ -27,9 +27,9 @@ def make_parser(
 
 
 def write_figures(path: Path, figures: dict[str, Any], **about: Any) -> None:
-    """Write figures with what they depend on: the date, this machine, versions, and `about`. Those of a `quick` run go
-    beside the file."""
-    if about.get("quick"):
+    """Write figures with what they depend on: the date, this machine, versions, and `about`. A `quick` run leaves the
+    kept figures alone and writes beside them."""
+    if about.get("quick") and path.parent == RESULTS:
         path = path.with_stem(f"{path.stem}-quick")
     report = {
         "date": datetime.date.today().isoformat(),

@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,8 +16,8 @@ settings.load_profile("default")
 
 
 def pytest_configure(config):
-    """Let tests run on the CPU where there is a GPU too, but for those that `-m gpu` chooses."""
-    if config.getoption("markexpr") != "gpu":
+    """Let tests run on the CPU where there is a GPU too, unless `-m` chooses those that need one."""
+    if not re.search(r"(?<!not )\bgpu\b", config.getoption("markexpr")):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 

@@ -59,14 +59,14 @@ def prepare(
         check_name(name)
         _check_writable(results)
         wanted = _checked({**given.settings.search.model_dump(mode="json"), **asked}, given)
-        if wanted.objective != given.settings.search.objective:  # its networks must have that size
-            SearchSpace(given.settings.model_copy(update={"search": wanted}), given.summary, given.document)
+        _check_objective(given, wanted)
         return SearchRequest(given, wanted, results, name)
     run = RunDirectory(resume)
     _check_writable(run.folder)
     own = run.space
     differs = check_space(run, own, given, extend)
     merged = _settings_of_resumed(run, own, given, asked)
+    _check_objective(given or own, merged)
     return SearchRequest(given or own, merged, results, name, run, own if differs else None, repair)
 
 
@@ -113,6 +113,12 @@ def _checked(values: dict[str, Any], space: SearchSpace) -> SearchSettings:
     except ValueError as error:
         raise InputError(f"fidelity {error}") from None
     return settings
+
+
+def _check_objective(space: SearchSpace, settings: SearchSettings) -> None:
+    """Raise SpaceError if a space can't be searched for an objective that is not the one in its file."""
+    if settings.objective != space.settings.search.objective:
+        SearchSpace(space.settings.model_copy(update={"search": settings}), space.summary, space.document)
 
 
 def _check_writable(folder: Path) -> None:

@@ -137,8 +137,12 @@ def _chosen(run: RunDirectory, settings: RetrainSettings, listener: Listener) ->
     front, size = run.front, run.objective
     if not settings.budgets:
         return spread(front, settings.top, size)
+    try:
+        budgets = settings.sizes(size)
+    except ValueError as error:  # those in the file are of another objective
+        raise InputError(f"{run.space_file}: retrain.budgets: {error}") from None
     fitting = {}
-    for budget in settings.sizes(size):
+    for budget in budgets:
         if record := best_under(front, budget, size):
             fitting[record["fingerprint"]] = record
         else:

@@ -164,7 +164,7 @@ class ArchitectureSettings(Settings, use_attribute_docstrings=True):
     sections: FreeNumber[SectionCount]
     """How many sections; 2x2 max pooling stands between them."""
     depth: PerSection[FreeNumber[Depth]]
-    """Layers of a section, not counting the stem and the transition that widens it."""
+    """Layers of a section, not counting the stem and the transition to another width."""
     width: FreeNumber[Width]
     """Channels of the first section."""
     growth: FreeNumber[Growth] = FreeNumber[Growth](1.0)

@@ -90,11 +90,10 @@ def extend_run(
         for records in (ledger.records, proposals.records)
     )
     kept = {trial["fingerprint"] for trial in trials}
-    if run.retrained_file.exists():
-        with Ledger.open(run.retrained_file, RETRAINED, repair=repair) as retrained:
-            retrained.rewrite([record for record in retrained.records if record["fingerprint"] in kept])
-    forget_lost(proposals, proposed, len(trials))
-    ledger.rewrite(trials)
+    with Ledger.open(run.retrained_file, RETRAINED, repair=repair) as retrained:  # refused before anything is changed
+        forget_lost(proposals, proposed, len(trials))
+        ledger.rewrite(trials)
+        retrained.rewrite([record for record in retrained.records if record["fingerprint"] in kept])
     write_atomic(run.folder / f"space.yaml.before-{space_id(old.settings)}", run.space_file.read_bytes())
     run.set_space(new)
     return len(trials), before - len(trials)

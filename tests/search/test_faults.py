@@ -649,11 +649,16 @@ def test_an_extension_leaves_out_full_trainings_too(space, run, space_file):
     assert len({r["trial"] for r in run.records}) == 9
     write_tables(run.folder, run.records, run.networks)
     rows = pd.read_csv(run.folder / "front.csv").set_index("fingerprint")
-    page = (Path(__file__).parents[2] / "results" / "README.md").read_text()
-    described = [re.sub("<.*>", "*", name.strip("/")) for name in re.findall(r"`([\w.*<>/-]+)`", page)]
-    assert all(any(path.match(name) for name in described) for path in run.folder.iterdir())
     tested = {fingerprint: 0.5 + kept[fingerprint] / 100 for fingerprint in kept if fingerprint in rows.index}
     assert rows["test_accuracy"].dropna().to_dict() == pytest.approx(tested)
+
+
+def test_the_page_on_run_directories_has_every_file_of_an_extended_run(space, run, space_file):
+    Pretended(space, run, trials=8).run()
+    extended(run, other_space(space_file, "{choice: [3, 4, 6]}", "{choice: [4, 5]}"), trials=1)
+    page = (Path(__file__).parents[2] / "results" / "README.md").read_text(encoding="utf-8")
+    described = re.findall(r"`([\w.*/-]+?)/?`", page)
+    assert [path.name for path in run.folder.iterdir() if not any(map(path.match, described))] == []
 
 
 @pytest.mark.parametrize("arguments", [{"extend": True}, {"repair": True}])

@@ -8,10 +8,11 @@ import optuna
 import pytest
 from pretended import TINY, Pretended, new_run
 
-from dacnn_search.common.errors import RunDirectoryError, SpaceError
+from dacnn_search.common.errors import InputError, RunDirectoryError, SpaceError
 from dacnn_search.replay import replay
 from dacnn_search.search.report import snapshot_of
 from dacnn_search.search.request import prepare
+from dacnn_search.search.retrain import retrain
 from dacnn_search.search.sampler.domain import Domain
 from dacnn_search.search.sampler.proposals import Proposals, SamplerOptions
 from dacnn_search.search.trial import Trial
@@ -110,6 +111,18 @@ def test_budgets_are_sizes_of_the_objective(space_file, tmp_path):
         prepare(space_file(text), results=tmp_path, settings={"objective": "flash"})
     space = SearchSpace.from_yaml(space_file(SPACE.replace("top: 2", "budgets: [32kB, 8KiB]")))
     assert space.settings.retrain.sizes("flash") == [8_192, 32_000]
+
+
+def test_budgets_of_another_objective_are_refused_when_resuming(space_file, tmp_path):
+    text = SPACE.replace("objective: flash, ", "")
+    run = new_run(SearchSpace.from_yaml(space_file(text)), tmp_path, objective="flash")
+    run.space_file.write_text(text.replace("top: 2", "budgets: [5k]"))
+    run.set_environment(objective="flash")
+    with pytest.raises(SpaceError, match=r"retrain.budgets: must be a size such as 100kB"):
+        prepare(resume=run.folder, settings={"objective": "flash"})
+    Pretended(run.space, run, objective="flash").run()
+    with pytest.raises(InputError, match=r"space.yaml: retrain.budgets: must be a size such as 100kB"):
+        retrain(run)
 
 
 def test_an_objective_that_is_none_is_refused(run_copy):

@@ -131,6 +131,7 @@ def test_images_reach_each_node_once(looked, cluster, arguments, tmp_path):
     assert len(places) >= 3  # workers: one node has one CPU, the other two
     assert len(set(places)) == 2
     assert len({place.split()[0] for place in places}) == 2  # files in memory, one per node
+    assert all("dev" in place for place in places)
 
 
 def test_a_cluster_that_does_not_answer_is_told(arguments, tmp_path):
