@@ -28,9 +28,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     # without label smoothing 37.1; with crops by 2 pixels too 37.5; taught at a temperature of 4 38.8 (at 2: 38.5). No
     # gain: a moving average of the weights (35.5 beside 36.1), a rise of 0.1 (36.2 beside 37.1), a rate of 0.01 (34.5),
     # less weight decay (37.1). Fashion-MNIST, 8 epochs: 91.8 with label smoothing, 92.4 without, 91.2 with crops.
+    # Batches of 32 beside 128, at equal epochs and 1.1 to 1.4 times the CPU time: CIFAR-100, one kernel with a history,
+    # 30.6 and 27.6 after 20 epochs of 18,000 images, 35.0 and 33.9 of 45,000, a kernel for each section 36.0 and 35.1;
+    # Fashion-MNIST, two such networks, 8 epochs: 88.2 and 87.3, 92.5 and 92.4.
     "best": {
         "epochs": 60,
-        "batch_size": 128,
         "label_smoothing": 0.0,
         "distillation": 0.7,
     },
@@ -54,7 +56,7 @@ class Recipe(BaseModel):
     epochs: int = Field(
         default=12, ge=1, le=10_000, description="Passes over the training images (paper: 90, best: 60)."
     )
-    batch_size: int = Field(default=32, ge=2, le=65_536, description="Images per step, at most (paper and best: 128).")
+    batch_size: int = Field(default=32, ge=2, le=65_536, description="Images per step, at most (paper: 128).")
     optimizer: Literal["sgd", "adamw", "adagrad"] = Field(
         default="adamw",
         description="sgd has Nesterov's momentum (paper: adagrad). One that is not the preset's needs a learning_rate.",
