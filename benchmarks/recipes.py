@@ -32,8 +32,8 @@ TEACHER = of((2, 24), (2, 36), (2, 54), sharing="none", shortcuts="block")
 CROP = 2
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {"name": "paper"},
-    "fast": {"name": "fast"},
     "fast, batches of 128": {"name": "fast", "batch_size": 128},
+    "fast": {"name": "fast"},
     "best without crops and teacher": {"name": "best", "distillation": 0.0},
     "best without teacher": {"name": "best", "distillation": 0.0, "crop": CROP},
     "best": {"name": "best", "crop": CROP},
