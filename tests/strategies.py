@@ -4,7 +4,7 @@ from typing import get_args
 
 from hypothesis import strategies as st
 
-from dacnn_search.network.architecture import Architecture, Mixing, Section, Sharing, Shortcuts
+from dacnn_search.network.architecture import Architecture, Convolutions, Mixing, Section, Sharing, Shortcuts
 
 WIDTHS = (3, 4, 6, 10)
 
@@ -31,6 +31,7 @@ def architectures(draw, most_sections=3, most_depth=4):
         draw(st.booleans()),
         draw(st.sampled_from(get_args(Mixing))),
         draw(st.integers(1, 4)),
+        draw(st.sampled_from(get_args(Convolutions))),
     )
 
 
@@ -63,5 +64,6 @@ def space_parts(draw):
         "shortcuts": draw(one_or_many(["auto", *get_args(Shortcuts)])),
         "history": draw(st.one_of(one_or_many([1, 2, 3, 5]), st.just({"range": {"low": 1, "high": 4}}))),
         "regulators": draw(one_or_many(["none", "block", "layer"])),
+        "convolutions": draw(one_or_many(get_args(Convolutions))),
         "batch_norm": draw(one_or_many([True, False])),
     }

@@ -132,10 +132,11 @@ def _describe(architecture: Architecture, channels: int, classes: int) -> dict[s
 
 
 def _config(architecture: Architecture) -> dict[str, Any]:
-    """Return what `Architecture.from_dict` reads, without mixing and history where the network has none."""
+    """Return what `Architecture.from_dict` reads, without mixing, history and separable kernels where it has none."""
     layers = [layer for block in architecture.blocks for layer in block.layers]
     unused = {"mixing"} if all(len(layer.kernels) == 1 for layer in layers) else set()
     unused |= {"history"} if architecture.decided_shortcuts != "history" else set()
+    unused |= set() if architecture.separable else {"convolutions"}
     return {key: value for key, value in architecture.to_dict().items() if key not in unused}
 
 

@@ -191,12 +191,12 @@ def _write_int8_onnx(source: Path, path: Path, images: np.ndarray) -> Path:
 
 
 def _quantize_anchors(model: Any) -> None:
-    """Store the 3x3 kernels that are still in float32, the anchors of mixes, in 8 bits."""
+    """Store the kernels that are still in float32, the anchors of mixes, in 8 bits."""
     from onnx import helper, numpy_helper
 
     for tensor in list(model.graph.initializer):
         kernel = numpy_helper.to_array(tensor)
-        if kernel.dtype != np.float32 or kernel.shape[2:] != (3, 3):
+        if kernel.dtype != np.float32 or kernel.ndim != 4:
             continue
         scales = np.abs(kernel).max(axis=(1, 2, 3)) / 127
         scales[scales == 0] = 1

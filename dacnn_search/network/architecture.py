@@ -16,6 +16,11 @@ last block of a section may have one layer.
 - k anchors A take turns (ours), W_t = A(t mod k), or, with `mixing: learned`, each layer has a mix of them, W_t = sum_j
   m(t, j) A(j), with scalars m of its own (Savarese and Maire, 2019, https://arxiv.org/abs/1902.09701, equation 2).
 
+With `convolutions: separable` a kernel outside of the stem is a pair, W * x = P (D * x): D filters each channel by a
+3x3 kernel of its own, the 1x1 kernel P combines the channels (Howard et al., "MobileNets", 2017,
+https://arxiv.org/abs/1704.04861, section 3.1). Between them is neither norm nor ReLU, as Chollet, "Xception", 2016,
+https://arxiv.org/abs/1610.02357, section 4.7, found better. Layers that share a kernel share both.
+
 `shortcuts` lead around layers, to be added before a ReLU:
 
 - `block`: around each block of layers t and t+1, x(t+2) = relu(norm_{t+1}(W * x(t+1)) + P x(t)), where P is a 1x1
@@ -48,6 +53,7 @@ Regulators = Literal["none", "block", "layer"]
 Sharing = Literal["network", "section", "second", "none"]
 Mixing = Literal["turn", "learned"]
 Shortcuts = Literal["none", "block", "history"]
+Convolutions = Literal["full", "separable"]
 Shortcut = Literal["none", "identity", "projection"]
 
 MOST_SECTIONS, MOST_DEPTH, MOST_WIDTH, MOST_HISTORY = 16, 512, 8192, 16
@@ -75,6 +81,7 @@ class Layer:
     width: int
     regulator: bool  # a regulator follows
     history: int  # how many of its last inputs it adds
+    separable: bool
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,7 @@ class Architecture:
         batch_norm: Batch norm after each convolution, or none anywhere (Table 1).
         mixing: Layers use their anchors in turn, or each a learned mix of all of them.
         history: The number of its last inputs that a layer adds with `shortcuts: history`.
+        convolutions: Full 3x3 kernels, or separable ones in all layers but the stem.
 
     Raises ArchitectureError, with the rule and the value, for anything that can't be built.
     """
@@ -113,6 +121,7 @@ class Architecture:
     batch_norm: bool = True
     mixing: Mixing = "turn"
     history: int = 5
+    convolutions: Convolutions = "full"
 
     def __post_init__(self) -> None:
         if broken := list(_broken_rules(self)):
@@ -128,6 +137,10 @@ class Architecture:
         """Layers with weights, counted as for VGG and ResNet: stem, transitions, shared layers, classifier."""
         transitions = sum(a.width != b.width for a, b in itertools.pairwise(self.sections))
         return 1 + transitions + self.depth + 1
+
+    @property
+    def separable(self) -> bool:
+        return self.convolutions == "separable"
 
     @property
     def decided_shortcuts(self) -> Shortcuts:
@@ -159,7 +172,7 @@ class Architecture:
                 history = grown if in_width == width else 0
                 ends_block = place % 2 == 1 or place == len(kernels) - 1
                 regulator = section.regulators == "layer" or (section.regulators == "block" and ends_block)
-                layers.append(Layer(names, in_width, width, regulator, history))
+                layers.append(Layer(names, in_width, width, regulator, history, self.separable))
             for start in range(0, len(layers), 2):
                 around: Shortcut = "identity" if in_widths[start] == width else "projection"
                 pair = tuple(layers[start : start + 2])
@@ -243,6 +256,7 @@ class Architecture:
             parts.append(f"{self.anchors} {'mixed ' * (self.mixing == 'learned')}anchors")
         if any(s.regulators != "none" for s in self.sections):
             parts.append("regulators " + "+".join(s.regulators for s in self.sections))
+        parts += ["separable"] * self.separable
         parts += {"none": [], "block": ["residual"], "history": [f"history of {self.history}"]}[self.decided_shortcuts]
         parts += ["no batch norm"] * (not self.batch_norm)
         return ", ".join(parts)
@@ -280,6 +294,8 @@ def _broken_rules(a: Architecture) -> Iterator[str]:
         yield f"mixing must be turn or learned, but is {a.mixing!r}"
     if type(a.history) is not int or not 1 <= a.history <= MOST_HISTORY:
         yield f"history must be an integer in [1, {MOST_HISTORY}], but is {a.history!r}"
+    if a.convolutions not in get_args(Convolutions):
+        yield f"convolutions must be full or separable, but is {a.convolutions!r}"
 
 
 def _check_keys(what: str, values: Any, required: set[str], known: set[str]) -> None:
@@ -323,7 +339,9 @@ def _scopes(architecture: Architecture) -> Iterator[Hashable]:
 def _identity(block: Block) -> list[Any]:
     """Return what tells a block from others, as version 0.1 wrote it where it has nothing that came later."""
     layers = [
-        ["+".join(layer.kernels), layer.in_width, layer.width, layer.regulator] + [layer.history] * (layer.history > 0)
+        ["+".join(layer.kernels), layer.in_width, layer.width, layer.regulator]
+        + [layer.history] * (layer.history > 0)
+        + ["separable"] * layer.separable
         for layer in block.layers
     ]
     return [block.section, layers, block.pool, block.shortcut]

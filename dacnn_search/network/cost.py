@@ -36,14 +36,14 @@ class Cost:
     parameters: int  # trainable scalars, a shared kernel counted once
     # Multiply-accumulates of one forward pass of one image. Every application of a shared kernel counts, and every
     # product with a scalar of the history. Batch norm, ReLU and pooling, below 1% of those of the convolutions, do not,
-    # nor does the mixing of anchors, which is done once for any number of images. (The C code mixes sums instead, so it
-    # does the products of each anchor.)
+    # nor does the mixing of full anchors, which is done once for any number of images. (The C code mixes sums instead,
+    # so it does the products of each anchor, as all code does for separable ones.)
     macs: int
     activations: int  # scalars that one image keeps in memory between forward and backward pass
     largest_activation: int  # scalars of one image in the largest output of a layer
     recomputed_activations: int  # `activations` if sections keep only their inputs, beside the largest of them
     added: int  # scalars of one image that layers multiply and add from the history
-    mixed_weights: int  # scalars of the kernels that layers mix from anchors, kept between forward and backward pass
+    mixed_weights: int  # scalars of kernels that layers compute from anchors, kept between forward and backward pass
     network: tuple[Architecture, InputShape, int] = field(repr=False)  # whose cost it is, with its images and classes
 
     @functools.cached_property
@@ -65,7 +65,7 @@ class Cost:
     @functools.cached_property
     def _flash_and_ram(self) -> tuple[int, int]:
         plan = plan_inference(*self.network)  # not kept: a search keeps the costs of thousands of networks
-        return plan.flash, plan.arena
+        return plan.flash, plan.ram
 
 
 @functools.lru_cache(maxsize=20_000)
@@ -73,7 +73,8 @@ def estimate_cost(architecture: Architecture, input_shape: InputShape, num_class
     """Return the cost of a network on images of `input_shape` (channels, height, width).
 
     Operations keep part of their input or output for the backward pass: batch norm its input, ReLU its output (also the
-    next convolution's input), max pooling its output and, per output pixel, 8 bytes of index (two scalars).
+    next convolution's input), the 1x1 part of a separable kernel its input, max pooling its output and, per output
+    pixel, 8 bytes of index (two scalars).
 
     Raises ArchitectureError if the image has fewer halvings than the network has poolings.
     """
@@ -87,12 +88,13 @@ def estimate_cost(architecture: Architecture, input_shape: InputShape, num_class
     entering = [math.prod(input_shape), *(used[index + 1] * size for index, size in enumerate(outputs[:-1]))]
     inside = [0, *(3 * used[index + 1] * pixels[index + 1] * width for index, width in enumerate(widths[:-1]))]
     macs, added, mixed = widths[-1] * num_classes, 0, 0
-    for section, kernels, _, shape, history in _convolutions(architecture, channels):
-        mixed += math.prod(shape) * (len(kernels) > 1)
-        macs += pixels[section] * math.prod(shape)
-        added += pixels[section] * shape[0] * history
+    for convolution in _convolutions(architecture, channels):
+        section, kernels, width = convolution.section, convolution.kernels, convolution.shape[0]
+        mixed += convolution.mixed_weights
+        macs += pixels[section] * convolution.products
+        added += pixels[section] * width * convolution.history
         kept = architecture.batch_norm + ("projection" not in kernels[0])  # a projection has no ReLU of its own
-        inside[section] += pixels[section] * shape[0] * kept
+        inside[section] += pixels[section] * (width * kept + convolution.filtered)
     return Cost(
         parameters=count_parameters(architecture, channels, num_classes),
         macs=macs + added,
@@ -115,8 +117,8 @@ def tensor_shapes(
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield name and shape of every trainable tensor, each shared kernel once, as in `Network.named_parameters`."""
     convolutions = list(_convolutions(architecture, in_channels))
-    yield from {k: c.shape for c in convolutions for k in c.kernels if k.startswith("kernels.")}.items()
-    for _, kernels, norm, shape, history in convolutions:
+    yield from {k: shape for c in convolutions for k, shape in c.tensors.items() if k.startswith("kernels.")}.items()
+    for _, kernels, norm, shape, history, _ in convolutions:
         if not kernels[0].startswith("kernels."):
             yield kernels[0], shape
         layer = norm.removesuffix(".norm")
@@ -169,10 +171,37 @@ def gpu_step_seconds(step_macs: float, layers: int) -> tuple[float, float]:
 
 class _Convolution(NamedTuple):
     section: int
-    kernels: tuple[str, ...]  # names of tensors; several are mixed
+    kernels: tuple[str, ...]  # names of tensors, or what those of separable kernels begin with; several are mixed
     norm: str  # name of its batch norm
     shape: tuple[int, ...]  # of the kernel: (width, in_width, side, side)
     history: int = 0  # earlier outputs that are added
+    separable: bool = False
+
+    @property
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of its kernels' tensors by name."""
+        if not self.separable:
+            return dict.fromkeys(self.kernels, self.shape)
+        width, in_width, *sides = self.shape
+        parts = {"depthwise": (in_width, 1, *sides), "pointwise": (width, in_width, 1, 1)}
+        return {f"{kernel}_{part}": shape for kernel in self.kernels for part, shape in parts.items()}
+
+    @property
+    def products(self) -> int:
+        """Multiply-accumulates for each pixel of its output."""
+        return sum(map(math.prod, self.tensors.values())) if self.separable else math.prod(self.shape)
+
+    @property
+    def filtered(self) -> int:
+        """Scalars of each pixel between the two parts of its separable kernels."""
+        return len(self.kernels) * self.shape[1] * self.separable
+
+    @property
+    def mixed_weights(self) -> int:
+        """Scalars of the kernel that it mixes, or of the 1x1 parts of separable ones times their scalars."""
+        if len(self.kernels) == 1:
+            return 0
+        return self.filtered * self.shape[0] if self.separable else math.prod(self.shape)
 
 
 def _convolutions(architecture: Architecture, in_channels: int) -> Iterator[_Convolution]:
@@ -184,7 +213,7 @@ def _convolutions(architecture: Architecture, in_channels: int) -> Iterator[_Con
             name = f"blocks.{number}.layers.{index}"
             kernels = tuple(f"kernels.{kernel}" for kernel in layer.kernels)
             shape = (width, layer.in_width, 3, 3)
-            yield _Convolution(block.section, kernels, f"{name}.norm", shape, layer.history)
+            yield _Convolution(block.section, kernels, f"{name}.norm", shape, layer.history, layer.separable)
             if layer.regulator:
                 name = f"{name}.regulator"
                 kernel = f"{name}.convolution.weight"

@@ -27,6 +27,8 @@ def draw(architecture: Architecture, input_shape: tuple[int, int, int]) -> str:
         rows.append((f"section {index + 1}", size, " ".join(blocks)))
     if history := _history(architecture):
         rows.append(("history", "", history))
+    if architecture.separable:
+        rows.append(("kernels", "", "separable: 3x3 per channel, then 1x1; full in the stem"))
     columns = [max(len(row[i]) for row in rows) for i in (0, 1)]
     return "\n".join(_wrapped(f"{a:{columns[0]}}  {b:{columns[1]}}  ", c) for a, b, c in rows)
 

@@ -6,6 +6,10 @@ each, which hold its batch norm. Activations take one byte. A layer that mixes k
 multipliers of its own for each, computes the sums of each and adds them, so it takes k times the multiplications. The
 last inputs that a layer adds are one more sum.
 
+A separable kernel is stored as its two parts. The sums of its 3x3 part, one for each channel of a pixel, are rounded to
+16 bits in a memory of their own, from which its 1x1 part takes them. They have no multipliers: the steps of the 3x3
+part are factors of the weights of the 1x1 part.
+
 Each block finds its input at the start of the arena and leaves its output there. Each convolution gathers the pixels
 under its kernel in scratch, for one pixel after the other:
 
@@ -33,6 +37,9 @@ from dacnn_search.network.architecture import Architecture, Block, Shortcut
 CODE_BYTES = 1550
 # What further sums add to them: of mixed anchors, of the last inputs in place of shortcuts around blocks, or both.
 SUMS_BYTES = 90
+# What separable kernels add to them.
+SEPARABLE_BYTES = 280
+FILTERED_BYTES = 2  # of a sum between the parts of a separable kernel
 # Bytes of an entry in the C code's table of convolutions, by whether two bytes hold each offset: with the fields for
 # shortcuts around blocks or, in networks with a history, without them.
 ENTRY_BYTES = {True: 32, False: 44}
@@ -45,7 +52,7 @@ class Convolution(NamedTuple):
     `source`, `target`, `shortcut_at` and `scratch` are offsets in the arena, in bytes.
     """
 
-    kernels: tuple[str, ...]  # the names of its tensors, as in `network.cost.tensor_shapes`; several are mixed
+    kernels: tuple[str, ...]  # what the names of its tensors, as in `network.cost.tensor_shapes`, begin with
     norm: str
     block: int  # its number; -1 for the stem, which reads the image
     side: int  # of the kernel: 3 or 1
@@ -65,6 +72,25 @@ class Convolution(NamedTuple):
     projection: str = ""  # the names of its tensors
     projection_norm: str = ""
     history: int = 0  # how many of its last inputs it adds: those in the first places of the arena, `source` the newest
+    separable: bool = False
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The names of its kernels' tensors, in the order in which they are stored."""
+        if not self.separable:
+            return self.kernels
+        return tuple(f"{kernel}_{part}" for kernel in self.kernels for part in ("depthwise", "pointwise"))
+
+    @property
+    def kernel_bytes(self) -> int:
+        """Bytes of one of its kernels."""
+        area, pairs = self.side**2, self.in_channels * self.out_channels
+        return area * self.in_channels + pairs if self.separable else area * pairs
+
+    @property
+    def filtered_bytes(self) -> int:
+        """Bytes of the sums between the parts of its separable kernels."""
+        return FILTERED_BYTES * self.in_channels * len(self.kernels) * self.separable
 
     @property
     def reads_image(self) -> bool:
@@ -106,9 +132,14 @@ class InferencePlan:
     scale_bytes: int  # multipliers and offsets, four bytes for the multiplier of an earlier input
     channels: int  # of the images
 
+    @property
+    def ram(self) -> int:
+        """Bytes of all memory of the C code beside its stack and the caller's pixels and scores."""
+        return self.arena + self.filtered_bytes
+
     @functools.cached_property
     def arena(self) -> int:
-        """Bytes of RAM: of the only memory of the C code beside its stack and the caller's pixels and scores."""
+        """Bytes of the memory for activations."""
         last = self.convolutions[-1]
         averages = (last.pixels + 2) * last.out_channels  # two bytes each, behind the last activations
         return max(averages, *(convolution.arena_end for convolution in self.convolutions))
@@ -135,9 +166,19 @@ class InferencePlan:
         return any(len(convolution.kernels) > 1 for convolution in self.convolutions)
 
     @property
+    def filtered_bytes(self) -> int:
+        """Bytes of the memory for sums between the parts of separable kernels; 0 if there are none."""
+        return max(convolution.filtered_bytes for convolution in self.convolutions)
+
+    @property
+    def separable(self) -> bool:
+        """True if kernels are separable."""
+        return self.filtered_bytes > 0
+
+    @property
     def code_bytes(self) -> int:
         """Bytes of code, by GCC 12.2 with -O2 on a Cortex-M4."""
-        return CODE_BYTES + SUMS_BYTES * (self.mixes or self.adds_history)
+        return CODE_BYTES + SUMS_BYTES * (self.mixes or self.adds_history) + SEPARABLE_BYTES * self.separable
 
     @property
     def flash(self) -> int:
@@ -162,7 +203,7 @@ def plan_inference(architecture: Architecture, input_shape: tuple[int, int, int]
     kernels: dict[str, int] = {}
     scales = 4 * classes
     for c in convolutions:
-        kernels |= dict.fromkeys(c.kernels, c.side**2 * c.in_channels * c.out_channels)
+        kernels |= dict.fromkeys(c.kernels, c.kernel_bytes)
         sums = len(c.kernels) + (c.projection != "") + (c.history > 0)
         scales += 2 * (sums + 1) * c.out_channels + 4 * c.history
         if c.projection:
@@ -219,7 +260,7 @@ def _convolutions_of(
             kept = max(layer.history, target + 1)  # places
             place = {"source": source * after, "target": target * after, "scratch": kept * after}
             place |= {"in_place": source == target, "history": layer.history}
-        place |= {"pool": block.pool and index == 0, **(ending if last else {})}
+        place |= {"pool": block.pool and index == 0, "separable": layer.separable, **(ending if last else {})}
         yield Convolution(kernels, f"{layer_name}.norm", number, 3, height, width, layer.in_width, channels, **place)
         if layer.regulator:
             at = place.get("target", 0)

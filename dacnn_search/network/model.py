@@ -1,6 +1,7 @@
 """The torch module of an `Architecture`."""
 
 import contextlib
+import functools
 from collections import OrderedDict
 from collections.abc import Iterator
 
@@ -28,8 +29,8 @@ def build(architecture: Architecture | str, num_classes: int, in_channels: int =
 class Network(nn.Module):
     """A weight-sharing CNN: images (N, in_channels, H, W) -> logits (N, num_classes).
 
-    Each 3x3 kernel is one parameter of `kernels`, registered once and used by every layer that shares it. All
-    parameters have the names and shapes of `network.cost.tensor_shapes`. H and W must allow one halving per pooling
+    Each kernel is one parameter of `kernels`, a separable one two, registered once and used by every layer that shares
+    it. All parameters have the names and shapes of `network.cost.tensor_shapes`. H and W must allow one halving per pooling
     (see `Architecture.check_image_size`).
 
     With `recomputes`, a section keeps only its input for the backward pass, which computes the section again (Chen et
@@ -45,11 +46,13 @@ class Network(nn.Module):
         self.recomputes = False
         first, last = architecture.sections[0].width, architecture.sections[-1].width
         self.kernels = nn.ParameterDict({"stem": _kernel(in_channels, first)})
-        for block in architecture.blocks:
-            for layer in block.layers:
-                for kernel in layer.kernels:
-                    if kernel not in self.kernels:
-                        self.kernels[kernel] = _kernel(layer.in_width, layer.width)
+        users = {name: layer for block in architecture.blocks for layer in block.layers for name in layer.kernels}
+        for name, layer in users.items():
+            if layer.separable:
+                self.kernels[f"{name}_depthwise"] = _depthwise(layer.in_width)
+                self.kernels[f"{name}_pointwise"] = _kernel(layer.in_width, layer.width, side=1)
+            else:
+                self.kernels[name] = _kernel(layer.in_width, layer.width)
         self.stem_norm = _norm(first, architecture.batch_norm)
         self.blocks = nn.ModuleList(BlockModule(block, architecture) for block in architecture.blocks)
         self.classifier = nn.Linear(last, num_classes)
@@ -123,22 +126,35 @@ class LayerModule(nn.Module):
     def __init__(self, layer: Layer, batch_norm: bool) -> None:
         super().__init__()
         self.kernels = layer.kernels
+        self.separable = layer.separable
         self.mixing = nn.Parameter(_mix(len(layer.kernels))) if len(layer.kernels) > 1 else None
         self.history = nn.Parameter(_history(layer.history)) if layer.history else None
         self.norm = _norm(layer.width, batch_norm)
         self.regulator = _pointwise(layer.width, layer.width, batch_norm) if layer.regulator else None
 
     def forward(self, inputs: Inputs, kernels: nn.ParameterDict, shortcut: Tensor | None = None) -> Tensor:
-        kernel = kernels[self.kernels[0]]
-        if self.mixing is not None:
-            kernel = sum(scalar * kernels[name] for scalar, name in zip(self.mixing, self.kernels, strict=True))
-        x = F.conv2d(inputs[0], kernel, padding=1)
+        x = self._convolve_separably(inputs[0], kernels) if self.separable else self._convolve(inputs[0], kernels)
         if self.history is not None:
             for scalar, earlier in zip(self.history, inputs, strict=True):
                 x = torch.addcmul(x, scalar.to(x.dtype), earlier)  # CUDA's autocast would make x as wide as the scalar
         x = self.norm(x)
         x = torch.relu_(x if shortcut is None else x + shortcut)
         return x if self.regulator is None else torch.relu_(self.regulator(x))
+
+    def _convolve(self, x: Tensor, kernels: nn.ParameterDict) -> Tensor:
+        kernel = kernels[self.kernels[0]]
+        if self.mixing is not None:
+            kernel = sum(scalar * kernels[name] for scalar, name in zip(self.mixing, self.kernels, strict=True))
+        return F.conv2d(x, kernel, padding=1)
+
+    def _convolve_separably(self, x: Tensor, kernels: nn.ParameterDict) -> Tensor:
+        """Apply a separable kernel. A mix of them is not separable, so each is applied and the results are added."""
+        pointwise = [kernels[f"{name}_pointwise"] for name in self.kernels]
+        if self.mixing is not None:
+            pointwise = [scalar * kernel for scalar, kernel in zip(self.mixing, pointwise, strict=True)]
+        depthwise = (kernels[f"{name}_depthwise"] for name in self.kernels)
+        filtered = (F.conv2d(x, kernel, padding=1, groups=x.shape[1]) for kernel in depthwise)
+        return functools.reduce(torch.add, map(F.conv2d, filtered, pointwise))
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -163,8 +179,13 @@ def _history(length: int) -> Tensor:
     return torch.full((length,), 1 / length)
 
 
-def _kernel(in_width: int, width: int) -> nn.Parameter:
-    return nn.Parameter(nn.init.kaiming_normal_(torch.empty(width, in_width, 3, 3), mode="fan_out"))
+def _kernel(in_width: int, width: int, side: int = 3) -> nn.Parameter:
+    return nn.Parameter(nn.init.kaiming_normal_(torch.empty(width, in_width, side, side), mode="fan_out"))
+
+
+def _depthwise(width: int) -> nn.Parameter:
+    """Return a 3x3 kernel for each channel, (width, 1, 3, 3), that keeps the variance."""
+    return nn.Parameter(torch.randn(width, 1, 3, 3) / 3)
 
 
 def _pointwise(in_width: int, width: int, batch_norm: bool) -> nn.Module:

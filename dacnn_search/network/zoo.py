@@ -41,6 +41,8 @@ MIXED_DEPTHS = {14: (1, 1, 2, 5), 18: (4, 3, 3, 3), 34: (6, 7, 11, 5)}
 # between convolution and sum, and a scalar there, which our batch norm makes needless; has scalars for a history that
 # is not there yet; and ends in a global maximum, before which the longer one pools once more, where we average.
 THRIFTY_DEPTHS, THRIFTY_LONG_DEPTHS = (3, 3, 3, 3, 2), (6, 6, 6, 6, 6)
+# Their runs with 40,000 parameters have a separable kernel 163 wide and 30 iterations; one pools after every seventh.
+THRIFTY_SEPARABLE_DEPTHS = (7, 7, 7, 7, 2)
 # Shared Wide ResNets (Savarese and Maire, https://arxiv.org/abs/1902.09701): WRN-28-10 with one or two anchors for each
 # section. Theirs has a stem of 16 channels and kernels of their own in both layers of a section's first block; ours has
 # a stem of 160 channels and a kernel of its own in the transition alone.
@@ -99,6 +101,9 @@ def _networks() -> dict[str, Architecture]:
     history = {
         "thriftynet": _plain(THRIFTY_DEPTHS, width=64, shortcuts="history", history=1),
         "thriftynet-h5": _plain(THRIFTY_LONG_DEPTHS, width=62, shortcuts="history", history=5),
+        "thriftynet-separable": _plain(
+            THRIFTY_SEPARABLE_DEPTHS, width=163, shortcuts="history", history=5, convolutions="separable"
+        ),
     }
     return plain | bare | free | regulated | mixed | mixed_regulated | templates | small | second | learned | history
 

@@ -1,8 +1,8 @@
 """`ChoiceTree`: the choices that lead to an architecture.
 
 The choices are asked in this order, each only where it applies and where the space leaves it free: `sections`,
-`sharing`, `shortcuts`, `batch_norm`, `width`, `growth`, `anchors`, `mixing`, then `history`, `depth_1`, `regulators_1`,
-`depth_2`, ... All but these last make a frame: costs rise with them. A function `choose` answers.
+`sharing`, `shortcuts`, `convolutions`, `batch_norm`, `width`, `growth`, `anchors`, `mixing`, then `history`, `depth_1`,
+`regulators_1`, `depth_2`, ... All but these last make a frame: costs rise with them. A function `choose` answers.
 """
 
 import functools
@@ -69,15 +69,15 @@ class ChoiceTree:
             options = self.options[name]
             return options.values[0] if len(options.values) == 1 else choose(name, options)
 
-        names = ("sections", "sharing", "shortcuts", "batch_norm", "width")
-        count, sharing, shortcuts, batch_norm, width = map(ask, names)
+        names = ("sections", "sharing", "shortcuts", "convolutions", "batch_norm", "width")
+        count, sharing, shortcuts, convolutions, batch_norm, width = map(ask, names)
         growth = ask("growth") if count > 1 and sharing != "network" else 1
         anchors = ask("anchors") if sharing != "none" else 1
         mixing = ask("mixing") if anchors > 1 else Architecture.mixing
         history = ask("history") if shortcuts == "history" else Architecture.history
         widths = enumerate(widths_of(width, growth, count), start=1)
         sections = tuple(Section(ask(f"depth_{i}"), width, ask(f"regulators_{i}")) for i, width in widths)
-        return Architecture(sections, sharing, anchors, shortcuts, batch_norm, mixing, history)
+        return Architecture(sections, sharing, anchors, shortcuts, batch_norm, mixing, history, convolutions)
 
 
 def costs_rise_with(name: str) -> bool:

@@ -55,14 +55,14 @@ class Depths(NamedTuple):
 
 def count_networks(tree: ChoiceTree) -> int:
     """Return the number of distinct networks that the choices lead to."""
-    schemes: dict[tuple[tuple[int, ...], bool], set[Scheme]] = defaultdict(set)
+    schemes: dict[tuple[tuple[int, ...], bool, str], set[Scheme]] = defaultdict(set)
     for frame, _ in tree.frames:
         widths = tuple(section.width for section in frame.sections)
-        schemes[widths, frame.batch_norm].add((frame.sharing, frame.anchors, frame.mixing))
+        schemes[widths, frame.batch_norm, frame.convolutions].add((frame.sharing, frame.anchors, frame.mixing))
     shortcuts = {(frame.shortcuts, history) for frame, _ in tree.frames for history in tree.options["history"].values}
     # Widths matter only through where they change.
     alike: Counter[tuple[Transitions, frozenset[Scheme]]] = Counter()
-    for (widths, _), given in schemes.items():
+    for (widths, *_), given in schemes.items():
         alike[(False, *(a != b for a, b in itertools.pairwise(widths))), frozenset(given)] += 1
     # Larger numbers than these differ in nothing.
     longest = max(history if around == "history" else 0 for around, history in shortcuts)

@@ -20,6 +20,7 @@ from dacnn_search.network.architecture import (
     MOST_WIDTH,
     SHORTCUTS_OF_RESIDUAL,
     Architecture,
+    Convolutions,
     Mixing,
     Regulators,
     Sharing,
@@ -186,6 +187,8 @@ class ArchitectureSettings(Settings, use_attribute_docstrings=True):
     """How many of its last inputs a layer adds. Used with `shortcuts: history` alone."""
     regulators: PerSection[Free[Regulators]] = Free[Regulators]("none")
     """1x1 convolutions with weights of their own: none, one per block or one per layer."""
+    convolutions: Free[Convolutions] = Free[Convolutions]("full")
+    """Full 3x3 kernels, or separable ones: a 3x3 kernel per channel, then a 1x1 convolution. The stem stays full."""
     batch_norm: Free[bool] = Free[bool](True)
     """Batch norm after each convolution, or none anywhere."""
 

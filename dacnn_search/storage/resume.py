@@ -27,7 +27,8 @@ def space_id(settings: SpaceSettings) -> str:
     """
     parts = _parts(settings)
     networks, limits = parts["architecture"], parts["constraints"]
-    unused = {"mixing": Architecture.mixing, "history": Architecture.history}
+    later = ("mixing", "history", "convolutions")
+    unused = {name: getattr(Architecture, name) for name in later}
     parts["architecture"] = {name: part for name, part in networks.items() if part != unused.get(name)}
     residual = {shortcuts: old for old, shortcuts in SHORTCUTS_OF_RESIDUAL.items()}
     if residual.keys() >= set(settings.architecture.shortcuts.values):

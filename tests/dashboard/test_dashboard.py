@@ -93,11 +93,13 @@ def test_a_network_says_no_more_of_itself_than_it_needs(tmp_path: Path) -> None:
     networks = [
         Architecture(sections, mixing="learned", history=3),  # one kernel is no mix, and no shortcut uses the history
         Architecture(sections, anchors=2, mixing="learned", shortcuts="history", history=3),
+        Architecture(sections, convolutions="separable"),
     ]
     write_networks(tmp_path, networks)
-    plain, other = run_payload(RunDirectory(tmp_path, snapshot=True))["trials"]["config"]
+    plain, other, separable = run_payload(RunDirectory(tmp_path, snapshot=True))["trials"]["config"]
     assert plain.keys() == {"sections", "sharing", "anchors", "shortcuts", "batch_norm"}
     assert other.keys() - plain.keys() == {"mixing", "history"}
+    assert separable.keys() - plain.keys() == {"convolutions"}
 
 
 def test_flash_and_ram_follow_from_architecture_and_images(tmp_path: Path) -> None:

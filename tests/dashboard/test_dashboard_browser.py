@@ -151,10 +151,20 @@ FAMILIES = [  # a network, the letters in the boxes of its drawing, and what its
             "2×2 max pooling",
         ],
     ),
+    (
+        Architecture(NARROW, shortcuts="block", convolutions="separable"),
+        "S A A A A A A",
+        [
+            "A shared kernel of 136 weights, used in 6 layers",
+            "S stem",
+            "shortcut",
+            "kernels outside of the stem are separable: a 3×3 kernel per channel, then a 1×1 convolution",
+        ],
+    ),
 ]
 
 
-@pytest.mark.parametrize("trial", range(len(FAMILIES)), ids=["second", "mix-2", "mix-4", "history", "all"])
+@pytest.mark.parametrize("trial", range(len(FAMILIES)), ids=["second", "mix-2", "mix-4", "history", "all", "separable"])
 def test_drawing_legend_and_text_of_each_family(open_page: Opener, tmp_path: Path, trial: int) -> None:
     records = write_networks(tmp_path, [architecture for architecture, _, _ in FAMILIES])
     architecture, letters, legend = FAMILIES[trial]

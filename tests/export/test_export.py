@@ -32,15 +32,16 @@ from dacnn_search.storage.ledger import Ledger
 from dacnn_search.storage.trained import group_retrained
 from dacnn_search.training.weights import read_weights, trained_weights
 
+SEPARABLE = Architecture((Section(3, 6), Section(3, 8)), anchors=2, mixing="learned", convolutions="separable")
 MIXED = Architecture((Section(3, 6), Section(3, 8, "block")), anchors=2, shortcuts="history", mixing="learned")
 DEEP = Architecture((Section(8, 16), Section(8, 16), Section(16, 16)), "network")  # 34 layers
 
 
-def kernels_of(path):
-    """The 4-dimensional tensors of an ONNX file that are not the normalisation's."""
+def kernels_of(path, sides=(3,)):
+    """The kernels of these sides in an ONNX file; mean and deviation of the images are no kernels."""
     onnx = pytest.importorskip("onnx")
     shapes = [tuple(tensor.dims) for tensor in onnx.load(path).graph.initializer]
-    return sorted(shape for shape in shapes if len(shape) == 4 and shape[2] == 3)
+    return sorted(shape for shape in shapes if len(shape) == 4 and shape[0] > 1 and shape[2] in sides)
 
 
 def run_command(*arguments, expected=0):
@@ -440,13 +441,29 @@ def test_mixes_are_computed_from_anchors_that_are_stored_once(tmp_path):
         np.testing.assert_allclose(found, logits, atol=tolerance * np.abs(logits).max())
 
 
+def test_separable_kernels_stay_two_parts(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    data, network = load(DataConfig(name="digits")), build(SEPARABLE, 10, 1)
+    network(torch.randn(64, 1, 8, 8))
+    model, images = as_classifier(network, data), data.validation.images
+    logits = model.logits(images)
+    pixels = np.float32(images.transpose(0, 3, 1, 2)) / 255
+    stem, transition = [(6, 1, 3, 3)], [(6, 1, 3, 3), (8, 6, 1, 1)]
+    anchors = [(width, channels, side, side) for width in (6, 8) for channels, side in ((1, 3), (width, 1))]
+    for file in write_files(tmp_path, model, Formats(("onnx",), int8=True), images):
+        assert kernels_of(file, sides=(1, 3)) == sorted(stem + transition + 2 * anchors)
+        found = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(None, {"pixels": pixels})[0]
+        tolerance = 0.1 if "int8" in file.name else 1e-4
+        np.testing.assert_allclose(found, logits, atol=tolerance * np.abs(logits).max())
+
+
 def test_the_card_of_mixes_says_what_the_files_store(tmp_path):
     folder = export_network(build(MIXED, 10, 1), tmp_path / "mixed", formats=["safetensors"])
     assert "only the anchors and the scalars of the mix are stored" in (folder / "README.md").read_text()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["dacnn18", "dacnn18-mix-reg", MIXED], ids=str)
+@pytest.mark.parametrize("network", ["dacnn18", "dacnn18-mix-reg", MIXED, SEPARABLE], ids=str)
 def test_networks_are_as_small_in_every_format(network, tmp_path):
     pytest.importorskip("onnxruntime")
     folder = export_network(build(network, 10, 3), tmp_path / "out", float16=True)

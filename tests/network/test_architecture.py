@@ -97,6 +97,7 @@ def test_descriptions_of_one_network_have_one_fingerprint(one, other):
         (plain([2], regulators="block"), plain([2], regulators="layer")),
         (plain([2, 2]), plain([4])),
         (plain([2]), plain([2], batch_norm=False)),
+        (plain([1]), plain([1], convolutions="separable")),
     ],
 )
 def test_different_networks_have_different_fingerprints(one, other):
@@ -190,6 +191,7 @@ def test_too_many_poolings():
         ({"shortcuts": True}, "shortcuts must be none, block, history or auto, but is True"),
         ({"mixing": "all"}, "mixing must be turn or learned, but is 'all'"),
         ({"history": 0}, r"history must be an integer in \[1, 16\], but is 0"),
+        ({"convolutions": "grouped"}, "convolutions must be full or separable, but is 'grouped'"),
         ({"batch_norm": "yes"}, "batch_norm must be true or false, but is 'yes'"),
         ({"sections": (Section(1, 8), Section(1, 9)), "sharing": "network"}, "one width in all sections"),
     ],
@@ -213,4 +215,6 @@ def test_str_is_one_readable_line():
     assert text == "2 sections, 8 wide, 2+3 deep, network sharing, 2 anchors, regulators block+block, residual"
     family = Architecture((Section(4, 8),), "network", 2, "history", mixing="learned", history=3)
     assert str(family) == "1 section, 8 wide, 4 deep, network sharing, 2 mixed anchors, history of 3"
+    separable = plain([2], convolutions="separable", shortcuts="block")
+    assert str(separable) == "1 section, 8 wide, 2 deep, network sharing, separable, residual"
     assert str(plain([1])) == "1 section, 8 wide, 1 deep"  # a single layer shares with nobody

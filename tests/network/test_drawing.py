@@ -59,8 +59,17 @@ section 2  16 wide, 16x16     T o
 history                       each layer but T adds its input
 """,
         ),
+        (
+            Architecture((Section(2, 8), Section(1, 16)), convolutions="separable"),
+            """
+image      3 channels, 32x32  stem
+section 1  8 wide, 32x32      A A
+section 2  16 wide, 16x16     T o
+kernels                       separable: 3x3 per channel, then 1x1; full in the stem
+""",
+        ),
     ],
-    ids=["block", "second", "learned", "history", "short-history", "short-history-and-transition"],
+    ids=["block", "second", "learned", "history", "short-history", "short-history-and-transition", "separable"],
 )
 def test_each_family(architecture: Architecture, drawing: str) -> None:
     assert draw(architecture, (3, 32, 32)) == drawing.strip()

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from dacnn_search.network.architecture import Architecture, Section
-from dacnn_search.network.inference import SUMS_BYTES, plan_inference
+from dacnn_search.network.inference import SEPARABLE_BYTES, SUMS_BYTES, plan_inference
 
 SHAPE = (3, 10, 8)
 PIXELS, WIDTH, CHANNELS = 80, 8, 6
@@ -56,6 +56,21 @@ def test_a_mix_stores_its_anchors_once_and_two_bytes_for_each_further_one_and_ch
     assert mixed.weight_bytes - one.weight_bytes == 2 * 9 * CHANNELS**2
     assert mixed.flash - one.flash == 2 * 9 * CHANNELS**2 + 14 * 2 * 2 * CHANNELS + SUMS_BYTES
     assert mixed.arena == one.arena
+
+
+def test_a_separable_kernel_stores_its_parts_and_takes_memory_for_what_is_between_them():
+    full, separable, mixed = (
+        plan(7, 7, sharing="network", anchors=k, mixing="learned", convolutions=convolutions)
+        for k, convolutions in ((1, "full"), (1, "separable"), (3, "separable"))
+    )
+    assert full.weight_bytes - separable.weight_bytes == 9 * CHANNELS**2 - (9 * CHANNELS + CHANNELS**2)
+    assert separable.flash == full.flash - full.weight_bytes + separable.weight_bytes + SEPARABLE_BYTES
+    assert separable.arena == full.arena
+    assert (full.ram - full.arena, separable.ram - separable.arena, mixed.ram - mixed.arena) == (
+        0,
+        2 * CHANNELS,
+        3 * 2 * CHANNELS,
+    )
 
 
 def test_second_layers_share_as_others_do():

@@ -88,6 +88,23 @@ def test_a_mixed_kernel_is_the_sum_of_its_anchors_times_scalars_of_the_layer():
     torch.testing.assert_close(free(images), model(images))
 
 
+@pytest.mark.parametrize("mixing", ["turn", "learned"])
+def test_a_separable_kernel_is_a_full_one_of_products(mixing):
+    sections = (Section(3, 4), Section(2, 6))
+    model = randomised(Architecture(sections, "section", 2, mixing=mixing, convolutions="separable"))
+    full = build(Architecture(sections, "section", 2, mixing=mixing), 4).eval()
+    state = model.state_dict()
+    products = {}
+    for name, pointwise in state.items():
+        if name.endswith("_pointwise"):
+            depthwise = state[name.replace("pointwise", "depthwise")]
+            products[name.removesuffix("_pointwise")] = pointwise * depthwise.transpose(0, 1)
+    assert products.keys() == {"kernels.transition2", *(f"kernels.anchor{number}" for number in (1, 2, 3, 4))}
+    full.load_state_dict({name: w for name, w in state.items() if not name.endswith("wise")} | products)
+    images = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(full(images), model(images))
+
+
 def test_residual_block_with_transition_and_regulators_is_figures_2_and_3():
     sections = (Section(1, 4), Section(1, 6, "layer"))
     model = randomised(Architecture(sections, "section", shortcuts="block"))

@@ -29,7 +29,13 @@ def test_the_zoo_is_complete():
     expected |= {f"dacnn18-reg-{which}" for which in ("none", "all", *(f"section{i}" for i in (1, 2, 3, 4)))}
     expected |= {f"dacnn{n}-mix" for n in (14, 18, 34)} | {f"dacnn{n}-mix-reg" for n in (18, 34)}
     expected |= {"vgg", "resnet18", "resnet34", "resnet8", "resnet20", "sharesnet20", "sharesnet34"}
-    assert set(names()) == expected | {"swrn28-10-1", "swrn28-10-2", "thriftynet", "thriftynet-h5"}
+    assert set(names()) == expected | {
+        "swrn28-10-1",
+        "swrn28-10-2",
+        "thriftynet",
+        "thriftynet-h5",
+        "thriftynet-separable",
+    }
 
 
 @pytest.mark.parametrize("name", names())
@@ -140,6 +146,8 @@ def test_networks_of_other_papers_have_their_counts_but_for_the_differences_that
     assert parameters("thriftynet") - 64 * stem + 14 == 39_334
     missing_history = 4 + 3 + 2 + 1
     assert parameters("thriftynet-h5") - 62 * stem + 30 + missing_history == 39_126
+    # With f^2 + 9 f in place of the kernel.
+    assert parameters("thriftynet-separable") - 163 * stem + 30 + missing_history == 39_636
     # Shared WRN-28-10: 12.29 and 17.13 million, of which each anchor of a section takes 9 w^2.
     one_per_section = sum(9 * width**2 for width in (160, 320, 640))
     assert parameters("swrn28-10-2") - parameters("swrn28-10-1") == one_per_section + 2 * (8 + 7 + 7)

@@ -121,6 +121,13 @@ def test_mixing_and_history_are_asked_where_they_apply():
     }
 
 
+def test_convolutions_are_a_choice_with_networks_of_its_own():
+    parts = {"sections": 2, "depth": {"choice": [1, 2]}, "width": 4}
+    full, both = (make_space({**parts, "convolutions": c}) for c in ("full", {"choice": ["full", "separable"]}))
+    assert count_networks(both.tree) == 2 * count_networks(full.tree)
+    assert {architecture.convolutions for architecture, _ in both.networks()} == {"full", "separable"}
+
+
 @pytest.mark.parametrize("sampler", [optuna.samplers.RandomSampler(0), optuna.samplers.TPESampler(seed=0)])
 def test_a_range_of_fractions_gives_the_values_it_lists(sampler):
     growth = {"range": {"low": 1.0, "high": 2.0, "step": 0.1}}

@@ -9,6 +9,10 @@ const FAMILIES = {
   },
   "free weights": { has: (trial) => sharingOf(trial) === "none", title: "each layer has a kernel of its own" },
   "learned mixes": { has: (trial) => "mixing" in trial.config, title: "layers mix shared kernels with learned scalars" },
+  "separable kernels": {
+    has: (trial) => "convolutions" in trial.config,
+    title: "a kernel is a 3×3 part per channel and a 1×1 part that combines the channels",
+  },
   history: { has: (trial) => "history" in trial.config, title: "layers add their last inputs with learned scalars" },
 };
 

@@ -23,6 +23,7 @@ function sectionsOf(trial) {
 
 const layersOf = (trial) => sectionsOf(trial).flat().flatMap((block) => block.layers);
 const isTransition = (layer) => !layer.anchors.length;
+const isSeparable = (trial) => "convolutions" in trial.config;
 const isMixed = (layer) => layer.anchors.length > 1;
 const longestHistory = (trial) => Math.max(...layersOf(trial).map((layer) => layer.history));
 
@@ -69,7 +70,7 @@ function drawNetwork(trial, mostWidth) {
   // An <svg> of one network from image to classes; `mostWidth` channels are the highest box.
   const sections = sectionsOf(trial);
   const widths = trial.config.sections.map((section) => section.width);
-  const looks = { kernels: kernelsOf(trial), mixes: mixesOf(trial) };
+  const looks = { kernels: kernelsOf(trial), mixes: mixesOf(trial), convolution: convolutionOf(trial) };
   const [channels, rows, columns] = payload.run.data?.input_shape ?? [1, 32, 32];
   const height = (width) => 18 + 60 * Math.sqrt(width / mostWidth);
   const rails = railsOf(longestHistory(trial));
@@ -153,7 +154,7 @@ function drawBlock(boxes, places, block, x, looks, height, width) {
   block.layers.forEach((layer, index) => {
     const look = lookOf(layer, looks, width);
     const before = x - 5;
-    x = box(boxes, x, height, look, `3×3 convolution: ${look.what}${historyOf(layer)}`, boxWidth(layer));
+    x = box(boxes, x, height, look, `${looks.convolution}: ${look.what}${historyOf(layer)}`, boxWidth(layer));
     end = x + 6;
     places.push({ before, after: end, history: layer.history });
     x += landing(block, index);
@@ -186,6 +187,7 @@ function lookOf(layer, { kernels, mixes }, width) {
   return { letter, fill: color, what };
 }
 
+const convolutionOf = (trial) => (isSeparable(trial) ? "separable 3×3 convolution" : "3×3 convolution");
 const listed = (words) => `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`;
 
 function historyOf({ history }) {
@@ -303,6 +305,7 @@ function describeNetwork(trial) {
   );
   if (layers.some(isMixed)) parts.push(`learned mixes of kernels in ${plural(layers.filter(isMixed).length, "layer")}`);
   if (blocks.some((block) => block.shortcut !== "none")) parts.push("with shortcuts");
+  if (isSeparable(trial)) parts.push("separable kernels");
   if (history) parts.push(`each layer adds its last inputs, ${history} at most`);
   return `Drawing of the network: ${parts.join("; ")}.`;
 }
@@ -320,11 +323,11 @@ function kernelLegend(trial) {
   const items = used
     .slice(0, 12)
     .map(({ letter, color, uses, width }) =>
-      el("li", {}, chip(letter, color), ` shared kernel of ${weights(width)}, used in ${plural(uses, "layer")}`),
+      el("li", {}, chip(letter, color), ` shared kernel of ${weights(trial, width)}, used in ${plural(uses, "layer")}`),
     );
   if (used.length > 12) items.push(el("li", {}, `and ${used.length - 12} more shared kernels`));
   for (const { letter, letters, colors, uses, width } of mixes.slice(0, 12)) {
-    const kernels = `${letters.length} shared kernels of ${weights(width)} each`;
+    const kernels = `${letters.length} shared kernels of ${weights(trial, width)} each`;
     items.push(
       el("li", {}, chip(letter, stripes(colors)), ` learned mix of ${kernels}, in ${plural(uses, "layer")}`),
     );
@@ -360,11 +363,13 @@ function kernelLegend(trial) {
           : ` history: a layer adds its last inputs, ${history} at most, each times a learned scalar`,
       ),
     );
+  if (isSeparable(trial))
+    items.push(el("li", {}, "kernels outside of the stem are separable: a 3×3 kernel per channel, then a 1×1 convolution"));
   if (trial.drawing.length > 1) items.push(el("li", {}, el("span", { class: "funnel" }), " 2×2 max pooling"));
   return el("ul", { class: "legend" }, items);
 }
 
-const weights = (width) => `${short(9 * width ** 2)} weights`;
+const weights = (trial, width) => `${short(width * (isSeparable(trial) ? 9 + width : 9 * width))} weights`;
 const chip = (letter, background) => el("span", { class: "chip", style: `background:${background}` }, letter);
 
 function stripes(colors) {

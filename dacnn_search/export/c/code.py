@@ -55,7 +55,7 @@ def write_code(
         "files": files,
         "flash": network.plan.flash,
         "constants": network.plan.weight_bytes + network.plan.table_bytes,
-        "ram": network.plan.arena,
+        "ram": network.plan.ram,
         "score_step": network.score_step,
         "part": part,
         "images": len(images),

@@ -41,10 +41,10 @@ class CodeOptions:
             check_target(target)
 
     def check(self, architecture: Architecture, input_shape: InputShape, classes: int) -> None:
-        """Raise InputError for a network that can't be written as C or needs a larger arena."""
+        """Raise InputError for a network that can't be written as C or needs more memory."""
         if not architecture.batch_norm:
             raise InputError(f"C code needs a network with batch norm, but this one is: {architecture}")
-        needed = plan_inference(architecture, input_shape, classes).arena
+        needed = plan_inference(architecture, input_shape, classes).ram
         if self.arena is not None and needed > self.arena:
             raise InputError(
                 f"the arena must hold {needed:,} bytes for this network, but has {self.arena:,}: {architecture}"

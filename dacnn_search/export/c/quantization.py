@@ -11,10 +11,13 @@ offset likewise from b. This is requantization as in section 2.2 of Jacob et al.
 batch norm stays beside a kernel that others may share, where they fold it into a copy. For the same reason a mix of
 anchors is not one kernel: each anchor has a sum, and a multiplier with the scalar of the mix as a further factor. The
 last inputs that a layer adds before its batch norm are one more sum: of each times a 32-bit multiplier, its scalar.
+
+A separable kernel has 8-bit weights in both parts. The sums of its 3x3 part are divided by 2^FILTER_SHIFT, which leaves
+at most 15 bits. Its 3x3 part has a step for each input channel, which the weights of its 1x1 part take up.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -29,6 +32,9 @@ BATCH = 128
 MOST_VALUES = 2**23  # of a convolution's outputs for the images computed at once, which limits the memory they take
 AVERAGE_STEPS = 16  # averages before the classifier are finer than activations by this factor
 MOST_SHIFT, MOST_OFFSET_SHIFT = 40, 30
+FILTER_SHIFT = 5
+MOST_PIXEL, MOST_WEIGHT = 255, 127
+MOST_FILTERED = (9 * MOST_PIXEL * MOST_WEIGHT >> FILTER_SHIFT) + 1  # of the sums of a separable kernel's 3x3 part
 
 T = TypeVar("T")
 
@@ -66,7 +72,8 @@ class IntegerNetwork:
     """A network that computes with integers, exactly as its C code does."""
 
     plan: InferencePlan
-    kernels: dict[str, np.ndarray]  # int8 (out_channels, side, side, in_channels), by the names of the plan
+    # int8 (out_channels, side, side, in_channels), the 3x3 part of a separable kernel (3, 3, in_channels), by name
+    kernels: dict[str, np.ndarray]
     scalings: tuple[Scaling, ...]  # of each convolution
     zero_points: np.ndarray  # (channels,) uint8: the pixels that stand for zero, which surround an image
     classifier: np.ndarray  # (classes, channels) int8
@@ -88,9 +95,9 @@ class IntegerNetwork:
 
         def convolve(c: Convolution, x: np.ndarray, added: Sequence[np.ndarray]) -> np.ndarray:
             padding = self.zero_points if c.reads_image else 0
-            sums = [_correlate(x, self.kernels[kernel], padding) for kernel in c.kernels]
+            sums = [_apply(self.kernels, kernel, x, padding) for kernel in c.kernels]
             if c.projection:
-                sums += [_correlate(entered, self.kernels[c.projection]) for entered in added]
+                sums += [_apply(self.kernels, c.projection, entered) for entered in added]
                 added = ()
             if c.history:
                 sums.append(_weigh(added, scalings[c].history))
@@ -135,23 +142,47 @@ def _pool(x: np.ndarray) -> np.ndarray:
     return even.reshape(images, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
 
 
-def _correlate(x: np.ndarray, kernel: np.ndarray, padding: np.ndarray | int = 0) -> np.ndarray:
+def _apply(kernels: Mapping[str, np.ndarray], name: str, x: np.ndarray, padding: np.ndarray | int = 0) -> np.ndarray:
+    """Return the sums of a kernel, full or separable, over x, both in floats or both in integers."""
+    if name in kernels:
+        return _correlate(x, kernels[name], padding)
+    filtered = _filter(x, kernels[f"{name}_depthwise"])
+    if x.dtype.kind == "i":
+        filtered = (filtered.astype(np.int64) + (1 << (FILTER_SHIFT - 1))) >> FILTER_SHIFT
+    return _correlate(filtered, kernels[f"{name}_pointwise"], most=MOST_FILTERED)
+
+
+def _correlate(x: np.ndarray, kernel: np.ndarray, padding: np.ndarray | int = 0, most: int = MOST_PIXEL) -> np.ndarray:
     """Return the sums (N, H, W, out) of a kernel (out, side, side, in) over x (N, H, W, in), with `padding` around it.
 
-    Integers are multiplied as floats, which libraries do fast, of a size that holds every sum exactly.
+    Integers, up to `most`, are multiplied as floats, which libraries do fast, of a size that holds every sum exactly.
     """
     out, side, _, channels = kernel.shape
-    exact = x.dtype.kind == "i" and side**2 * channels * 255 * 127 >= 2**24
+    exact = x.dtype.kind == "i" and side**2 * channels * most * MOST_WEIGHT >= 2**24
     kind = np.float64 if exact else np.float32
-    radius, (images, height, width, _) = side // 2, x.shape
-    padded = np.empty((images, height + 2 * radius, width + 2 * radius, channels), kind)
+    sums = np.zeros((*x.shape[:3], out), kind)
+    for dy, dx, shifted in _shifted(x.astype(kind), side, padding):
+        sums += shifted @ kernel[:, dy, dx].T.astype(kind)
+    return sums
+
+
+def _filter(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Return the sums (N, H, W, channels) of each channel of x and its own kernel, of (side, side, channels)."""
+    sums = np.zeros(x.shape, np.float32)  # which holds those of integers exactly
+    for dy, dx, shifted in _shifted(x.astype(np.float32), len(kernel), 0):
+        sums += shifted * kernel[dy, dx].astype(np.float32)
+    return sums
+
+
+def _shifted(x: np.ndarray, side: int, padding: np.ndarray | int) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yield each place (dy, dx) of a kernel and the values of x (N, H, W, channels) under it, with `padding` around."""
+    radius, (images, height, width, channels) = side // 2, x.shape
+    padded = np.empty((images, height + 2 * radius, width + 2 * radius, channels), x.dtype)
     padded[:] = padding
     padded[:, radius : radius + height, radius : radius + width] = x
-    sums = np.zeros((*x.shape[:3], out), kind)
     for dy in range(side):
         for dx in range(side):
-            sums += padded[:, dy : dy + height, dx : dx + width] @ kernel[:, dy, dx].T.astype(kind)
-    return sums
+            yield dy, dx, padded[:, dy : dy + height, dx : dx + width]
 
 
 def quantize(model: Classifier, images: np.ndarray) -> IntegerNetwork:
@@ -194,9 +225,12 @@ class _Quantizer:
         self._plan = plan
         self._weights = {name: tensor.numpy().astype(np.float64) for name, tensor in model.weights.items()}
         self._mean, std = (255 * np.array(values) for values in (model.input.mean, model.input.std))
-        self._kernels = {name: w.transpose(0, 2, 3, 1) for name, w in self._weights.items() if w.ndim == 4}
+        self._kernels = {name: _in_c_order(name, w) for name, w in self._weights.items() if w.ndim == 4}
         self._kernels["kernels.stem"] = self._kernels["kernels.stem"] / std  # so that it takes pixels less their mean
-        self._int8 = {name: _to_int8(kernel) for name, kernel in self._kernels.items()}
+        self._int8: dict[str, np.ndarray] = {}
+        self._steps: dict[str, np.ndarray] = {}  # of each output channel, (out,), by the names of the plan
+        for kernel in {name for c in plan.convolutions for name in (*c.kernels, c.projection) if name}:
+            self._quantize_kernel(kernel)
         self._zero_points = np.clip(np.rint(self._mean), 0, 255).astype(np.uint8)
         self._scalings: list[Scaling] = []
 
@@ -210,10 +244,19 @@ class _Quantizer:
         unbiased = (_averages(last.whole) @ classifier.T * steps).mean(axis=0)
         score_step = float(np.abs(logits).max()) / 127 or 1.0
         scaling = _scaling(steps[None] / score_step, (logits.mean(axis=0) - unbiased) / score_step)
-        kernels = {name: kernel for name, (kernel, _) in self._int8.items()}
         return IntegerNetwork(
-            self._plan, kernels, tuple(self._scalings), self._zero_points, classifier, scaling, score_step
+            self._plan, self._int8, tuple(self._scalings), self._zero_points, classifier, scaling, score_step
         )
+
+    def _quantize_kernel(self, name: str) -> None:
+        if name in self._kernels:
+            self._int8[name], self._steps[name] = _to_int8(self._kernels[name])
+            return
+        depthwise, pointwise = f"{name}_depthwise", f"{name}_pointwise"
+        filters, steps = _to_int8(self._kernels[depthwise].transpose(2, 0, 1))
+        self._int8[depthwise] = filters.transpose(1, 2, 0)
+        taken_up = self._kernels[pointwise] * steps * 2**FILTER_SHIFT
+        self._int8[pointwise], self._steps[name] = _to_int8(taken_up)
 
     def _convolve(self, c: Convolution, x: _Activations, added: Sequence[_Activations]) -> _Activations:
         layer, padding = c.norm.removesuffix(".norm"), self._zero_points if c.reads_image else 0
@@ -225,9 +268,9 @@ class _Quantizer:
             terms.append((c.projection, added[0], self._weights[f"{c.projection_norm}.weight"]))
             shift = shift + self._weights[f"{c.projection_norm}.bias"]
             added = ()
-        real = shift + sum(_correlate(source.real, self._kernels[name]) * factor for name, source, factor in terms)
-        sums = [_correlate(source.whole, self._int8[name][0], padding) for name, source, _ in terms]
-        multipliers = [factor * self._int8[name][1] * source.step for name, source, factor in terms]
+        real = shift + sum(_apply(self._kernels, name, source.real) * factor for name, source, factor in terms)
+        sums = [_apply(self._int8, name, source.whole, padding) for name, source, _ in terms]
+        multipliers = [factor * self._steps[name] * source.step for name, source, factor in terms]
         history: tuple[int, ...] = ()
         if c.history:
             scalars = self._weights[f"{layer}.history"]
@@ -266,6 +309,11 @@ def _averages(whole: np.ndarray) -> np.ndarray:
     """Return the averages (N, C) of integer activations (N, H, W, C) in sixteenths of their step."""
     count = whole.shape[1] * whole.shape[2]
     return (AVERAGE_STEPS * whole.sum(axis=(1, 2)) + count // 2) // count
+
+
+def _in_c_order(name: str, kernel: np.ndarray) -> np.ndarray:
+    """Return a kernel (out, in, side, side) as (out, side, side, in), the 3x3 part of a separable one as (3, 3, in)."""
+    return kernel[:, 0].transpose(1, 2, 0) if name.endswith("_depthwise") else kernel.transpose(0, 2, 3, 1)
 
 
 def _to_int8(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -315,9 +363,11 @@ def _most_images(plan: InferencePlan, most: int) -> int:
 
 def _check_sizes(plan: InferencePlan) -> None:
     """Raise ExportError if a sum could leave the C code's 32-bit integers, or a size those that hold it."""
-    stem, last, largest_product = plan.convolutions[0], plan.convolutions[-1], 255 * 127
+    stem, last, largest_product = plan.convolutions[0], plan.convolutions[-1], MOST_PIXEL * MOST_WEIGHT
+    separable = max((c.in_channels for c in plan.convolutions if c.separable), default=0)
     for what, size, most in (
         ("weights in a sum", max(c.side**2 * c.in_channels for c in plan.convolutions), 2**31 // largest_product),
+        ("channels under a separable kernel", separable, 2**31 // (MOST_FILTERED * MOST_WEIGHT)),
         ("channels before the classifier", last.out_channels, 2**31 // (AVERAGE_STEPS * largest_product)),
         ("pixels in an average", last.pixels, 2**32 // (AVERAGE_STEPS * 256)),
         ("pixels in a row or a column", max(stem.height, stem.width), 2**16),

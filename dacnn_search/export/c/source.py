@@ -11,9 +11,9 @@ import numpy as np
 from dacnn_search.common.files import write_atomic
 from dacnn_search.common.machine import package_versions
 from dacnn_search.common.templates import template_environment
-from dacnn_search.export.c.quantization import IntegerNetwork, Scaling
+from dacnn_search.export.c.quantization import FILTER_SHIFT, IntegerNetwork, Scaling
 from dacnn_search.export.folder import escape_markdown
-from dacnn_search.network.inference import Convolution
+from dacnn_search.network.inference import FILTERED_BYTES, Convolution
 
 TEMPLATES = Path(__file__).parent
 LINE = 116  # characters of a row of numbers
@@ -54,6 +54,7 @@ def _values(network: IntegerNetwork) -> dict[str, Any]:
         "constants": plan.weight_bytes + plan.table_bytes,
         "code_bytes": plan.code_bytes,
         "arena": plan.arena,
+        "ram": plan.ram,
         "score_step": f"{network.score_step:#.6g}f",
         "offset_type": "uint16_t" if plan.short_offsets else "uint32_t",
         "tensors": _tensors(network),
@@ -64,13 +65,16 @@ def _values(network: IntegerNetwork) -> dict[str, Any]:
         "zero_points": network.zero_points,
         "adds_history": plan.adds_history,
         "mixes": plan.mixes,
+        "separable": plan.separable,
+        "filtered": plan.filtered_bytes // FILTERED_BYTES,
+        "filter_shift": FILTER_SHIFT,
         "histories": np.concatenate([*map(_histories, plan.convolutions, network.scalings)]),
     }
 
 
 def _tensors(network: IntegerNetwork) -> list[dict[str, Any]]:
     """Return the weights in the order of their first use."""
-    uses = Counter(name for c in network.plan.convolutions for name in (*c.kernels, c.projection) if name)
+    uses = Counter(name for c in network.plan.convolutions for name in (*c.tensors, c.projection) if name)
     tensors = [(_identifier(name), network.kernels[name], count) for name, count in uses.items()]
     tensors.append(("classifier", network.classifier, 1))
     return [
@@ -98,9 +102,10 @@ def _row(c: Convolution, scaling: Scaling, unused: Set[str]) -> dict[str, Any]:
         "IN_PLACE": c.in_place,
         "IDENTITY": c.shortcut == "identity",
         "PROJECTION": c.shortcut == "projection",
+        "SEPARABLE": c.separable,
     }
     fields = {
-        "kernel": f"AT({_identifier(c.kernels[0])})",
+        "kernel": f"AT({_identifier(c.tensors[0])})",
         "projection": f"AT({_identifier(c.projection)})" if c.projection else 0,
         "source": c.source,
         "target": c.target,

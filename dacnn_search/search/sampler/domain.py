@@ -106,8 +106,8 @@ class Domain:
 
     def _encode(self, architecture: Architecture) -> np.ndarray:
         """Return section count, widths, sharing, depths and regulators (0 for sections that are not there), anchors and
-        their mixing, shortcuts and history (0 without), parameters and MACs, on scales on which equal steps matter
-        about equally."""
+        their mixing, shortcuts and history (0 without), parameters, MACs, batch norm and convolutions, on scales on
+        which equal steps matter about equally."""
         sections, missing = architecture.sections, self._most_sections - len(architecture.sections)
         cost = self._space.cost(architecture)
         first, last = math.log2(sections[0].width), math.log2(sections[-1].width)
@@ -118,8 +118,9 @@ class Domain:
         history = around[1] * math.log2(architecture.history)
         mixed = float(architecture.mixing == "learned")
         rest = [math.log2(architecture.anchors), mixed, math.sqrt(architecture.depth), *around, history]
-        costs = [math.log10(cost.parameters), math.log10(cost.macs), float(architecture.batch_norm)]
-        return np.array([len(sections), first, last, *scopes, *depths, *regulators, *rest, *costs])
+        costs = [math.log10(cost.parameters), math.log10(cost.macs)]
+        layers = [float(architecture.batch_norm), float(architecture.separable)]
+        return np.array([len(sections), first, last, *scopes, *depths, *regulators, *rest, *costs, *layers])
 
 
 def distribution_of(options: Free[Any]) -> BaseDistribution:

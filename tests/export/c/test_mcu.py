@@ -27,12 +27,16 @@ NETWORKS = {
         (3, 10, 9),
     ),
     "mixes": (Architecture((Section(3, 6), Section(4, 8)), "section", 2, "block", mixing="learned"), (1, 9, 8)),
+    "separable": (Architecture((Section(3, 6), Section(4, 8)), "none", convolutions="separable"), (3, 9, 8)),
 }
 LARGE = {
     "plain": PLAIN,
     "history": dataclasses.replace(PLAIN, shortcuts="history"),
     "mixes": dataclasses.replace(PLAIN, anchors=3, mixing="learned"),
     "history and mixes": dataclasses.replace(PLAIN, shortcuts="history", anchors=3, mixing="learned"),
+    "separable": dataclasses.replace(PLAIN, convolutions="separable"),
+    "separable mixes": dataclasses.replace(PLAIN, anchors=3, mixing="learned", convolutions="separable"),
+    "separable, history": dataclasses.replace(PLAIN, shortcuts="history", convolutions="separable"),
 }
 
 
@@ -60,7 +64,7 @@ def test_size_is_what_the_plan_promises(tmp_path, name, target):
     network = integer_network(LARGE[name], (3, 32, 32), 10)
     size = measure_size(write_c(tmp_path / "c", network), target)
     assert size["flash"] == pytest.approx(network.plan.flash, rel=0.05)
-    assert size["ram"] == pytest.approx(network.plan.arena, abs=8)
+    assert size["ram"] == pytest.approx(network.plan.ram, abs=8)
 
 
 def test_18_layers_of_32_channels_take_less_than_15_kilobytes(plain):

@@ -27,6 +27,9 @@ FAMILIES = {
     "shortcuts and mixes": EVERYTHING,
     "histories": Architecture(SECTIONS, "second", 2, "history"),
     "histories and mixes": Architecture(SECTIONS, "section", 2, "history", mixing="learned", history=3),
+    "separable kernels": Architecture(SECTIONS, "section", 1, "block", convolutions="separable"),
+    "separable kernels and mixes": dataclasses.replace(EVERYTHING, convolutions="separable"),
+    "separable kernels and histories": Architecture(SECTIONS, "none", 1, "history", convolutions="separable"),
 }
 
 NETWORKS = architectures().map(lambda architecture: dataclasses.replace(architecture, batch_norm=True))
@@ -59,6 +62,9 @@ def check_code(architecture, shape, images):
 @settings(max_examples=4)
 @example(FAMILIES["shortcuts and mixes"], *SHAPE)
 @example(FAMILIES["histories and mixes"], *SHAPE)
+@example(FAMILIES["separable kernels"], *SHAPE)
+@example(FAMILIES["separable kernels and mixes"], *SHAPE)
+@example(FAMILIES["separable kernels and histories"], *SHAPE)
 @given(NETWORKS, st.sampled_from([1, 3]), st.integers(4, 12), st.integers(4, 12))
 def test_code_computes_what_the_reference_computes(architecture, channels, height, width):
     check_code(architecture, (channels, height, width), random_images(40, (channels, height, width)))
@@ -89,7 +95,7 @@ SIZES = """
 int main(void)
 {
     printf("%zu ", sizeof weights + sizeof scales + HISTORIES + sizeof convolutions + sizeof zero_points);
-    printf("%zu", sizeof arena);
+    printf("%zu", sizeof arena + FILTERED);
     return 0;
 }
 """
@@ -109,15 +115,16 @@ def test_code_with_long_offsets_declares_what_the_plan_says(shortcuts):
 
 
 def check_sizes(network):
-    """Compare the bytes of constants and of the arena, by the compiler's `sizeof`, with the plan's."""
+    """Compare the bytes of constants and of all memory, by the compiler's `sizeof`, with the plan's."""
     with tempfile.TemporaryDirectory() as folder:
         code = write_c(Path(folder), network)
         histories = "sizeof histories" if network.plan.adds_history else "0"
-        (code / "sizes.c").write_text(SIZES.replace("HISTORIES", histories))
+        filtered = "sizeof filtered" if network.plan.separable else "0"
+        (code / "sizes.c").write_text(SIZES.replace("HISTORIES", histories).replace("FILTERED", filtered))
         program = build_program(code, ("gcc", "-std=c99"), "sizes.c")
         printed = subprocess.run([program], capture_output=True, check=True).stdout
     plan = network.plan
-    assert [int(number) for number in printed.split()] == [plan.weight_bytes + plan.table_bytes, plan.arena]
+    assert [int(number) for number in printed.split()] == [plan.weight_bytes + plan.table_bytes, plan.ram]
 
 
 def build_program(folder, compiler, *sources):
