@@ -30,8 +30,8 @@ class Network(nn.Module):
     """A weight-sharing CNN: images (N, in_channels, H, W) -> logits (N, num_classes).
 
     Each kernel is one parameter of `kernels`, a separable one two, registered once and used by every layer that shares
-    it. All parameters have the names and shapes of `network.cost.tensor_shapes`. H and W must allow one halving per pooling
-    (see `Architecture.check_image_size`).
+    it. All parameters have the names and shapes of `network.cost.tensor_shapes`. H and W must allow one halving per
+    pooling (see `Architecture.check_image_size`).
 
     With `recomputes`, a section keeps only its input for the backward pass, which computes the section again (Chen et
     al., https://arxiv.org/abs/1604.06174). Gradients and statistics are the same, a step takes a forward pass longer,
