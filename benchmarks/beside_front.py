@@ -24,7 +24,7 @@ from dacnn_search.storage.front import best_under
 from dacnn_search.storage.run_directory import RunDirectory
 from dacnn_search.storage.trained import deviation_of
 
-HAND_MADE = ("free weights, ResNet-8", "separable (MobileNet-like)")
+HAND_MADE = ("free weights, ResNet-8", "free weights, MobileNet-like")
 SEARCHED, SEARCHED_FREE, RESNET = "found by the search", "free weights, found by the search", "ResNet-8 of MLPerf Tiny"
 
 

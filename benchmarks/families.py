@@ -39,12 +39,17 @@ def shape(depths: tuple[int, ...], growth: float, **fields: Any) -> Build:
 FAMILIES: dict[str, Build] = {
     "free weights, ResNet-8": shape(SHALLOW, 2, sharing="none"),
     "free weights, ResNet-14": shape(DEEP, 2, sharing="none"),
-    "separable (MobileNet-like)": int,
+    "free weights, MobileNet-like": int,
+    "free weights, separable": shape(DEEP, 2, sharing="none", convolutions="separable"),
     "second layers shared (ShaResNet-14)": shape(DEEP, 2, sharing="second"),
     "section (mixed DACNN)": shape(DEEP, 1.5, sharing="section"),
+    "section, separable": shape(DEEP, 1.5, sharing="section", convolutions="separable"),
     "section, history of 3": shape(DEEP, 1.5, sharing="section", shortcuts="history", history=3),
     "network (plain DACNN)": shape(PLAIN, 1, sharing="network"),
     "network, history of 5 (ThriftyNet)": shape(PLAIN, 1, sharing="network", shortcuts="history", history=5),
+    "network, history of 5, separable (ThriftyNet)": shape(
+        PLAIN, 1, sharing="network", shortcuts="history", history=5, convolutions="separable"
+    ),
     "network, 2 anchors in turn": shape(PLAIN, 1, sharing="network", anchors=2),
     "network, 2 learned mixes": shape(PLAIN, 1, sharing="network", anchors=2, mixing="learned"),
     "network, 4 learned mixes, history of 5": shape(
