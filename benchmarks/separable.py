@@ -1,4 +1,4 @@
-"""A MobileNet-like network, for comparison: separable convolutions with free weights."""
+"""A MobileNet-like network, for comparison: separable convolutions with norm and ReLU between their parts."""
 
 import torch
 from torch import Tensor, nn

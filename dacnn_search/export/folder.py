@@ -193,7 +193,8 @@ def _model_card(metrics: Mapping[str, Any]) -> str:
     drawing = draw(architecture, tuple(metrics["input"]["shape"]))
     mixes = any(len(layer.kernels) > 1 for block in architecture.blocks for layer in block.layers)
     loss = describe_loss(metrics[CODE]) if CODE in metrics else None
-    added = {"loss": loss, "mixes": mixes, "drawing": drawing, "legend": LEGEND, "unsharing": json.dumps(UNSHARING)}
+    added = {"loss": loss, "mixes": mixes, "separable": architecture.separable, "unsharing": json.dumps(UNSHARING)}
+    added |= {"drawing": drawing, "legend": LEGEND}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render({**metrics, **added})
 
 

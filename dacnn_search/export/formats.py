@@ -1,7 +1,7 @@
 """Write a `Classifier` as files that other programs run: `torch.export`'s `.pt2`, ONNX, and smaller ONNX variants.
 
 Each file stores a shared kernel once, holds no trace of where it was made, and is run before it counts as exported. It
-computes mixes from their anchors, which are stored once too.
+computes what layers mix from the anchors, which are stored once too.
 """
 
 import contextlib
@@ -32,6 +32,7 @@ INPUT, OUTPUT, BATCH_NAME, CLASSES = "pixels", "logits", "batch", "classes"
 TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
 MOST_CALIBRATION = 512  # images
 # Constants of so many numbers are folded into others: not even the smallest 3x3 kernel, so mixes are still computed.
+# Those of 1x1 parts of separable kernels no larger than this are not.
 LARGEST_FOLDED = 8
 # Smaller tensors stay in single precision: the node that converts them back takes more bytes than halving saves.
 SMALLEST_HALVED = 64
@@ -162,7 +163,7 @@ def _write_float16_onnx(source: Path, path: Path) -> Path:
 def _write_int8_onnx(source: Path, path: Path, images: np.ndarray) -> Path:
     """Quantise convolutions and classifier to 8 bits, statically, with one scale per output channel.
 
-    A mix of anchors, as it is computed in the graph, is quantised there like an activation, with one scale; its anchors
+    A mixed kernel, as it is computed in the graph, is quantised there like an activation, with one scale; its anchors
     are stored in 8 bits too. The ranges of activations are taken from the images (N, H, W, C) uint8. Raises InputError
     if there are none.
     """
@@ -196,7 +197,8 @@ def _quantize_anchors(model: Any) -> None:
 
     for tensor in list(model.graph.initializer):
         kernel = numpy_helper.to_array(tensor)
-        if kernel.dtype != np.float32 or kernel.ndim != 4:
+        is_kernel = tensor.name.startswith("network.kernels.") and kernel.ndim == 4  # others are scales of kernels
+        if not is_kernel or kernel.dtype != np.float32:
             continue
         scales = np.abs(kernel).max(axis=(1, 2, 3)) / 127
         scales[scales == 0] = 1

@@ -18,8 +18,8 @@ last block of a section may have one layer.
 
 With `convolutions: separable` a kernel outside of the stem is a pair, W * x = P (D * x): D filters each channel by a
 3x3 kernel of its own, the 1x1 kernel P combines the channels (Howard et al., "MobileNets", 2017,
-https://arxiv.org/abs/1704.04861, section 3.1). Between them is neither norm nor ReLU, as Chollet, "Xception", 2016,
-https://arxiv.org/abs/1610.02357, section 4.7, found better. Layers that share a kernel share both.
+https://arxiv.org/abs/1704.04861, section 3.1). Between them is neither norm nor ReLU; Chollet, "Xception", 2016,
+https://arxiv.org/abs/1610.02357, section 4.7, found no ReLU better. Layers that share a kernel share both.
 
 `shortcuts` lead around layers, to be added before a ReLU:
 
@@ -74,7 +74,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Layer:
-    """One 3x3 convolution, batch norm and ReLU, from `in_width` to `width` channels."""
+    """One 3x3 convolution, full or separable, batch norm and ReLU, from `in_width` to `width` channels."""
 
     kernels: tuple[str, ...]  # layers with the same name share it; several are mixed
     in_width: int

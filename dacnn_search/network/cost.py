@@ -21,9 +21,10 @@ COSTS = tuple(UNITS)  # that a search limits, records and shows
 
 BYTES_PER_WEIGHT = 4
 # The time of a training step beside its convolutions, in multiply-accumulates that a CPU thread does meanwhile in
-# float32: for each activation of each image (batch norm, ReLU), for each that a layer adds from the history, and for
-# each layer of a step (calls, optimizer).
-MACS_PER_ACTIVATION, MACS_PER_ADDED, MACS_PER_LAYER = 90, 160, 25e6
+# float32: for each activation of each image (batch norm, ReLU), for each that a layer adds from the history, for each
+# between the parts of a separable kernel (whose 3x3 part moves more memory than it multiplies), and for each layer of a
+# step (calls, optimizer).
+MACS_PER_ACTIVATION, MACS_PER_ADDED, MACS_PER_FILTERED, MACS_PER_LAYER = 90, 160, 300, 25e6
 # Assumed for a large GPU, not measured: the rate of convolutions in bfloat16, the kernels that each layer launches in a
 # step, and the host's time for a launch.
 GPU_FLOPS, KERNELS_PER_LAYER, SECONDS_PER_KERNEL = 200e12, 15, 5e-6
@@ -43,6 +44,7 @@ class Cost:
     largest_activation: int  # scalars of one image in the largest output of a layer
     recomputed_activations: int  # `activations` if sections keep only their inputs, beside the largest of them
     added: int  # scalars of one image that layers multiply and add from the history
+    filtered: int  # scalars of one image between the parts of separable kernels, counted under `activations` too
     mixed_weights: int  # scalars of kernels that layers compute from anchors, kept between forward and backward pass
     network: tuple[Architecture, InputShape, int] = field(repr=False)  # whose cost it is, with its images and classes
 
@@ -59,7 +61,8 @@ class Cost:
 
     @property
     def ram(self) -> int:
-        """Bytes of activations that the code keeps at once. The image, the scores and the stack are the caller's."""
+        """Bytes that the code keeps at once: activations, and sums between the parts of separable kernels. The image,
+        the scores and the stack are the caller's."""
         return self._flash_and_ram[1]
 
     @functools.cached_property
@@ -87,12 +90,13 @@ def estimate_cost(architecture: Architecture, input_shape: InputShape, num_class
     outputs = [size * width for size, width in zip(pixels, widths, strict=True)]
     entering = [math.prod(input_shape), *(used[index + 1] * size for index, size in enumerate(outputs[:-1]))]
     inside = [0, *(3 * used[index + 1] * pixels[index + 1] * width for index, width in enumerate(widths[:-1]))]
-    macs, added, mixed = widths[-1] * num_classes, 0, 0
+    macs, added, filtered, mixed = widths[-1] * num_classes, 0, 0, 0
     for convolution in _convolutions(architecture, channels):
         section, kernels, width = convolution.section, convolution.kernels, convolution.shape[0]
         mixed += convolution.mixed_weights
         macs += pixels[section] * convolution.products
         added += pixels[section] * width * convolution.history
+        filtered += pixels[section] * convolution.filtered
         kept = architecture.batch_norm + ("projection" not in kernels[0])  # a projection has no ReLU of its own
         inside[section] += pixels[section] * (width * kept + convolution.filtered)
     return Cost(
@@ -102,6 +106,7 @@ def estimate_cost(architecture: Architecture, input_shape: InputShape, num_class
         largest_activation=max(outputs),
         recomputed_activations=sum(entering) + max(inside),
         added=added,
+        filtered=filtered,
         mixed_weights=mixed,
         network=(architecture, input_shape, num_classes),
     )
@@ -139,8 +144,9 @@ def training_seconds(
     """Estimate the time to train on so many images (epochs times training images) with one CPU thread.
 
     Against 19 short trainings on an Intel Xeon with AMX, busy with other work (8 to 64 wide, 8x8 and 32x32 pixels,
-    batches of 32 and 128), at the rate measured for each size: 0.9 to 1.7 times the CPU time in float32, 0.8 to 2.5
-    times in bfloat16, which at 32x32 pixels is overestimated. `rate` is work per second, by `training.speed`.
+    batches of 32 and 128, full kernels), at the rate measured for each size: 0.9 to 1.7 times the CPU time in float32,
+    0.8 to 2.5 times in bfloat16, which at 32x32 pixels is overestimated. `rate` is work per second, by
+    `training.speed`.
     """
     return images / batch_size * training_work(architecture, input_shape, num_classes, batch_size) / rate
 
@@ -149,7 +155,8 @@ def training_work(architecture: Architecture, input_shape: InputShape, num_class
     """Return the work of one training step, in multiply-accumulates: those of three forward passes, and as many as a
     CPU thread could do in the time of all other operations."""
     cost = estimate_cost(architecture, input_shape, num_classes)
-    per_image = 3 * cost.macs + MACS_PER_ACTIVATION * cost.activations + MACS_PER_ADDED * cost.added
+    per_image = 3 * cost.macs + MACS_PER_ACTIVATION * cost.activations
+    per_image += MACS_PER_ADDED * cost.added + MACS_PER_FILTERED * cost.filtered
     return batch_size * per_image + MACS_PER_LAYER * architecture.layers
 
 

@@ -37,8 +37,8 @@ from dacnn_search.network.architecture import Architecture, Block, Shortcut
 CODE_BYTES = 1550
 # What further sums add to them: of mixed anchors, of the last inputs in place of shortcuts around blocks, or both.
 SUMS_BYTES = 90
-# What separable kernels add to them.
-SEPARABLE_BYTES = 280
+# What separable kernels add to them, by whether layers mix them.
+SEPARABLE_BYTES = {False: 280, True: 340}
 FILTERED_BYTES = 2  # of a sum between the parts of a separable kernel
 # Bytes of an entry in the C code's table of convolutions, by whether two bytes hold each offset: with the fields for
 # shortcuts around blocks or, in networks with a history, without them.
@@ -165,7 +165,7 @@ class InferencePlan:
         """True if a layer mixes anchors."""
         return any(len(convolution.kernels) > 1 for convolution in self.convolutions)
 
-    @property
+    @functools.cached_property
     def filtered_bytes(self) -> int:
         """Bytes of the memory for sums between the parts of separable kernels; 0 if there are none."""
         return max(convolution.filtered_bytes for convolution in self.convolutions)
@@ -178,7 +178,8 @@ class InferencePlan:
     @property
     def code_bytes(self) -> int:
         """Bytes of code, by GCC 12.2 with -O2 on a Cortex-M4."""
-        return CODE_BYTES + SUMS_BYTES * (self.mixes or self.adds_history) + SEPARABLE_BYTES * self.separable
+        sums = SUMS_BYTES * (self.mixes or self.adds_history)
+        return CODE_BYTES + sums + SEPARABLE_BYTES[self.mixes] * self.separable
 
     @property
     def flash(self) -> int:

@@ -1,7 +1,6 @@
 """The torch module of an `Architecture`."""
 
 import contextlib
-import functools
 from collections import OrderedDict
 from collections.abc import Iterator
 
@@ -118,7 +117,8 @@ class BlockModule(nn.Module):
 
 
 class LayerModule(nn.Module):
-    """3x3 convolution with a kernel that others may share, batch norm of its own, ReLU, perhaps a regulator.
+    """3x3 convolution, full or separable, with a kernel that others may share, batch norm of its own, ReLU, perhaps a
+    regulator.
 
     `mixing` (anchors,) are the scalars of its kernel's anchors, `history` (h,) those of its last inputs, newest first.
     """
@@ -149,12 +149,17 @@ class LayerModule(nn.Module):
 
     def _convolve_separably(self, x: Tensor, kernels: nn.ParameterDict) -> Tensor:
         """Apply a separable kernel. A mix of them is not separable, so each is applied and the results are added."""
-        pointwise = [kernels[f"{name}_pointwise"] for name in self.kernels]
-        if self.mixing is not None:
-            pointwise = [scalar * kernel for scalar, kernel in zip(self.mixing, pointwise, strict=True)]
-        depthwise = (kernels[f"{name}_depthwise"] for name in self.kernels)
-        filtered = (F.conv2d(x, kernel, padding=1, groups=x.shape[1]) for kernel in depthwise)
-        return functools.reduce(torch.add, map(F.conv2d, filtered, pointwise))
+        total: Tensor | None = None
+        for place, name in enumerate(self.kernels):
+            pointwise = kernels[f"{name}_pointwise"]
+            if self.mixing is not None:
+                pointwise = self.mixing[place] * pointwise
+            filtered = F.conv2d(x, kernels[f"{name}_depthwise"], padding=1, groups=x.shape[1])
+            term = F.conv2d(filtered, pointwise)
+            total = term if total is None else total.add_(term)
+            del filtered, term  # or they would take memory beside those of the next anchor
+        assert total is not None
+        return total
 
 
 class BatchNorm(nn.BatchNorm2d):

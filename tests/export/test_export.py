@@ -44,6 +44,13 @@ def kernels_of(path, sides=(3,)):
     return sorted(shape for shape in shapes if len(shape) == 4 and shape[0] > 1 and shape[2] in sides)
 
 
+def single_precision_of(path):
+    """The names of the float32 tensors of an ONNX file, without the module's."""
+    onnx = pytest.importorskip("onnx")
+    tensors = onnx.load(path).graph.initializer
+    return {tensor.name.split(".")[-1] for tensor in tensors if tensor.data_type == onnx.TensorProto.FLOAT}
+
+
 def run_command(*arguments, expected=0):
     assert exit_code(main, *arguments) == expected
 
@@ -452,6 +459,7 @@ def test_separable_kernels_stay_two_parts(tmp_path):
     anchors = [(width, channels, side, side) for width in (6, 8) for channels, side in ((1, 3), (width, 1))]
     for file in write_files(tmp_path, model, Formats(("onnx",), int8=True), images):
         assert kernels_of(file, sides=(1, 3)) == sorted(stem + transition + 2 * anchors)
+        assert {"mean", "std"} <= single_precision_of(file)
         found = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(None, {"pixels": pixels})[0]
         tolerance = 0.1 if "int8" in file.name else 1e-4
         np.testing.assert_allclose(found, logits, atol=tolerance * np.abs(logits).max())

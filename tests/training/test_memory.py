@@ -60,9 +60,10 @@ def test_a_teacher_adds_its_weights_and_its_forward_pass_if_that_is_larger():
 
 
 @pytest.mark.parametrize("shortcuts", ["none", "block", "history"])
-def test_the_forward_pass_of_a_teacher_takes_no_more_than_is_estimated(shortcuts):
+@pytest.mark.parametrize("kernels", [{}, {"convolutions": "separable", "anchors": 3, "mixing": "learned"}])
+def test_the_forward_pass_of_a_teacher_takes_no_more_than_is_estimated(shortcuts, kernels):
     """By the outputs of operations that live at once; a student of next to no memory makes the teacher's count."""
-    teacher = Architecture((Section(6, 32, "layer"), Section(4, 32)), shortcuts=shortcuts)
+    teacher = Architecture((Section(6, 32, "layer"), Section(4, 32)), shortcuts=shortcuts, **kernels)
     shape, batch = (3, 16, 16), 64
     tiny = Architecture((Section(1, 1),))
     estimate = step_bytes(tiny, shape, 3, Recipe(batch_size=batch), teacher=teacher)

@@ -47,7 +47,7 @@ class CodeOptions:
         needed = plan_inference(architecture, input_shape, classes).ram
         if self.arena is not None and needed > self.arena:
             raise InputError(
-                f"the arena must hold {needed:,} bytes for this network, but has {self.arena:,}: {architecture}"
+                f"C code of this network needs {needed:,} bytes of RAM, but may have {self.arena:,}: {architecture}"
             )
 
 

@@ -13,7 +13,7 @@ anchors is not one kernel: each anchor has a sum, and a multiplier with the scal
 last inputs that a layer adds before its batch norm are one more sum: of each times a 32-bit multiplier, its scalar.
 
 A separable kernel has 8-bit weights in both parts. The sums of its 3x3 part are divided by 2^FILTER_SHIFT, which leaves
-at most 15 bits. Its 3x3 part has a step for each input channel, which the weights of its 1x1 part take up.
+at most 15 bits. Its 3x3 part has a step for each input channel, a factor of the weights of its 1x1 part.
 """
 
 import math
@@ -255,8 +255,8 @@ class _Quantizer:
         depthwise, pointwise = f"{name}_depthwise", f"{name}_pointwise"
         filters, steps = _to_int8(self._kernels[depthwise].transpose(2, 0, 1))
         self._int8[depthwise] = filters.transpose(1, 2, 0)
-        taken_up = self._kernels[pointwise] * steps * 2**FILTER_SHIFT
-        self._int8[pointwise], self._steps[name] = _to_int8(taken_up)
+        steps[~filters.any(axis=(1, 2))] = 0  # of channels that nothing comes through
+        self._int8[pointwise], self._steps[name] = _to_int8(self._kernels[pointwise] * steps * 2**FILTER_SHIFT)
 
     def _convolve(self, c: Convolution, x: _Activations, added: Sequence[_Activations]) -> _Activations:
         layer, padding = c.norm.removesuffix(".norm"), self._zero_points if c.reads_image else 0

@@ -88,7 +88,7 @@ def test_a_damaged_list_of_code_removes_nothing_else(run_copy, listed):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--arena", "1kB"], "the arena must hold 1,644 bytes for this network, but has 1,000"),
+        (["--arena", "1kB"], "C code of this network needs 1,644 bytes of RAM, but may have 1,000"),
         (["--target", "cortex-m99"], "one of cortex-m0plus, cortex-m4, cortex-m33, but is 'cortex-m99'"),
         (["--c-name", "my net"], "lower-case letters, digits and underscores"),
         *((["--c-name", name], f"is '{name}'") for name in ("weights", "run", "stdint", "string", "int", "uint8")),

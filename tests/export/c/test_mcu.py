@@ -28,6 +28,10 @@ NETWORKS = {
     ),
     "mixes": (Architecture((Section(3, 6), Section(4, 8)), "section", 2, "block", mixing="learned"), (1, 9, 8)),
     "separable": (Architecture((Section(3, 6), Section(4, 8)), "none", convolutions="separable"), (3, 9, 8)),
+    "separable mixes": (
+        Architecture((Section(3, 5), Section(4, 7)), "section", 2, mixing="learned", convolutions="separable"),
+        (3, 9, 8),
+    ),
 }
 LARGE = {
     "plain": PLAIN,

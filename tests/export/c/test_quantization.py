@@ -137,6 +137,24 @@ def test_numbers_that_are_not_finite_are_refused(tensor, value):
         quantize(model, random_images(24, (1, 6, 6)))
 
 
+@pytest.mark.parametrize("part", ["depthwise", "pointwise"])
+def test_parts_of_separable_kernels_that_are_not_finite_are_refused(part):
+    model = random_classifier(Architecture((Section(2, 4),), convolutions="separable"), (1, 6, 6))
+    with torch.no_grad():
+        model.network.get_parameter(f"kernels.anchor1_{part}").view(-1)[0] = np.nan
+    with pytest.raises(ExportError, match="finite weights and activations"):
+        quantize(model, random_images(24, (1, 6, 6)))
+
+
+def test_a_channel_that_a_separable_kernel_does_not_use_leaves_the_others_their_precision():
+    model, images = random_classifier(Architecture((Section(2, 4),), convolutions="separable"), (1, 6, 6)), 24
+    with torch.no_grad():
+        model.network.get_parameter("kernels.anchor1_depthwise")[0] = 0
+    whole = quantize(model, random_images(images, (1, 6, 6))).kernels["kernels.anchor1_pointwise"]
+    assert (whole[..., 0] == 0).all()
+    assert (np.abs(whole).max(axis=(1, 2, 3)) == 127).all()
+
+
 def test_the_number_of_images_at_once_does_not_change_scores(monkeypatch):
     shape = (1, 6, 6)
     network = quantize(random_classifier(Architecture((Section(2, 4),)), shape), random_images(24, shape))
@@ -170,7 +188,10 @@ def test_what_can_not_be_integers():
     with pytest.raises(InputError, match="at least 1 validation image"):
         quantize(random_classifier(plain, (1, 8, 8)), random_images(24, (1, 8, 8))[:0])
     with torch.device("meta"):  # without the memory for its weights
+        separable = random_classifier(Architecture((Section(1, 1856),), convolutions="separable"), (1, 2, 2))
         wide = random_classifier(Architecture((Section(1, 1), Section(1, 4200))), (1, 2, 2))
+    with pytest.raises(ExportError, match="fewer than 1,856 channels under a separable kernel"):
+        quantize(separable, random_images(2, (1, 2, 2)))
     with pytest.raises(
         ExportError, match="fewer than 4,144 channels before the classifier, but this network has 4,200"
     ):

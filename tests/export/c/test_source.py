@@ -80,6 +80,13 @@ def test_code_computes_what_the_reference_computes_on_1000_images(architecture, 
 
 @needs_compiler
 @pytest.mark.parametrize("width", [1, 2])
+def test_separable_kernels_of_few_channels(width):
+    sections = (Section(2, width), Section(2, width + 1))
+    check_code(Architecture(sections, shortcuts="block", convolutions="separable"), SHAPE, random_images(40, SHAPE))
+
+
+@needs_compiler
+@pytest.mark.parametrize("width", [1, 2])
 def test_an_image_with_more_channels_than_the_network_takes_none_of_its_arena(width):
     architecture, shape = Architecture((Section(1, width), Section(2, width))), (3, 9, 7)
     plan = integer_network(architecture, shape).plan
