@@ -32,7 +32,7 @@ INPUT, OUTPUT, BATCH_NAME, CLASSES = "pixels", "logits", "batch", "classes"
 TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
 MOST_CALIBRATION = 512  # images
 # Constants of so many numbers are folded into others: not even the smallest 3x3 kernel, so mixes are still computed.
-# Those of 1x1 parts of separable kernels no larger than this are not.
+# Only the 1x1 parts of separable kernels of two channels are folded.
 LARGEST_FOLDED = 8
 # Smaller tensors stay in single precision: the node that converts them back takes more bytes than halving saves.
 SMALLEST_HALVED = 64
