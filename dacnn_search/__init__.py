@@ -11,7 +11,7 @@ The names below are loaded when they are first used, so that `import dacnn_searc
 | `run_search` | search a space; returns its run directory |
 | `retrain` | train networks of a run's front in full |
 | `load_run` | a run directory: `load_run("results/digits").best(max_parameters=50_000)` |
-| `export_network` | write a network to a folder: weights, ONNX, `torch.export`, model card |
+| `export_network` | write a network to a folder: weights, ONNX, `torch.export`, C code, model card |
 | `load_model` | a network from such a folder, ready for use |
 """
 

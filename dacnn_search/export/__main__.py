@@ -32,7 +32,7 @@ code = option_group("C code with 8-bit integers")
 @which(
     "--max-flash", type=BYTES, metavar="SIZE", help="of the C code with 8-bit integers, on a Cortex-M4, such as 32kB"
 )
-@which("--max-ram", type=BYTES, metavar="SIZE", help="of the activations that it keeps, such as 8kB")
+@which("--max-ram", type=BYTES, metavar="SIZE", help="of that code, without image and stack, such as 8kB")
 @which("--min-accuracy", type=click.FloatRange(0, 1), metavar="A", help="on the test images, such as 0.97")
 @which("--trial", type=at_least(0), metavar="N", help="the network of this trial")
 @which("--top", type=at_least(1), metavar="K", help="the K most accurate of them")

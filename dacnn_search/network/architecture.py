@@ -104,8 +104,8 @@ class Architecture:
             then have the same width), of a `section` (the paper's mixed DACNN), the `second` ones of a section's
             blocks, or none (as in VGG and ResNet).
         anchors: The number of anchors of those layers. If there are no more layers, each has an anchor of its own.
-        shortcuts: Around blocks, to the history, or none. `auto` means `block` in networks deeper than 17 layers, as in
-            the paper, else none.
+        shortcuts: Around blocks, from the history, or none. `auto` means `block` in networks deeper than 17 layers, as
+            in the paper, else none.
         batch_norm: Batch norm after each convolution, or none anywhere (Table 1).
         mixing: Layers use their anchors in turn, or each a learned mix of all of them.
         history: The number of its last inputs that a layer adds with `shortcuts: history`.

@@ -36,9 +36,9 @@ class Cost:
 
     parameters: int  # trainable scalars, a shared kernel counted once
     # Multiply-accumulates of one forward pass of one image. Every application of a shared kernel counts, and every
-    # product with a scalar of the history. Batch norm, ReLU and pooling, below 1% of those of the convolutions, do not,
-    # nor does the mixing of full anchors, which is done once for any number of images. (The C code mixes sums instead,
-    # so it does the products of each anchor, as all code does for separable ones.)
+    # product with a scalar of the history. Batch norm, ReLU and pooling do not, nor does the mixing of full anchors,
+    # which is done once for any number of images. (The C code mixes sums instead, so it does the products of each
+    # anchor, as all code does for separable ones.)
     macs: int
     activations: int  # scalars that one image keeps in memory between forward and backward pass
     largest_activation: int  # scalars of one image in the largest output of a layer
@@ -161,7 +161,7 @@ def training_work(architecture: Architecture, input_shape: InputShape, num_class
 
 
 def costliest_section(architecture: Architecture, input_shape: InputShape) -> tuple[int, int]:
-    """Return width and image side, in pixels, of the section with the most multiply-accumulates."""
+    """Return width and image side, in pixels, of the section with the most multiply-accumulates if kernels are full."""
     side = min(input_shape[1:])
     sizes = [(section.width, side >> index) for index, section in enumerate(architecture.sections)]
     macs = [s.depth * (width * pixels) ** 2 for s, (width, pixels) in zip(architecture.sections, sizes, strict=True)]

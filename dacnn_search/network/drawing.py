@@ -52,7 +52,7 @@ def _draw_block(block: Block, letters: Mapping[str, str]) -> str:
 
 
 def _history(architecture: Architecture) -> str:
-    """Say what the layers add of their last inputs; nothing of a network without shortcuts to the history."""
+    """Say what the layers add of their last inputs; nothing of a network without shortcuts from the history."""
     lengths = [layer.history for block in architecture.blocks for layer in block.layers]
     if not any(lengths):
         return ""

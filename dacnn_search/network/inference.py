@@ -10,8 +10,8 @@ A separable kernel is stored as its two parts. The sums of its 3x3 part, one for
 16 bits in a memory of their own, from which its 1x1 part takes them. They have no multipliers: the steps of the 3x3
 part are factors of the weights of the 1x1 part.
 
-Each block finds its input at the start of the arena and leaves its output there. Each convolution gathers the pixels
-under its kernel in scratch, for one pixel after the other:
+Without a history, each block finds its input at the start of the arena and leaves its output there. Each convolution
+gathers the pixels under its kernel in scratch, for one pixel after the other:
 
 - A convolution outside of shortcuts works in place: it writes a pixel over its input after it has copied that pixel to
   scratch, which holds the last row. If it has more output than input channels, its input first moves to the end of the

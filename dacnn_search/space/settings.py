@@ -213,7 +213,9 @@ class Constraints(Settings):
     flash: MaximumBytes | None = Field(
         default=None, description="Bytes of its C code with 8-bit integers: weights, tables and instructions."
     )
-    ram: MaximumBytes | None = Field(default=None, description="Bytes of activations that this code keeps at once.")
+    ram: MaximumBytes | None = Field(
+        default=None, description="Bytes of RAM of this code, without image and stack: activations and partial sums."
+    )
 
 
 class SearchSettings(Settings, use_attribute_docstrings=True):

@@ -21,7 +21,7 @@ class TrainedNetwork:
     macs: int
     file_bytes: int  # of its float32 weights as a safetensors file
     flash: int  # bytes of its C code with 8-bit integers
-    ram: int  # bytes of activations that this code keeps at once
+    ram: int  # bytes of RAM of this code, without image and stack
     objective: str = "parameters"  # of the search: what size is
 
     @property
