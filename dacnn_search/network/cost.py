@@ -24,7 +24,7 @@ BYTES_PER_WEIGHT = 4
 # float32: for each activation of each image (batch norm, ReLU), for each that a layer adds from the history, for each
 # between the parts of a separable kernel (whose 3x3 part moves more memory than it multiplies), and for each layer of a
 # step (calls, optimizer).
-MACS_PER_ACTIVATION, MACS_PER_ADDED, MACS_PER_FILTERED, MACS_PER_LAYER = 90, 160, 300, 25e6
+MACS_PER_ACTIVATION, MACS_PER_ADDED, MACS_PER_FILTERED, MACS_PER_LAYER = 90, 120, 300, 25e6
 # Assumed for a large GPU, not measured: the rate of convolutions in bfloat16, the kernels that each layer launches in a
 # step, and the host's time for a launch.
 GPU_FLOPS, KERNELS_PER_LAYER, SECONDS_PER_KERNEL = 200e12, 15, 5e-6

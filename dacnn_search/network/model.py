@@ -3,10 +3,12 @@
 import contextlib
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.utils.checkpoint import checkpoint
 
 from dacnn_search.network import zoo
@@ -111,7 +113,7 @@ class BlockModule(nn.Module):
             inputs = tuple(F.max_pool2d(x, 2) for x in inputs)
         shortcut = None if self.projection is None else self.projection(inputs[0])
         for layer in self.layers:
-            x = layer(inputs, kernels, shortcut if layer is self.layers[-1] else None)
+            x, inputs = layer(inputs, kernels, shortcut if layer is self.layers[-1] else None)
             inputs = (x, *inputs)[: self.kept] if x.shape == inputs[0].shape else (x,)
         return inputs
 
@@ -132,14 +134,20 @@ class LayerModule(nn.Module):
         self.norm = _norm(layer.width, batch_norm)
         self.regulator = _pointwise(layer.width, layer.width, batch_norm) if layer.regulator else None
 
-    def forward(self, inputs: Inputs, kernels: nn.ParameterDict, shortcut: Tensor | None = None) -> Tensor:
+    def forward(
+        self, inputs: Inputs, kernels: nn.ParameterDict, shortcut: Tensor | None = None
+    ) -> tuple[Tensor, Inputs]:
+        """Return its output, and its inputs as later layers must take them."""
         x = self._convolve_separably(inputs[0], kernels) if self.separable else self._convolve(inputs[0], kernels)
         if self.history is not None:
-            for scalar, earlier in zip(self.history, inputs, strict=True):
-                x = torch.addcmul(x, scalar.to(x.dtype), earlier)  # CUDA's autocast would make x as wide as the scalar
+            if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+                x, *passed = HistorySum.apply(x, self.history, *inputs)
+                inputs = tuple(passed)
+            else:
+                x = _add_history(x, self.history, inputs)
         x = self.norm(x)
         x = torch.relu_(x if shortcut is None else x + shortcut)
-        return x if self.regulator is None else torch.relu_(self.regulator(x))
+        return x if self.regulator is None else torch.relu_(self.regulator(x)), inputs
 
     def _convolve(self, x: Tensor, kernels: nn.ParameterDict) -> Tensor:
         kernel = kernels[self.kernels[0]]
@@ -160,6 +168,42 @@ class LayerModule(nn.Module):
             del filtered, term  # or they would take memory beside those of the next anchor
         assert total is not None
         return total
+
+
+class HistorySum(torch.autograd.Function):
+    """x + sum_i scalars[i] * inputs[i], and the inputs themselves, which later layers take from here.
+
+    So the gradients of the inputs pass through each of these sums, which adds its term in one operation. Autograd alone
+    computes each term first, and adds it then.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, scalars: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(scalars, *inputs)
+        ctx.set_materialize_grads(False)
+        return _add_history(x, scalars, inputs), *inputs
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *of_inputs: Tensor | None) -> tuple[Tensor, ...]:
+        scalars, *inputs = ctx.saved_tensors
+        of_scalars = torch.stack([torch.dot(_flat(gradient), _flat(x)) for x in inputs]).to(scalars.dtype)
+        narrow = scalars.to(gradient.dtype)
+        passed = [
+            gradient * scalar if later is None else torch.addcmul(later, scalar, gradient)
+            for scalar, later in zip(narrow, of_inputs, strict=True)
+        ]
+        return gradient, of_scalars, *passed
+
+
+def _add_history(x: Tensor, scalars: Tensor, inputs: Inputs) -> Tensor:
+    for scalar, earlier in zip(scalars.to(x.dtype), inputs, strict=True):  # autocast would make x as wide as a scalar
+        x = torch.addcmul(x, scalar, earlier)
+    return x
+
+
+def _flat(x: Tensor) -> Tensor:
+    """Return x (N, C, H, W) as a vector, without a copy in channels_last memory."""
+    return x.permute(0, 2, 3, 1).flatten()
 
 
 class BatchNorm(nn.BatchNorm2d):

@@ -72,7 +72,12 @@ def test_history_adds_the_last_inputs_with_scalars_and_begins_anew_where_the_wid
         for i in range(lengths[number]):
             x = x + layer.history[i] * inputs[i]
         inputs = [F.relu(layer.norm(x)), *inputs]
-    torch.testing.assert_close(model(images), model.classifier(inputs[0].mean((2, 3))))
+    expected, logits = model.classifier(inputs[0].mean((2, 3))), model(images)
+    torch.testing.assert_close(logits, expected)
+    gradients = [torch.autograd.grad(x.square().sum(), list(model.parameters())) for x in (logits, expected)]
+    torch.testing.assert_close(*gradients)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), expected)
 
 
 def test_a_mixed_kernel_is_the_sum_of_its_anchors_times_scalars_of_the_layer():
