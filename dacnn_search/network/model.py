@@ -141,7 +141,7 @@ class LayerModule(nn.Module):
         x = self._convolve_separably(inputs[0], kernels) if self.separable else self._convolve(inputs[0], kernels)
         if self.history is not None:
             if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-                x, *passed = HistorySum.apply(x, self.history, *inputs)
+                x, *passed = _HistorySum.apply(x, self.history, *inputs)
                 inputs = tuple(passed)
             else:
                 x = _add_history(x, self.history, inputs)
@@ -170,7 +170,7 @@ class LayerModule(nn.Module):
         return total
 
 
-class HistorySum(torch.autograd.Function):
+class _HistorySum(torch.autograd.Function):
     """x + sum_i scalars[i] * inputs[i], and the inputs themselves, which later layers take from here.
 
     So the gradients of the inputs pass through each of these sums, which adds its term in one operation. Autograd alone
