@@ -174,7 +174,7 @@ class _HistorySum(torch.autograd.Function):
     """x + sum_i scalars[i] * inputs[i], and the inputs themselves, which later layers take from here.
 
     So the gradients of the inputs pass through each of these sums, which adds its term in one operation. Autograd alone
-    computes each term first, and adds it then.
+    computes each term first, and adds it then. Compiled and exported networks take the plain sum.
     """
 
     @staticmethod
