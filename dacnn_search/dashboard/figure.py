@@ -20,6 +20,7 @@ from dacnn_search.storage.front import Record
 from dacnn_search.storage.run_directory import RunDirectory
 
 WIDTH, HEIGHT = 640, 420  # of the figure, in pixels
+LETTER, CAPITAL = 5.6, 8.3  # widths, on average
 PIXEL_RATIO = 3  # of a PNG
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 MAC_BROWSER = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
@@ -61,6 +62,37 @@ class _Frame:
         return [(tick, f"{100 * tick:.{1 if step < 0.01 else 0}f}%") for tick in ticks]
 
 
+@dataclass(frozen=True)
+class _Label:
+    """A name beside its point, in pixels: it starts or ends (`anchor`) beside the point, `shift` lower than it."""
+
+    name: str
+    point: tuple[float, float]
+    anchor: str
+    shift: int
+
+    @property
+    def x(self) -> float:
+        return self.point[0] + (7 if self.anchor == "start" else -7)
+
+    @property
+    def y(self) -> float:
+        return self.point[1] + 4 + self.shift
+
+    def covers(self, left: float, top: float, right: float, bottom: float) -> float:
+        """Return the area that the name and a box share."""
+        own = self.box
+        width, height = min(own[2], right) - max(own[0], left), min(own[3], bottom) - max(own[1], top)
+        return max(width, 0) * max(height, 0)
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of the name."""
+        width = sum(CAPITAL if letter.isupper() else LETTER for letter in self.name)
+        left = self.x - (0 if self.anchor == "start" else width)
+        return left, self.y - 11, left + width, self.y + 3
+
+
 def front_figure(run: RunDirectory) -> str:
     """Draw a run as an SVG (640 x 420): front, finished trials, mean test accuracies if retrained, references."""
     front = run.front
@@ -74,7 +106,21 @@ def front_figure(run: RunDirectory) -> str:
     limits = (min(accuracies) - 0.1 * span, max(accuracies) + 0.08 * span)
     frame = _Frame(64, 620, 16, 364, (min(sizes) / 1.3, max(sizes) * 1.3), limits, run.objective)
     about = {"run": run, "width": WIDTH, "height": HEIGHT, "size_words": UNITS[run.objective]}
-    return render("figure.svg", **about, frame=frame, front=front, finished=finished, tests=tests, known=known)
+    drawn = [(r[run.objective], r["accuracy"]) for r in [*known, *front]] + [(n.size, n.accuracy) for n in tests]
+    labels = _place_labels([r["name"] for r in known], [(frame.x(size), frame.y(height)) for size, height in drawn])
+    return render("figure.svg", **about, frame=frame, front=front, finished=finished, tests=tests, labels=labels)
+
+
+def _place_labels(names: Sequence[str], points: Sequence[tuple[float, float]]) -> list[_Label]:
+    """Place names beside the first of the points so that each covers as little as possible of names and points."""
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+    taken += [(-math.inf, 0, 0, HEIGHT), (WIDTH, 0, math.inf, HEIGHT)]  # outside the figure
+    labels = []
+    for name, point in zip(names, points, strict=False):
+        places = [_Label(name, point, anchor, shift) for shift in (0, -12, 12, -24, 24) for anchor in ("start", "end")]
+        labels.append(min(places, key=lambda place: sum(place.covers(*box) for box in taken)))
+        taken.append(labels[-1].box)
+    return labels
 
 
 def thumbnail_frame(front: Sequence[Record], objective: str) -> _Frame:

@@ -1,6 +1,7 @@
 """The dashboard in a real browser, offline: what one can do with it, without an error on the console or a request."""
 
 import csv
+import itertools
 import json
 import os
 import re
@@ -26,6 +27,7 @@ expect = sync_api.expect
 
 pytestmark = pytest.mark.browser
 
+SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
 REFERENCES = [{"name": "a known network", "parameters": 70_000, "accuracy": 0.972}]
 Opener = Callable[..., Any]
 
@@ -567,6 +569,23 @@ def test_two_thousand_trials(open_page: Opener, tmp_path: Path) -> None:
     record = front_of(records)[2]
     click_point(page, record)
     expect(page.locator("#network-title")).to_have_text(f"The network of trial {record['trial']}")
+
+
+@pytest.mark.parametrize("drawing", ["dashboard.html", "front.svg"])
+def test_names_of_references_stay_apart(open_page: Opener, tmp_path: Path, drawing: str) -> None:
+    published = read_yaml(SPACES / "cifar10_50k.yaml").data["references"]
+    references = [{**reference, "accuracy": reference["accuracy"] / 4 + 0.7} for reference in published]  # closer
+    write_run(tmp_path, trials=40, references=references)
+    path = write_dashboard(tmp_path) if drawing == "dashboard.html" else write_figure(tmp_path, tmp_path / drawing)
+    page = open_page(path, drawn=drawing == "dashboard.html")
+    boxes = [page.locator("svg text", has_text=r["name"]).bounding_box() for r in references]
+    for one, other in itertools.combinations(boxes, 2):
+        assert one is not None
+        assert other is not None
+        assert any(
+            one[start] + one[length] <= other[start] + 3 or other[start] + other[length] <= one[start] + 3
+            for start, length in (("x", "width"), ("y", "height"))
+        )
 
 
 def test_hostile_words(open_page: Opener, tmp_path: Path) -> None:

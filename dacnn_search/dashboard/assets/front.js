@@ -38,6 +38,8 @@ function setUpPrint() {
   });
 }
 
+const MARGIN = { l: 58, r: 12, t: 12, b: 46 }; // around the plot of the front, in pixels
+
 function drawFront() {
   if (typeof Plotly === "undefined" || !trials.length) return;
   const shown = new Set(shownTrials());
@@ -91,7 +93,7 @@ function drawFront() {
     hoverdistance: 24,
     shapes: frontShapes(),
     annotations: limitAnnotation(),
-    margin: { l: 58, r: 12, t: 12, b: 46 },
+    margin: MARGIN,
   };
   if (state.zoom?.mode === state.mode) {
     layout.xaxis.range = state.zoom.x;
@@ -194,17 +196,15 @@ function knownReferences() {
 function referenceTraces() {
   const known = knownReferences();
   if (!known.length) return [];
-  const [least, most] = costRange().map(Math.log10);
-  const beside = (reference, i) =>
-    `${i % 2 ? "top" : "bottom"} ${Math.log10(costOf(reference)) > 0.4 * least + 0.6 * most ? "left" : "right"}`;
+  const names = known.map((r) => String(r.name).slice(0, 40));
   return [
     {
       x: known.map(costOf),
       y: known.map((r) => height(r.accuracy)),
       mode: "markers+text",
       marker: { symbol: "star", size: 12, color: color("reference") },
-      text: known.map((r) => plotText(String(r.name).slice(0, 40))),
-      textposition: known.map(beside),
+      text: names.map(plotText),
+      textposition: labelPlaces(known, names),
       textfont: { size: 11, color: color("reference") },
       hoverinfo: "text",
       hovertext: known.map((r) =>
@@ -216,6 +216,46 @@ function referenceTraces() {
       ),
     },
   ];
+}
+
+const PLACES = ["middle", "top", "bottom"].flatMap((level) => [`${level} right`, `${level} left`]);
+
+function labelPlaces(known, names) {
+  // Where each name stands beside its point, so that it covers as little as possible of other names and points.
+  const plot = byId("front"),
+    across = scaleOf(costRange().map(Math.log10), plot.clientWidth - MARGIN.l - MARGIN.r),
+    down = scaleOf(accuracyAxis().range.toReversed(), plot.clientHeight - MARGIN.t - MARGIN.b);
+  const tested = [...tests].filter(([, test]) => test).map(([index, test]) => [trials[index], test.mean]);
+  const points = [...[...front, ...known].map((each) => [each, each.accuracy]), ...tested];
+  const centres = points.map(([each, accuracy]) => [across.of(Math.log10(costOf(each))), down.of(height(accuracy))]);
+  const taken = centres.map(([x, y]) => [x - 6, y - 6, x + 6, y + 6]);
+  return names.map((name, i) => {
+    const [x, y] = centres[front.length + i],
+      [wide, high] = [6 * name.length, 13];
+    const box = (place) => {
+      const left = place.endsWith("right") ? x + 8 : x - 8 - wide;
+      const top = y - high / 2 + (place.startsWith("top") ? -12 : place.startsWith("bottom") ? 12 : 0);
+      return [left, top, left + wide, top + high];
+    };
+    const hidden = ([left, top, right, bottom]) =>
+      Math.max(-left, right - across.length, 0) * high + Math.max(-top, bottom - down.length, 0) * wide;
+    const covered = (own) => hidden(own) + taken.reduce((area, other) => area + overlap(own, other), 0);
+    const areas = PLACES.map((place) => covered(box(place)));
+    const place = PLACES[areas.indexOf(Math.min(...areas))];
+    taken.push(box(place));
+    return place;
+  });
+}
+
+function scaleOf([first, last], length) {
+  return { length, of: (value) => ((value - first) / (last - first)) * length };
+}
+
+function overlap(a, b) {
+  // The area that two boxes share; a box is left, top, right, bottom.
+  const width = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
+  const depth = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
+  return Math.max(width, 0) * Math.max(depth, 0);
 }
 
 function runningTrace() {
